@@ -1,0 +1,1 @@
+"""tokswap changes the vocabulary of a language model."""

@@ -1,0 +1,150 @@
+"""What a change of vocabulary does to config.json and generation_config.json. Pure: dictionaries in, dictionaries out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import Any
+
+from tokswap.align import Alignment
+from tokswap.errors import InputError
+from tokswap.tables import configs, text_config
+from tokswap.vocab import ROLES, Vocabulary
+
+_ID_KEY = re.compile(r"^(?P<role>.+)_token_(id|ids|index)$")
+_NO_TEXT = re.compile(r"(^|\.)(vision|audio|speech|codec|vq)")
+_ID_LISTS = ("suppress_tokens", "begin_suppress_tokens")
+_TEXT_DEPENDENT = ("bad_words_ids", "forced_decoder_ids", "sequence_bias", "force_words_ids")
+_POSITIONS_FOLLOW_PAD = (
+    "camembert", "data2vec-text", "esm", "ibert", "longformer", "luke", "mpnet", "roberta", "roberta-prelayernorm",
+    "xlm-roberta", "xlm-roberta-xl", "xmod",
+)  # fmt: skip
+"""Model types that count positions from pad_token_id + 1, so that the pad id is part of the position embeddings."""
+
+
+@dataclass(frozen=True)
+class IdMap:
+    """How ids of the source vocabulary translate to the target's.
+
+    target_config: the config of the model that owns the target tokenizer, {} if unknown: it may name a pad or a
+    second eos that the tokenizer files do not. notes: what could not be kept, in plain words.
+    """
+
+    alignment: Alignment
+    source: Vocabulary
+    target: Vocabulary
+    target_config: Mapping[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def role(self, role: str) -> int | None:
+        """Return the target's id of a role, from its tokenizer or else from its config."""
+        if role in self.target.roles:
+            return self.target.roles[role]
+        ids = _as_list(self.target_config.get(f"{role}_token_id"))
+        return ids[0] if ids and 0 <= ids[0] < len(self.target) else None
+
+    def translate(self, token: int) -> int | None:
+        """Return the target id for a source id: the same role first, then the row that is copied from it."""
+        for role in self.source.roles_of(token):
+            found = self.role(role)
+            if found is not None:
+                return found
+        return self.alignment.target_of(token)
+
+
+def edit_config(config: Mapping[str, Any], ids: IdMap, rows: int) -> dict[str, Any]:
+    """Return config.json for the new vocabulary: sizes and token ids at every nesting level.
+
+    Raises InputError: unmapped-id where the model needs a token that the target lacks, pad-defines-positions.
+    """
+    result = deepcopy(dict(config))
+    _, text = text_config(config)
+    old_size, old_per_layer = text["vocab_size"], text.get("vocab_size_per_layer_input")
+    for path, child in configs(result):
+        if _NO_TEXT.search(path):
+            continue
+        assert isinstance(child, dict)
+        if child.get("vocab_size") == old_size:
+            child["vocab_size"] = rows
+        if old_per_layer is not None and child.get("vocab_size_per_layer_input") == old_per_layer:
+            child["vocab_size_per_layer_input"] = rows
+        _edit_ids(child, ids)
+        if child.get("model_type") in _POSITIONS_FOLLOW_PAD:
+            _check_pad(config, child)
+    return result
+
+
+def edit_generation_config(generation: Mapping[str, Any], ids: IdMap, also_eos: Iterable[int] = ()) -> dict[str, Any]:
+    """Return generation_config.json for the new vocabulary, {} for {}; sampling settings stay.
+
+    also_eos: further ids of the target vocabulary that end a text (the donor's own).
+    """
+    if not generation:
+        return {}
+    result = deepcopy(dict(generation))
+    _edit_ids(result, ids)
+    eos = _unique([*_as_list(result.get("eos_token_id")), *also_eos])
+    if eos:
+        result["eos_token_id"] = eos[0] if len(eos) == 1 else eos
+    return result
+
+
+def token_ids(config: Mapping[str, Any], key: str) -> list[int]:
+    """Return an id field as a list: it may hold nothing, one id or several."""
+    return _as_list(config.get(key))
+
+
+def _edit_ids(config: dict[str, Any], ids: IdMap) -> None:
+    for key, value in list(config.items()):
+        match = _ID_KEY.match(key)
+        if match and (type(value) is int or isinstance(value, list) or match["role"] in ROLES):
+            config[key] = _new_ids(key, match["role"], value, ids)
+        elif key in _ID_LISTS and isinstance(value, list):
+            config[key] = _unique(found for found in map(ids.translate, value) if found is not None)
+        elif key in _TEXT_DEPENDENT and value:
+            config[key] = None
+            ids.notes.append(f"`{key}` was dropped: it lists words as ids of the old tokenizer")
+
+
+def _new_ids(key: str, role: str, value: Any, ids: IdMap) -> Any:
+    old = [token for token in _as_list(value) if 0 <= token < len(ids.source)]
+    new = [ids.translate(token) for token in old]
+    if role in ROLES:
+        own = ids.role(role)
+        found = _unique(token for token in [own, *new] if token is not None)
+        if role != "eos":
+            found = found[:1]
+        if old and not found:
+            ids.notes.append(f"`{key}` is now unset: the target tokenizer has no such token")
+        return found if isinstance(value, list) else (found[0] if len(found) == 1 else found or None)
+    if None in new:
+        token = old[new.index(None)]
+        name = ids.source.text[token]
+        raise InputError(
+            "unmapped-id",
+            f"the model's config needs the token {name!r} (`{key}`), and the target tokenizer has none like it",
+            f"name one that may take its place: --map-token 'TARGET={name}'",
+        )
+    return new if isinstance(value, list) else (new[0] if new else value)
+
+
+def _check_pad(old: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    _, text = text_config(old)
+    before, after = text.get("pad_token_id"), config.get("pad_token_id")
+    if before is not None and before != after:
+        raise InputError(
+            "pad-defines-positions",
+            f"{config['model_type']} models count positions from the pad id, and it would change from {before} to {after}",
+            f"use a tokenizer whose pad token has the id {before}",
+        )
+
+
+def _as_list(value: Any) -> list[int]:
+    values = value if isinstance(value, list) else [value]
+    return [token for token in values if type(token) is int]
+
+
+def _unique(values: Iterable[int]) -> list[int]:
+    return list(dict.fromkeys(values))

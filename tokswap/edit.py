@@ -1,0 +1,422 @@
+"""Edit -> Plan -> apply(): the only writer of checkpoints.
+
+An Edit says where every row of every vocabulary table comes from. `lay_out` turns it into the files that will be
+written, from metadata alone. `apply` writes them: everything that is not a vocabulary table is copied as bytes, tables
+are built in blocks, and the result appears under its name in one rename, or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from tokswap.checkpoint import Checkpoint, Shard, TensorInfo
+from tokswap.errors import OutputError
+from tokswap.space import encode
+from tokswap.tables import VocabTable
+
+_ROWS_BYTES = 16 << 20
+_COPY_BYTES = 256 << 20
+_WORK = ".tokswap-"
+
+
+@dataclass(frozen=True)
+class TableEdit:
+    """One table of the result.
+
+    table: the source table whose rows are copied. names: the tensors to write it as. source_of: int32[V_new], the
+    source row of each row, -1 for the rows that are made.
+    """
+
+    table: VocabTable
+    names: tuple[str, ...]
+    source_of: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the table in the result."""
+        rows = len(self.source_of)
+        return (1, rows) if self.table.axis == 1 else (rows, *self.table.shape[1:])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of one tensor of the result."""
+        return len(self.source_of) * _row_bytes(self.table)
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A change of vocabulary.
+
+    files: name -> content, or the path of a file or folder to copy; everything in the result that is not weights.
+    """
+
+    checkpoint: Checkpoint
+    tables: tuple[TableEdit, ...]
+    files: Mapping[str, bytes | Path]
+
+
+@dataclass(frozen=True)
+class OutTensor:
+    """One tensor of the result: copied from `origin`, or built from `edit`."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    nbytes: int
+    origin: TensorInfo | None = None
+    edit: TableEdit | None = None
+
+
+@dataclass(frozen=True)
+class OutShard:
+    """One weight file of the result. An untouched shard is copied (or linked) whole; `header` is empty then."""
+
+    source: Shard
+    tensors: tuple[OutTensor, ...]
+    header: bytes
+
+    @property
+    def untouched(self) -> bool:
+        """Whether the file is the source's, byte for byte."""
+        return not self.header
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the file."""
+        return self.source.size if self.untouched else len(self.header) + sum(t.nbytes for t in self.tensors)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Every weight file of a result."""
+
+    shards: tuple[OutShard, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all weight files."""
+        return sum(shard.nbytes for shard in self.shards)
+
+    @property
+    def parameters(self) -> int:
+        """Elements of all tensors."""
+        return sum(int(np.prod(tensor.shape)) for shard in self.shards for tensor in shard.tensors)
+
+
+def lay_out(edit: Edit) -> Layout:
+    """Return the weight files that an edit makes. Reads nothing but the headers that are open already."""
+    by_name = {name: table for table in edit.tables for name in table.names}
+    touched = {name for table in edit.checkpoint.tables for name in table.names}
+    new_names = [name for name in by_name if name not in edit.checkpoint.tensors]
+    home = edit.checkpoint.tensors[edit.tables[0].table.names[0]].file
+    shards = []
+    for shard in edit.checkpoint.shards:
+        names = [info.name for info in shard.tensors]
+        extra = new_names if shard.path.name == home else []
+        if not extra and not touched.intersection(names):
+            tensors = tuple(OutTensor(i.name, i.dtype, i.shape, i.nbytes, origin=i) for i in shard.tensors)
+            shards.append(OutShard(shard, tensors, b""))
+            continue
+        out = []
+        for info in shard.tensors:
+            if info.name in by_name:
+                out.append(_built(info.name, by_name[info.name]))
+            elif info.name not in touched:
+                out.append(OutTensor(info.name, info.dtype, info.shape, info.nbytes, origin=info))
+        out += [_built(name, by_name[name]) for name in extra]
+        shards.append(OutShard(shard, tuple(out), _header(out, shard.metadata)))
+    return Layout(tuple(shards))
+
+
+def check_output(out: Path, *, sources: Sequence[Path], needed: int, force: bool) -> None:
+    """Raise OutputError where a result cannot go to `out`, before any work is done.
+
+    output-is-source, output-exists, not-a-checkpoint (what --force must not delete), disk-full, cannot-write.
+    """
+    real = out.resolve()
+    for source in sources:
+        source = source.resolve()
+        if real == source or real in source.parents or source in real.parents:
+            raise OutputError(
+                "output-is-source",
+                "the output lies in the folder of an input, and inputs are never changed",
+                "choose another --out",
+                out=out,
+                input=source,
+            )
+    if os.path.lexists(out):
+        if not force:
+            raise OutputError("output-exists", "the output exists already", "choose another --out, or --force", out=out)
+        if not out.is_dir() or (any(out.iterdir()) and not (out / "config.json").is_file()):
+            hint = "--force replaces a model folder, nothing else"
+            raise OutputError("not-a-checkpoint", "what stands at the output is no model folder", hint, out=out)
+    parent = _existing(real.parent)
+    if not os.access(parent, os.W_OK):
+        raise OutputError("cannot-write", "this folder is not writable", "choose another --out", folder=parent)
+    free = shutil.disk_usage(parent).free
+    if free < needed:
+        raise OutputError(
+            "disk-full",
+            f"the result needs {needed / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free",
+            "free some space, or choose an --out on another disk; --link saves the space of untouched shards",
+            folder=parent,
+        )
+
+
+def apply(
+    edit: Edit,
+    layout: Layout,
+    out: Path,
+    made_rows: Callable[[TableEdit], np.ndarray],
+    *,
+    link: bool = False,
+    force: bool = False,
+    extra_files: Callable[[], Mapping[str, bytes]] = dict,
+    progress: Callable[[int], object] = lambda n: None,
+) -> None:
+    """Write a result.
+
+    made_rows: for a table edit, float32[n, D], the rows whose source is -1, in order; asked once a table, when its
+    shard is written. link: hard-link untouched shards. extra_files: asked last, just before the result appears.
+    progress: told the bytes as they are written. Raises OutputError: disk-full, cannot-write, output-exists.
+    """
+    rows: dict[int, np.ndarray] = {}
+
+    def rows_of(table: TableEdit) -> np.ndarray:
+        if id(table) not in rows:
+            rows[id(table)] = made_rows(table)
+        return rows[id(table)]
+
+    with _workspace(out, force) as work:
+        for name, content in edit.files.items():
+            _write_file(work / name, content)
+        for shard in layout.shards:
+            target = work / shard.source.path.name
+            if shard.untouched:
+                _copy_whole(shard.source.path, target, link)
+                progress(shard.nbytes)
+            else:
+                _write_shard(edit.checkpoint, shard, target, rows_of, progress)
+        if edit.checkpoint.index is not None:
+            _write_file(work / "model.safetensors.index.json", _index(edit.checkpoint, layout))
+        for name, data in extra_files().items():
+            _write_file(work / name, data)
+
+
+def _built(name: str, table: TableEdit) -> OutTensor:
+    return OutTensor(name, table.table.dtype, table.shape, table.nbytes, edit=table)
+
+
+def _row_bytes(table: VocabTable) -> int:
+    return table.width * {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}[table.dtype]
+
+
+def _header(tensors: Sequence[OutTensor], metadata: Mapping[str, str] | None) -> bytes:
+    header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
+    at = 0
+    for tensor in tensors:
+        offsets = [at, at + tensor.nbytes]
+        header[tensor.name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": offsets}
+        at = offsets[1]
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _index(checkpoint: Checkpoint, layout: Layout) -> bytes:
+    assert checkpoint.index is not None
+    metadata = dict(checkpoint.index.get("metadata") or {})
+    metadata["total_size"] = sum(tensor.nbytes for shard in layout.shards for tensor in shard.tensors)
+    if "total_parameters" in metadata:
+        metadata["total_parameters"] = layout.parameters
+    files = {tensor.name: shard.source.path.name for shard in layout.shards for tensor in shard.tensors}
+    index = {**checkpoint.index, "metadata": metadata, "weight_map": dict(sorted(files.items()))}
+    return json.dumps(index, indent=2).encode()
+
+
+@contextlib.contextmanager
+def _workspace(out: Path, force: bool) -> Iterator[Path]:
+    """Give a temporary folder beside `out` that takes its place at the end, or vanishes.
+
+    The folder is locked while its writer lives, so that a later run can tell the leavings of a killed one.
+    """
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(out)
+        work = Path(tempfile.mkdtemp(prefix=f".{out.name}{_WORK}", dir=out.parent))
+    except OSError as error:
+        raise _write_error(error, out) from error
+    lock = os.open(work, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        work.chmod(0o777 & ~_umask())
+        yield work
+        os.fsync(lock)
+        _put_in_place(work, out, force)
+    except OSError as error:
+        raise _write_error(error, out) from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+        os.close(lock)
+
+
+def _sweep(out: Path) -> None:
+    """Remove what killed runs have left beside `out`."""
+    for stale in out.parent.glob(f".{out.name}{_WORK}*"):
+        with contextlib.suppress(OSError):
+            handle = os.open(stale, os.O_RDONLY)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(stale, ignore_errors=True)
+            finally:
+                os.close(handle)
+
+
+def _put_in_place(work: Path, out: Path, force: bool) -> None:
+    """Rename the finished folder to its name; with --force exchange it with what is there, in one step."""
+    if force and out.is_dir() and any(out.iterdir()):
+        if not _exchange(work, out):
+            # No atomic exchange on this system: for an instant only the old result's temporary name exists.
+            aside = work.with_name(work.name + "-old")
+            out.rename(aside)
+            work.rename(out)
+            shutil.rmtree(aside, ignore_errors=True)
+    else:
+        try:
+            work.rename(out)  # replaces an empty folder, refuses any other
+        except OSError as error:
+            if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+                message = "something else was written to the output while this ran"
+                raise OutputError("output-exists", message, "choose another --out", out=out) from error
+            raise
+    handle = os.open(out.parent, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Swap two paths atomically (Linux renameat2); False where that is not to be had."""
+    try:
+        libc = ctypes.CDLL(None, use_errno=True)
+        at_cwd, exchange = -100, 2
+        return bool(libc.renameat2(at_cwd, os.fsencode(first), at_cwd, os.fsencode(second), exchange) == 0)
+    except (OSError, AttributeError):
+        return False
+
+
+def _write_file(path: Path, content: bytes | Path) -> None:
+    if isinstance(content, Path) and content.is_dir():
+        shutil.copytree(content, path)
+        return
+    with open(path, "wb") as file:
+        file.write(content if isinstance(content, bytes) else content.read_bytes())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _copy_whole(source: Path, target: Path, link: bool) -> None:
+    if link:
+        with contextlib.suppress(OSError):  # another file system, or links not allowed: copy
+            os.link(source.resolve(), target)
+            return
+    with open(source, "rb") as reader, open(target, "wb") as writer:
+        _copy_range(reader.fileno(), writer.fileno(), 0, os.fstat(reader.fileno()).st_size)
+        os.fsync(writer.fileno())
+
+
+def _copy_range(reader: int, writer: int, start: int, size: int) -> None:
+    """Append bytes of one file to another inside the kernel where it can (and share them where the disk can)."""
+    os.lseek(reader, start, os.SEEK_SET)
+    while size:
+        try:
+            done = os.copy_file_range(reader, writer, min(size, _COPY_BYTES))
+        except (AttributeError, OSError) as error:
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+                raise
+            block = os.read(reader, min(size, 8 << 20))
+            done = len(block)
+            while block:
+                block = block[os.write(writer, block) :]
+        if not done:
+            raise OSError(errno.EIO, "the source ends before its header says")
+        size -= done
+
+
+def _write_shard(
+    checkpoint: Checkpoint,
+    shard: OutShard,
+    target: Path,
+    rows_of: Callable[[TableEdit], np.ndarray],
+    progress: Callable[[int], object],
+) -> None:
+    with open(shard.source.path, "rb") as reader, open(target, "wb", buffering=0) as writer:
+        writer.write(shard.header)
+        for tensor in shard.tensors:
+            if tensor.origin is not None:
+                _copy_range(reader.fileno(), writer.fileno(), tensor.origin.start, tensor.origin.nbytes)
+                progress(tensor.nbytes)
+            elif tensor.edit is not None:
+                for block in _table_blocks(checkpoint, tensor.edit, rows_of(tensor.edit)):
+                    data = memoryview(block.tobytes())
+                    while data:
+                        data = data[writer.write(data) :]
+                    progress(block.nbytes)
+        os.fsync(writer.fileno())
+
+
+def _table_blocks(checkpoint: Checkpoint, edit: TableEdit, made: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield the rows of a table as raw bytes, uint8[n, row bytes]: copied rows bit for bit, made rows cast once."""
+    raw = checkpoint.raw_rows(edit.table.names[0], edit.table.axis)
+    width = raw.shape[1]
+    step = max(1, _ROWS_BYTES // width)
+    used = 0
+    for start in range(0, len(edit.source_of), step):
+        source = edit.source_of[start : start + step]
+        block = np.empty((len(source), width), np.uint8)
+        copied = source >= 0
+        block[copied] = raw[source[copied]]
+        count = int(np.count_nonzero(~copied))
+        if count:
+            block[~copied] = encode(made[used : used + count], edit.table.dtype)
+            used += count
+        yield block
+
+
+def _existing(path: Path) -> Path:
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _write_error(error: OSError, out: Path) -> OutputError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        hint = "free some space, or choose an --out on another disk"
+        return OutputError("disk-full", "the disk filled up; nothing was kept of the unfinished result", hint, out=out)
+    return OutputError("cannot-write", f"the result could not be written: {error}", "choose another --out", out=out)
+
+
+def untied(table: TableEdit, head: str) -> tuple[TableEdit, TableEdit]:
+    """Split a tied table into an input table under its old names and an output table named `head`."""
+    return replace(table, table=replace(table.table, is_head=False)), TableEdit(
+        replace(table.table, role="output", is_head=False), (head,), table.source_of
+    )

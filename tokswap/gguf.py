@@ -1,0 +1,69 @@
+"""GGUF files, dequantised once into a bfloat16 checkpoint that the rest of tokswap can read.
+
+Reading is left to transformers and the `gguf` package (the `gguf` extra).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from pathlib import Path
+
+from tokswap.errors import InputError
+
+
+def dequantised(path: Path, cache: Path) -> Path:
+    """Return the folder of a converted GGUF file, named by its content and made on first use.
+
+    A conversion that fails or is killed leaves no folder of that name. bfloat16 keeps more digits than any of the
+    quantised types. Raises InputError: missing-extra, bad-gguf.
+    """
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    done = cache / f"{path.stem}-{digest.hexdigest()[:16]}"
+    if done.is_dir():
+        return done
+    cache.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=".converting-", dir=cache))
+    try:
+        _convert(path, work)
+        work.rename(done)
+    except OSError:
+        if not done.is_dir():  # else another process finished first
+            raise
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return done
+
+
+def _convert(path: Path, folder: Path) -> None:
+    try:
+        import accelerate  # noqa: F401  transformers needs both to read the format
+        import gguf  # noqa: F401
+    except ImportError as error:
+        hint = "pip install 'tokswap[gguf]'"
+        raise InputError("missing-extra", "reading a GGUF file needs two more packages", hint, file=path) from error
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        loaded = AutoModelForCausalLM.from_pretrained(
+            str(path.parent), gguf_file=path.name, dtype=torch.bfloat16, local_files_only=True
+        )
+        tokenizer = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name, local_files_only=True)
+    except Exception as error:  # a damaged file can fail anywhere inside the reader
+        raise InputError("bad-gguf", f"transformers cannot read this GGUF file: {error}", file=path) from error
+    config = loaded.config
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config  # save_pretrained refuses a model that still says it is quantised
+    with torch.device("meta"):
+        model = type(loaded)(config)
+    model.load_state_dict(loaded.state_dict(), assign=True)
+    model.tie_weights()
+    model.to(torch.bfloat16)
+    model.generation_config = loaded.generation_config
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

@@ -1,0 +1,186 @@
+"""Embedding initialisers: each makes rows for the tokens that the source model lacks. No files, no command line.
+
+A method is a frozen dataclass in a file of its own. Its fields are its hyperparameters, each declared with `option`;
+`--set`, `tokswap methods`, the docs and the Report read them from there. To add one, write the file, add a line to
+METHODS and a row to tests/test_methods.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib import import_module
+from typing import Any, ClassVar, Protocol, cast
+
+import numpy as np
+
+from tokswap.align import Alignment, Reason
+from tokswap.errors import UsageError, did_you_mean
+from tokswap.space import EmbeddingSpace
+from tokswap.vocab import Kind, Vocabulary
+
+METHODS: Mapping[str, str] = {
+    "omp": "tokswap.init.omp:OMP",
+    "subword": "tokswap.init.subword:Subword",
+    "mean": "tokswap.init.statistics:Mean",
+    "zero": "tokswap.init.statistics:Zero",
+    "gaussian": "tokswap.init.statistics:Gaussian",
+}
+"""Method name -> "module:Class", imported on use."""
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """The source tokens that spell each missing token: those of token m are ids[start[m]:start[m + 1]].
+
+    start: int64[M + 1]. ids: int64. A token that the source cannot spell at all has none.
+    """
+
+    start: np.ndarray
+    ids: np.ndarray
+
+    @classmethod
+    def from_lists(cls, lists: list[list[int]]) -> Pieces:
+        """Pack one list of ids a token."""
+        lengths = np.array([len(ids) for ids in lists], np.int64)
+        start = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        return cls(start, np.array([token for ids in lists for token in ids], np.int64))
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Everything a method may look at.
+
+    source: the rows of one source table. donor: the rows of the donor's table of the same role, None without a
+    donor. missing: int64[M], the target ids to make. pieces: what spells them in the source. role: "input",
+    "output" or "per-layer". device: where torch does the heavy work. progress: whether to show a bar.
+    details: a method may leave float arrays [M] here by name (a residual, say); they go into the Report.
+    """
+
+    source: EmbeddingSpace
+    donor: EmbeddingSpace | None
+    target: Vocabulary
+    alignment: Alignment
+    missing: np.ndarray
+    pieces: Pieces
+    role: str = "input"
+    seed: int = 0
+    device: str = "cpu"
+    progress: bool = False
+    details: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @cached_property
+    def anchors(self) -> np.ndarray:
+        """Target ids of the shared text pieces, int64[N]: candidates for a dictionary or for training pairs.
+
+        Control and reserved tokens are never anchors, nor are byte-fallback pieces, nor tokens whose row is zero or
+        not finite on either side.
+        """
+        ids = np.flatnonzero((self.alignment.reason == Reason.BYTES)[: len(self.target)])
+        ids = ids[self.target.kind[ids] == Kind.NORMAL]
+        source_ids = self.alignment.source_of[ids]
+        keep = self.source.vocabulary.kind[source_ids] == Kind.NORMAL
+        ids, source_ids = ids[keep], source_ids[keep]
+        keep = _usable(self.source.norms(source_ids))
+        if self.donor is not None:
+            keep &= _usable(self.donor.norms(ids))
+        return np.asarray(ids[keep])
+
+    @cached_property
+    def trained(self) -> np.ndarray:
+        """Source ids that the model has learnt: all but reserved and padding rows, int64."""
+        return np.flatnonzero(self.source.vocabulary.kind != Kind.UNUSED)
+
+    @cached_property
+    def source_mean(self) -> np.ndarray:
+        """The mean row of the source's trained tokens, float32[D]: what is known about a token nothing is known of."""
+        return self.source.mean(self.trained)
+
+
+def _usable(norms: np.ndarray) -> np.ndarray:
+    """Rows that are finite and not (nearly) zero; an untrained zero row has no direction to select by."""
+    finite = np.isfinite(norms)
+    typical = float(np.median(norms[finite])) if finite.any() else 0.0
+    return np.asarray(finite & (norms > 1e-3 * typical))
+
+
+class Initializer(Protocol):
+    """A method: makes float32[M, D] rows, in the order of `problem.missing`."""
+
+    summary: ClassVar[str]
+    """One line for `tokswap methods`."""
+    source: ClassVar[str]
+    """The paper or project that the method comes from."""
+    needs_donor: ClassVar[bool]
+    """Whether it reads the donor's embeddings."""
+
+    def __call__(self, problem: Problem) -> np.ndarray:
+        """Return float32[M, D]."""
+        ...
+
+    def flops(self, missing: int, anchors: int, width: int) -> float:
+        """Return about how many floating-point operations a table costs, for the plan's estimate."""
+        ...
+
+
+def option(default: Any, help: str, *, least: float | None = None, most: float | None = None) -> Any:
+    """Declare a hyperparameter: a dataclass field with its help text and its range."""
+    return field(default=default, metadata={"help": help, "least": least, "most": most})
+
+
+def method_class(name: str) -> type[Any]:
+    """Return the class of a method. Raises UsageError unknown-method, with a suggestion."""
+    if name not in METHODS:
+        raise UsageError(
+            "unknown-method",
+            f"there is no method `{name}`.{did_you_mean(name, METHODS)}",
+            "`tokswap methods` lists them: " + ", ".join(METHODS),
+        )
+    module, _, attribute = METHODS[name].partition(":")
+    return cast("type[Any]", getattr(import_module(module), attribute))
+
+
+def make_initializer(name: str, settings: Mapping[str, object] | None = None) -> Initializer:
+    """Return a method with some of its hyperparameters set.
+
+    Settings may be strings, as the command line gives them; they are read as the type of the field's default.
+    Raises UsageError: unknown-method, unknown-setting, bad-setting.
+    """
+    cls = method_class(name)
+    fields = {item.name: item for item in dataclasses.fields(cls)}
+    values: dict[str, object] = {}
+    for key, value in (settings or {}).items():
+        if key not in fields:
+            close = difflib.get_close_matches(key, fields, n=1)
+            raise UsageError(
+                "unknown-setting",
+                f"`{name}` has no setting `{key}`." + (f" Did you mean `{close[0]}`?" if close else ""),
+                f"`tokswap methods {name}` shows its settings: {', '.join(fields) or 'it has none'}",
+            )
+        values[key] = _read_setting(name, fields[key], value)
+    return cast(Initializer, cls(**values))
+
+
+def _read_setting(method: str, item: dataclasses.Field[Any], value: object) -> object:
+    wanted: type[Any] = type(item.default)
+    try:
+        if wanted is bool and isinstance(value, str):
+            read: Any = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[value.lower()]
+        else:
+            read = wanted(value)
+    except (KeyError, ValueError, TypeError) as error:
+        message = f"`{item.name}` of `{method}` takes {_TYPE_NAMES.get(wanted, wanted.__name__)}, not {value!r}"
+        raise UsageError("bad-setting", message) from error
+    least, most = item.metadata.get("least"), item.metadata.get("most")
+    if (least is not None and not read >= least) or (most is not None and not read <= most):
+        bounds = " and ".join(
+            part for part in (f"at least {least}" * (least is not None), f"at most {most}" * (most is not None)) if part
+        )
+        raise UsageError("bad-setting", f"`{item.name}` of `{method}` must be {bounds}, not {read}")
+    return read
+
+
+_TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}

@@ -1,0 +1,126 @@
+"""What a run will do (Plan) and what it did (Report): plain data, ready for JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+
+from tokswap.align import Alignment, Reason
+
+REPORT_NAME = "tokswap.json"
+
+
+@dataclass(frozen=True)
+class TablePlan:
+    """One table before and after. shape_before is None for a table that the source does not have."""
+
+    names: tuple[str, ...]
+    role: str
+    dtype: str
+    shape_before: tuple[int, ...] | None
+    shape_after: tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a run will do, known before a weight is read. `--dry-run` prints it.
+
+    coverage: reason -> rows of the result. bytes_written: new bytes on disk; memory_bytes and seconds are estimates.
+    notes: what a user should know before it runs.
+    """
+
+    operation: str
+    model: str
+    tokenizer: str
+    donor: str | None
+    out: str
+    family_before: str
+    family_after: str
+    method: str
+    settings: Mapping[str, object]
+    coverage: Mapping[str, int]
+    tables: tuple[TablePlan, ...]
+    parameters_before: int
+    parameters_after: int
+    bytes_before: int
+    bytes_after: int
+    bytes_written: int
+    memory_bytes: int
+    seconds: float
+    tied: bool
+    bos_added: bool
+    notes: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Report:
+    """A Plan that was carried out.
+
+    seconds: stage -> measured time. checks: what was tested on the way. diagnostics: table role -> name -> one
+    number a missing token, in the order of the missing ids. worst: the missing tokens with the largest residual.
+    """
+
+    plan: Plan
+    alignment: Alignment
+    seconds: Mapping[str, float]
+    checks: Mapping[str, Any]
+    diagnostics: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
+    worst: tuple[tuple[str, float], ...] = ()
+
+    def summary(self) -> dict[str, Any]:
+        """Return plain data for JSON without the per-token parts."""
+        spread = {
+            role: {name: _quantiles(values) for name, values in named.items()}
+            for role, named in self.diagnostics.items()
+        }
+        return {
+            "plan": self.plan.as_dict(),
+            "seconds": dict(self.seconds),
+            "checks": dict(self.checks),
+            "diagnostics": spread,
+            "worst": [list(entry) for entry in self.worst],
+            "versions": versions(),
+        }
+
+    def to_json(self) -> bytes:
+        """Return the whole report as it stands beside the weights."""
+        tokens = {
+            "reasons": {reason.name.lower(): int(reason) for reason in Reason},
+            "source_of": self.alignment.source_of.tolist(),
+            "reason": self.alignment.reason.tolist(),
+            "diagnostics": {
+                role: {name: [round(float(value), 5) for value in values] for name, values in named.items()}
+                for role, named in self.diagnostics.items()
+            },
+        }
+        # The summary is for people; a line a token would make it unreadable.
+        body = json.dumps(self.summary(), indent=2, ensure_ascii=False)
+        return f'{body[:-2]},\n  "tokens": {json.dumps(tokens, separators=(",", ":"))}\n}}\n'.encode()
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of tokswap and of the libraries that decide its results."""
+    found = {}
+    for name in ("tokswap", "transformers", "tokenizers", "torch", "safetensors", "numpy"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "unknown"
+    return found
+
+
+def _quantiles(values: np.ndarray) -> dict[str, float]:
+    if not len(values):
+        return {}
+    points = np.percentile(values, [0, 5, 50, 95, 100])
+    named = dict(zip(("least", "5%", "median", "95%", "most"), points, strict=True))
+    return {name: round(float(value), 5) for name, value in {**named, "mean": values.mean()}.items()}

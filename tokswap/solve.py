@@ -1,0 +1,136 @@
+"""Makes the rows that no source row can be copied for, one group of tables at a time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from tokswap.align import Alignment
+from tokswap.checkpoint import Checkpoint
+from tokswap.edit import TableEdit
+from tokswap.errors import InputError
+from tokswap.init import Initializer, Pieces, Problem
+from tokswap.space import Columns, EmbeddingSpace
+from tokswap.tokenizer import Tokenizer
+from tokswap.vocab import Vocabulary
+
+
+@dataclass
+class Solver:
+    """Answers `edit.apply` when it asks for the made rows of a table; keeps what the methods say about them.
+
+    seconds: time spent in methods so far. diagnostics: table role -> name -> float[M].
+    """
+
+    source: Checkpoint
+    source_tokenizer: Tokenizer
+    target: Vocabulary
+    donor: Checkpoint | None
+    alignment: Alignment
+    initializer: Initializer
+    tables: Sequence[TableEdit]
+    seed: int = 0
+    device: str = "cpu"
+    progress: bool = False
+    seconds: float = 0.0
+    checks: dict[str, int] = field(default_factory=dict)
+    diagnostics: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        surfaces = [self.target.surface[token] for token in self.alignment.missing.tolist()]
+        self.pieces = Pieces.from_lists(self.source_tokenizer.segment(surfaces))
+        self.made: dict[int, np.ndarray] = {}
+        self.group_of = {id(table): group for group in _groups(self.tables) for table in group}
+
+    def rows(self, table: TableEdit) -> np.ndarray:
+        """Return float32[n, D] for the rows of a table that have no source."""
+        if id(table) not in self.made:
+            begin = time.perf_counter()
+            self._solve(self.group_of[id(table)])
+            self.seconds += time.perf_counter() - begin
+        return self.made.pop(id(table))
+
+    def _solve(self, group: tuple[TableEdit, ...]) -> None:
+        lead = group[0].table
+        columns = [Columns(self.source.raw_rows(t.table.names[0], t.table.axis), t.table.dtype) for t in group]
+        space = EmbeddingSpace(self.source_tokenizer.vocabulary, columns)
+        self._check_finite(space, "model", self.source.folder)
+        donor = None
+        if self.donor is not None:
+            owner = self.donor.table("output" if lead.role == "output" else "input")
+            assert owner is not None
+            raw = self.donor.raw_rows(owner.names[0], owner.axis)
+            donor = EmbeddingSpace(self.target, [Columns(raw[: len(self.target)], owner.dtype)])
+            self._check_finite(donor, "donor", self.donor.folder)
+        problem = Problem(
+            space, donor, self.target, self.alignment, self.alignment.missing, self.pieces,
+            lead.role, self.seed, self.device, self.progress,
+        )  # fmt: skip
+        made = np.empty((int(np.count_nonzero(self.alignment.source_of < 0)), space.width), np.float32)
+        places = np.flatnonzero(self.alignment.source_of < 0)
+        missing = np.isin(places, problem.missing)
+        if len(problem.missing):
+            made[missing] = self.initializer(problem)
+        if not np.isfinite(made[missing]).all():
+            raise InputError(
+                "method-failed", f"`{type(self.initializer).__name__}` made rows that are not finite numbers"
+            )
+        if not missing.all():
+            made[~missing] = _never_predicted(problem, group)
+        self.checks[f"{lead.role} rows made"] = int(missing.sum())
+        self.diagnostics[lead.role] = problem.details
+        at = 0
+        for table in group:
+            self.made[id(table)] = made[:, at : at + table.table.width]
+            at += table.table.width
+
+    def _check_finite(self, space: EmbeddingSpace, whose: str, folder: Path) -> None:
+        bad = np.flatnonzero(~np.isfinite(space.norms(np.arange(len(space)))))
+        if len(bad):
+            raise InputError(
+                "nan-in-table",
+                f"the {whose}'s embedding table has rows that are not finite numbers, the first is row {bad[0]}",
+                "the checkpoint is damaged, or its training diverged",
+                folder=folder,
+            )
+
+    def worst(self, count: int = 10) -> tuple[tuple[str, float], ...]:
+        """The missing tokens that the method explains least."""
+        for details in self.diagnostics.values():
+            if "residual" in details:
+                order = np.argsort(-details["residual"], kind="stable")[:count]
+                ids = self.alignment.missing[order]
+                texts = [self.target.text[token] for token in ids.tolist()]
+                return tuple(zip(texts, details["residual"][order].round(4).tolist(), strict=True))
+        return ()
+
+
+def _never_predicted(problem: Problem, group: tuple[TableEdit, ...]) -> np.ndarray:
+    """A row for padding and for control tokens that the source lacks.
+
+    Its logit is the mean logit of all trained tokens, whatever the hidden state, so it stays in the middle of every
+    ranking; a zero row would win wherever all logits are negative. An output bias gets its least trained value.
+    """
+    row = problem.source_mean.copy()
+    at = group[0].table.width
+    if len(group) > 1:
+        biases = np.stack([block[:, at:].min(axis=0) for block in problem.source.blocks(problem.trained)])
+        row[at:] = biases.min(axis=0)
+    return row
+
+
+def _groups(tables: Sequence[TableEdit]) -> list[tuple[TableEdit, ...]]:
+    """Solve the head and its biases together: their rows answer to the same weights."""
+    heads = [table for table in tables if table.table.role == "output" or table.table.is_head]
+    biases = [table for table in tables if table.table.role == "bias"]
+    if biases and not heads:
+        heads = [table for table in tables if table.table.role == "input"][:1]
+    return [
+        (table, *biases) if heads and table is heads[0] else (table,)
+        for table in tables
+        if table.table.role != "bias"
+    ]  # fmt: skip

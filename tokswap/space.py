@@ -1,0 +1,89 @@
+"""Embedding rows as float32, read on demand from wherever their bytes are. Knows dtypes; opens no file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tokswap.vocab import Vocabulary
+
+_TORCH_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_ELEMENT = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+_BLOCK_ROWS = 8192
+
+
+def decode(raw: np.ndarray, dtype: str) -> np.ndarray:
+    """Return raw rows, uint8[n, bytes], as float32[n, D]."""
+    import torch
+
+    view = torch.from_numpy(np.array(raw, order="C")).view(getattr(torch, _TORCH_NAMES[dtype]))
+    return view.to(torch.float32).numpy()
+
+
+def encode(rows: np.ndarray, dtype: str) -> np.ndarray:
+    """Return float32[n, D] as the raw bytes of a dtype, uint8[n, bytes]; rounds to nearest, once."""
+    import torch
+
+    values = torch.from_numpy(np.ascontiguousarray(rows, np.float32)).to(getattr(torch, _TORCH_NAMES[dtype]))
+    return values.contiguous().view(torch.uint8).numpy()
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Some columns of a space: raw rows, uint8[V, bytes] (often memory-mapped), and their dtype."""
+
+    raw: np.ndarray
+    dtype: str
+
+    @property
+    def width(self) -> int:
+        """Elements a row."""
+        return int(self.raw.shape[1]) // _ELEMENT[self.dtype]
+
+
+@dataclass(frozen=True)
+class EmbeddingSpace:
+    """A float32 [V, D] view of one table, or of tables solved together (an output head and its bias), by token id.
+
+    Nothing is held in memory: `rows` converts what it is asked for.
+    """
+
+    vocabulary: Vocabulary
+    columns: Sequence[Columns]
+
+    @classmethod
+    def from_array(cls, vocabulary: Vocabulary, rows: np.ndarray) -> EmbeddingSpace:
+        """Wrap float32[V, D] that is in memory already."""
+        return cls(vocabulary, (Columns(np.ascontiguousarray(rows, np.float32).view(np.uint8), "F32"),))
+
+    def __len__(self) -> int:
+        return int(self.columns[0].raw.shape[0])
+
+    @property
+    def width(self) -> int:
+        """D, the elements a row."""
+        return sum(columns.width for columns in self.columns)
+
+    def rows(self, ids: np.ndarray) -> np.ndarray:
+        """Return float32[len(ids), D]."""
+        parts = [decode(columns.raw[ids], columns.dtype) for columns in self.columns]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+    def blocks(self, ids: np.ndarray) -> Iterator[np.ndarray]:
+        """Yield the rows of some ids in blocks, so that a pass over a table needs the memory of one block."""
+        for start in range(0, len(ids), _BLOCK_ROWS):
+            yield self.rows(ids[start : start + _BLOCK_ROWS])
+
+    def mean(self, ids: np.ndarray) -> np.ndarray:
+        """Return the mean row of some ids, float32[D], summed in float64."""
+        total = np.zeros(self.width, np.float64)
+        for block in self.blocks(ids):
+            total += block.sum(axis=0, dtype=np.float64)
+        return np.asarray(total / max(len(ids), 1), np.float32)
+
+    def norms(self, ids: np.ndarray) -> np.ndarray:
+        """Return the Euclidean norm of each row, float32[len(ids)]."""
+        parts = [np.linalg.norm(block, axis=1) for block in self.blocks(ids)]
+        return np.concatenate(parts) if parts else np.zeros(0, np.float32)

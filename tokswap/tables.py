@@ -1,0 +1,246 @@
+"""Which tensors of a model have one row per token, and what each is for. Pure: names, shapes and config only.
+
+Names come from the rule table below; sizes come from the config. A tensor with a vocabulary-sized side that no rule
+explains stops the run, because leaving it alone would silently break the model.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any, Literal
+
+from tokswap.errors import InputError
+
+Role = Literal["input", "output", "bias", "per-layer"]
+FLOATS = ("F64", "F32", "F16", "BF16")
+
+_RULES: tuple[tuple[Role, re.Pattern[str]], ...] = (
+    ("per-layer", re.compile(r"(^|\.)embed_tokens_per_layer\.weight$")),
+    (
+        "output",
+        re.compile(
+            r"(^|\.)(lm_head|lm_head\.decoder|embed_out|proj_out|output_projection|predictions\.decoder"
+            r"|prediction_head\.decoder|generator_lm_head|vocab_projector|mlm_head\.decoder|lm_loss|pred_layer\.proj"
+            r"|head\.decoder|decoder|head|output)\.weight$"
+        ),
+    ),
+    (
+        "bias",
+        re.compile(
+            r"(^|\.)((lm_head|lm_head\.decoder|embed_out|proj_out|predictions|predictions\.decoder"
+            r"|generator_lm_head|vocab_projector|mlm_head\.decoder|lm_loss|pred_layer\.proj|head\.decoder|decoder)"
+            r"\.bias|final_logits_bias)$"
+        ),
+    ),
+    (
+        "input",
+        re.compile(
+            r"(^|\.)(embed_tokens|wte|word_embeddings?|tok_embeddings|embed_in|shared|tokens_embed|token_embedding"
+            r"|token_embeddings|word_embed_proj|embeddings|embedding)\.weight$"
+        ),
+    ),
+)
+_NO_TEXT = re.compile(r"(vision|audio|speech|image|video|codec|depth|vq)")
+
+
+@dataclass(frozen=True)
+class VocabTable:
+    """One table of the vocabulary; several tensor names when they are tied and all stored.
+
+    names: tensor names, the input embedding's first. shape: as stored. axis: the side that counts tokens.
+    is_head: whether an input table is the output head too.
+    """
+
+    names: tuple[str, ...]
+    role: Role
+    dtype: str
+    shape: tuple[int, ...]
+    axis: int = 0
+    is_head: bool = False
+
+    @property
+    def rows(self) -> int:
+        """Number of rows, padding included."""
+        return self.shape[self.axis]
+
+    @property
+    def width(self) -> int:
+        """Elements a row."""
+        return prod(self.shape) // max(self.rows, 1)
+
+
+def configs(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield ("", config) and then every nested config with its dotted path."""
+    yield "", config
+    for key, value in config.items():
+        if isinstance(value, dict):
+            for path, child in configs(value):
+                yield (f"{key}.{path}" if path else key), child
+
+
+def text_config(config: Mapping[str, Any], folder: Path | str = "") -> tuple[str, Mapping[str, Any]]:
+    """Return the path and content of the config that owns the text vocabulary: the first with a vocab_size."""
+    owners = [
+        (path, child)
+        for path, child in configs(config)
+        if isinstance(child.get("vocab_size"), int) and not _NO_TEXT.search(path)
+    ]
+    if not owners:
+        raise InputError("bad-config", "config.json names no vocab_size", "is this a language model?", folder=folder)
+    if {"encoder", "decoder"} <= set(config) and len({child["vocab_size"] for _, child in owners}) > 1:
+        raise InputError("two-vocabularies", "encoder and decoder have vocabularies of their own", folder=folder)
+    return owners[0]
+
+
+def find_tables(
+    folder: Path | str,
+    config: Mapping[str, Any],
+    tensors: Mapping[str, tuple[str, tuple[int, ...]]],
+    same_bytes: Callable[[str, str], bool],
+) -> tuple[VocabTable, ...]:
+    """Find the vocabulary tables of a model.
+
+    tensors: name -> (dtype, shape). same_bytes: asked only for tensors of one shape that may be tied.
+    Raises InputError: bad-config, unknown-vocab-tensor, quantised-table, vocab-size-mismatch, no-embedding.
+    """
+    _, text = text_config(config, folder)
+    size = text["vocab_size"]
+    sizes = {size} | {value for key, value in text.items() if key == "vocab_size_per_layer_input"}
+    found: list[VocabTable] = []
+    for name, (dtype, shape) in tensors.items():
+        role = _role(name, shape, sizes)
+        if role is not None:
+            if dtype not in FLOATS:
+                raise _quantised(folder, name, dtype, shape)
+            found.append(VocabTable((name,), role, dtype, shape, axis=1 if shape[0] == 1 and len(shape) == 2 else 0))
+        elif size in shape and not _explained(config, size):
+            if dtype not in FLOATS:
+                raise _quantised(folder, name, dtype, shape)
+            raise InputError(
+                "unknown-vocab-tensor",
+                f"the tensor {name} has a side of the vocabulary's size, and tokswap does not know what it is",
+                "leaving it as it is would break the model; please report the architecture",
+                folder=folder,
+                shape=list(shape),
+                vocab_size=size,
+            )
+    if not any(table.role == "input" for table in found):
+        _no_embedding(folder, tensors, size)
+    return _mark_head(_group(found, config, text, same_bytes), config, text)
+
+
+def _role(name: str, shape: tuple[int, ...], sizes: set[int]) -> Role | None:
+    for role, pattern in _RULES:
+        if pattern.search(name):
+            if role == "bias":
+                return role if shape[-1:] and shape[-1] in sizes and prod(shape) == shape[-1] else None
+            return role if len(shape) == 2 and shape[0] in sizes else None
+    return None
+
+
+def _explained(config: Mapping[str, Any], size: int) -> bool:
+    """Whether another number of the config equals the vocabulary's size, so that a side of that size proves nothing."""
+    for _, child in configs(config):
+        for key, value in child.items():
+            if type(value) is int and value == size and "vocab" not in key and not key.endswith("_token_id"):
+                return True
+    return False
+
+
+def _quantised(folder: Path | str, name: str, dtype: str, shape: tuple[int, ...]) -> InputError:
+    return InputError(
+        "quantised-table",
+        f"the vocabulary table {name} is quantised ({dtype}), so its rows cannot be copied and made one by one",
+        "start from the checkpoint before quantisation, and quantise the result",
+        folder=folder,
+        shape=list(shape),
+    )
+
+
+def _no_embedding(folder: Path | str, tensors: Mapping[str, tuple[str, tuple[int, ...]]], size: int) -> None:
+    candidates = {
+        name: shape
+        for name, (_, shape) in tensors.items()
+        if len(shape) == 2 and _RULES[-1][1].search(name) and "position" not in name and "token_type" not in name
+    }
+    quantised = [name for name in tensors if re.search(r"(embed_tokens|wte|word_embeddings)\.(qweight|scales)$", name)]
+    if quantised:
+        raise _quantised(folder, quantised[0], *tensors[quantised[0]])
+    if candidates:
+        name, shape = max(candidates.items(), key=lambda item: item[1][0])
+        raise InputError(
+            "vocab-size-mismatch",
+            f"config.json says vocab_size {size:,}, and {name} has {shape[0]:,} rows",
+            "correct the config, or resize the model's embeddings, so that both agree",
+            folder=folder,
+        )
+    raise InputError("no-embedding", "no input embedding was found in the weights", folder=folder)
+
+
+def _group(
+    tables: list[VocabTable],
+    config: Mapping[str, Any],
+    text: Mapping[str, Any],
+    same_bytes: Callable[[str, str], bool],
+) -> list[VocabTable]:
+    """Join the tensors that are one table: equal bytes, and no config that says they are apart."""
+    untied = tie_flag(config, text) is False
+    groups: list[VocabTable] = []
+    for table in sorted(tables, key=lambda t: ("input", "per-layer", "output", "bias").index(t.role)):
+        for n, group in enumerate(groups):
+            crosses = {group.role, table.role} == {"input", "output"}
+            if (group.role == table.role or (crosses and not untied)) and (
+                (group.dtype, group.shape) == (table.dtype, table.shape) and same_bytes(group.names[0], table.names[0])
+            ):
+                groups[n] = VocabTable(
+                    (*group.names, *table.names), group.role, group.dtype, group.shape, group.axis,
+                    is_head=group.is_head or crosses,
+                )  # fmt: skip
+                break
+        else:
+            groups.append(table)
+    return groups
+
+
+def tie_flag(config: Mapping[str, Any], text: Mapping[str, Any]) -> bool | None:
+    """Return what the config says about tied embeddings; None where it says nothing."""
+    for child in (config, text):
+        if isinstance(child.get("tie_word_embeddings"), bool):
+            return bool(child["tie_word_embeddings"])
+    return None
+
+
+def _mark_head(tables: list[VocabTable], config: Mapping[str, Any], text: Mapping[str, Any]) -> tuple[VocabTable, ...]:
+    """Mark the input table as the head where the model has a head and stores no other table for it."""
+    stored = any(table.role == "output" or table.is_head for table in tables)
+    architectures = config.get("architectures") or text.get("architectures") or []
+    has_head = any(
+        word in name
+        for name in architectures
+        for word in ("LMHead", "ForCausalLM", "ForMaskedLM", "ForConditionalGeneration", "ForPreTraining")
+    )
+    if stored or not has_head or tie_flag(config, text) is False:
+        return tuple(tables)
+    first = next(n for n, table in enumerate(tables) if table.role == "input")
+    head = tables[first]
+    tables[first] = VocabTable(head.names, head.role, head.dtype, head.shape, head.axis, is_head=True)
+    return tuple(tables)
+
+
+def head_name(table: VocabTable) -> str | None:
+    """Return the tensor name that an untied head would have beside a tied input table; None where that is not known.
+
+    Known for the causal models whose head sits beside the body; a T5 or BERT head is more than a table.
+    """
+    name = table.names[0]
+    if name.startswith("language_model.model."):
+        return "language_model.lm_head.weight"
+    if re.search(r"(^|\.)(embed_tokens|wte)\.weight$", name) and not re.search(
+        r"(encoder|decoder)\.embed_tokens", name
+    ):
+        return "lm_head.weight"
+    return "embed_out.weight" if name.endswith("embed_in.weight") else None
