@@ -1,1 +1,61 @@
-"""tokswap changes the vocabulary of a language model."""
+"""tokswap changes the vocabulary of a language model.
+
+    import tokswap
+    report = tokswap.transplant("./my-model", "./their-model", out="./mine-with-theirs")
+
+Names are loaded on first use, so that importing tokswap is free.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tokswap.checkpoint import Checkpoint, open_checkpoint
+    from tokswap.compare import compare
+    from tokswap.errors import InputError, OutputError, TokswapError, UsageError
+    from tokswap.evaluate import Score, bits_per_byte
+    from tokswap.inspect import inspect
+    from tokswap.report import Plan, Report
+    from tokswap.tokenizer import Tokenizer, read_tokenizer
+    from tokswap.transplant import plan_transplant, transplant
+    from tokswap.verify import Check, verify
+    from tokswap.vocab import Kind, Vocabulary
+
+_HOME = {
+    "Checkpoint": "checkpoint", "open_checkpoint": "checkpoint", "compare": "compare", "InputError": "errors",
+    "OutputError": "errors", "TokswapError": "errors", "UsageError": "errors", "Score": "evaluate",
+    "bits_per_byte": "evaluate", "inspect": "inspect", "Plan": "report", "Report": "report",
+    "Tokenizer": "tokenizer", "read_tokenizer": "tokenizer", "plan_transplant": "transplant",
+    "transplant": "transplant", "Check": "verify", "verify": "verify", "Kind": "vocab", "Vocabulary": "vocab",
+}  # fmt: skip
+
+__all__ = [
+    "Check",
+    "Checkpoint",
+    "InputError",
+    "Kind",
+    "OutputError",
+    "Plan",
+    "Report",
+    "Score",
+    "Tokenizer",
+    "TokswapError",
+    "UsageError",
+    "Vocabulary",
+    "bits_per_byte",
+    "compare",
+    "inspect",
+    "open_checkpoint",
+    "plan_transplant",
+    "read_tokenizer",
+    "transplant",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'tokswap' has no attribute {name!r}")
+    return getattr(import_module(f"tokswap.{_HOME[name]}"), name)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -264,7 +264,7 @@ def _backend(spec: Mapping[str, Any], path: Path) -> Backend:
     from tokenizers import Tokenizer as Backend
 
     try:
-        return Backend.from_str(json.dumps(spec))  # type: ignore[no-untyped-call,no-any-return]
+        return Backend.from_str(json.dumps(spec))
     except Exception as error:  # the library raises a bare Exception for any fault in the file
         raise InputError("bad-tokenizer", f"the tokenizers library refuses this file: {error}", file=path) from error
 
@@ -348,7 +348,7 @@ def _vocabulary(tokenizer: Tokenizer) -> Vocabulary:
     size = 1 + max((token for token, _ in [*model, *added.items()]), default=-1)
     text, surface, kind = [""] * size, [b""] * size, np.full(size, Kind.UNUSED, np.uint8)
     prefix = spec["model"].get("continuing_subword_prefix") or ""
-    spell = {
+    spell: Callable[[str], bytes] = {
         BYTE_LEVEL: byte_level_bytes,
         SENTENCEPIECE: sentencepiece_bytes,
         UNIGRAM: sentencepiece_bytes,

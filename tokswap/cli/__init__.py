@@ -1,0 +1,80 @@
+"""The command line: a group that loads a command's module when it is used, and turns errors into messages.
+
+Nothing here or in the command modules imports torch, transformers or numba before a command runs.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+
+import click
+
+from tokswap.cli import _output
+from tokswap.errors import TokswapError, did_you_mean
+
+COMMANDS = {
+    "transplant": "tokswap.cli.transplant:transplant",
+    "verify": "tokswap.cli.verify:verify",
+    "inspect": "tokswap.cli.inspect:inspect",
+    "compare": "tokswap.cli.compare:compare",
+    "methods": "tokswap.cli.methods:methods",
+    "alias": "tokswap.cli.alias:alias",
+}
+"""Command name -> "module:command", in the order of the help page."""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the command names in their order."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name].partition(":")
+        command: click.Command = getattr(import_module(module), attribute)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, or suggest one."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            ctx.fail(f"there is no command `{args[0]}`.{did_you_mean(args[0], COMMANDS)}")
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run a command; expected errors become messages, everything else is a bug and keeps its traceback."""
+        try:
+            return super().invoke(ctx)
+        except TokswapError as error:
+            if os.environ.get("TOKSWAP_DEBUG") == "1":
+                raise
+            _output.error(error, as_json="--json" in sys.argv or bool(ctx.meta.get("tokswap.json")))
+            ctx.exit(error.exit_status)
+        except KeyboardInterrupt:
+            click.echo("\ninterrupted: nothing was written", err=True)
+            ctx.exit(130)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="tokswap", message="tokswap %(version)s")
+def main() -> None:
+    """Change the vocabulary of a language model.
+
+    tokswap puts one model's tokenizer on another: it copies the embeddings of the tokens that both know, computes
+    those of the others, and writes a checkpoint that loads wherever the old one did.
+
+    \b
+    Examples:
+      tokswap transplant --model llama --tokenizer mistral --dry-run
+      tokswap transplant --model ./my-model --tokenizer ./their-model --out ./mine-with-theirs
+      tokswap verify ./mine-with-theirs --against ./my-model
+
+    Models and tokenizers may be local folders, hub ids (OWNER/NAME), aliases (`tokswap alias`) or .gguf files.
+    """

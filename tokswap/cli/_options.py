@@ -1,0 +1,55 @@
+"""Flags that several commands share."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def json_flag(command: Command) -> Command:
+    """--json: one document on stdout."""
+
+    def note(ctx: click.Context, _: click.Parameter, value: bool) -> bool:
+        ctx.meta["tokswap.json"] = value
+        return value
+
+    return click.option("--json", "as_json", is_flag=True, callback=note, help="Print one JSON document.")(command)
+
+
+def volume(command: Command) -> Command:
+    """-q and -v."""
+    command = click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors and the result.")(command)
+    return click.option("-v", "--verbose", is_flag=True, help="Show what the libraries underneath say.")(command)
+
+
+def trust_flag(command: Command) -> Command:
+    """--trust-remote-code, off unless the user gives it."""
+    return click.option(
+        "--trust-remote-code", is_flag=True, help="Let the model's own Python code run and come along."
+    )(command)
+
+
+def set_volume(quiet: bool, verbose: bool) -> None:
+    """Keep third-party chatter off the screen, unless it is asked for."""
+    if not verbose:
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1" if quiet else "0")
+        os.environ.setdefault("TQDM_DISABLE", "1" if quiet else "")
+        logging.getLogger("transformers").setLevel(logging.ERROR)
+
+
+def read_settings(pairs: tuple[str, ...]) -> dict[str, str]:
+    """Read --set key=value pairs."""
+    settings: dict[str, str] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise click.BadParameter(f"{pair!r} is not of the form key=value", param_hint="--set")
+        settings[key.strip().replace("-", "_")] = value.strip()
+    return settings

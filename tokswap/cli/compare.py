@@ -1,0 +1,93 @@
+"""tokswap compare."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tokswap.cli import _options, _output
+from tokswap.errors import InputError
+
+_SCRIPTS_SHOWN = 10
+
+
+@click.command(
+    epilog="""
+\b
+Examples:
+  tokswap compare ./my-model ./their-model
+  tokswap compare smollm qwen --text notes.txt
+"""
+)
+@click.argument("first", metavar="A")
+@click.argument("second", metavar="B")
+@click.option(
+    "--text",
+    "texts",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Count tokens on this text; may be repeated. [default: sentences in several languages]",
+)
+@_options.json_flag
+def compare(first: str, second: str, texts: tuple[Path, ...], as_json: bool) -> None:
+    """Compare two tokenizers: what they share, how they cut numbers and spaces, tokens per byte."""
+    _options.set_volume(quiet=False, verbose=False)
+    from tokswap.compare import compare as run
+    from tokswap.sources import resolve_tokenizer
+    from tokswap.tokenizer import read_tokenizer
+
+    facts = run(
+        read_tokenizer(resolve_tokenizer(first)),
+        read_tokenizer(resolve_tokenizer(second)),
+        {path.name: _read(path) for path in texts} or None,
+    )
+    if as_json:
+        _output.document(facts)
+        return
+    share = [f"{100 * value:.1f} %" for value in facts["shared_share"]]
+    spaces = [
+        f"{s['longest_spaces']} spaces, {s['longest_newlines']} newlines, "
+        + ("indent joined to newline" if s["newline_with_indent"] else "indent apart")
+        for s in facts["whitespace"]
+    ]
+    rows = [
+        ("", "A", "B"),
+        ("family", *facts["families"]),
+        ("ids", *(f"{count:,}" for count in facts["sizes"])),
+        ("shared", f"{facts['shared']:,} ({share[0]})", f"{facts['shared']:,} ({share[1]})"),
+        ("numbers", *facts["digits"]),
+        ("white space", *spaces),
+        ("begins with bos", *("yes" if flag else "no" for flag in facts["begins_with_bos"])),
+    ]
+    lines = [f"A: {first}", f"B: {second}", "", *_output.columns(rows), "", "tokens by script"]
+    scripts = list(facts["scripts"].items())
+    table = [("", "A", "B", "shared")]
+    table += [(name, *(f"{count:,}" for count in counts)) for name, counts in scripts[:_SCRIPTS_SHOWN]]
+    lines += _output.columns(table, right=(1, 2, 3))
+    if len(scripts) > _SCRIPTS_SHOWN:
+        lines.append(f"  ... and {len(scripts) - _SCRIPTS_SHOWN} more scripts (--json lists them)")
+    lines += ["", "tokens per byte"]
+    counted = [
+        (name, f"{a:.3f}", f"{b:.3f}", f"{100 * (b / a - 1):+.0f} %")
+        for name, (a, b) in facts["tokens_per_byte"].items()
+    ]
+    lines += _output.columns([("", "A", "B", "change"), *counted], right=(1, 2, 3))
+    if facts["specials"]:
+        lines += ["", "control tokens of B, and what A has for them"]
+        shown = list(facts["specials"].items())[:12]
+        lines += _output.columns([(token, source or "nothing") for token, source in shown])
+        if len(facts["specials"]) > 12:
+            lines.append(f"  ... and {len(facts['specials']) - 12} more")
+    click.echo("\n".join(lines))
+
+
+def _read(path: Path) -> str:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError("bad-text", f"cannot read this text: {error}", "texts are UTF-8", file=path) from error
+    if not text:
+        raise InputError("empty-text", "this text is empty", file=path)
+    return text

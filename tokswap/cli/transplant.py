@@ -1,0 +1,118 @@
+"""tokswap transplant."""
+
+from __future__ import annotations
+
+import click
+
+from tokswap.cli import _options, _output
+
+
+@click.command(
+    epilog="""
+\b
+Examples:
+  # see what would happen, without reading a weight
+  tokswap transplant --model llama --tokenizer mistral --dry-run
+\b
+  # your model with another model's tokenizer; the other model is the donor
+  tokswap transplant --model ./my-model --tokenizer ./their-model --out ./mine-with-theirs
+\b
+  # a tokenizer without a model: use a method that needs no donor
+  tokswap transplant --model ./my-model --tokenizer ./tokenizer.json --init subword
+\b
+  # settings of a method, chat markers by hand, rows padded for tensor cores
+  tokswap transplant --model A --tokenizer B --set k=32 \\
+      --map-token '<|im_end|>=<end_of_turn>' --pad-to-multiple 64
+"""
+)
+@click.option("--model", required=True, metavar="SRC", help="The model to change: folder, hub id, alias or .gguf file.")
+@click.option("--tokenizer", required=True, metavar="TGT", help="Its new tokenizer: one of those, or a tokenizer.json.")
+@click.option("--donor", metavar="M", help="The model that owns the new tokenizer. [default: TGT where it has weights]")
+@click.option("--out", metavar="DIR", help="The result. [default: SRC-TGT in this folder]")
+@click.option(
+    "--init", default="omp", show_default=True, metavar="NAME", help="How new rows are made; see `tokswap methods`."
+)
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the method; may be repeated.")
+@click.option(
+    "--map-token",
+    "map_tokens",
+    multiple=True,
+    metavar="TGT=SRC",
+    help="Copy this source token's row for that target token; may be repeated.",
+)
+@click.option(
+    "--vocab-size",
+    default="match",
+    show_default=True,
+    metavar="match|tight|N",
+    help="Rows of the tables: as many as TGT's model has, one a token, or N.",
+)
+@click.option("--pad-to-multiple", type=int, metavar="N", help="Round the rows up to a multiple of N.")
+@click.option("--tie/--untie", default=None, help="Join or split input and output tables. [default: as SRC has them]")
+@click.option(
+    "--bos",
+    type=click.Choice(["auto", "keep"]),
+    default="auto",
+    show_default=True,
+    help="Let the tokenizer begin texts with bos where SRC needs it, or keep it as it is.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="For methods that draw random numbers.")
+@click.option("--device", default="cpu", show_default=True, help="Where torch computes: cpu, cuda, mps, ...")
+@click.option("--link", is_flag=True, help="Hard-link weight files that do not change instead of copying them.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
+@click.option("--force", is_flag=True, help="Replace a model folder that is in the way.")
+@_options.trust_flag
+@_options.json_flag
+@_options.volume
+def transplant(
+    model: str,
+    tokenizer: str,
+    donor: str | None,
+    out: str | None,
+    init: str,
+    settings: tuple[str, ...],
+    map_tokens: tuple[str, ...],
+    vocab_size: str,
+    pad_to_multiple: int | None,
+    tie: bool | None,
+    bos: str,
+    seed: int,
+    device: str,
+    link: bool,
+    dry_run: bool,
+    force: bool,
+    trust_remote_code: bool,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+) -> None:
+    """Put another model's tokenizer on a model.
+
+    Rows of tokens that both vocabularies know are copied bit for bit; the others are made by a method. The result
+    is a checkpoint like SRC in everything but its vocabulary, with the tokenizer files and chat template of TGT and a
+    report (tokswap.json) beside the weights. SRC is never changed, and a run that fails leaves nothing behind.
+    """
+    _options.set_volume(quiet, verbose)
+    values = _options.read_settings(settings)
+    from tokswap.transplant import plan_transplant
+
+    job = plan_transplant(
+        model, tokenizer, donor=donor, out=out, init=init, settings=values, map_tokens=map_tokens,
+        vocab_size=vocab_size, pad_to_multiple=pad_to_multiple, tie=tie, bos=bos, seed=seed, device=device,
+        link=link, force=force, trust_remote_code=trust_remote_code,
+    )  # fmt: skip
+    if dry_run:
+        if as_json:
+            _output.document({"plan": job.plan.as_dict()})
+        else:
+            click.echo("\n".join(_output.plan(job.plan)))
+        return
+    if not quiet:
+        click.echo("\n".join([*_output.plan(job.plan), ""]), err=True)
+    report = job.run(progress=not quiet)
+    if as_json:
+        _output.document(report.summary())
+    elif quiet:
+        click.echo(job.plan.out)
+    else:
+        click.echo("\n".join(_output.report(report)))
