@@ -1,0 +1,374 @@
+"""Small real tokenizers and models, made on the spot: trained on `texts/`, saved the way the libraries save them."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+TEXTS = Path(__file__).parent / "texts"
+FAMILIES = ("byte-level", "sentencepiece", "unigram", "wordpiece")
+DEFAULT_FAMILY = {
+    "llama": "sentencepiece",
+    "llama-tied": "byte-level",
+    "qwen2": "byte-level",
+    "gemma3": "sentencepiece",
+    "gpt2": "byte-level",
+    "gpt-neox": "byte-level",
+    "bert": "wordpiece",
+    "roberta": "byte-level",
+    "t5": "unigram",
+    "bart": "byte-level",
+}
+ARCHITECTURES = tuple(DEFAULT_FAMILY)
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+def shipped_text(name: str) -> str:
+    """Return one of the texts: english, german, japanese, russian, arabic or code."""
+    return (TEXTS / f"{name}.txt").read_text(encoding="utf-8")
+
+
+def shipped_texts() -> list[str]:
+    return [path.read_text(encoding="utf-8") for path in sorted(TEXTS.glob("*.txt"))]
+
+
+def make_tokenizer(
+    family: str,
+    folder: Path,
+    *,
+    vocab_size: int = 600,
+    chat_template: str | None = None,
+    adds_bos: bool = False,
+    seed_text: list[str] | None = None,
+) -> Path:
+    """Train a tokenizer on the shipped texts, or on seed_text, and write its files to a folder.
+
+    Every id of byte-level and sentencepiece tokenizers is below vocab_size and used; the other trainers may stop
+    a little earlier. adds_bos: an encoded text begins with bos (wordpiece always begins with its [CLS]).
+    """
+    texts = shipped_texts() if seed_text is None else seed_text
+    spec, roles = _TRAINERS[family](texts, vocab_size, adds_bos)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "tokenizer.json", spec)
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **roles}
+    write_json(folder / "tokenizer_config.json", config)
+    if chat_template is not None:
+        (folder / "chat_template.jinja").write_text(chat_template, encoding="utf-8")
+    return folder
+
+
+def make_model(
+    architecture: str,
+    folder: Path,
+    *,
+    family: str | None = None,
+    rows: int | None = None,
+    dtype: str = "float32",
+    shards: int = 1,
+    seed: int = 0,
+    **tokenizer_options: Any,
+) -> Path:
+    """Save a tiny random model with the tokenizer that fits it.
+
+    rows: rows of the vocabulary tables, the tokenizer's size by default; more rows are padding. shards: how many
+    safetensors files the weights are split into, at least.
+    """
+    import torch
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    make_tokenizer(family or DEFAULT_FAMILY[architecture], folder, **tokenizer_options)
+    ids = role_ids(folder)
+    size = tokenizer_size(folder) if rows is None else rows
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = _build(architecture, size, ids)
+        _randomise(model)
+    model = model.to(getattr(torch, dtype)).eval()
+    nbytes = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    model.save_pretrained(folder, max_shard_size=nbytes * 2 if shards == 1 else -(-nbytes // shards))
+    return folder
+
+
+def copy_model(source: Path, target: Path) -> Path:
+    """Copy a made folder, so that a test may change the copy."""
+    return Path(shutil.copytree(source, target))
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_json(path: Path, value: Any) -> Path:
+    path.write_text(json.dumps(value, ensure_ascii=False, indent=2), encoding="utf-8")
+    return path
+
+
+def edit_json(path: Path, **changes: Any) -> Any:
+    """Set keys at the top of a JSON object; a change to `...` removes the key. Returns the new object."""
+    value = {**read_json(path), **changes}
+    value = {key: content for key, content in value.items() if content is not ...}
+    write_json(path, value)
+    return value
+
+
+def tokenizer_size(folder: Path) -> int:
+    """Return one more than the highest id of a tokenizer."""
+    return 1 + max(_ids(read_json(folder / "tokenizer.json")).values())
+
+
+def role_ids(folder: Path) -> dict[str, int]:
+    """Return role -> id, for the roles that the tokenizer has."""
+    ids, config = _ids(read_json(folder / "tokenizer.json")), read_json(folder / "tokenizer_config.json")
+    return {
+        key.removesuffix("_token"): ids[content]
+        for key, content in config.items()
+        if key.endswith("_token") and content in ids
+    }
+
+
+def _ids(spec: dict[str, Any]) -> dict[str, int]:
+    vocab = spec["model"]["vocab"]
+    ids = dict(vocab) if isinstance(vocab, dict) else {piece: n for n, (piece, _) in enumerate(vocab)}
+    return ids | {entry["content"]: entry["id"] for entry in spec["added_tokens"]}
+
+
+# Tokenizers. Each trainer returns the content of tokenizer.json and the role tokens.
+
+Trained = tuple[dict[str, Any], dict[str, str]]
+
+
+def _byte_level(texts: list[str], size: int, adds_bos: bool) -> Trained:
+    """GPT-2's and SmolLM's kind."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+    reserved = [f"<|reserved_special_token_{n}|>" for n in range(4)]
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>", *reserved],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    spec = json.loads(tokenizer.to_str())
+    if adds_bos:
+        template = _template(["<|im_start|>", "$A"], {"<|im_start|>": 1})
+        spec["post_processor"] = {"type": "Sequence", "processors": [spec["post_processor"], template]}
+    return spec, {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>", "pad_token": "<|im_end|>"}
+
+
+def _sentencepiece(texts: list[str], size: int, adds_bos: bool) -> Trained:
+    """Gemma's kind: control tokens first, then unused slots, the 256 byte pieces, and what was trained."""
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
+
+    specials = ["<pad>", "<eos>", "<bos>", "<unk>"]
+    unused = [f"<unused{n}>" for n in range(6)]
+    fixed = [*specials, *unused, *(f"<0x{byte:02X}>" for byte in range(256))]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("▁*[^▁]+|▁+"), "isolated")
+    room = size - len(fixed)
+    alphabet = _commonest("".join(texts).replace(" ", "▁"), room // 3)
+    trainer = trainers.BpeTrainer(
+        vocab_size=room, initial_alphabet=alphabet, limit_alphabet=len(alphabet), show_progress=False
+    )
+    tokenizer.train_from_iterator([line for text in texts for line in text.splitlines()], trainer)
+    model = json.loads(tokenizer.to_str())["model"]
+    trained = sorted(model["vocab"], key=model["vocab"].__getitem__)
+    ids = {piece: n for n, piece in enumerate([*fixed, *trained])}
+    model |= {"vocab": ids, "unk_token": "<unk>", "byte_fallback": True, "fuse_unk": True}
+    spec = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [
+            _added(n, content, special=content in specials) for n, content in enumerate(specials + unused)
+        ],
+        "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
+        "pre_tokenizer": {
+            "type": "Split",
+            "pattern": {"String": " "},
+            "behavior": "MergedWithPrevious",
+            "invert": False,
+        },
+        "post_processor": _template(["<bos>", "$A"], ids) if adds_bos else None,
+        "decoder": {
+            "type": "Sequence",
+            "decoders": [
+                {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+                {"type": "ByteFallback"},
+                {"type": "Fuse"},
+            ],
+        },
+        "model": model,
+    }
+    return spec, {"pad_token": "<pad>", "eos_token": "<eos>", "bos_token": "<bos>", "unk_token": "<unk>"}
+
+
+def _unigram(texts: list[str], size: int, adds_bos: bool) -> Trained:
+    """XLM-R's and T5's kind."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+    specials = ["<s>", "<pad>", "</s>", "<unk>"]
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    trainer = trainers.UnigramTrainer(
+        vocab_size=size, special_tokens=specials, unk_token="<unk>", show_progress=False, max_piece_length=8
+    )
+    known = {*_commonest("".join(texts), size // 2), " "}  # the trainer keeps every character that it sees
+    lines = ["".join(filter(known.__contains__, line)) for text in texts for line in text.splitlines()]
+    tokenizer.train_from_iterator(lines, trainer)
+    spec = json.loads(tokenizer.to_str())
+    # The trained scores vary a little from run to run, and the order with them: score by frequency in the text instead.
+    text = "".join("▁" + tokenizer.normalizer.normalize_str(text).replace(" ", "▁") for text in texts)
+    pieces = {piece: text.count(piece) for piece, _ in spec["model"]["vocab"] if piece not in specials}
+    ranked = sorted(pieces.items(), key=lambda item: (-item[1], item[0]))
+    scores = [[piece, math.log(max(count, 0.5) / len(text))] for piece, count in ranked]
+    spec["model"] |= {"vocab": [*([token, 0.0] for token in specials), *scores], "unk_id": 3}
+    ids = {token: n for n, token in enumerate(specials)}
+    spec["post_processor"] = _template(["<s>", "$A", "</s>"] if adds_bos else ["$A", "</s>"], ids)
+    return spec, {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
+
+
+def _wordpiece(texts: list[str], size: int, adds_bos: bool) -> Trained:
+    """BERT's kind."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    alphabet = _commonest("".join(map(tokenizer.normalizer.normalize_str, texts)), size // 6)
+    # Named as special while training, since the trainer gives ids to continuations in another order every time.
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=size,
+        special_tokens=[*specials, *("##" + character for character in alphabet if character.isalnum())],
+        initial_alphabet=alphabet,
+        limit_alphabet=len(alphabet),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    spec = json.loads(tokenizer.to_str())
+    spec["added_tokens"] = spec["added_tokens"][: len(specials)]
+    ids = {token: n for n, token in enumerate(specials)}
+    spec["post_processor"] = _template(["[CLS]", "$A", "[SEP]"], ids)
+    spec["post_processor"]["pair"] += [{"Sequence": {"id": "B", "type_id": 1}}, _special("[SEP]", 1)]
+    names = ("pad", "unk", "cls", "sep", "mask")
+    return spec, {f"{role}_token": token for role, token in zip(names, specials, strict=True)}
+
+
+_TRAINERS = {
+    "byte-level": _byte_level,
+    "sentencepiece": _sentencepiece,
+    "unigram": _unigram,
+    "wordpiece": _wordpiece,
+}
+
+
+def _commonest(text: str, most: int) -> list[str]:
+    """Return the characters worth a token. The trainers' own choice among equally frequent ones is not repeatable."""
+    count = Counter(character for character in text if not character.isspace())
+    return sorted(count, key=lambda character: (-count[character], character))[:most]
+
+
+def _added(token: int, content: str, *, special: bool) -> dict[str, Any]:
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    return {"id": token, "content": content, **flags, "special": special}
+
+
+def _special(token: str, sequence: int) -> dict[str, Any]:
+    return {"SpecialToken": {"id": token, "type_id": sequence}}
+
+
+def _template(single: list[str], ids: dict[str, int]) -> dict[str, Any]:
+    """Return a TemplateProcessing; `$A` is the text. A pair is the single template with the second text at its end."""
+    text = {"A": {"Sequence": {"id": "A", "type_id": 0}}, "B": {"Sequence": {"id": "B", "type_id": 1}}}
+    parts = [text["A"] if part == "$A" else _special(part, 0) for part in single]
+    known = {part: {"id": part, "ids": [ids[part]], "tokens": [part]} for part in single if part != "$A"}
+    pair = parts if "[SEP]" in single else [*parts, text["B"]]
+    return {"type": "TemplateProcessing", "single": parts, "pair": list(pair), "special_tokens": known}
+
+
+# Models.
+
+
+def _build(architecture: str, rows: int, ids: dict[str, int]) -> Any:
+    """Return a model of two narrow layers. None of its numbers is likely to equal the size of a vocabulary."""
+    import transformers as hf
+
+    small = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    small["max_position_embeddings"] = 128
+    roles = {f"{role}_token_id": ids.get(role) for role in ("bos", "eos", "pad")}
+    config: Any
+    if architecture in ("llama", "llama-tied"):
+        tied = architecture == "llama-tied"
+        config = hf.LlamaConfig(vocab_size=rows, num_key_value_heads=2, tie_word_embeddings=tied, **small, **roles)
+        model: Any = hf.LlamaForCausalLM(config)
+    elif architecture == "qwen2":
+        config = hf.Qwen2Config(vocab_size=rows, num_key_value_heads=2, tie_word_embeddings=False, **small, **roles)
+        model = hf.Qwen2ForCausalLM(config)
+    elif architecture == "gemma3":
+        config = hf.Gemma3TextConfig(
+            vocab_size=rows, num_key_value_heads=1, head_dim=8, query_pre_attn_scalar=8, sliding_window=16,
+            layer_types=["sliding_attention", "full_attention"], **small, **roles,
+        )  # fmt: skip
+        model = hf.Gemma3ForCausalLM(config)
+    elif architecture == "gpt2":
+        config = hf.GPT2Config(vocab_size=rows, n_positions=128, n_embd=32, n_layer=2, n_head=4, **roles)
+        model = hf.GPT2LMHeadModel(config)
+    elif architecture == "gpt-neox":
+        config = hf.GPTNeoXConfig(vocab_size=rows, **small, **roles)
+        model = hf.GPTNeoXForCausalLM(config)
+    elif architecture == "bert":
+        config = hf.BertConfig(vocab_size=rows, **small, pad_token_id=ids.get("pad"))
+        model = hf.BertForMaskedLM(config)
+    elif architecture == "roberta":
+        config = hf.RobertaConfig(vocab_size=rows, **small, **roles)
+        model = hf.RobertaForMaskedLM(config)
+    elif architecture == "t5":
+        config = hf.T5Config(
+            vocab_size=rows, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4,
+            pad_token_id=ids.get("pad"), eos_token_id=ids.get("eos"), decoder_start_token_id=ids.get("pad"),
+        )  # fmt: skip
+        model = hf.T5ForConditionalGeneration(config)
+    elif architecture == "bart":
+        config = hf.BartConfig(
+            vocab_size=rows, d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
+            decoder_attention_heads=4, encoder_ffn_dim=48, decoder_ffn_dim=48, max_position_embeddings=128,
+            decoder_start_token_id=ids.get("eos"), forced_eos_token_id=ids.get("eos"), **roles,
+        )  # fmt: skip
+        model = hf.BartForConditionalGeneration(config)
+    else:
+        raise ValueError(f"no architecture named {architecture}: {', '.join(ARCHITECTURES)}")
+    return model
+
+
+def _randomise(model: Any) -> None:
+    """Give every tensor values that are worth comparing: no zero biases, no two equal rows, norms that are not 1."""
+    import torch
+
+    norms = {id(p) for m in model.modules() if "norm" in type(m).__name__.lower() for p in m.parameters()}
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if id(parameter) in norms and name.endswith("weight"):
+                parameter.add_(torch.randn_like(parameter) * 0.05)
+            else:
+                parameter.copy_(torch.randn_like(parameter) * 0.1)
+        for name, buffer in model.named_buffers():
+            if name.endswith("final_logits_bias"):
+                buffer.copy_(torch.randn_like(buffer) * 0.1)
