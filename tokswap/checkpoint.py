@@ -21,7 +21,7 @@ from tokswap.tables import VocabTable, find_tables
 
 DTYPE_BYTES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2,
-    "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "C64": 8,
+    "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "F8_E4M3FNUZ": 1, "F8_E5M2FNUZ": 1, "C64": 8,
 }  # fmt: skip
 """Bytes an element, by safetensors dtype name. Packed sub-byte types are carried too: see `TensorInfo.parse`."""
 
@@ -198,7 +198,7 @@ def read_shard(path: Path) -> Shard:
             length = int.from_bytes(file.read(8), "little")
             if size < 8 or length > min(_MOST_HEADER, size - 8):
                 raise _bad_header(path, "its header is longer than the file", "truncated-weights")
-            header = json.loads(file.read(length))
+            header = json.loads(file.read(length).decode())  # decoded here: json would take UTF-16 too
     except FileNotFoundError as error:
         raise InputError("missing-shard", "a weight file is missing", "download it again", file=path) from error
     except (OSError, ValueError, RecursionError) as error:
@@ -206,7 +206,13 @@ def read_shard(path: Path) -> Shard:
     if not isinstance(header, dict):
         raise _bad_header(path, "its header is not a JSON object")
     metadata = header.pop("__metadata__", None)
-    infos = sorted((_tensor(path, name, entry, 8 + length) for name, entry in header.items()), key=lambda i: i.start)
+    if metadata is not None and not (
+        isinstance(metadata, dict) and all(isinstance(value, str) for value in metadata.values())
+    ):
+        raise _bad_header(path, "its metadata is not a JSON object of strings")
+    infos = sorted(
+        (_tensor(path, name, entry, 8 + length) for name, entry in header.items()), key=lambda i: (i.start, i.end)
+    )
     at = 8 + length
     for info in infos:
         if info.start != at:
@@ -222,10 +228,10 @@ def read_shard(path: Path) -> Shard:
 def _tensor(path: Path, name: str, entry: object, base: int) -> TensorInfo:
     try:
         dtype, shape, (start, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]  # type: ignore[index]
-        whole = all(isinstance(number, int) and number >= 0 for number in (*shape, start, end))
+        whole = all(type(number) is int and 0 <= number < 1 << 63 for number in (*shape, start, end))
     except (TypeError, KeyError, ValueError) as error:
         raise _bad_header(path, f"the entry of tensor {name!r} is damaged") from error
-    if not whole or end < start:
+    if not whole or end < start or not isinstance(dtype, str):
         raise _bad_header(path, f"the entry of tensor {name!r} has impossible numbers")
     known = DTYPE_BYTES.get(dtype)
     if known is None and dtype not in _SUB_BYTE:
