@@ -33,9 +33,9 @@ class Kind(IntEnum):
 
 
 _UNUSED = re.compile(
-    r"^(?:<unused[_-]?\d+>|\[unused\d+\]|<\|?reserved[_a-z]*\d+\|?>|<SPECIAL_\d+>|<\|extra_\d+\|>|\[control_\d+\])$"
+    r"<unused[_-]?\d+>|\[unused\d+\]|<\|?reserved[_a-z]*\d+\|?>|<SPECIAL_\d+>|<\|extra_\d+\|>|\[control_\d+\]"
 )
-_BYTE_PIECE = re.compile(r"^<0x([0-9A-Fa-f]{2})>$")
+_BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
 def _byte_alphabet() -> dict[str, int]:
@@ -67,7 +67,7 @@ def byte_level_token(surface: bytes) -> str:
 
 def sentencepiece_bytes(token: str) -> bytes:
     """Return the bytes that a SentencePiece piece stands for (`▁the` -> ``b" the"``, `<0x41>` -> ``b"A"``)."""
-    byte = _BYTE_PIECE.match(token)
+    byte = _BYTE_PIECE.fullmatch(token)
     return bytes([int(byte[1], 16)]) if byte else token.replace("▁", " ").encode("utf-8", "surrogatepass")
 
 
@@ -79,12 +79,12 @@ def wordpiece_bytes(token: str, prefix: str = "##") -> bytes:
 
 def is_byte_piece(token: str) -> bool:
     """Return whether a SentencePiece piece is spelled as a byte (`<0x41>`)."""
-    return _BYTE_PIECE.match(token) is not None
+    return _BYTE_PIECE.fullmatch(token) is not None
 
 
 def is_reserved(token: str) -> bool:
     """Return whether a control token is a reserved slot (`<unused7>`, `<|reserved_special_token_3|>`)."""
-    return _UNUSED.match(token) is not None
+    return _UNUSED.fullmatch(token) is not None
 
 
 @dataclass(frozen=True)
