@@ -8,7 +8,9 @@ Names are loaded on first use, so that importing tokswap is free.
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -53,6 +55,21 @@ __all__ = [
     "transplant",
     "verify",
 ]
+
+
+class _Package(ModuleType):
+    """Keeps `tokswap.transplant` the function.
+
+    Some functions are named like the module that they live in, and importing a submodule would put the module under
+    that name. `from tokswap.transplant import ...` does not look here and finds the module.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _HOME and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

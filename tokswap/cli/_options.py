@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -39,9 +40,11 @@ def set_volume(quiet: bool, verbose: bool) -> None:
     """Keep third-party chatter off the screen, unless it is asked for."""
     if not verbose:
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1" if quiet else "0")
-        os.environ.setdefault("TQDM_DISABLE", "1" if quiet else "")
         logging.getLogger("transformers").setLevel(logging.ERROR)
+    if quiet or not sys.stderr.isatty():
+        # Bars are for people who watch: transformers and the hub draw theirs on any stream.
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        os.environ.setdefault("TQDM_DISABLE", "1")
 
 
 def read_settings(pairs: tuple[str, ...]) -> dict[str, str]:

@@ -1,0 +1,36 @@
+# `make demo` and `make test` work from a clean checkout: each makes the environment that it needs.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test check docs bench env clean
+
+env: $(VENV)/.installed
+
+# Pinned by constraints.txt, so that a run today and a run next year install the same releases.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[gguf,dev]'
+	@touch $@
+
+demo: env
+	$(BIN)/python examples/demo.py
+
+test: env
+	$(BIN)/python -m pytest -n 2 --dist loadfile -rs
+
+check: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python docs/make_cli.py --check
+
+docs: env
+	$(BIN)/python docs/make_cli.py
+
+bench: env
+	$(BIN)/python benchmarks/write.py
+	$(BIN)/python benchmarks/plan.py
+
+clean:
+	rm -rf $(VENV) demo build dist
