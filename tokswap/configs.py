@@ -14,7 +14,7 @@ from tokswap.tables import configs, text_config
 from tokswap.vocab import ROLES, Vocabulary
 
 _ID_KEY = re.compile(r"^(?P<role>.+)_token_(id|ids|index)$")
-_NO_TEXT = re.compile(r"(^|\.)(vision|audio|speech|codec|vq)")
+_NO_TEXT = re.compile(r"(^|\.)(vision|audio|speech|codec|vq|qformer)")
 _ID_LISTS = ("suppress_tokens", "begin_suppress_tokens")
 _TEXT_DEPENDENT = ("bad_words_ids", "forced_decoder_ids", "sequence_bias", "force_words_ids")
 _POSITIONS_FOLLOW_PAD = (
@@ -66,8 +66,9 @@ def edit_config(config: Mapping[str, Any], ids: IdMap, rows: int) -> dict[str, A
         if _NO_TEXT.search(path):
             continue
         assert isinstance(child, dict)
-        if child.get("vocab_size") == old_size:
-            child["vocab_size"] = rows
+        for key in ("vocab_size", "decoder_vocab_size"):
+            if child.get(key) == old_size:
+                child[key] = rows
         if old_per_layer is not None and child.get("vocab_size_per_layer_input") == old_per_layer:
             child["vocab_size_per_layer_input"] = rows
         _edit_ids(child, ids)

@@ -18,24 +18,14 @@ from tokswap.errors import InputError
 Role = Literal["input", "output", "bias", "per-layer"]
 FLOATS = ("F64", "F32", "F16", "BF16")
 
+_HEADS = (
+    r"lm_head|lm_head\.out_proj|embed_out|proj_out|output_projection|generator_lm_head|vocab_projector|lm_loss"
+    r"|pred_layer\.proj|decoder|head|output"
+)
 _RULES: tuple[tuple[Role, re.Pattern[str]], ...] = (
     ("per-layer", re.compile(r"(^|\.)embed_tokens_per_layer\.weight$")),
-    (
-        "output",
-        re.compile(
-            r"(^|\.)(lm_head|lm_head\.decoder|embed_out|proj_out|output_projection|predictions\.decoder"
-            r"|prediction_head\.decoder|generator_lm_head|vocab_projector|mlm_head\.decoder|lm_loss|pred_layer\.proj"
-            r"|head\.decoder|decoder|head|output)\.weight$"
-        ),
-    ),
-    (
-        "bias",
-        re.compile(
-            r"(^|\.)((lm_head|lm_head\.decoder|embed_out|proj_out|predictions|predictions\.decoder"
-            r"|generator_lm_head|vocab_projector|mlm_head\.decoder|lm_loss|pred_layer\.proj|head\.decoder|decoder)"
-            r"\.bias|final_logits_bias)$"
-        ),
-    ),
+    ("output", re.compile(rf"(^|\.)({_HEADS})\.weight$")),
+    ("bias", re.compile(rf"(^|\.)(({_HEADS}|predictions)\.bias|final_logits_bias)$")),
     (
         "input",
         re.compile(
@@ -44,7 +34,7 @@ _RULES: tuple[tuple[Role, re.Pattern[str]], ...] = (
         ),
     ),
 )
-_NO_TEXT = re.compile(r"(vision|audio|speech|image|video|codec|depth|vq)")
+_NO_TEXT = re.compile(r"(vision|audio|speech|image|video|codec|depth|vq|qformer)")
 
 
 @dataclass(frozen=True)
@@ -87,11 +77,14 @@ def text_config(config: Mapping[str, Any], folder: Path | str = "") -> tuple[str
     owners = [
         (path, child)
         for path, child in configs(config)
-        if isinstance(child.get("vocab_size"), int) and not _NO_TEXT.search(path)
+        if type(child.get("vocab_size")) is int and child["vocab_size"] > 0 and not _NO_TEXT.search(path)
     ]
     if not owners:
         raise InputError("bad-config", "config.json names no vocab_size", "is this a language model?", folder=folder)
-    if {"encoder", "decoder"} <= set(config) and len({child["vocab_size"] for _, child in owners}) > 1:
+    sizes = {child["vocab_size"] for _, child in owners}
+    if ({"encoder", "decoder"} <= set(config) and len(sizes) > 1) or (
+        owners[0][1].get("share_encoder_decoder_embeddings") is False
+    ):
         raise InputError("two-vocabularies", "encoder and decoder have vocabularies of their own", folder=folder)
     return owners[0]
 
@@ -118,8 +111,8 @@ def find_tables(
                 raise _quantised(folder, name, dtype, shape)
             found.append(VocabTable((name,), role, dtype, shape, axis=1 if shape[0] == 1 and len(shape) == 2 else 0))
         elif size in shape and not _explained(config, size):
-            if dtype not in FLOATS:
-                raise _quantised(folder, name, dtype, shape)
+            if _role(name.rpartition(".")[0] + ".weight", (size, 1), {size}) is not None:
+                raise _quantised(folder, name, dtype, shape)  # scales or packed bits that stand in for a table
             raise InputError(
                 "unknown-vocab-tensor",
                 f"the tensor {name} has a side of the vocabulary's size, and tokswap does not know what it is",
@@ -130,6 +123,7 @@ def find_tables(
             )
     if not any(table.role == "input" for table in found):
         _no_embedding(folder, tensors, size)
+    _check_heads(folder, found, tensors, size)
     return _mark_head(_group(found, config, text, same_bytes), config, text)
 
 
@@ -146,7 +140,12 @@ def _explained(config: Mapping[str, Any], size: int) -> bool:
     """Whether another number of the config equals the vocabulary's size, so that a side of that size proves nothing."""
     for _, child in configs(config):
         for key, value in child.items():
-            if type(value) is int and value == size and "vocab" not in key and not key.endswith("_token_id"):
+            if (
+                type(value) is int
+                and value == size
+                and "vocab" not in key
+                and not re.search(r"_token_(id|index)$", key)
+            ):
                 return True
     return False
 
@@ -163,22 +162,42 @@ def _quantised(folder: Path | str, name: str, dtype: str, shape: tuple[int, ...]
 
 def _no_embedding(folder: Path | str, tensors: Mapping[str, tuple[str, tuple[int, ...]]], size: int) -> None:
     candidates = {
-        name: shape
-        for name, (_, shape) in tensors.items()
+        name: (dtype, shape)
+        for name, (dtype, shape) in tensors.items()
         if len(shape) == 2 and _RULES[-1][1].search(name) and "position" not in name and "token_type" not in name
     }
-    quantised = [name for name in tensors if re.search(r"(embed_tokens|wte|word_embeddings)\.(qweight|scales)$", name)]
-    if quantised:
-        raise _quantised(folder, quantised[0], *tensors[quantised[0]])
+    packed = [name for name in tensors if re.search(r"(embed_tokens|wte|word_embeddings)\.(qweight|scales)$", name)]
+    packed += [name for name, (dtype, _) in candidates.items() if dtype not in FLOATS]
+    if packed:
+        raise _quantised(folder, packed[0], *tensors[packed[0]])
     if candidates:
-        name, shape = max(candidates.items(), key=lambda item: item[1][0])
-        raise InputError(
-            "vocab-size-mismatch",
-            f"config.json says vocab_size {size:,}, and {name} has {shape[0]:,} rows",
-            "correct the config, or resize the model's embeddings, so that both agree",
-            folder=folder,
-        )
+        name = max(candidates, key=lambda name: candidates[name][1][0])
+        raise _mismatch(folder, name, candidates[name][1], size)
     raise InputError("no-embedding", "no input embedding was found in the weights", folder=folder)
+
+
+def _check_heads(
+    folder: Path | str,
+    found: list[VocabTable],
+    tensors: Mapping[str, tuple[str, tuple[int, ...]]],
+    size: int,
+) -> None:
+    """Stop at a head of another size than its input table, which no rule has found."""
+    known = {table.names[0] for table in found}
+    for table in found:
+        name = head_name(table) if table.role == "input" else None
+        if name is not None and name in tensors and name not in known:
+            dtype, shape = tensors[name]
+            raise _mismatch(folder, name, shape, size) if dtype in FLOATS else _quantised(folder, name, dtype, shape)
+
+
+def _mismatch(folder: Path | str, name: str, shape: tuple[int, ...], size: int) -> InputError:
+    return InputError(
+        "vocab-size-mismatch",
+        f"config.json says vocab_size {size:,}, and {name} has {shape[0] if shape else 0:,} rows",
+        "correct the config, or resize the model's embeddings, so that both agree",
+        folder=folder,
+    )
 
 
 def _group(
@@ -221,7 +240,7 @@ def _mark_head(tables: list[VocabTable], config: Mapping[str, Any], text: Mappin
     has_head = any(
         word in name
         for name in architectures
-        for word in ("LMHead", "ForCausalLM", "ForMaskedLM", "ForConditionalGeneration", "ForPreTraining")
+        for word in ("LMHead", "ForCausalLM", "ForMaskedLM", "ForConditionalGeneration", "ForPreTraining", "MTModel")
     )
     if stored or not has_head or tie_flag(config, text) is False:
         return tuple(tables)
