@@ -88,7 +88,7 @@ def edit_generation_config(generation: Mapping[str, Any], ids: IdMap, also_eos: 
     _edit_ids(result, ids)
     eos = _unique([*_as_list(result.get("eos_token_id")), *also_eos])
     if eos:
-        result["eos_token_id"] = eos[0] if len(eos) == 1 else eos
+        result["eos_token_id"] = eos if len(eos) > 1 or isinstance(result.get("eos_token_id"), list) else eos[0]
     return result
 
 
