@@ -18,6 +18,8 @@ def decode(raw: np.ndarray, dtype: str) -> np.ndarray:
     """Return raw rows, uint8[n, bytes], as float32[n, D]."""
     import torch
 
+    if not raw.size:  # torch cannot view nothing as another type
+        return np.empty((len(raw), raw.shape[1] // _ELEMENT[dtype]), np.float32)
     view = torch.from_numpy(np.array(raw, order="C")).view(getattr(torch, _TORCH_NAMES[dtype]))
     return view.to(torch.float32).numpy()
 
@@ -26,6 +28,8 @@ def encode(rows: np.ndarray, dtype: str) -> np.ndarray:
     """Return float32[n, D] as the raw bytes of a dtype, uint8[n, bytes]; rounds to nearest, once."""
     import torch
 
+    if not rows.size:
+        return np.empty((len(rows), rows.shape[1] * _ELEMENT[dtype]), np.uint8)
     values = torch.from_numpy(np.ascontiguousarray(rows, np.float32)).to(getattr(torch, _TORCH_NAMES[dtype]))
     return values.contiguous().view(torch.uint8).numpy()
 
