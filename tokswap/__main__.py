@@ -1,0 +1,5 @@
+"""`python -m tokswap`."""
+
+from tokswap.cli import main
+
+main(prog_name="tokswap")
