@@ -144,7 +144,8 @@ class Tokenizer:
         text = surface.decode("utf-8", "ignore")
         if self.backend.normalizer is not None:
             text = self.backend.normalizer.normalize_str(text)
-        words = [word for word, _ in self.backend.pre_tokenizer.pre_tokenize_str(text)] if text.strip() else []
+        split = self.backend.pre_tokenizer
+        words = text.split() if split is None else [word for word, _ in split.pre_tokenize_str(text)]
         ids: list[int] = []
         for n, word in enumerate(words):
             rest = ("" if n == 0 and not surface.startswith(b" ") else " ") + word
@@ -161,8 +162,20 @@ class Tokenizer:
 
     @cached_property
     def _bare(self) -> Backend:
-        """This tokenizer with everything removed that treats the start of a text in a special way."""
+        """This tokenizer without control tokens, and without what treats the start of a text in a special way."""
+        kinds = self.vocabulary.kind
+        control = {token for token in range(len(kinds)) if kinds[token] in (Kind.SPECIAL, Kind.UNUSED)}
         spec = {**self.spec, "post_processor": None, "truncation": None, "padding": None}
+        # Ids stay as they are: the library hands them out again, so that nothing may be left out.
+        spec["added_tokens"] = [{**entry, "special": entry["id"] in control} for entry in self.added]
+        if self.family == UNIGRAM:  # its model would take a control token for the likeliest piece of all
+            vocab = [
+                [_unheard(n) if n in control else text, *rest] for n, (text, *rest) in enumerate(spec["model"]["vocab"])
+            ]
+            spec["model"] = {**spec["model"], "vocab": vocab}
+            for entry in spec["added_tokens"]:
+                if entry["special"]:
+                    entry["content"] = _unheard(entry["id"])
         spec["normalizer"] = _without(spec.get("normalizer"), ("Prepend", "Strip"))
         spec["pre_tokenizer"] = _without(spec.get("pre_tokenizer"), ("WhitespaceSplit",))
         backend = _backend(spec, self.path)
@@ -172,13 +185,13 @@ class Tokenizer:
     def output_files(self, *, bos: int | None = None) -> dict[str, bytes | Path]:
         """Return the tokenizer files of a result: name -> content, or the path of a file to copy.
 
-        bos: the id that must come first in every encoded text; None leaves the template alone. Files that only
+        bos: the id that must come first in every encoded text, once; None leaves the template alone. Files that only
         older tokenizer classes read are copied too, so that engines which parse them keep working.
         """
         files: dict[str, bytes | Path] = dict(self.files)
         spec = dict(self.spec)
         source = self.path if self.path.is_file() else self.path / "tokenizer.json"
-        if bos is not None:
+        if bos is not None and bos not in _leading_ids(spec):
             spec["post_processor"] = _with_leading(spec.get("post_processor"), bos, self.vocabulary.text[bos])
             files["tokenizer.json"] = _json_bytes(spec)
         else:
@@ -296,6 +309,11 @@ def _without(node: Any, unwanted: tuple[str, ...]) -> Any:
     return node
 
 
+def _unheard(token: int) -> str:
+    """Return a spelling that no text contains, made of code points that are reserved for no use at all."""
+    return f"\ufdd0\ufdd1{token}\ufdd2"
+
+
 def _model_type(model: Mapping[str, Any]) -> str:
     if "type" in model:
         return str(model["type"])
@@ -356,8 +374,10 @@ def _vocabulary(tokenizer: Tokenizer) -> Vocabulary:
     }[family]
     has_byte_pieces = family in (SENTENCEPIECE, UNIGRAM)
     for token, content in model:
-        text[token], surface[token] = content, spell(content)
-        kind[token] = Kind.BYTE if has_byte_pieces and is_byte_piece(content) else Kind.NORMAL
+        text[token], surface[token] = content, content.encode("utf-8", "surrogatepass")
+        if not is_reserved(content):
+            surface[token] = spell(content)
+            kind[token] = Kind.BYTE if has_byte_pieces and is_byte_piece(content) else Kind.NORMAL
     in_model = {content for _, content in model}
     for token, (content, special) in added.items():
         raw = content.encode("utf-8", "surrogatepass")
@@ -366,10 +386,14 @@ def _vocabulary(tokenizer: Tokenizer) -> Vocabulary:
         if special or is_reserved(content):
             kind[token] = Kind.UNUSED if is_reserved(content) else Kind.SPECIAL
             surface[token] = raw
-        elif kind[token] != Kind.BYTE:
+        elif text[token] and kind[token] != Kind.BYTE:  # no text: the model has this token under another id
             kind[token] = Kind.NORMAL
     roles = _roles(tokenizer.config, spec, {content: token for token, content in enumerate(text) if content})
-    for token in roles.values():
+    for role, token in roles.items():
+        if not 0 <= token < size:
+            raise InputError(
+                "bad-tokenizer", f"the tokenizer's {role} token has the id {token}, past its last", file=path
+            )
         kind[token], surface[token] = Kind.SPECIAL, text[token].encode("utf-8", "surrogatepass")
     return Vocabulary(text, surface, kind, roles)
 
