@@ -11,6 +11,8 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import glob
+import io
 import json
 import os
 import shutil
@@ -29,6 +31,7 @@ from tokswap.tables import VocabTable
 _ROWS_BYTES = 16 << 20
 _COPY_BYTES = 256 << 20
 _WORK = ".tokswap-"
+_ASIDE = "-old"
 
 
 @dataclass(frozen=True)
@@ -156,14 +159,14 @@ def check_output(out: Path, *, sources: Sequence[Path], needed: int, force: bool
                 out=out,
                 input=source,
             )
-    if os.path.lexists(out):
+    if os.path.lexists(out) and not (out.is_dir() and not any(out.iterdir())):  # an empty folder is as good as none
         if not force:
             raise OutputError("output-exists", "the output exists already", "choose another --out, or --force", out=out)
-        if not out.is_dir() or (any(out.iterdir()) and not (out / "config.json").is_file()):
+        if not (out / "config.json").is_file():
             hint = "--force replaces a model folder, nothing else"
             raise OutputError("not-a-checkpoint", "what stands at the output is no model folder", hint, out=out)
     parent = _existing(real.parent)
-    if not os.access(parent, os.W_OK):
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise OutputError("cannot-write", "this folder is not writable", "choose another --out", folder=parent)
     free = shutil.disk_usage(parent).free
     if free < needed:
@@ -193,6 +196,7 @@ def apply(
     progress: told the bytes as they are written. Raises OutputError: disk-full, cannot-write, output-exists.
     """
     rows: dict[int, np.ndarray] = {}
+    out = out.resolve()  # a link to a folder stays a link, and its folder is replaced
 
     def rows_of(table: TableEdit) -> np.ndarray:
         if id(table) not in rows:
@@ -255,12 +259,10 @@ def _workspace(out: Path, force: bool) -> Iterator[Path]:
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         _sweep(out)
-        work = Path(tempfile.mkdtemp(prefix=f".{out.name}{_WORK}", dir=out.parent))
+        work, lock = _claim(out)
     except OSError as error:
         raise _write_error(error, out) from error
-    lock = os.open(work, os.O_RDONLY)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
         work.chmod(0o777 & ~_umask())
         yield work
         os.fsync(lock)
@@ -272,14 +274,32 @@ def _workspace(out: Path, force: bool) -> Iterator[Path]:
         os.close(lock)
 
 
+def _claim(out: Path) -> tuple[Path, int]:
+    """Make a temporary folder and lock it; another one where the sweep of a run beside this was faster."""
+    while True:
+        work = Path(tempfile.mkdtemp(prefix=f".{out.name}{_WORK}", dir=out.parent))
+        with contextlib.suppress(FileNotFoundError):
+            lock = os.open(work, os.O_RDONLY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                work.stat()
+            except OSError:
+                os.close(lock)
+                raise
+            return work, lock
+
+
 def _sweep(out: Path) -> None:
-    """Remove what killed runs have left beside `out`."""
-    for stale in out.parent.glob(f".{out.name}{_WORK}*"):
+    """Remove what killed runs have left beside `out`; put an old result back that had only been set aside."""
+    for stale in out.parent.glob(f".{glob.escape(out.name)}{_WORK}*"):
         with contextlib.suppress(OSError):
             handle = os.open(stale, os.O_RDONLY)
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(stale, ignore_errors=True)
+                if stale.name.endswith(_ASIDE) and not os.path.lexists(out):
+                    stale.rename(out)
+                else:
+                    shutil.rmtree(stale, ignore_errors=True)
             finally:
                 os.close(handle)
 
@@ -289,9 +309,13 @@ def _put_in_place(work: Path, out: Path, force: bool) -> None:
     if force and out.is_dir() and any(out.iterdir()):
         if not _exchange(work, out):
             # No atomic exchange on this system: for an instant only the old result's temporary name exists.
-            aside = work.with_name(work.name + "-old")
+            aside = work.with_name(work.name + _ASIDE)
             out.rename(aside)
-            work.rename(out)
+            try:
+                work.rename(out)
+            except OSError:
+                aside.rename(out)
+                raise
             shutil.rmtree(aside, ignore_errors=True)
     else:
         try:
@@ -364,23 +388,35 @@ def _write_shard(
     progress: Callable[[int], object],
 ) -> None:
     with open(shard.source.path, "rb") as reader, open(target, "wb", buffering=0) as writer:
-        writer.write(shard.header)
+        _write_all(writer, shard.header)
         for tensor in shard.tensors:
             if tensor.origin is not None:
                 _copy_range(reader.fileno(), writer.fileno(), tensor.origin.start, tensor.origin.nbytes)
                 progress(tensor.nbytes)
             elif tensor.edit is not None:
                 for block in _table_blocks(checkpoint, tensor.edit, rows_of(tensor.edit)):
-                    data = memoryview(block.tobytes())
-                    while data:
-                        data = data[writer.write(data) :]
+                    _write_all(writer, block.tobytes())
                     progress(block.nbytes)
         os.fsync(writer.fileno())
 
 
+def _write_all(writer: io.FileIO, content: bytes) -> None:
+    """Write to a file without a buffer, which may take less than it is given."""
+    data = memoryview(content)
+    while data:
+        data = data[writer.write(data) :]
+
+
 def _table_blocks(checkpoint: Checkpoint, edit: TableEdit, made: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield the rows of a table as raw bytes, uint8[n, row bytes]: copied rows bit for bit, made rows cast once."""
+    """Yield the rows of a table as raw bytes, uint8[n, row bytes]: copied rows bit for bit, made rows cast once.
+
+    In a per-layer table a source id past its end stands for row 0: Gemma-3n, whose per-layer table is the shorter
+    one, reads that row for the tokens of pictures and sound.
+    """
     raw = checkpoint.raw_rows(edit.table.names[0], edit.table.axis)
+    needed = int(np.count_nonzero(edit.source_of < 0))
+    if len(made) != needed:
+        raise ValueError(f"{needed} rows of {edit.names[0]} have no source, and {len(made)} were made")
     width = raw.shape[1]
     step = max(1, _ROWS_BYTES // width)
     used = 0
@@ -388,6 +424,8 @@ def _table_blocks(checkpoint: Checkpoint, edit: TableEdit, made: np.ndarray) -> 
         source = edit.source_of[start : start + step]
         block = np.empty((len(source), width), np.uint8)
         copied = source >= 0
+        if edit.table.role == "per-layer":
+            source = np.where(source < len(raw), source, 0)
         block[copied] = raw[source[copied]]
         count = int(np.count_nonzero(~copied))
         if count:
