@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from tokswap.errors import InputError, UsageError, did_you_mean
+from tokswap.errors import InputError, OutputError, UsageError, did_you_mean
 
 ALIASES: Mapping[str, str] = {
     "bert": "google-bert/bert-base-uncased",
@@ -77,10 +77,14 @@ def set_alias(name: str, target: str | None) -> None:
     else:
         aliases[name] = target
     folder = config_folder()
-    folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / "aliases.json.new"
-    temporary.write_text(json.dumps(aliases, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    temporary.replace(folder / "aliases.json")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(aliases, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        temporary.replace(folder / "aliases.json")
+    except OSError as error:
+        hint = "name another folder for your settings in TOKSWAP_HOME"
+        raise OutputError("cannot-write", f"your aliases could not be saved: {error}", hint, folder=folder) from error
 
 
 def resolve_model(name: str) -> Path:
@@ -98,14 +102,14 @@ def short_name(name: str) -> str:
     path = Path(name)
     if path.name == "tokenizer.json":
         path = path.absolute().parent
-    name = path.name or path.absolute().name
+    name = path.name if path.name not in ("", "..") else path.resolve().name
     return name.removesuffix(".gguf").removesuffix(".json")
 
 
 def _resolve(name: str, patterns: list[str], what: str) -> Path:
     aliases = {**ALIASES, **user_aliases()}
-    path = Path(name).expanduser()
-    if path.is_dir():
+    path = Path(os.path.expanduser(name))  # unlike Path.expanduser, leaves ~somebody-unknown as it is
+    if name and path.is_dir():
         return path
     if path.is_file():
         if path.suffix == ".gguf":
@@ -121,9 +125,13 @@ def _resolve(name: str, patterns: list[str], what: str) -> Path:
             file=path,
         )
     looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1 or path.suffix in (".gguf", ".json")
-    hub_id = aliases.get(name, name)
-    if hub_id != name and (Path(hub_id).expanduser().exists() or hub_id.startswith((".", "/", "~"))):
-        return _resolve(str(Path(hub_id).expanduser()), patterns, what)
+    hub_id, seen = name, set()
+    while hub_id in aliases and hub_id not in seen:  # an alias may lead to an alias, but not round in a circle
+        seen.add(hub_id)
+        hub_id = aliases[hub_id]
+    local = os.path.expanduser(hub_id)
+    if hub_id != name and (os.path.exists(local) or local.startswith((".", "/", "~"))):
+        return _resolve(local, patterns, what)
     if looks_local or "/" not in hub_id:
         raise InputError(
             f"unknown-{what}",
