@@ -535,7 +535,7 @@ def template(*single: str) -> dict[str, Any]:
     return {"type": "TemplateProcessing", "single": parts, "pair": pair, "special_tokens": known}
 
 
-BYTES_ONLY = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": False, "use_regex": True}
+BYTES_ONLY = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
 TEMPLATES = {
     "none": None,
     "byte level": BYTES_ONLY,
@@ -565,6 +565,8 @@ def test_output_files_with_bos_begin_with_it_once_and_change_nothing_else(
         before = loaded_source.encode(text)
         assert loaded.encode(text) == (before if before[:1] == [1] else [1, *before])
         assert loaded.encode(text, add_special_tokens=False) == loaded_source.encode(text, add_special_tokens=False)
+    offsets, before = (t(" the ferry", return_offsets_mapping=True).offset_mapping for t in (loaded, loaded_source))
+    assert offsets[-len(before) :] == before  # a byte-level post-processor trims them
     assert loaded.encode("the", "ferry").count(1) == 1
     assert loaded.bos_token_id == 1
     assert read_tokenizer(folder).adds_bos
