@@ -1,0 +1,143 @@
+"""Imports point downward. This reads them, those inside functions too, and runs nothing of the package but one import."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "tokswap"
+LEVELS: tuple[tuple[str, ...], ...] = (
+    ("errors", "vocab", "probes"),
+    ("align", "tables", "tokenizer", "space", "configs", "checkpoint", "gguf", "sources"),
+    ("edit", "report", "init", "hypernet", "evaluate", "inspect", "compare", "verify", "solve"),
+    ("transplant", "trim", "extend", "draft", "ensemble"),
+    ("cli",),
+    ("__init__", "__main__"),
+)
+"""From the bottom to the top. A module may import what lies in a lower level, and its own level without a cycle."""
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
+
+
+def imports(tree: ast.AST) -> set[str]:
+    """Every module that is imported anywhere in a file; `from a import b` counts as a.b where that is a module."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports name the whole path"
+            whole = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in FILES else str(node.module) for name in whole}
+    return found
+
+
+GRAPH = {name: imports(tree) for name, tree in TREES.items()}
+INNER = {name: {other for other in found if other.split(".")[0] == "tokswap"} for name, found in GRAPH.items()}
+
+
+def level(module: str) -> int:
+    part = "__init__" if module == "tokswap" else module.split(".")[1]
+    places = [n for n, names in enumerate(LEVELS) if part in names]
+    assert places, f"{module} has no place in LEVELS; give it one here and in the house plan"
+    return places[0]
+
+
+def test_the_reading_finds_what_is_there() -> None:
+    assert {"tokswap.checkpoint", "tokswap.errors", "numpy"} <= GRAPH["tokswap.edit"]
+    assert "tokswap.gguf" in GRAPH["tokswap.sources"], "an import inside a function"
+    assert INNER["tokswap.errors"] == set()
+    assert imports(ast.parse("from tokswap import vocab, transplant\nfrom tokswap.vocab import Kind")) == {
+        "tokswap.vocab",
+        "tokswap.transplant",
+    }
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_imports_point_downward(module: str) -> None:
+    upward = {other for other in INNER[module] if level(other) > level(module)}
+    assert not upward, f"{module} imports from a higher level"
+
+
+def test_every_import_exists() -> None:
+    assert {other for found in INNER.values() for other in found} <= set(FILES)
+
+
+def test_no_cycles() -> None:
+    graph = {name: found - {name} for name, found in INNER.items() if name != "tokswap"}
+    try:
+        order = list(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+    assert set(FILES) - {"tokswap"} <= set(order)
+
+
+METHODS = sorted(name for name in FILES if name.startswith("tokswap.init."))
+
+
+@pytest.mark.parametrize("module", METHODS)
+def test_methods_do_not_know_each_other(module: str) -> None:
+    """They share the package itself and kernels, whose names begin with an underscore."""
+    others = {other for other in INNER[module] if other.startswith("tokswap.init.")}
+    assert {other for other in others if not other.split(".")[-1].startswith("_")} == set()
+
+
+@pytest.mark.parametrize("module", ["tokswap.init", *METHODS])
+def test_methods_see_neither_files_nor_the_command_line(module: str) -> None:
+    forbidden = {"click", "pathlib", "tokswap.checkpoint", "tokswap.sources", "tokswap.edit", "tokswap.tokenizer"}
+    assert GRAPH[module] & forbidden == set()
+
+
+@pytest.mark.parametrize("module", [name for name in FILES if name.startswith("tokswap.hypernet")] or ["tokswap.vocab"])
+def test_the_hypernetwork_does_not_know_the_methods(module: str) -> None:
+    assert {other for other in INNER[module] if other.startswith("tokswap.init")} == set()
+
+
+def _uses_tokenizers(tree: ast.AST) -> bool:
+    for node in ast.walk(tree):
+        names: list[str] = []
+        if isinstance(node, ast.ImportFrom) and str(node.module).split(".")[0] == "transformers":
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.Attribute):
+            names = [node.attr]
+        if any(name.endswith(("Tokenizer", "TokenizerFast", "PreTrainedTokenizerBase")) and name != "Tokenizer"
+               for name in names):  # fmt: skip
+            return True
+    return any(name.split(".")[0] == "tokenizers" for name in imports(tree))
+
+
+def test_one_module_uses_the_tokenizer_libraries() -> None:
+    assert {name for name, tree in TREES.items() if _uses_tokenizers(tree)} == {"tokswap.tokenizer", "tokswap.gguf"}
+
+
+def test_the_command_line_starts_without_heavy_libraries() -> None:
+    """Nor does any command load them before it runs: `tokswap --help` asks each for its summary."""
+    code = (
+        "import sys, tokswap, tokswap.cli\n"
+        "from importlib import import_module\n"
+        "for target in tokswap.cli.COMMANDS.values(): import_module(target.partition(':')[0])\n"
+        "print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert {"tokswap", "click"} <= loaded
+    heavy = {"torch", "transformers", "numba", "scipy", "sklearn", "tokenizers", "huggingface_hub", "safetensors"}
+    assert loaded & heavy == set()
+
+
+def test_importing_the_package_is_free() -> None:
+    code = "import sys, tokswap; print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert {"numpy", "torch", "click"}.isdisjoint(done.stdout.split())
