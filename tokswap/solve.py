@@ -61,8 +61,9 @@ class Solver:
         self._check_finite(space, "model", self.source.folder)
         donor = None
         if self.donor is not None:
-            owner = self.donor.table("output" if lead.role == "output" else "input")
-            assert owner is not None
+            # A donor without a head, an encoder say, lends its input table to the source's head too.
+            owner = (self.donor.table("output") if lead.role == "output" else None) or self.donor.table("input")
+            assert owner is not None  # find_tables refuses a checkpoint without one
             raw = self.donor.raw_rows(owner.names[0], owner.axis)
             donor = EmbeddingSpace(self.target, [Columns(raw[: len(self.target)], owner.dtype)])
             self._check_finite(donor, "donor", self.donor.folder)
@@ -99,14 +100,13 @@ class Solver:
             )
 
     def worst(self, count: int = 10) -> tuple[tuple[str, float], ...]:
-        """The missing tokens that the method explains least."""
-        for details in self.diagnostics.values():
-            if "residual" in details:
-                order = np.argsort(-details["residual"], kind="stable")[:count]
-                ids = self.alignment.missing[order]
-                texts = [self.target.text[token] for token in ids.tolist()]
-                return tuple(zip(texts, details["residual"][order].round(4).tolist(), strict=True))
-        return ()
+        """The missing tokens whose input rows the method explains least."""
+        residual = self.diagnostics.get("input", {}).get("residual")
+        if residual is None:
+            return ()
+        order = np.argsort(-residual, kind="stable")[:count]
+        texts = [self.target.text[token] for token in self.alignment.missing[order].tolist()]
+        return tuple((text, round(float(residual[n]), 4)) for text, n in zip(texts, order, strict=True))
 
 
 def _never_predicted(problem: Problem, group: tuple[TableEdit, ...]) -> np.ndarray:

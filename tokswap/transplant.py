@@ -20,7 +20,7 @@ from tokswap.errors import InputError, UsageError, did_you_mean
 from tokswap.init import Initializer, make_initializer
 from tokswap.report import REPORT_NAME, Plan, Report, TablePlan
 from tokswap.solve import Solver
-from tokswap.sources import resolve_model, resolve_tokenizer, short_name
+from tokswap.sources import resolve_model, resolve_tokenizer, short_name, user_aliases
 from tokswap.tables import configs, head_name, text_config
 from tokswap.tokenizer import COMPANIONS, Tokenizer, read_tokenizer
 from tokswap.vocab import Vocabulary
@@ -30,6 +30,26 @@ _CARRIED = (
     "[0-9]_*", "LICENSE*", "NOTICE*", "USE_POLICY*",
 )  # fmt: skip
 """Files of the source, besides weights and configs, that the result needs and that no tokenizer owns."""
+
+_CLASS_OF_MODEL_TYPE = {
+    "hyperclovax_vision_v2": "GPT2Tokenizer", "qwen2": "Qwen2Tokenizer", "qwen3_5": "Qwen3_5Tokenizer",
+    "qwen3_5_moe": "Qwen3_5Tokenizer", "qwen3_5_moe_text": "Qwen3_5Tokenizer", "qwen4_exp": "Qwen3_5Tokenizer",
+    "siglip2": "Siglip2Tokenizer",
+}  # fmt: skip
+"""Model types whose tokenizers transformers 5 loads with this class, whatever tokenizer_config.json says."""
+
+_OWN_CLASS = "tokenization_tokswap"
+_OWN_CLASS_CODE = b'''"""Written by tokswap, because transformers would load this tokenizer with the class of another one.
+
+It is read only with `trust_remote_code=True`; without it transformers takes the plain class by itself.
+"""
+
+from transformers import PreTrainedTokenizerFast
+
+
+class PlainTokenizer(PreTrainedTokenizerFast):
+    """A tokenizer that is what its tokenizer.json says."""
+'''
 
 
 @dataclass(frozen=True)
@@ -294,8 +314,8 @@ def _token(vocabulary: Vocabulary, text: str) -> int | None:
 def _default_donor(init: str, tokenizer: str, path: Path) -> str:
     if path.is_dir() and has_weights(path):
         return str(path)
-    if not Path(tokenizer).expanduser().exists():
-        return tokenizer  # a hub id or alias: only its tokenizer has been fetched so far
+    if not Path(user_aliases().get(tokenizer, tokenizer)).expanduser().exists():
+        return tokenizer  # a hub id, or an alias for one: only its tokenizer has been fetched so far
     raise InputError(
         "missing-donor",
         f"the target tokenizer comes without weights, and {init} needs the donor's embeddings",
@@ -377,11 +397,26 @@ def _files(
     if not trust_remote_code and config.pop("auto_map", None) is not None:
         notes.append("`auto_map` was left out of config.json: transformers has this architecture built in")
     files["config.json"] = json.dumps(config, indent=2, ensure_ascii=False).encode()
+    _settle_tokenizer_class(files, config)
     if generation:
         files["generation_config.json"] = json.dumps(generation, indent=2, ensure_ascii=False).encode()
     if target.chat_template is None:
         notes.append("the target tokenizer has no chat template, so the result has none")
     return files
+
+
+def _settle_tokenizer_class(files: dict[str, bytes | Path], config: Mapping[str, Any]) -> None:
+    """See to it that AutoTokenizer loads the target tokenizer as its files describe it."""
+    content = files["tokenizer_config.json"]
+    settings = json.loads(content if isinstance(content, bytes) else content.read_bytes())
+    if settings.pop("auto_map", None) is not None:
+        settings["tokenizer_class"] = "PreTrainedTokenizerFast"  # tokenizer.json says it all without the owner's code
+    forced = _CLASS_OF_MODEL_TYPE.get(str(config.get("model_type")))
+    if forced is not None and settings["tokenizer_class"].removesuffix("Fast") != forced:
+        # transformers leaves alone what names a class of its own, and then uses the plain one where code is not trusted.
+        settings["auto_map"] = {"AutoTokenizer": [None, f"{_OWN_CLASS}.PlainTokenizer"]}
+        files[f"{_OWN_CLASS}.py"] = _OWN_CLASS_CODE
+    files["tokenizer_config.json"] = json.dumps(settings, ensure_ascii=False, indent=2).encode("utf-8", "surrogatepass")
 
 
 def _check_remote_code(source: Checkpoint, trusted: bool) -> None:
