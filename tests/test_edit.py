@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import makers
 import numpy as np
 import pytest
 import torch
@@ -327,6 +328,36 @@ def test_a_shorter_per_layer_table_reads_its_first_row_for_the_rest(tmp_path: Pa
     within = np.where(SOURCE_OF < 8, SOURCE_OF, 0)
     name = "model.embed_tokens_per_layer.weight"
     assert bits(new) == bits(expected(old[name], name, within))
+
+
+@pytest.mark.parametrize("architecture", makers.ARCHITECTURES)
+@pytest.mark.parametrize("shards", [1, 3])
+def test_a_model_of_shuffled_tokens_computes_the_same(
+    architecture: str, shards: int, model_of: Callable[..., Path], out: Path
+) -> None:
+    """Every vocabulary table of every architecture is moved, and nothing else: logits only change places."""
+    source = model_of(architecture, shards=shards)
+    before = state(source)
+    checkpoint = open_checkpoint(source)
+    rows, kept = checkpoint.table("input").rows, 20  # type: ignore[union-attr]
+    order = np.concatenate([np.arange(kept), np.random.default_rng(0).permutation(np.arange(kept, rows))])
+    edit = edit_of(checkpoint, order.astype(np.int32))
+    apply(edit, lay_out(edit), out, made_rows)
+    assert state(source) == before
+    new = torch.from_numpy(np.random.default_rng(1).integers(kept, rows, (1, 9)))
+    first, second = logits(source, torch.from_numpy(order)[new]), logits(out, new)
+    assert first.std() > 0
+    torch.testing.assert_close(second, first[..., torch.from_numpy(order)], rtol=1e-4, atol=1e-5)
+
+
+def logits(folder: Path, ids: torch.Tensor) -> torch.Tensor:
+    import transformers
+
+    config = transformers.AutoConfig.from_pretrained(folder)
+    model = getattr(transformers, config.architectures[0]).from_pretrained(folder).eval()
+    decoder = {"decoder_input_ids": ids.flip(1)} if config.is_encoder_decoder else {}
+    with torch.inference_mode():
+        return model(input_ids=ids, **decoder).logits  # type: ignore[no-any-return]
 
 
 # Tables that appear and disappear.
