@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokswap.errors import InputError
+from tokswap.errors import InputError, UsageError
 from tokswap.tokenizer import auto_tokenizer
 
 _HEAD_BLOCK = 128
@@ -32,8 +32,22 @@ class Score:
         return self.tokens / self.bytes
 
 
+def check_device(device: str) -> None:
+    """Raise UsageError bad-device where torch cannot compute on a device."""
+    if device == "cpu":
+        return
+    import torch
+
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = (str(error).splitlines() or ["torch gives no reason"])[0]
+        raise UsageError("bad-device", f"torch cannot use the device `{device}`: {reason}") from error
+
+
 def load_model(folder: str | Path, *, dtype: str = "float32", device: str = "cpu") -> tuple[Any, Any]:
-    """Return (model, tokenizer) of a causal language model folder, in evaluation mode."""
+    """Return (model, tokenizer) of a causal language model folder, in evaluation mode. Raises UsageError bad-device."""
+    check_device(device)
     import torch
     from transformers import AutoModelForCausalLM
 

@@ -17,6 +17,7 @@ from tokswap.checkpoint import Checkpoint, has_weights, open_checkpoint, read_js
 from tokswap.configs import IdMap, edit_config, edit_generation_config, token_ids
 from tokswap.edit import Edit, Layout, TableEdit, apply, check_output, lay_out, untied
 from tokswap.errors import InputError, UsageError, did_you_mean
+from tokswap.evaluate import check_device
 from tokswap.init import Initializer, make_initializer
 from tokswap.report import REPORT_NAME, Plan, Report, TablePlan
 from tokswap.solve import Solver
@@ -198,7 +199,7 @@ def plan_transplant(
         needed=layout.nbytes - linked,
         force=force,
     )  # fmt: skip
-    _check_device(device)
+    check_device(device)
     memory, seconds = _estimate(initializer, source, donor_checkpoint, alignment, tables, layout.nbytes - linked)
     plan = Plan(
         operation="transplant",
@@ -431,18 +432,6 @@ def _check_remote_code(source: Checkpoint, trusted: bool) -> None:
             "read that code first; --trust-remote-code takes it along",
             folder=source.folder,
         )
-
-
-def _check_device(device: str) -> None:
-    if device == "cpu":
-        return
-    import torch
-
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = (str(error).splitlines() or ["torch gives no reason"])[0]
-        raise UsageError("bad-device", f"torch cannot use the device `{device}`: {reason}") from error
 
 
 def _table_plans(source: Checkpoint, tables: Sequence[TableEdit]) -> tuple[TablePlan, ...]:

@@ -12,6 +12,7 @@ import numpy as np
 from tokswap.align import Reason
 from tokswap.checkpoint import Checkpoint, open_checkpoint, read_json
 from tokswap.configs import token_ids
+from tokswap.evaluate import check_device
 from tokswap.probes import PROMPTS, TEXTS
 from tokswap.report import REPORT_NAME
 from tokswap.space import Columns, EmbeddingSpace
@@ -39,16 +40,22 @@ def verify(
 
     against: the folder of the source model; then copied rows and every other tensor are compared with it bit for
     bit. The provenance of rows is read from tokswap.json where there is one.
-    Raises InputError where the folder is no checkpoint at all.
+    Raises InputError where the folder is no checkpoint at all, UsageError bad-device.
     """
+    check_device(device)
     checkpoint = open_checkpoint(folder)
     tokenizer = read_tokenizer(checkpoint.folder, trust_remote_code=trust_remote_code)
     origin = _origin(checkpoint)
     checks = [*_config_checks(checkpoint, tokenizer), *_row_checks(checkpoint, tokenizer, origin)]
-    checks += _tokenizer_checks(checkpoint, tokenizer, trust_remote_code)
+    try:
+        loaded = auto_tokenizer(checkpoint.folder, trust_remote_code=trust_remote_code)
+        checks += _tokenizer_checks(checkpoint, tokenizer, loaded)
+    except Exception as error:  # a class that does not fit the files may fail in any way
+        loaded = None
+        checks.append(Check("AutoTokenizer", False, f"fails: {error}"))
     if against is not None:
         checks += _source_checks(checkpoint, open_checkpoint(against), origin)
-    checks += _model_checks(checkpoint, tokenizer, origin, against, device, trust_remote_code)
+    checks += _model_checks(checkpoint, tokenizer, loaded, origin, against, device, trust_remote_code)
     return checks
 
 
@@ -107,8 +114,7 @@ def _row_checks(checkpoint: Checkpoint, tokenizer: Tokenizer, origin: _Origin) -
             yield Check(name, True, f"finite; lengths {low:.3g} to {high:.3g}, median {median:.3g}")
 
 
-def _tokenizer_checks(checkpoint: Checkpoint, tokenizer: Tokenizer, trust_remote_code: bool) -> Iterator[Check]:
-    loaded = auto_tokenizer(checkpoint.folder, trust_remote_code=trust_remote_code)
+def _tokenizer_checks(checkpoint: Checkpoint, tokenizer: Tokenizer, loaded: Any) -> list[Check]:
     differ, lossy, outside, unspelt = [], [], [], 0
     for name, text in TEXTS.items():
         ids = loaded(text, add_special_tokens=False)["input_ids"]
@@ -124,14 +130,13 @@ def _tokenizer_checks(checkpoint: Checkpoint, tokenizer: Tokenizer, trust_remote
         # A tokenizer may normalise a text; what it makes of its own output must not change any more.
         if loaded.decode(again, skip_special_tokens=True, clean_up_tokenization_spaces=False) != once:
             lossy.append(name)
-    yield Check(
-        "AutoTokenizer",
-        not differ,
-        _listed("cuts these otherwise than tokenizer.json", differ, "agrees with tokenizer.json"),
-    )
     seen = f"{len(TEXTS) - unspelt} texts" + (f", {unspelt} more have characters it does not know" if unspelt else "")
-    yield Check("tokenizer round trip", not lossy, _listed("changed on the way", lossy, seen))
-    yield Check("ids in range", not outside, _listed("ids past the table", outside, f"{len(TEXTS)} texts"))
+    agrees = _listed("cuts these otherwise than tokenizer.json", differ, "agrees with tokenizer.json")
+    return [
+        Check("AutoTokenizer", not differ, agrees),
+        Check("tokenizer round trip", not lossy, _listed("changed on the way", lossy, seen)),
+        Check("ids in range", not outside, _listed("ids past the table", outside, f"{len(TEXTS)} texts")),
+    ]
 
 
 def _source_checks(checkpoint: Checkpoint, source: Checkpoint, origin: _Origin) -> Iterator[Check]:
@@ -170,12 +175,12 @@ def _equal(first: Checkpoint, second: Checkpoint, name: str) -> bool:
 def _model_checks(
     checkpoint: Checkpoint,
     tokenizer: Tokenizer,
+    loaded: Any,
     origin: _Origin,
     against: str | Path | None,
     device: str,
     trust_remote_code: bool,
 ) -> Iterator[Check]:
-    import torch
     import transformers
 
     names = checkpoint.config.get("architectures") or ["AutoModel"]
@@ -196,8 +201,19 @@ def _model_checks(
         not missing and not mismatched,
         _listed("tensors missing or of another shape", [*missing, *mismatched], names[0]),
     )
-    model = model.to(device).eval()
-    loaded = auto_tokenizer(checkpoint.folder, trust_remote_code=trust_remote_code)
+    if loaded is None:
+        return
+    try:
+        yield from _running_checks(checkpoint, tokenizer, loaded, origin, model.to(device).eval())
+    except Exception as error:  # an id past a table, say, fails deep inside the model
+        yield Check("model runs", False, f"{type(error).__name__}: {error}")
+
+
+def _running_checks(
+    checkpoint: Checkpoint, tokenizer: Tokenizer, loaded: Any, origin: _Origin, model: Any
+) -> Iterator[Check]:
+    import torch
+
     padding = np.concatenate(
         [
             np.arange(len(tokenizer.vocabulary), checkpoint.tables[0].rows),
@@ -206,7 +222,7 @@ def _model_checks(
     )
     bad, winners = [], []
     for prompt in PROMPTS:
-        inputs = loaded(prompt, return_tensors="pt").to(device)
+        inputs = loaded(prompt, return_tensors="pt").to(model.device)
         inputs = {key: inputs[key] for key in ("input_ids", "attention_mask")}
         if model.config.is_encoder_decoder:
             inputs["decoder_input_ids"] = inputs["input_ids"][:, :1]
@@ -227,7 +243,7 @@ def _model_checks(
         )
         yield Check("padding never wins", not winners, detail)
     if model.can_generate():
-        inputs = loaded(PROMPTS[0], return_tensors="pt").to(device)
+        inputs = loaded(PROMPTS[0], return_tensors="pt").to(model.device)
         with torch.inference_mode():
             output = model.generate(
                 input_ids=inputs["input_ids"],
