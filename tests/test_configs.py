@@ -88,6 +88,8 @@ IDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "bos by its role": ({"bos_token_id": 1}, {"bos_token_id": 2}),
     "eos by its role": ({"eos_token_id": 2}, {"eos_token_id": 3}),
     "pad by its role": ({"pad_token_id": 0}, {"pad_token_id": 4}),
+    "another token as bos gives way to the target's own": ({"bos_token_id": 6}, {"bos_token_id": 2}),
+    "another token as pad gives way to the target's own": ({"pad_token_id": 6}, {"pad_token_id": 4}),
     "a null takes the target's token": ({"pad_token_id": None}, {"pad_token_id": 4}),
     "an eos list keeps what can be kept": ({"eos_token_id": [2, 6]}, {"eos_token_id": [3, 5]}),
     "an eos list of one stays a list": ({"eos_token_id": [2]}, {"eos_token_id": [3]}),
@@ -159,6 +161,7 @@ def test_a_pad_that_only_the_target_model_knows_is_kept() -> None:
     target = vocabulary("x hello [BOS] [EOS] <end>", bos="[BOS]", eos="[EOS]")
     map_ = ids(target=target, target_config={"pad_token_id": 4, "eos_token_id": [3, 4]})
     assert edited({"pad_token_id": 0}, map_)["pad_token_id"] == 4
+    assert edited({"decoder_start_token_id": 0}, map_)["decoder_start_token_id"] == 4
     assert map_.notes == []
     assert map_.role("eos") == 3
 
