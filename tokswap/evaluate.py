@@ -59,9 +59,10 @@ def bits_per_byte(model: Any, tokenizer: Any, text: str, *, window: int = 512, o
     """Score one text.
 
     The text is encoded as the tokenizer encodes any text, so a model that wants a bos token gets one. Longer texts are
-    read in windows of `window` tokens (each with the bos again); every token but those of the first `overlap` of a
-    window is predicted with at least `overlap` tokens of context. Without a bos the first token is read, not
-    predicted, and its bytes are not counted. Raises InputError empty-text.
+    read in windows of `window` tokens (each with the bos again), or of as many as the model has positions for; every
+    token but those of the first `overlap` of a window is predicted with at least `overlap` tokens of context. Without
+    a bos the first character is read, not predicted, and its bytes are not counted. Raises InputError empty-text,
+    UsageError bad-window.
     """
     import torch
 
@@ -70,14 +71,24 @@ def bits_per_byte(model: Any, tokenizer: Any, text: str, *, window: int = 512, o
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     full = tokenizer(text)["input_ids"]
     lead: list[int] = next((full[:n] for n in range(len(full) - len(ids) + 1) if full[n : n + len(ids)] == ids), [])
+    if not overlap >= 0 or window <= max(overlap, int(not lead)):
+        raise UsageError("bad-window", f"windows of {window} tokens with an overlap of {overlap} do not get on")
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if isinstance(positions, int) and 0 < positions < window + len(lead):
+        window = positions - len(lead)
+        overlap = min(overlap, window // 4)
     size = len(text.encode("utf-8"))
+    scored = 0
     if not lead:
-        size -= len(tokenizer.decode(ids[:1]).encode("utf-8"))
-    if size <= 0:
-        raise InputError("empty-text", "the text is a single token: there is nothing to predict")
-    bits, scored = 0.0, 0 if lead else 1
+        # A character may begin with tokens that are no text on their own.
+        whole = (n for n in range(1, len(ids)) if not tokenizer.decode(ids[:n]).endswith("\ufffd"))
+        scored = next(whole, len(ids))
+        size -= len(tokenizer.decode(ids[:scored]).encode("utf-8"))
+    if size <= 0 or scored >= len(ids):
+        raise InputError("empty-text", "the text has no second token: there is nothing to predict")
+    bits = 0.0
     while scored < len(ids):
-        begin = max(0, scored - overlap)
+        begin = max(0, scored - max(overlap, int(not lead)))
         part = torch.tensor([lead + ids[begin : begin + window]], device=model.device)
         first = len(lead) + scored - begin
         with torch.inference_mode():
