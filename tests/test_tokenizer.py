@@ -246,10 +246,22 @@ def test_adds_bos(read, edited) -> None:
     assert read_tokenizer(edited("byte-level", roberta)).adds_bos
 
 
-def test_adds_bos_by_the_flag_of_the_config(edited) -> None:
+def test_the_template_decides_about_bos_and_not_the_flag_of_the_config(edited) -> None:
+    """transformers ignores `add_bos_token` where there is a tokenizer.json."""
     folder = edited("sentencepiece", lambda spec: None)
     makers.edit_json(folder / "tokenizer_config.json", add_bos_token=True)
-    assert read_tokenizer(folder).adds_bos
+    assert not read_tokenizer(folder).adds_bos
+
+
+def test_added_tokens_whose_ids_the_library_would_change_are_refused(edited) -> None:
+    def leave_a_gap(spec: dict) -> None:
+        spec["added_tokens"].append({**spec["added_tokens"][0], "id": 5000, "content": "<far away>", "special": True})
+
+    tokenizer = read_tokenizer(edited("byte-level", leave_a_gap))
+    with pytest.raises(InputError) as caught:
+        tokenizer.encode("text")
+    assert caught.value.code == "bad-tokenizer"
+    assert "5000" in caught.value.message
 
 
 @pytest.mark.parametrize("in_config", [False, True])

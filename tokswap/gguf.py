@@ -10,14 +10,14 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from tokswap.errors import InputError
+from tokswap.errors import InputError, OutputError
 
 
 def dequantised(path: Path, cache: Path) -> Path:
     """Return the folder of a converted GGUF file, named by its content and made on first use.
 
     A conversion that fails or is killed leaves no folder of that name. bfloat16 keeps more digits than any of the
-    quantised types. Raises InputError: missing-extra, bad-gguf.
+    quantised types. Raises InputError: missing-extra, bad-gguf; OutputError: cannot-write.
     """
     digest = hashlib.sha256()
     with open(path, "rb") as file:
@@ -31,9 +31,10 @@ def dequantised(path: Path, cache: Path) -> Path:
     try:
         _convert(path, work)
         work.rename(done)
-    except OSError:
+    except OSError as error:
         if not done.is_dir():  # else another process finished first
-            raise
+            hint = "set TOKSWAP_CACHE to a folder on a disk with more room"
+            raise OutputError("cannot-write", f"the converted model cannot be kept: {error}", hint, cache=cache) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return done

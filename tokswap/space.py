@@ -72,7 +72,10 @@ class EmbeddingSpace:
 
     def rows(self, ids: np.ndarray) -> np.ndarray:
         """Return float32[len(ids), D]."""
-        parts = [decode(columns.raw[ids], columns.dtype) for columns in self.columns]
+        # A table may end before its vocabulary (Gemma-3n's per-layer one does); the model reads row 0 for what is past.
+        parts = [
+            decode(columns.raw[np.where(ids < len(columns.raw), ids, 0)], columns.dtype) for columns in self.columns
+        ]
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
     def blocks(self, ids: np.ndarray) -> Iterator[np.ndarray]:

@@ -93,7 +93,7 @@ class Tokenizer:
     def adds_bos(self) -> bool:
         """Whether an encoded text begins with the bos token."""
         bos = self.vocabulary.roles.get("bos")
-        return bos is not None and (bos in _leading_ids(self.spec) or self.config.get("add_bos_token") is True)
+        return bos is not None and bos in _leading_ids(self.spec)
 
     @cached_property
     def backend(self) -> Backend:
@@ -219,9 +219,6 @@ def read_tokenizer(path: Path, *, trust_remote_code: bool = False) -> Tokenizer:
     folder = path.parent if path.is_file() else path
     files = {name: folder / name for name in COMPANIONS if (folder / name).exists()}
     config = _read_json(folder / "tokenizer_config.json") if "tokenizer_config.json" in files else {}
-    for key in ("additional_special_tokens", "extra_special_tokens"):
-        if config.get(key) == []:
-            config.pop(key)
     if "special_tokens_map.json" in files:
         config = {**_read_json(files["special_tokens_map.json"]), **config}
     source = path if path.is_file() else path / "tokenizer.json"
@@ -277,9 +274,20 @@ def _backend(spec: Mapping[str, Any], path: Path) -> Backend:
     from tokenizers import Tokenizer as Backend
 
     try:
-        return Backend.from_str(json.dumps(spec))
+        backend = Backend.from_str(json.dumps(spec))
     except Exception as error:  # the library raises a bare Exception for any fault in the file
         raise InputError("bad-tokenizer", f"the tokenizers library refuses this file: {error}", file=path) from error
+    for entry in spec.get("added_tokens") or []:
+        given = backend.token_to_id(entry["content"])
+        if given != entry["id"]:  # the library numbers added tokens itself and ignores a gap that the file leaves
+            raise InputError(
+                "bad-tokenizer",
+                f"the added token {entry['content']!r} has the id {entry['id']} in the file, and the tokenizers "
+                f"library gives it {given}",
+                "save the tokenizer again with save_pretrained, so that its ids are those that it produces",
+                file=path,
+            )
+    return backend
 
 
 def _nodes(value: object) -> Iterator[Mapping[str, Any]]:

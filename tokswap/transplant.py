@@ -79,6 +79,7 @@ class Transplant:
         from tqdm import tqdm
 
         begin = time.perf_counter()
+        self.target.backend  # noqa: B018  a file that the library refuses must fail before anything is written
         solver = Solver(
             self.source, self.source_tokenizer, self.target.vocabulary, self.donor, self.alignment, self.initializer,
             self.edit.tables, self.seed, self.device, progress,
