@@ -6,7 +6,6 @@ Nothing here or in the command modules imports torch, transformers or numba befo
 from __future__ import annotations
 
 import os
-import sys
 from importlib import import_module
 
 import click
@@ -27,6 +26,11 @@ COMMANDS = {
 
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are asked for."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Note whether a program is asking, before anything can go wrong."""
+        ctx.meta["tokswap.json"] = "--json" in args
+        return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the command names in their order."""
@@ -55,8 +59,12 @@ class LazyGroup(click.Group):
         except TokswapError as error:
             if os.environ.get("TOKSWAP_DEBUG") == "1":
                 raise
-            _output.error(error, as_json="--json" in sys.argv or bool(ctx.meta.get("tokswap.json")))
+            _output.error(error, as_json=ctx.meta["tokswap.json"])
             ctx.exit(error.exit_status)
+        except click.ClickException as error:  # click says the rest on stderr
+            if ctx.meta["tokswap.json"]:
+                _output.error_document("bad-usage", error.format_message())
+            raise
         except KeyboardInterrupt:
             click.echo("\ninterrupted: nothing was written", err=True)
             ctx.exit(130)

@@ -15,12 +15,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 def json_flag(command: Command) -> Command:
     """--json: one document on stdout."""
-
-    def note(ctx: click.Context, _: click.Parameter, value: bool) -> bool:
-        ctx.meta["tokswap.json"] = value
-        return value
-
-    return click.option("--json", "as_json", is_flag=True, callback=note, help="Print one JSON document.")(command)
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(command)
 
 
 def volume(command: Command) -> Command:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -32,10 +32,13 @@ def document(value: object) -> None:
 def error(problem: TokswapError, *, as_json: bool) -> None:
     """Print an error on stderr, and with --json as a document on stdout too."""
     if as_json:
-        document(
-            {"error": {"code": problem.code, "message": problem.message, "where": problem.where, "hint": problem.hint}}
-        )
+        error_document(problem.code, problem.message, problem.where, problem.hint)
     click.echo(f"{click.style('error', fg='red', bold=True)}: {problem}", err=True)
+
+
+def error_document(code: str, message: str, where: Mapping[str, str] | None = None, hint: str = "") -> None:
+    """Print the JSON document that stands for an error."""
+    document({"error": {"code": code, "message": message, "where": dict(where or {}), "hint": hint}})
 
 
 def columns(rows: Sequence[Sequence[object]], *, right: Sequence[int] = (), indent: str = "  ") -> list[str]:
