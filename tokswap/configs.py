@@ -45,9 +45,12 @@ class IdMap:
         ids = _as_list(self.target_config.get(f"{role}_token_id"))
         return ids[0] if ids and 0 <= ids[0] < len(self.target) else None
 
-    def translate(self, token: int) -> int | None:
-        """Return the target id for a source id: the same role first, then the row that is copied from it."""
-        for role in self.source.roles_of(token):
+    def translate(self, token: int, wanted: str | None = None) -> int | None:
+        """Return the target id for a source id: the same role first, then the row that is copied from it.
+
+        wanted: the role that is meant where the token has several.
+        """
+        for role in sorted(self.source.roles_of(token), key=lambda role: role != wanted):
             found = self.role(role)
             if found is not None:
                 return found
@@ -111,7 +114,7 @@ def _edit_ids(config: dict[str, Any], ids: IdMap) -> None:
 
 def _new_ids(key: str, role: str, value: Any, ids: IdMap) -> Any:
     old = [token for token in _as_list(value) if 0 <= token < len(ids.source)]
-    new = [ids.translate(token) for token in old]
+    new = [ids.translate(token, role.rpartition("_")[2]) for token in old]  # eos of forced_eos
     if role in ROLES:
         own = ids.role(role)
         found = _unique(token for token in [own, *new] if token is not None)
