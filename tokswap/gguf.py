@@ -34,7 +34,9 @@ def dequantised(path: Path, cache: Path) -> Path:
     except OSError as error:
         if not done.is_dir():  # else another process finished first
             hint = "set TOKSWAP_CACHE to a folder on a disk with more room"
-            raise OutputError("cannot-write", f"the converted model cannot be kept: {error}", hint, cache=cache) from error
+            raise OutputError(
+                "cannot-write", f"the converted model cannot be kept: {error}", hint, cache=cache
+            ) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return done

@@ -6,10 +6,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from tokswap.align import Alignment
+from tokswap.align import Alignment, Reason
 from tokswap.checkpoint import Checkpoint
 from tokswap.edit import TableEdit
 from tokswap.errors import InputError
@@ -35,6 +36,7 @@ class Solver:
     tables: Sequence[TableEdit]
     seed: int = 0
     device: str = "cpu"
+    memory: int = 512 << 20
     progress: bool = False
     seconds: float = 0.0
     checks: dict[str, int] = field(default_factory=dict)
@@ -44,6 +46,8 @@ class Solver:
         surfaces = [self.target.surface[token] for token in self.alignment.missing.tolist()]
         self.pieces = Pieces.from_lists(self.source_tokenizer.segment(surfaces))
         self.made: dict[int, np.ndarray] = {}
+        self.cache: dict[object, Any] = {}
+        self.donor_spaces: dict[str, EmbeddingSpace] = {}
         self.group_of = {id(table): group for group in _groups(self.tables) for table in group}
 
     def rows(self, table: TableEdit) -> np.ndarray:
@@ -59,17 +63,9 @@ class Solver:
         columns = [Columns(self.source.raw_rows(t.table.names[0], t.table.axis), t.table.dtype) for t in group]
         space = EmbeddingSpace(self.source_tokenizer.vocabulary, columns)
         self._check_finite(space, "model", self.source.folder)
-        donor = None
-        if self.donor is not None:
-            # A donor without a head, an encoder say, lends its input table to the source's head too.
-            owner = (self.donor.table("output") if lead.role == "output" else None) or self.donor.table("input")
-            assert owner is not None  # find_tables refuses a checkpoint without one
-            raw = self.donor.raw_rows(owner.names[0], owner.axis)
-            donor = EmbeddingSpace(self.target, [Columns(raw[: len(self.target)], owner.dtype)])
-            self._check_finite(donor, "donor", self.donor.folder)
         problem = Problem(
-            space, donor, self.target, self.alignment, self.alignment.missing, self.pieces,
-            lead.role, self.seed, self.device, self.progress,
+            space, self._donor_space(lead.role), self.target, self.alignment, self.alignment.missing, self.pieces,
+            lead.role, self.seed, self.device, self.memory, self.progress, self.cache,
         )  # fmt: skip
         made = np.empty((int(np.count_nonzero(self.alignment.source_of < 0)), space.width), np.float32)
         places = np.flatnonzero(self.alignment.source_of < 0)
@@ -88,6 +84,21 @@ class Solver:
         for table in group:
             self.made[id(table)] = made[:, at : at + table.table.width]
             at += table.table.width
+
+    def _donor_space(self, role: str) -> EmbeddingSpace | None:
+        """The donor's rows for a role; tables that share a donor table get the same space."""
+        if self.donor is None:
+            return None
+        # A donor without a head, an encoder say, lends its input table to the source's head too.
+        owner = (self.donor.table("output") if role == "output" else None) or self.donor.table("input")
+        assert owner is not None  # find_tables refuses a checkpoint without one
+        name = owner.names[0]
+        if name not in self.donor_spaces:
+            raw = self.donor.raw_rows(name, owner.axis)
+            space = EmbeddingSpace(self.target, [Columns(raw[: len(self.target)], owner.dtype)])
+            self._check_finite(space, "donor", self.donor.folder)
+            self.donor_spaces[name] = space
+        return self.donor_spaces[name]
 
     def _check_finite(self, space: EmbeddingSpace, whose: str, folder: Path) -> None:
         bad = np.flatnonzero(~np.isfinite(space.norms(np.arange(len(space)))))
@@ -134,3 +145,29 @@ def _groups(tables: Sequence[TableEdit]) -> list[tuple[TableEdit, ...]]:
         for table in tables
         if table.table.role != "bias"
     ]  # fmt: skip
+
+
+def estimate(
+    initializer: Initializer,
+    donor: Checkpoint | None,
+    alignment: Alignment,
+    tables: Sequence[TableEdit],
+    written: int,
+    memory: int,
+) -> tuple[int, float]:
+    """Return about how much memory (bytes) and time (seconds) a run takes, from a small measured matrix product."""
+    missing, anchors = len(alignment.missing), int(np.count_nonzero(alignment.reason == Reason.BYTES))
+    made = int(np.count_nonzero(alignment.source_of < 0))
+    block = np.ones((768, 768), np.float32)
+    begin = time.perf_counter()
+    block @ block
+    rate = 2 * 768**3 / max(time.perf_counter() - begin, 1e-4)
+    flops, held = 0.0, 0
+    owner = donor.table("input") if donor is not None else None
+    for edit in tables:
+        if edit.table.role != "bias":
+            width = owner.width if owner is not None else edit.table.width
+            flops += initializer.flops(missing, anchors, width)
+            work = (6 * anchors + 4 * missing) * width + memory if owner is not None else 0
+            held = max(held, 4 * made * edit.table.width + edit.nbytes + work)
+    return held + (400 << 20), round(flops / rate + written / 1e9 + 2.0, 1)

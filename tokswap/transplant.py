@@ -20,7 +20,7 @@ from tokswap.errors import InputError, UsageError, did_you_mean
 from tokswap.evaluate import check_device
 from tokswap.init import Initializer, make_initializer
 from tokswap.report import REPORT_NAME, Plan, Report, TablePlan
-from tokswap.solve import Solver
+from tokswap.solve import Solver, estimate
 from tokswap.sources import resolve_model, resolve_tokenizer, short_name, user_aliases
 from tokswap.tables import configs, head_name, text_config
 from tokswap.tokenizer import COMPANIONS, Tokenizer, read_tokenizer
@@ -68,6 +68,7 @@ class Transplant:
     layout: Layout
     seed: int = 0
     device: str = "cpu"
+    memory: int = 512 << 20
     link: bool = False
     force: bool = False
 
@@ -82,7 +83,7 @@ class Transplant:
         self.target.backend  # noqa: B018  a file that the library refuses must fail before anything is written
         solver = Solver(
             self.source, self.source_tokenizer, self.target.vocabulary, self.donor, self.alignment, self.initializer,
-            self.edit.tables, self.seed, self.device, progress,
+            self.edit.tables, self.seed, self.device, self.memory, progress,
         )  # fmt: skip
         clock: dict[str, float] = {"prepare": time.perf_counter() - begin}
         reports: list[Report] = []
@@ -126,6 +127,7 @@ def plan_transplant(
     bos: str = "auto",
     seed: int = 0,
     device: str = "cpu",
+    memory: int = 512 << 20,
     link: bool = False,
     force: bool = False,
     trust_remote_code: bool = False,
@@ -137,6 +139,7 @@ def plan_transplant(
     init, settings: the method and its hyperparameters. map_tokens: "TARGET=SOURCE" pairs of token texts.
     vocab_size: "match" (as many rows as the tokenizer's own model), "tight" (one a token), or a number of rows.
     pad_to_multiple: round the rows up. tie: True or False to join or split input and output tables.
+    memory: bytes that a method may take for its work besides the tables.
     bos: "auto" lets the tokenizer begin texts with bos where the source model's does; "keep" leaves it alone.
 
     Raises UsageError, InputError or OutputError for everything that can be known beforehand.
@@ -201,7 +204,7 @@ def plan_transplant(
         force=force,
     )  # fmt: skip
     check_device(device)
-    memory, seconds = _estimate(initializer, source, donor_checkpoint, alignment, tables, layout.nbytes - linked)
+    needed, seconds = estimate(initializer, donor_checkpoint, alignment, tables, layout.nbytes - linked, memory)
     plan = Plan(
         operation="transplant",
         model=model,
@@ -219,7 +222,7 @@ def plan_transplant(
         bytes_before=source.nbytes,
         bytes_after=layout.nbytes,
         bytes_written=layout.nbytes - linked,
-        memory_bytes=memory,
+        memory_bytes=needed,
         seconds=seconds,
         tied=source.tied if tie is None else tie,
         bos_added=bos_id is not None,
@@ -227,7 +230,7 @@ def plan_transplant(
     )
     return Transplant(
         plan, source, source_tokenizer, target, donor_checkpoint, alignment, initializer, edit, layout,
-        seed, device, link, force,
+        seed, device, memory, link, force,
     )  # fmt: skip
 
 
@@ -447,30 +450,3 @@ def _table_plans(source: Checkpoint, tables: Sequence[TableEdit]) -> tuple[Table
     dropped = [table for table in source.tables if not written.intersection(table.names)]
     plans += [TablePlan(table.names, table.role, table.dtype, table.shape, None) for table in dropped]
     return tuple(plans)
-
-
-def _estimate(
-    initializer: Initializer,
-    source: Checkpoint,
-    donor: Checkpoint | None,
-    alignment: Alignment,
-    tables: Sequence[TableEdit],
-    written: int,
-) -> tuple[int, float]:
-    """Return about how much memory (bytes) and time (seconds) a run takes, from a small measured matrix product."""
-    missing, anchors = len(alignment.missing), int(np.count_nonzero(alignment.reason == Reason.BYTES))
-    made = int(np.count_nonzero(alignment.source_of < 0))
-    block = np.ones((768, 768), np.float32)
-    begin = time.perf_counter()
-    block @ block
-    rate = 2 * 768**3 / max(time.perf_counter() - begin, 1e-4)
-    flops, memory = 0.0, 0
-    for edit in tables:
-        if edit.table.role == "bias":
-            continue
-        owner = donor.table("input") if donor is not None else None
-        width = owner.width if owner is not None else edit.table.width
-        flops += initializer.flops(missing, anchors, width)
-        held = 4 * made * edit.table.width + (4 * anchors * width if owner is not None else 0)
-        memory = max(memory, held + edit.table.rows * edit.nbytes // max(len(edit.source_of), 1))
-    return memory + (400 << 20), round(flops / rate + written / 1e9 + 2.0, 1)

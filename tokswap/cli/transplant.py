@@ -58,6 +58,14 @@ Examples:
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="For methods that draw random numbers.")
 @click.option("--device", default="cpu", show_default=True, help="Where torch computes: cpu, cuda, mps, ...")
+@click.option(
+    "--memory",
+    type=_options.Bytes(),
+    default="512MB",
+    show_default=True,
+    metavar="SIZE",
+    help="What a method may take for its work besides the tables; more is faster.",
+)
 @click.option("--link", is_flag=True, help="Hard-link weight files that do not change instead of copying them.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @click.option("--force", is_flag=True, help="Replace a model folder that is in the way.")
@@ -78,6 +86,7 @@ def transplant(
     bos: str,
     seed: int,
     device: str,
+    memory: int,
     link: bool,
     dry_run: bool,
     force: bool,
@@ -98,7 +107,7 @@ def transplant(
 
     job = plan_transplant(
         model, tokenizer, donor=donor, out=out, init=init, settings=values, map_tokens=map_tokens,
-        vocab_size=vocab_size, pad_to_multiple=pad_to_multiple, tie=tie, bos=bos, seed=seed, device=device,
+        vocab_size=vocab_size, pad_to_multiple=pad_to_multiple, tie=tie, bos=bos, seed=seed, device=device, memory=memory,
         link=link, force=force, trust_remote_code=trust_remote_code,
     )  # fmt: skip
     if dry_run:

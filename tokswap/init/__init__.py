@@ -56,7 +56,9 @@ class Problem:
 
     source: the rows of one source table. donor: the rows of the donor's table of the same role, None without a
     donor. missing: int64[M], the target ids to make. pieces: what spells them in the source. role: "input",
-    "output" or "per-layer". device: where torch does the heavy work. progress: whether to show a bar.
+    "output" or "per-layer". device: where torch does the heavy work. memory: bytes a method may take for its work
+    besides the rows that it was given. progress: whether to show a bar.
+    cache: shared by the problems of one run; a method may keep work here that does not depend on the source rows.
     details: a method may leave float arrays [M] here by name (a residual, say); they go into the Report.
     """
 
@@ -69,7 +71,9 @@ class Problem:
     role: str = "input"
     seed: int = 0
     device: str = "cpu"
+    memory: int = 512 << 20
     progress: bool = False
+    cache: dict[object, Any] = field(default_factory=dict)
     details: dict[str, np.ndarray] = field(default_factory=dict)
 
     @cached_property

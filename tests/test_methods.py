@@ -1,0 +1,195 @@
+"""One contract for every method, one row a method; and the registry that names them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from tokswap.align import align
+from tokswap.errors import UsageError
+from tokswap.init import METHODS, Pieces, Problem, make_initializer, method_class
+from tokswap.space import EmbeddingSpace
+from tokswap.vocab import Kind, Vocabulary
+
+SETTINGS: dict[str, dict[str, object]] = {
+    "omp": {"k": 8},
+    "subword": {},
+    "mean": {},
+    "zero": {},
+    "gaussian": {},
+}
+"""Method -> settings that fit the small problem below. A new method adds a row."""
+
+WIDTH, DONOR_WIDTH, SHARED, NEW = 24, 32, 300, 40
+
+
+def vocabulary(words: list[str], unused: int = 0) -> Vocabulary:
+    text = words + [f"<unused{n}>" for n in range(unused)]
+    kind = np.array([Kind.NORMAL] * len(words) + [Kind.UNUSED] * unused, np.uint8)
+    return Vocabulary(text, [word.encode() for word in text], kind)
+
+
+def problem(role: str = "input", *, new: int = NEW, seed: int = 0, tables_seed: int = 0) -> Problem:
+    """Source and donor share 300 words and a linear map between their rows; the target has 40 words more."""
+    rng = np.random.default_rng(tables_seed)
+    words = [f"w{n}" for n in range(SHARED)]
+    source, target = vocabulary(words, unused=12), vocabulary(words + [f"n{n}" for n in range(new)])
+    donor_rows = rng.standard_normal((SHARED + new, DONOR_WIDTH)).astype(np.float32) + 0.5
+    source_rows = donor_rows[:SHARED] @ rng.standard_normal((DONOR_WIDTH, WIDTH)).astype(np.float32) / 6
+    source_rows = np.concatenate([source_rows, np.full((12, WIDTH), 1e-3, np.float32)])
+    alignment = align(target, source)
+    pieces = Pieces.from_lists([[n % SHARED, (7 * n + 1) % SHARED][: n % 3] for n in range(new)])
+    return Problem(
+        EmbeddingSpace.from_array(source, source_rows), EmbeddingSpace.from_array(target, donor_rows),
+        target, alignment, alignment.missing, pieces, role, seed,
+    )  # fmt: skip
+
+
+@pytest.fixture(params=sorted(METHODS))
+def method(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def run(method: str, task: Problem) -> np.ndarray:
+    return make_initializer(method, SETTINGS[method])(task)
+
+
+def test_every_method_has_a_row() -> None:
+    assert set(SETTINGS) == set(METHODS)
+
+
+@pytest.mark.parametrize("role", ["input", "output", "per-layer"])
+def test_shape_dtype_and_finite(method: str, role: str) -> None:
+    rows = run(method, problem(role))
+    assert rows.shape == (NEW, WIDTH)
+    assert rows.dtype == np.float32
+    assert np.isfinite(rows).all()
+
+
+def test_the_seed_decides(method: str) -> None:
+    first, second = run(method, problem(seed=1)), run(method, problem(seed=1))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_gaussian_draws_differ_between_seeds() -> None:
+    assert not np.array_equal(run("gaussian", problem(seed=1)), run("gaussian", problem(seed=2)))
+
+
+def test_a_row_does_not_depend_on_the_other_missing_tokens(method: str) -> None:
+    """Solving in other batches, or for fewer tokens, gives the same rows."""
+    whole = problem()
+    some = np.array([0, 3, 17])
+    lists = [whole.pieces.ids[whole.pieces.start[n] : whole.pieces.start[n + 1]].tolist() for n in some]
+    part = dataclasses.replace(
+        whole, missing=whole.missing[some], pieces=Pieces.from_lists(lists), cache={}, details={}
+    )
+    if method == "gaussian":
+        # A draw has no other identity than its place in the sequence; the first token's is the same.
+        np.testing.assert_allclose(run(method, part)[:1], run(method, whole)[:1], rtol=1e-4, atol=1e-5)
+    else:
+        np.testing.assert_allclose(run(method, part), run(method, whole)[some], rtol=1e-3, atol=1e-4)
+
+
+def test_the_problem_is_left_alone(method: str) -> None:
+    task = problem()
+    before = task.source.columns[0].raw.copy(), task.donor.columns[0].raw.copy(), task.missing.copy()
+    run(method, task)
+    for old, new in zip(before, (task.source.columns[0].raw, task.donor.columns[0].raw, task.missing), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_nothing_missing(method: str) -> None:
+    assert run(method, problem(new=0)).shape == (0, WIDTH)
+
+
+def test_methods_without_a_donor_need_none(method: str) -> None:
+    if not method_class(method).needs_donor:
+        task = dataclasses.replace(problem(), donor=None)
+        np.testing.assert_array_equal(run(method, task), run(method, problem()))
+
+
+def test_half_precision_source(method: str) -> None:
+    """A bfloat16 table gives nearly the rows of the float32 one."""
+    import torch
+
+    from tokswap.space import Columns
+
+    task = problem()
+    rows = torch.from_numpy(task.source.rows(np.arange(len(task.source)))).bfloat16()
+    raw = rows.contiguous().view(torch.uint8).numpy()
+    half = dataclasses.replace(
+        task, source=EmbeddingSpace(task.source.vocabulary, [Columns(raw, "BF16")]), cache={}, details={}
+    )
+    np.testing.assert_allclose(run(method, half), run(method, problem()), rtol=0.05, atol=0.05)
+
+
+def test_cost_grows_with_the_problem(method: str) -> None:
+    initializer = make_initializer(method, SETTINGS[method])
+    assert 0 <= initializer.flops(10, 100, 32) <= initializer.flops(1000, 100, 32)
+
+
+def test_every_method_describes_itself(method: str) -> None:
+    cls = method_class(method)
+    assert cls.summary
+    assert cls.source
+    assert cls.__doc__
+    for field in dataclasses.fields(cls):
+        assert field.metadata["help"], f"{method}.{field.name} has no help"
+
+
+# --- what single methods promise ---------------------------------------------------------------------------------
+
+
+def test_subword_is_the_mean_of_the_pieces() -> None:
+    task = problem()
+    rows = run("subword", task)
+    for n in range(NEW):
+        ids = task.pieces.ids[task.pieces.start[n] : task.pieces.start[n + 1]]
+        wanted = task.source.rows(ids).mean(axis=0) if len(ids) else task.source_mean
+        np.testing.assert_allclose(rows[n], wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_the_mean_leaves_reserved_rows_out() -> None:
+    task = problem()
+    trained = task.source.rows(np.arange(SHARED)).mean(axis=0)
+    np.testing.assert_allclose(run("mean", task), np.tile(trained, (NEW, 1)), rtol=1e-4, atol=1e-5)
+
+
+def test_gaussian_has_the_moments_of_the_source() -> None:
+    task = problem(new=4000)
+    rows = run("gaussian", task)
+    trained = task.source.rows(np.arange(SHARED))
+    np.testing.assert_allclose(rows.mean(axis=0), trained.mean(axis=0), atol=0.15)
+    np.testing.assert_allclose(np.cov(rows.T), np.cov(trained.T), atol=0.25)
+
+
+# --- settings ----------------------------------------------------------------------------------------------------
+
+
+def test_settings_are_read_as_the_type_of_their_field() -> None:
+    made = make_initializer("omp", {"k": "32", "tolerance": "0.01", "exact": "yes"})
+    assert (made.k, made.tolerance, made.exact) == (32, 0.01, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "code", "says"),
+    [
+        ("omb", {}, "unknown-method", "Did you mean `omp`?"),
+        ("omp", {"kk": 3}, "unknown-setting", "Did you mean `k`?"),
+        ("omp", {"k": 0}, "bad-setting", "at least 1"),
+        ("omp", {"k": -3}, "bad-setting", "at least 1"),
+        ("omp", {"k": "many"}, "bad-setting", "a whole number"),
+        ("omp", {"k": "1.5"}, "bad-setting", "a whole number"),
+        ("omp", {"tolerance": "nan"}, "bad-setting", "at least 0"),
+        ("omp", {"tolerance": 2}, "bad-setting", "at most 1"),
+        ("omp", {"centre": "perhaps"}, "bad-setting", "true or false"),
+        ("mean", {"k": 3}, "unknown-setting", "no setting `k`"),
+    ],
+)
+def test_bad_settings(name: str, settings: dict[str, object], code: str, says: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        make_initializer(name, settings)
+    assert caught.value.code == code
+    assert says in str(caught.value)
