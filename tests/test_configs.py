@@ -245,7 +245,13 @@ def test_sampling_settings_are_kept() -> None:
 
 
 def test_no_generation_config_stays_none() -> None:
-    assert edit_generation_config({}, ids(), [5]) == {}
+    assert edit_generation_config({}, ids()) == {}
+    assert edit_generation_config({}, ids(), [5], {"eos_token_id": [5, 6]}) == {}
+
+
+def test_a_generation_config_is_made_for_eos_ids_that_the_config_does_not_know() -> None:
+    config = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": None}
+    assert edit_generation_config({}, ids(), [2, 5], config) == {"bos_token_id": 1, "eos_token_id": [2, 5]}
 
 
 @pytest.mark.parametrize(

@@ -26,9 +26,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from tokswap import edit as edit_module
+from tokswap import workspace as workspace_module
 from tokswap.checkpoint import Checkpoint, open_checkpoint
-from tokswap.edit import Edit, Layout, TableEdit, apply, check_output, lay_out, untied
+from tokswap.edit import Edit, Layout, TableEdit, apply, lay_out, untied
 from tokswap.errors import OutputError
+from tokswap.workspace import check_output
 
 V, D = 12, 4
 SOURCE_OF = np.array([3, -1, 0, 11, 11, -1, 5], np.int32)
@@ -678,7 +680,7 @@ def test_force_replaces_a_model_as_a_whole(
     _model(out)
     (out / "stale.json").write_text("{}")
     if not atomic:
-        monkeypatch.setattr(edit_module, "_exchange", lambda first, second: False)
+        monkeypatch.setattr(workspace_module, "_exchange", lambda first, second: False)
     write(source, out, force=True)
     assert sorted(path.name for path in out.iterdir()) == ["config.json", "model.safetensors"]
     assert open_checkpoint(out).config["vocab_size"] == len(SOURCE_OF)
@@ -696,7 +698,7 @@ def test_without_an_atomic_exchange_a_failed_rename_is_undone(
             raise OSError(errno.EIO, "I/O error")
         return real(self, target)
 
-    monkeypatch.setattr(edit_module, "_exchange", lambda first, second: False)
+    monkeypatch.setattr(workspace_module, "_exchange", lambda first, second: False)
     monkeypatch.setattr(Path, "rename", rename)
     with pytest.raises(OutputError):
         write(source, out, force=True)

@@ -12,9 +12,9 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "tokswap"
 LEVELS: tuple[tuple[str, ...], ...] = (
-    ("errors", "vocab", "probes"),
-    ("align", "tables", "tokenizer", "space", "configs", "checkpoint", "gguf", "sources"),
-    ("edit", "report", "init", "hypernet", "evaluate", "inspect", "compare", "verify", "solve"),
+    ("errors", "vocab", "probes", "template", "workspace"),
+    ("align", "tables", "spelling", "tokenizer", "space", "configs", "checkpoint", "gguf", "sources"),
+    ("edit", "report", "init", "hypernet", "evaluate", "inspect", "compare", "verify", "solve", "files"),
     ("transplant", "trim", "extend", "draft", "ensemble"),
     ("cli",),
     ("__init__", "__main__"),

@@ -6,6 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 from sklearn.linear_model import orthogonal_mp
 
 from tokswap.init import _pursuit
@@ -174,14 +175,11 @@ def test_no_targets() -> None:
     assert code.atoms.shape == (0, 4)
 
 
+@pytest.mark.parametrize("path", [CPU], indirect=True)
 @pytest.mark.parametrize("count", [100, 5000])
 @pytest.mark.parametrize("shape", ["normal", "ties", "flat", "few"])
-def test_nominate_lists_the_largest(path: str, count: int, shape: str) -> None:
+def test_nominate_lists_the_largest(count: int, shape: str) -> None:
     """The shortlist holds the largest scores of a row, whatever their distribution."""
-    if path == TORCH:
-        pytest.skip("a kernel of the CPU path")
-    import torch
-
     rng = np.random.default_rng(0)
     values = {
         "normal": rng.standard_normal((5, count)),

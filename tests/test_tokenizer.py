@@ -12,7 +12,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tokswap.errors import InputError
-from tokswap.tokenizer import BYTE_LEVEL, SENTENCEPIECE, UNIGRAM, WORDPIECE, Tokenizer, auto_tokenizer, read_tokenizer
+from tokswap.spelling import BYTE_LEVEL, SENTENCEPIECE, UNIGRAM, WORDPIECE
+from tokswap.tokenizer import Tokenizer, auto_tokenizer, read_tokenizer
 from tokswap.vocab import Kind
 
 LOSSLESS = ("byte-level", "sentencepiece")

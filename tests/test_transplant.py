@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tools
 from makers import copy_model, edit_json, read_json, write_json
+from safetensors.torch import load_file, save_file
 
 import tokswap
 from tokswap.errors import InputError, OutputError, TokswapError, UsageError
@@ -741,3 +742,22 @@ def test_other_files_of_the_model_come_along(model_of: Make, tokenizer_of: Make,
         "1_Pooling/config.json", "LICENSE", "config.json", "model.safetensors", "modules.json", "preprocessor_config.json",
         "tokenizer.json", "tokenizer_config.json", "tokswap.json",
     }  # fmt: skip
+
+
+def test_a_bias_that_all_tokens_share_survives_omp(model_of, tmp_path) -> None:
+    """Sparse codes do not add up to one: a common offset must not be scaled with them."""
+    source = copy_model(model_of("bert"), tmp_path / "source")
+    tensors = load_file(source / "model.safetensors")
+    for name in tensors:
+        if name.endswith(("predictions.bias", "decoder.bias")):
+            tensors[name] = tensors[name] - 30
+    save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
+    donor = model_of("llama")
+    tokswap.transplant(str(source), str(donor), out=tmp_path / "out", vocab_size="tight")
+    result = load_file(tmp_path / "out" / "model.safetensors")
+    report = json.loads((tmp_path / "out" / "tokswap.json").read_text())
+    made = [n for n, reason in enumerate(report["tokens"]["reason"]) if reason == 0]
+    assert made
+    bias = result["cls.predictions.bias"][made]
+    assert (bias > -40).all()
+    assert (bias < -20).all()

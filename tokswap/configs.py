@@ -80,15 +80,23 @@ def edit_config(config: Mapping[str, Any], ids: IdMap, rows: int) -> dict[str, A
     return result
 
 
-def edit_generation_config(generation: Mapping[str, Any], ids: IdMap, also_eos: Iterable[int] = ()) -> dict[str, Any]:
-    """Return generation_config.json for the new vocabulary, {} for {}; sampling settings stay.
+def edit_generation_config(
+    generation: Mapping[str, Any], ids: IdMap, also_eos: Iterable[int] = (), config: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return generation_config.json for the new vocabulary; sampling settings stay.
 
-    also_eos: further ids of the target vocabulary that end a text (the donor's own).
+    also_eos: further ids of the target vocabulary that end a text (the donor's own). config: the edited config.json.
+    A model without a generation config gets none, unless `also_eos` has ids that its config does not know; then one
+    with the config's bos, eos and pad is made to hold them.
     """
-    if not generation:
-        return {}
+    also_eos = list(also_eos)
     result = deepcopy(dict(generation))
     _edit_ids(result, ids)
+    if not generation:
+        known = {key: (config or {}).get(key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
+        if set(also_eos) <= set(_as_list(known["eos_token_id"])):
+            return {}
+        result = {key: value for key, value in known.items() if value is not None}
     eos = _unique([*_as_list(result.get("eos_token_id")), *also_eos])
     if eos:
         result["eos_token_id"] = eos if len(eos) > 1 or isinstance(result.get("eos_token_id"), list) else eos[0]

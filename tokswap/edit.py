@@ -8,15 +8,11 @@ are built in blocks, and the result appears under its name in one rename, or not
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
-import fcntl
-import glob
 import io
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,14 +20,12 @@ from pathlib import Path
 import numpy as np
 
 from tokswap.checkpoint import Checkpoint, Shard, TensorInfo
-from tokswap.errors import OutputError
 from tokswap.space import encode
 from tokswap.tables import VocabTable
+from tokswap.workspace import workspace
 
 _ROWS_BYTES = 16 << 20
 _COPY_BYTES = 256 << 20
-_WORK = ".tokswap-"
-_ASIDE = "-old"
 
 
 @dataclass(frozen=True)
@@ -143,41 +137,6 @@ def lay_out(edit: Edit) -> Layout:
     return Layout(tuple(shards))
 
 
-def check_output(out: Path, *, sources: Sequence[Path], needed: int, force: bool) -> None:
-    """Raise OutputError where a result cannot go to `out`, before any work is done.
-
-    output-is-source, output-exists, not-a-checkpoint (what --force must not delete), disk-full, cannot-write.
-    """
-    real = out.resolve()
-    for source in sources:
-        source = source.resolve()
-        if real == source or real in source.parents or source in real.parents:
-            raise OutputError(
-                "output-is-source",
-                "the output lies in the folder of an input, and inputs are never changed",
-                "choose another --out",
-                out=out,
-                input=source,
-            )
-    if os.path.lexists(out) and not (out.is_dir() and not any(out.iterdir())):  # an empty folder is as good as none
-        if not force:
-            raise OutputError("output-exists", "the output exists already", "choose another --out, or --force", out=out)
-        if not (out / "config.json").is_file():
-            hint = "--force replaces a model folder, nothing else"
-            raise OutputError("not-a-checkpoint", "what stands at the output is no model folder", hint, out=out)
-    parent = _existing(real.parent)
-    if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise OutputError("cannot-write", "this folder is not writable", "choose another --out", folder=parent)
-    free = shutil.disk_usage(parent).free
-    if free < needed:
-        raise OutputError(
-            "disk-full",
-            f"the result needs {needed / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free",
-            "free some space, or choose an --out on another disk; --link saves the space of untouched shards",
-            folder=parent,
-        )
-
-
 def apply(
     edit: Edit,
     layout: Layout,
@@ -203,7 +162,7 @@ def apply(
             rows[id(table)] = made_rows(table)
         return rows[id(table)]
 
-    with _workspace(out, force) as work:
+    with workspace(out, force) as work:
         for name, content in edit.files.items():
             _write_file(work / name, content)
         for shard in layout.shards:
@@ -248,98 +207,6 @@ def _index(checkpoint: Checkpoint, layout: Layout) -> bytes:
     files = {tensor.name: shard.source.path.name for shard in layout.shards for tensor in shard.tensors}
     index = {**checkpoint.index, "metadata": metadata, "weight_map": dict(sorted(files.items()))}
     return json.dumps(index, indent=2).encode()
-
-
-@contextlib.contextmanager
-def _workspace(out: Path, force: bool) -> Iterator[Path]:
-    """Give a temporary folder beside `out` that takes its place at the end, or vanishes.
-
-    The folder is locked while its writer lives, so that a later run can tell the leavings of a killed one.
-    """
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(out)
-        work, lock = _claim(out)
-    except OSError as error:
-        raise _write_error(error, out) from error
-    try:
-        work.chmod(0o777 & ~_umask())
-        yield work
-        os.fsync(lock)
-        _put_in_place(work, out, force)
-    except OSError as error:
-        raise _write_error(error, out) from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-        os.close(lock)
-
-
-def _claim(out: Path) -> tuple[Path, int]:
-    """Make a temporary folder and lock it; another one where the sweep of a run beside this was faster."""
-    while True:
-        work = Path(tempfile.mkdtemp(prefix=f".{out.name}{_WORK}", dir=out.parent))
-        with contextlib.suppress(FileNotFoundError):
-            lock = os.open(work, os.O_RDONLY)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                work.stat()
-            except OSError:
-                os.close(lock)
-                raise
-            return work, lock
-
-
-def _sweep(out: Path) -> None:
-    """Remove what killed runs have left beside `out`; put an old result back that had only been set aside."""
-    for stale in out.parent.glob(f".{glob.escape(out.name)}{_WORK}*"):
-        with contextlib.suppress(OSError):
-            handle = os.open(stale, os.O_RDONLY)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if stale.name.endswith(_ASIDE) and not os.path.lexists(out):
-                    stale.rename(out)
-                else:
-                    shutil.rmtree(stale, ignore_errors=True)
-            finally:
-                os.close(handle)
-
-
-def _put_in_place(work: Path, out: Path, force: bool) -> None:
-    """Rename the finished folder to its name; with --force exchange it with what is there, in one step."""
-    if force and out.is_dir() and any(out.iterdir()):
-        if not _exchange(work, out):
-            # No atomic exchange on this system: for an instant only the old result's temporary name exists.
-            aside = work.with_name(work.name + _ASIDE)
-            out.rename(aside)
-            try:
-                work.rename(out)
-            except OSError:
-                aside.rename(out)
-                raise
-            shutil.rmtree(aside, ignore_errors=True)
-    else:
-        try:
-            work.rename(out)  # replaces an empty folder, refuses any other
-        except OSError as error:
-            if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
-                message = "something else was written to the output while this ran"
-                raise OutputError("output-exists", message, "choose another --out", out=out) from error
-            raise
-    handle = os.open(out.parent, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _exchange(first: Path, second: Path) -> bool:
-    """Swap two paths atomically (Linux renameat2); False where that is not to be had."""
-    try:
-        libc = ctypes.CDLL(None, use_errno=True)
-        at_cwd, exchange = -100, 2
-        return bool(libc.renameat2(at_cwd, os.fsencode(first), at_cwd, os.fsencode(second), exchange) == 0)
-    except (OSError, AttributeError):
-        return False
 
 
 def _write_file(path: Path, content: bytes | Path) -> None:
@@ -432,25 +299,6 @@ def _table_blocks(checkpoint: Checkpoint, edit: TableEdit, made: np.ndarray) -> 
             block[~copied] = encode(made[used : used + count], edit.table.dtype)
             used += count
         yield block
-
-
-def _existing(path: Path) -> Path:
-    while not path.exists():
-        path = path.parent
-    return path
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _write_error(error: OSError, out: Path) -> OutputError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        hint = "free some space, or choose an --out on another disk"
-        return OutputError("disk-full", "the disk filled up; nothing was kept of the unfinished result", hint, out=out)
-    return OutputError("cannot-write", f"the result could not be written: {error}", "choose another --out", out=out)
 
 
 def untied(table: TableEdit, head: str) -> tuple[TableEdit, TableEdit]:

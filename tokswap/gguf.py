@@ -23,9 +23,10 @@ def dequantised(path: Path, cache: Path) -> Path:
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
-    done = cache / f"{path.stem}-{digest.hexdigest()[:16]}"
-    if done.is_dir():
+    key = digest.hexdigest()[:16]
+    for done in sorted(cache.glob(f"*-{key}")):  # converted before, perhaps under another file name
         return done
+    done = cache / f"{path.stem}-{key}"
     cache.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=".converting-", dir=cache))
     try:

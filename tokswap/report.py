@@ -30,7 +30,7 @@ class TablePlan:
 class Plan:
     """Everything that a run will do, known before a weight is read. `--dry-run` prints it.
 
-    coverage: reason -> rows of the result. bytes_written: new bytes on disk; memory_bytes and seconds are estimates.
+    settings: of the method. options: of the run. coverage: reason -> rows of the result. bytes_written: new bytes on disk; memory_bytes and seconds are estimates.
     notes: what a user should know before it runs.
     """
 
@@ -43,6 +43,7 @@ class Plan:
     family_after: str
     method: str
     settings: Mapping[str, object]
+    options: Mapping[str, object]
     coverage: Mapping[str, int]
     tables: tuple[TablePlan, ...]
     parameters_before: int

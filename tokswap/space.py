@@ -36,10 +36,14 @@ def encode(rows: np.ndarray, dtype: str) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Columns:
-    """Some columns of a space: raw rows, uint8[V, bytes] (often memory-mapped), and their dtype."""
+    """Some columns of a space: raw rows, uint8[V, bytes] (often memory-mapped), and their dtype.
+
+    shift: subtracted from every element.
+    """
 
     raw: np.ndarray
     dtype: str
+    shift: float = 0.0
 
     @property
     def width(self) -> int:
@@ -74,7 +78,8 @@ class EmbeddingSpace:
         """Return float32[len(ids), D]."""
         # A table may end before its vocabulary (Gemma-3n's per-layer one does); the model reads row 0 for what is past.
         parts = [
-            decode(columns.raw[np.where(ids < len(columns.raw), ids, 0)], columns.dtype) for columns in self.columns
+            decode(columns.raw[np.where(ids < len(columns.raw), ids, 0)], columns.dtype) - np.float32(columns.shift)
+            for columns in self.columns
         ]
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 

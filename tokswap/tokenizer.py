@@ -7,8 +7,7 @@ never from a class name. This is the only module that imports `tokenizers` or a 
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,22 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tokswap.errors import InputError
-from tokswap.vocab import (
-    ROLES,
-    Kind,
-    Vocabulary,
-    byte_level_bytes,
-    byte_level_token,
-    is_byte_piece,
-    is_reserved,
-    sentencepiece_bytes,
-    wordpiece_bytes,
-)
+from tokswap.spelling import BYTE_LEVEL, UNIGRAM, WORDPIECE, family_of, read_vocabulary
+from tokswap.template import leading_ids, with_leading
+from tokswap.vocab import Kind, Vocabulary, byte_level_token
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend
-
-BYTE_LEVEL, SENTENCEPIECE, UNIGRAM, WORDPIECE = "byte-level BPE", "SentencePiece BPE", "Unigram", "WordPiece"
 
 COMPANIONS = (
     "tokenizer_config.json",
@@ -50,8 +39,6 @@ COMPANIONS = (
 )
 """Files that belong to a tokenizer besides tokenizer.json."""
 
-_MOST_IDS = 1 << 24
-
 
 @dataclass(frozen=True)
 class Tokenizer:
@@ -68,18 +55,13 @@ class Tokenizer:
 
     @cached_property
     def family(self) -> str:
-        """One of the four families above."""
-        return _family(self.spec, self.path)
+        """The family: `BYTE_LEVEL`, `SENTENCEPIECE`, `UNIGRAM` or `WORDPIECE`."""
+        return family_of(self.spec, self.path)
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
         """Every id with its canonical bytes and kind."""
-        return _vocabulary(self)
-
-    @cached_property
-    def added(self) -> list[dict[str, Any]]:
-        """The added tokens of tokenizer.json."""
-        return list(self.spec.get("added_tokens") or [])
+        return read_vocabulary(self.spec, self.config, self.family, self.path)
 
     @property
     def chat_template(self) -> str | None:
@@ -93,7 +75,7 @@ class Tokenizer:
     def adds_bos(self) -> bool:
         """Whether an encoded text begins with the bos token."""
         bos = self.vocabulary.roles.get("bos")
-        return bos is not None and bos in _leading_ids(self.spec)
+        return bos is not None and bos in leading_ids(self.spec)
 
     @cached_property
     def backend(self) -> Backend:
@@ -163,11 +145,12 @@ class Tokenizer:
     @cached_property
     def _bare(self) -> Backend:
         """This tokenizer without control tokens, and without what treats the start of a text in a special way."""
-        kinds = self.vocabulary.kind
-        control = {token for token in range(len(kinds)) if kinds[token] in (Kind.SPECIAL, Kind.UNUSED)}
+        control = set(np.flatnonzero(np.isin(self.vocabulary.kind, (Kind.SPECIAL, Kind.UNUSED))).tolist())
         spec = {**self.spec, "post_processor": None, "truncation": None, "padding": None}
         # Ids stay as they are: the library hands them out again, so that nothing may be left out.
-        spec["added_tokens"] = [{**entry, "special": entry["id"] in control} for entry in self.added]
+        spec["added_tokens"] = [
+            {**entry, "special": entry["id"] in control} for entry in self.spec.get("added_tokens") or []
+        ]
         if self.family == UNIGRAM:  # its model would take a control token for the likeliest piece of all
             vocab = [
                 [_unheard(n) if n in control else text, *rest] for n, (text, *rest) in enumerate(spec["model"]["vocab"])
@@ -191,8 +174,8 @@ class Tokenizer:
         files: dict[str, bytes | Path] = dict(self.files)
         spec = dict(self.spec)
         source = self.path if self.path.is_file() else self.path / "tokenizer.json"
-        if bos is not None and bos not in _leading_ids(spec):
-            spec["post_processor"] = _with_leading(spec.get("post_processor"), bos, self.vocabulary.text[bos])
+        if bos is not None and bos not in leading_ids(spec):
+            spec["post_processor"] = with_leading(spec.get("post_processor"), bos, self.vocabulary.text[bos])
             files["tokenizer.json"] = _json_bytes(spec)
         else:
             files["tokenizer.json"] = source if source.is_file() else _json_bytes(spec)
@@ -290,16 +273,6 @@ def _backend(spec: Mapping[str, Any], path: Path) -> Backend:
     return backend
 
 
-def _nodes(value: object) -> Iterator[Mapping[str, Any]]:
-    """Yield a normalizer, pre-tokenizer, decoder or post-processor and everything inside it."""
-    if isinstance(value, dict):
-        yield value
-        for child in value.values():
-            if isinstance(child, list):
-                for item in child:
-                    yield from _nodes(item)
-
-
 def _without(node: Any, unwanted: tuple[str, ...]) -> Any:
     """Return a copy of a pipeline node without some types, and with no space put in front of a text."""
     if not isinstance(node, dict):
@@ -320,173 +293,6 @@ def _without(node: Any, unwanted: tuple[str, ...]) -> Any:
 def _unheard(token: int) -> str:
     """Return a spelling that no text contains, made of code points that are reserved for no use at all."""
     return f"\ufdd0\ufdd1{token}\ufdd2"
-
-
-def _model_type(model: Mapping[str, Any]) -> str:
-    if "type" in model:
-        return str(model["type"])
-    if "merges" in model:
-        return "BPE"
-    return "Unigram" if isinstance(model.get("vocab"), list) else "WordPiece"
-
-
-def _family(spec: Mapping[str, Any], path: Path) -> str:
-    model = spec["model"]
-    model_type = _model_type(model)
-    if model_type in ("Unigram", "WordPiece"):
-        return UNIGRAM if model_type == "Unigram" else WORDPIECE
-    parts = [*_nodes(spec.get("normalizer")), *_nodes(spec.get("pre_tokenizer")), *_nodes(spec.get("decoder"))]
-    types = {part.get("type") for part in parts}
-    marks_spaces = "Metaspace" in types or any("▁" in json.dumps(part, ensure_ascii=False) for part in parts)
-    if model_type == "BPE" and not model.get("end_of_word_suffix") and not model.get("continuing_subword_prefix"):
-        if "ByteLevel" in types:
-            return BYTE_LEVEL
-        if marks_spaces or model.get("byte_fallback"):
-            return SENTENCEPIECE
-    raise InputError(
-        "unsupported-tokenizer",
-        f"tokswap does not know how this {model_type} tokenizer spells text",
-        "it takes byte-level BPE, SentencePiece BPE, Unigram and WordPiece tokenizers",
-        file=path,
-    )
-
-
-def _model_tokens(spec: Mapping[str, Any], path: Path) -> list[tuple[int, str]]:
-    vocab = spec["model"].get("vocab")
-    try:
-        if isinstance(vocab, dict):
-            return [(int(token), text) for text, token in vocab.items()]
-        if isinstance(vocab, list):
-            return [(token, str(entry[0])) for token, entry in enumerate(vocab)]
-    except (TypeError, ValueError, IndexError, KeyError):
-        pass
-    raise InputError("bad-tokenizer", "the tokenizer's `model.vocab` is damaged", file=path)
-
-
-def _vocabulary(tokenizer: Tokenizer) -> Vocabulary:
-    spec, path, family = tokenizer.spec, tokenizer.path, tokenizer.family
-    model = _model_tokens(spec, path)
-    try:
-        added = {int(entry["id"]): (str(entry["content"]), bool(entry.get("special"))) for entry in tokenizer.added}
-    except (TypeError, ValueError, KeyError) as error:
-        raise InputError("bad-tokenizer", "the tokenizer's `added_tokens` are damaged", file=path) from error
-    _check_ids(model, tokenizer.added, path)
-    size = 1 + max((token for token, _ in [*model, *added.items()]), default=-1)
-    text, surface, kind = [""] * size, [b""] * size, np.full(size, Kind.UNUSED, np.uint8)
-    prefix = spec["model"].get("continuing_subword_prefix") or ""
-    spell: Callable[[str], bytes] = {
-        BYTE_LEVEL: byte_level_bytes,
-        SENTENCEPIECE: sentencepiece_bytes,
-        UNIGRAM: sentencepiece_bytes,
-        WORDPIECE: lambda token: wordpiece_bytes(token, prefix),
-    }[family]
-    has_byte_pieces = family in (SENTENCEPIECE, UNIGRAM)
-    for token, content in model:
-        text[token], surface[token] = content, content.encode("utf-8", "surrogatepass")
-        if not is_reserved(content):
-            surface[token] = spell(content)
-            kind[token] = Kind.BYTE if has_byte_pieces and is_byte_piece(content) else Kind.NORMAL
-    in_model = {content for _, content in model}
-    for token, (content, special) in added.items():
-        raw = content.encode("utf-8", "surrogatepass")
-        if special or content not in in_model:
-            text[token], surface[token] = content, raw
-        if special or is_reserved(content):
-            kind[token] = Kind.UNUSED if is_reserved(content) else Kind.SPECIAL
-            surface[token] = raw
-        elif text[token] and kind[token] != Kind.BYTE:  # no text: the model has this token under another id
-            kind[token] = Kind.NORMAL
-    roles = _roles(tokenizer.config, spec, {content: token for token, content in enumerate(text) if content})
-    for role, token in roles.items():
-        if not 0 <= token < size:
-            raise InputError(
-                "bad-tokenizer", f"the tokenizer's {role} token has the id {token}, past its last", file=path
-            )
-        kind[token], surface[token] = Kind.SPECIAL, text[token].encode("utf-8", "surrogatepass")
-    return Vocabulary(text, surface, kind, roles)
-
-
-def _check_ids(model: list[tuple[int, str]], added: list[dict[str, Any]], path: Path) -> None:
-    """Refuse ids that two different tokens claim, and ids that no table could have."""
-    owner: dict[int, str] = {}
-    for token, content in [*model, *((int(entry["id"]), str(entry["content"])) for entry in added)]:
-        if not 0 <= token < _MOST_IDS:
-            raise InputError("bad-tokenizer", f"token {content!r} has the impossible id {token}", file=path)
-        if owner.setdefault(token, content) != content:
-            raise InputError(
-                "duplicate-ids",
-                f"two tokens of this tokenizer share the id {token}: {owner[token]!r} and {content!r}",
-                "a row can belong to one token only; give one of them an id of its own in tokenizer.json",
-                file=path,
-            )
-    repeated = [content for content, count in Counter(content for _, content in model).items() if count > 1]
-    if repeated:
-        raise InputError("duplicate-ids", f"the token {repeated[0]!r} stands twice in the vocabulary", file=path)
-
-
-def _roles(config: Mapping[str, Any], spec: Mapping[str, Any], ids: Mapping[str, int]) -> dict[str, int]:
-    """Read the roles from tokenizer_config.json, and unk from the model where the config names none."""
-    roles: dict[str, int] = {}
-    for role in ROLES:
-        entry = config.get(f"{role}_token")
-        content = entry.get("content") if isinstance(entry, dict) else entry
-        if isinstance(content, str) and content in ids:
-            roles[role] = ids[content]
-    model = spec["model"]
-    if "unk" not in roles and isinstance(model.get("unk_token"), str) and model["unk_token"] in ids:
-        roles["unk"] = ids[model["unk_token"]]
-    if "unk" not in roles and isinstance(model.get("unk_id"), int):
-        roles["unk"] = model["unk_id"]
-    return roles
-
-
-def _leading_ids(spec: Mapping[str, Any]) -> set[int]:
-    """The ids that the post-processor puts in front of a single text."""
-    leading: set[int] = set()
-    for node in _nodes(spec.get("post_processor")):
-        if node.get("type") == "TemplateProcessing":
-            for part in node.get("single") or []:
-                if "SpecialToken" not in part:
-                    break
-                leading.update(node["special_tokens"][part["SpecialToken"]["id"]]["ids"])
-        elif node.get("type") in ("RobertaProcessing", "BertProcessing"):
-            leading.add(node["cls"][1])
-    return leading
-
-
-def _with_leading(post_processor: Any, token: int, text: str) -> dict[str, Any]:
-    """Return a post-processor that also puts one special token in front of every text.
-
-    Only the pipelines that add no special token themselves are changed in this way, so that a template of the
-    target's own (one that ends with eos, say) is extended and not replaced.
-    """
-    entry = {"SpecialToken": {"id": text, "type_id": 0}}
-    known = {text: {"id": text, "ids": [token], "tokens": [text]}}
-    for node in _nodes(post_processor):
-        if node.get("type") == "TemplateProcessing":
-            node = dict(node)
-            node["single"] = [entry, *node["single"]]
-            node["pair"] = [entry, *node["pair"]]
-            node["special_tokens"] = {**node.get("special_tokens", {}), **known}
-            return _replaced(post_processor, node)
-    template = {
-        "type": "TemplateProcessing",
-        "single": [entry, {"Sequence": {"id": "A", "type_id": 0}}],
-        "pair": [entry, {"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
-        "special_tokens": known,
-    }
-    if post_processor is None:
-        return template
-    inner = post_processor["processors"] if post_processor.get("type") == "Sequence" else [post_processor]
-    return {"type": "Sequence", "processors": [*inner, template]}
-
-
-def _replaced(post_processor: Any, template: dict[str, Any]) -> dict[str, Any]:
-    """Put a changed template where the old one stood, at the top or in a sequence."""
-    if post_processor.get("type") == "TemplateProcessing":
-        return template
-    inner = [template if node.get("type") == "TemplateProcessing" else node for node in post_processor["processors"]]
-    return {**post_processor, "processors": inner}
 
 
 def _utf8_runs(surface: bytes) -> Iterator[tuple[bool, bytes]]:

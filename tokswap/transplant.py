@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,42 +14,18 @@ import numpy as np
 from tokswap.align import Alignment, Reason, align
 from tokswap.checkpoint import Checkpoint, has_weights, open_checkpoint, read_json
 from tokswap.configs import IdMap, edit_config, edit_generation_config, token_ids
-from tokswap.edit import Edit, Layout, TableEdit, apply, check_output, lay_out, untied
+from tokswap.edit import Edit, Layout, TableEdit, apply, lay_out, untied
 from tokswap.errors import InputError, UsageError, did_you_mean
 from tokswap.evaluate import check_device
+from tokswap.files import check_remote_code, result_files
 from tokswap.init import Initializer, make_initializer
 from tokswap.report import REPORT_NAME, Plan, Report, TablePlan
 from tokswap.solve import Solver, estimate
 from tokswap.sources import resolve_model, resolve_tokenizer, short_name, user_aliases
 from tokswap.tables import configs, head_name, text_config
-from tokswap.tokenizer import COMPANIONS, Tokenizer, read_tokenizer
+from tokswap.tokenizer import Tokenizer, read_tokenizer
 from tokswap.vocab import Vocabulary
-
-_CARRIED = (
-    "*processor_config.json", "modules.json", "sentence_bert_config.json", "config_sentence_transformers.json",
-    "[0-9]_*", "LICENSE*", "NOTICE*", "USE_POLICY*",
-)  # fmt: skip
-"""Files of the source, besides weights and configs, that the result needs and that no tokenizer owns."""
-
-_CLASS_OF_MODEL_TYPE = {
-    "hyperclovax_vision_v2": "GPT2Tokenizer", "qwen2": "Qwen2Tokenizer", "qwen3_5": "Qwen3_5Tokenizer",
-    "qwen3_5_moe": "Qwen3_5Tokenizer", "qwen3_5_moe_text": "Qwen3_5Tokenizer", "qwen4_exp": "Qwen3_5Tokenizer",
-    "siglip2": "Siglip2Tokenizer",
-}  # fmt: skip
-"""Model types whose tokenizers transformers 5 loads with this class, whatever tokenizer_config.json says."""
-
-_OWN_CLASS = "tokenization_tokswap"
-_OWN_CLASS_CODE = b'''"""Written by tokswap, because transformers would load this tokenizer with the class of another one.
-
-It is read only with `trust_remote_code=True`; without it transformers takes the plain class by itself.
-"""
-
-from transformers import PreTrainedTokenizerFast
-
-
-class PlainTokenizer(PreTrainedTokenizerFast):
-    """A tokenizer that is what its tokenizer.json says."""
-'''
+from tokswap.workspace import check_output
 
 
 @dataclass(frozen=True)
@@ -68,7 +43,7 @@ class Transplant:
     layout: Layout
     seed: int = 0
     device: str = "cpu"
-    memory: int = 512 << 20
+    memory: int = 256 << 20
     link: bool = False
     force: bool = False
 
@@ -127,7 +102,7 @@ def plan_transplant(
     bos: str = "auto",
     seed: int = 0,
     device: str = "cpu",
-    memory: int = 512 << 20,
+    memory: int = 256 << 20,
     link: bool = False,
     force: bool = False,
     trust_remote_code: bool = False,
@@ -146,7 +121,7 @@ def plan_transplant(
     """
     initializer = make_initializer(init, settings)
     source = open_checkpoint(resolve_model(model))
-    _check_remote_code(source, trust_remote_code)
+    check_remote_code(source, trust_remote_code)
     source_tokenizer = read_tokenizer(source.folder, trust_remote_code=trust_remote_code)
     target_path = resolve_tokenizer(tokenizer)
     target = read_tokenizer(target_path, trust_remote_code=trust_remote_code)
@@ -183,15 +158,16 @@ def plan_transplant(
             tokenizer=target_path,
         )
     notes: list[str] = []
+    if donor is not None and donor_checkpoint is None:
+        notes.append(f"--donor is not used: `{init}` needs no donor")
     bos_id = _bos_to_add(bos, source_tokenizer, target, alignment, notes)
     tables = _table_edits(source, alignment, tie, notes)
     ids = IdMap(alignment, source_tokenizer.vocabulary, target.vocabulary, target_config, notes)
     config = edit_config(source.config, ids, rows)
     _set_tie(config, tie)
-    generation = edit_generation_config(
-        source.generation_config, ids, [i for i in token_ids(target_generation, "eos_token_id") if i < rows]
-    )
-    files = _files(source, target, config, generation, bos_id, trust_remote_code, notes)
+    owner_eos = [token for token in token_ids(target_generation, "eos_token_id") if token < rows]
+    generation = edit_generation_config(source.generation_config, ids, owner_eos, config)
+    files = result_files(source, target, config, generation, bos_id, trust_remote_code, notes)
     edit = Edit(source, tables, files)
     layout = lay_out(edit)
     out_path = Path(out) if out is not None else Path(f"{short_name(model)}-{short_name(tokenizer)}")
@@ -204,7 +180,9 @@ def plan_transplant(
         force=force,
     )  # fmt: skip
     check_device(device)
-    needed, seconds = estimate(initializer, donor_checkpoint, alignment, tables, layout.nbytes - linked, memory)
+    needed, seconds = estimate(
+        initializer, donor_checkpoint, alignment, source_tokenizer.vocabulary, tables, layout.nbytes - linked, memory
+    )
     plan = Plan(
         operation="transplant",
         model=model,
@@ -215,6 +193,17 @@ def plan_transplant(
         family_after=target.family,
         method=init,
         settings=dataclasses.asdict(initializer),  # type: ignore[call-overload]
+        options={
+            "vocab_size": vocab_size,
+            "pad_to_multiple": pad_to_multiple,
+            "map_tokens": list(map_tokens),
+            "tie": tie,
+            "bos": bos,
+            "seed": seed,
+            "device": device,
+            "memory": memory,
+            "link": link,
+        },
         coverage=alignment.counts(),
         tables=_table_plans(source, tables),
         parameters_before=sum(int(np.prod(info.shape)) for info in source.tensors.values()),
@@ -382,60 +371,6 @@ def _bos_to_add(bos: str, source: Tokenizer, target: Tokenizer, alignment: Align
         return None
     notes.append(f"the tokenizer will begin every text with {text}, as the model expects (--bos keep leaves it alone)")
     return token
-
-
-def _files(
-    source: Checkpoint,
-    target: Tokenizer,
-    config: dict[str, Any],
-    generation: dict[str, Any],
-    bos: int | None,
-    trust_remote_code: bool,
-    notes: list[str],
-) -> dict[str, bytes | Path]:
-    files = target.output_files(bos=bos)
-    patterns = (*_CARRIED, "*.py") if trust_remote_code else _CARRIED
-    for pattern in patterns:
-        for path in sorted(source.folder.glob(pattern)):
-            if path.name not in COMPANIONS:
-                files.setdefault(path.name, path)
-    if not trust_remote_code and config.pop("auto_map", None) is not None:
-        notes.append("`auto_map` was left out of config.json: transformers has this architecture built in")
-    files["config.json"] = json.dumps(config, indent=2, ensure_ascii=False).encode()
-    _settle_tokenizer_class(files, config)
-    if generation:
-        files["generation_config.json"] = json.dumps(generation, indent=2, ensure_ascii=False).encode()
-    if target.chat_template is None:
-        notes.append("the target tokenizer has no chat template, so the result has none")
-    return files
-
-
-def _settle_tokenizer_class(files: dict[str, bytes | Path], config: Mapping[str, Any]) -> None:
-    """See to it that AutoTokenizer loads the target tokenizer as its files describe it."""
-    content = files["tokenizer_config.json"]
-    settings = json.loads(content if isinstance(content, bytes) else content.read_bytes())
-    if settings.pop("auto_map", None) is not None:
-        settings["tokenizer_class"] = "PreTrainedTokenizerFast"  # tokenizer.json says it all without the owner's code
-    forced = _CLASS_OF_MODEL_TYPE.get(str(config.get("model_type")))
-    if forced is not None and settings["tokenizer_class"].removesuffix("Fast") != forced:
-        # transformers leaves alone what names a class of its own, and then uses the plain one where code is not trusted.
-        settings["auto_map"] = {"AutoTokenizer": [None, f"{_OWN_CLASS}.PlainTokenizer"]}
-        files[f"{_OWN_CLASS}.py"] = _OWN_CLASS_CODE
-    files["tokenizer_config.json"] = json.dumps(settings, ensure_ascii=False, indent=2).encode("utf-8", "surrogatepass")
-
-
-def _check_remote_code(source: Checkpoint, trusted: bool) -> None:
-    if "auto_map" not in source.config or trusted:
-        return
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
-
-    if source.config.get("model_type") not in CONFIG_MAPPING_NAMES:
-        raise InputError(
-            "remote-code",
-            "this model runs code of its own (`auto_map` in config.json)",
-            "read that code first; --trust-remote-code takes it along",
-            folder=source.folder,
-        )
 
 
 def _table_plans(source: Checkpoint, tables: Sequence[TableEdit]) -> tuple[TablePlan, ...]:

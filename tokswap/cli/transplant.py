@@ -61,7 +61,7 @@ Examples:
 @click.option(
     "--memory",
     type=_options.Bytes(),
-    default="512MB",
+    default="256MB",
     show_default=True,
     metavar="SIZE",
     help="What a method may take for its work besides the tables; more is faster.",

@@ -71,7 +71,7 @@ class Problem:
     role: str = "input"
     seed: int = 0
     device: str = "cpu"
-    memory: int = 512 << 20
+    memory: int = 256 << 20
     progress: bool = False
     cache: dict[object, Any] = field(default_factory=dict)
     details: dict[str, np.ndarray] = field(default_factory=dict)

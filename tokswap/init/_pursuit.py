@@ -63,7 +63,7 @@ def orthogonal_matching_pursuit(
     exact: bool = False,
     tolerance: float = 1e-3,
     ridge: float = 0.0,
-    memory: int = 512 << 20,
+    memory: int = 256 << 20,
     device: str = "cpu",
     done: Callable[[int], object] = lambda tokens: None,
 ) -> SparseCode:

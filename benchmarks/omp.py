@@ -1,0 +1,233 @@
+"""OMP side by side: mergekit, scikit-learn, tokswap exact and fast; the same pair, the same k, one run.
+
+    python benchmarks/omp.py [--mergekit PYTHON] [--pair gemma-smollm2|smollm2-gemma] [--tokens N] [--scaling]
+
+gemma-smollm2 puts SmolLM2's tokenizer on Gemma-3-270m (2,990 missing tokens, 46 thousand anchors of width 576).
+smollm2-gemma is the reverse (209,642 missing tokens, anchors of width 640); there --tokens takes a random part for
+the slow methods.
+
+`--mergekit` names the python of an environment with mergekit==0.1.5; its tokensurgeon is run as a whole process, on
+the checkpoints. The *sweep count* of a method is its wall time over that of one float32 matrix product of all missing
+tokens with all anchors (M x D times D x N), measured in the same run: a figure that holds on any machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from _machine import keep
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
+from models import fetch
+
+from tokswap.align import align
+from tokswap.checkpoint import open_checkpoint
+from tokswap.evaluate import bits_per_byte, load_model
+from tokswap.init import Pieces, Problem
+from tokswap.init._pursuit import orthogonal_matching_pursuit
+from tokswap.init.omp import OMP
+from tokswap.sources import resolve_model
+from tokswap.space import Columns, EmbeddingSpace
+from tokswap.tokenizer import read_tokenizer
+
+K = 64
+TEXTS = Path(__file__).parent.parent / "tests" / "texts"
+
+
+def problem(model: Path, tokenizer: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, Any]:
+    """Return unit atoms [N, D], targets [M, D], anchor ids and the alignment of a pair."""
+    source, target = read_tokenizer(model), read_tokenizer(tokenizer)
+    alignment = align(target.vocabulary, source.vocabulary, bos_first=source.adds_bos)
+    spaces = []
+    for folder, own in ((model, source), (tokenizer, target)):
+        checkpoint = open_checkpoint(folder)
+        table = checkpoint.tables[0]
+        spaces.append(EmbeddingSpace(own.vocabulary, [Columns(checkpoint.raw_rows(table.names[0]), table.dtype)]))
+    empty = Pieces.from_lists([[] for _ in alignment.missing])
+    task = Problem(spaces[0], spaces[1], target.vocabulary, alignment, alignment.missing, empty)
+    anchors = OMP()._atoms(task)
+    rows = spaces[1].rows(anchors)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True), spaces[1].rows(alignment.missing), anchors, alignment
+
+
+def sweep_seconds(atoms: np.ndarray, targets: np.ndarray) -> float:
+    """Return the time of one float32 product of all targets with all atoms, from the best of three on 512 of them."""
+    import torch
+
+    some, full = torch.from_numpy(targets[:512]), torch.from_numpy(atoms)
+    times = []
+    for _ in range(3):
+        begin = time.perf_counter()
+        some @ full.T
+        times.append(time.perf_counter() - begin)
+    return min(times) * len(targets) / len(some)
+
+
+def measured(work: Any) -> tuple[Any, dict[str, float]]:
+    """Run something in this process; return its result, wall and CPU seconds."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    result = work()
+    return result, {"wall_s": round(time.perf_counter() - wall, 2), "cpu_s": round(time.process_time() - cpu, 2)}
+
+
+def excess(source: Path, result: Path) -> dict[str, float]:
+    """Return the excess bits per byte of a result on two texts."""
+    found = {}
+    models = {name: load_model(folder) for name, folder in (("before", source), ("after", result))}
+    for name in ("english", "code"):
+        text = (TEXTS / f"{name}.txt").read_text("utf-8")
+        bits = {when: bits_per_byte(*pair, text).bits_per_byte for when, pair in models.items()}
+        found[name] = round(bits["after"] - bits["before"], 4)
+    return found
+
+
+def kernels(atoms: np.ndarray, targets: np.ndarray, sklearn_tokens: int, exact: bool) -> dict[str, Any]:
+    """Time the solvers alone on the same atoms and targets."""
+    from sklearn.linear_model import orthogonal_mp
+
+    rows: dict[str, Any] = {}
+    orthogonal_matching_pursuit(atoms[:5000], targets[:4], 4)  # compiles, or loads what was compiled
+    runs: list[tuple[str, dict[str, Any]]] = [("fast", {}), *([("exact", {"exact": True})] if exact else [])]
+    codes = {}
+    for name, options in runs:
+        one = sweep_seconds(atoms, targets)
+        code, cost = measured(lambda options=options: orthogonal_matching_pursuit(atoms, targets, K, **options))
+        codes[name] = code
+        rows[name] = {
+            **cost, "tokens": len(targets), "sweep_count": round(cost["wall_s"] / one, 2),
+            "one_sweep_s": round(one, 3), "low_precision_sweeps": round(code.sweeps, 2),
+            "mean_residual": round(float(code.residual.mean()), 5),
+        }  # fmt: skip
+        print(f"{name:8}{rows[name]}", flush=True)
+    if sklearn_tokens:
+        some = np.random.default_rng(0).permutation(len(targets))[:sklearn_tokens]
+        dictionary = atoms.astype(np.float64)
+        dictionary /= np.linalg.norm(dictionary, axis=1, keepdims=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            wanted = targets[some].T.astype(np.float64)
+            weights, cost = measured(lambda: orthogonal_mp(dictionary.T, wanted, n_nonzero_coefs=K))
+        left = np.linalg.norm(wanted - dictionary.T @ weights, axis=0) / np.linalg.norm(wanted, axis=0)
+        one = sweep_seconds(atoms, targets) * len(some) / len(targets)
+        rows["scikit-learn"] = {
+            **cost, "tokens": len(some), "sweep_count": round(cost["wall_s"] / one, 1),
+            "mean_residual": round(float(left.mean()), 5),
+        }  # fmt: skip
+        for name, code in codes.items():
+            supports = [set(np.flatnonzero(weights[:, n]).tolist()) for n in range(len(some))]
+            own = [set(code.atoms[i][: code.support[i]].tolist()) for i in some]
+            rows[name]["same_support_as_scikit_learn"] = float(
+                np.mean([a == b for a, b in zip(own, supports, strict=True)])
+            )
+            rows[name]["worst_residual_difference"] = float(np.abs(code.residual[some] - left).max())
+            print(f"{name}: support as scikit-learn's {rows[name]['same_support_as_scikit_learn']:.3f}", flush=True)
+        print(f"sklearn {rows['scikit-learn']}", flush=True)
+    return rows
+
+
+def whole(model: Path, tokenizer: Path, mergekit: str | None, work: Path, exact: bool) -> dict[str, Any]:
+    """Time whole transplants, peer and ours, as processes of their own, and score the results."""
+    rows: dict[str, Any] = {}
+    ours = "import sys, tokswap; tokswap.transplant(sys.argv[1], sys.argv[2], init='omp', out=sys.argv[3], settings={'exact': sys.argv[4]})"
+    commands = {"fast": [sys.executable, "-c", ours, str(model), str(tokenizer), str(work / "fast"), "no"]}
+    if exact:
+        commands["exact"] = [sys.executable, "-c", ours, str(model), str(tokenizer), str(work / "exact"), "yes"]
+    if mergekit:
+        surgeon = "from mergekit.scripts.tokensurgeon import main; main()"
+        commands["mergekit"] = [
+            mergekit,
+            "-c",
+            surgeon,
+            str(model),
+            str(tokenizer),
+            str(work / "mergekit"),
+            "-k",
+            str(K),
+        ]
+    for name, command in commands.items():
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        begin = time.perf_counter()
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        peak = 0
+        while process.poll() is None:  # VmHWM is this child's own peak; rusage keeps that of the largest child
+            try:
+                status = Path(f"/proc/{process.pid}/status").read_text()
+                peak = max([peak, *(int(s.split()[1]) * 1024 for s in status.splitlines() if s.startswith("VmHWM"))])
+            except OSError:
+                pass
+            time.sleep(0.05)
+        wall = time.perf_counter() - begin
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        if process.returncode:
+            raise SystemExit(f"{name} failed with status {process.returncode}")
+        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        rows[name] = {"wall_s": round(wall, 1), "cpu_s": round(cpu, 1), "peak_mb": round(peak / 1e6)}
+        if name == "mergekit":
+            # Judge the rows and not the template: the text must begin with bos, as ours does.
+            for file in ("tokenizer.json", "tokenizer_config.json"):
+                (work / name / file).write_bytes((work / "fast" / file).read_bytes())
+        rows[name]["excess"] = excess(model, work / name)
+        print(f"whole process, {name}: {rows[name]}", flush=True)
+    return rows
+
+
+def scaling() -> list[dict[str, Any]]:
+    """Sweep counts over M, N, D and k on synthetic rows with the spectrum of embeddings."""
+    rng = np.random.default_rng(0)
+    points = []
+    base = {"N": 32768, "D": 512, "M": 1024, "k": 64}
+    grid = [base] + [{**base, key: value} for key, values in
+            {"N": (8192, 131072), "D": (256, 2048), "M": (256, 4096), "k": (16, 128)}.items() for value in values]  # fmt: skip
+    for point in grid:
+        shape = rng.standard_normal((point["D"], point["D"]), np.float32) * (1 + np.arange(point["D"])) ** -0.25
+        rows = rng.standard_normal((point["N"] + point["M"], point["D"]), np.float32) @ shape.T.astype(np.float32)
+        rows += rows.std() * 0.5
+        atoms, targets = rows[: point["N"]], rows[point["N"] :]
+        atoms /= np.linalg.norm(atoms, axis=1, keepdims=True)
+        one = sweep_seconds(atoms, targets)
+        code, cost = measured(lambda a=atoms, t=targets, k=point["k"]: orthogonal_matching_pursuit(a, t, k))
+        points.append({**point, **cost, "sweep_count": round(cost["wall_s"] / one, 2),
+                       "low_precision_sweeps": round(code.sweeps, 2)})  # fmt: skip
+        print(points[-1], flush=True)
+    return points
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--mergekit", help="python of an environment with mergekit 0.1.5")
+    parser.add_argument("--pair", default="gemma-smollm2", choices=["gemma-smollm2", "smollm2-gemma"])
+    parser.add_argument("--tokens", type=int, default=0, help="solve a random part of the missing tokens")
+    parser.add_argument("--sklearn-tokens", type=int, default=200)
+    parser.add_argument("--no-exact", action="store_true")
+    parser.add_argument("--no-whole", action="store_true")
+    parser.add_argument("--scaling", action="store_true", help="only the scaling curves")
+    options = parser.parse_args()
+    if options.scaling:
+        print("kept in", keep("omp-scaling", {"points": scaling()}))
+        return
+    first, second = options.pair.split("-")
+    model, tokenizer = (resolve_model(str(fetch(name))) for name in (first, second))
+    atoms, targets, _, _ = problem(model, tokenizer)
+    if options.tokens:
+        targets = targets[np.random.default_rng(0).permutation(len(targets))[: options.tokens]]
+    result: dict[str, Any] = {
+        "pair": options.pair, "k": K, "N": len(atoms), "D": atoms.shape[1], "M": len(targets),
+        "solver": kernels(atoms, targets, options.sklearn_tokens, not options.no_exact),
+    }  # fmt: skip
+    if not options.no_whole:
+        with tempfile.TemporaryDirectory() as work:
+            result["whole_process"] = whole(model, tokenizer, options.mergekit, Path(work), not options.no_exact)
+    print("kept in", keep(f"omp-{options.pair}", result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""The parts of a tokenizer.json that put special tokens round a text. Pure: parsed JSON in, parsed JSON out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+
+def nodes(value: object) -> Iterator[Mapping[str, Any]]:
+    """Yield a normalizer, pre-tokenizer, decoder or post-processor and everything inside it."""
+    if isinstance(value, dict):
+        yield value
+        for child in value.values():
+            if isinstance(child, list):
+                for item in child:
+                    yield from nodes(item)
+
+
+def leading_ids(spec: Mapping[str, Any]) -> set[int]:
+    """The ids that the post-processor puts in front of a single text."""
+    leading: set[int] = set()
+    for node in nodes(spec.get("post_processor")):
+        if node.get("type") == "TemplateProcessing":
+            for part in node.get("single") or []:
+                if "SpecialToken" not in part:
+                    break
+                leading.update(node["special_tokens"][part["SpecialToken"]["id"]]["ids"])
+        elif node.get("type") in ("RobertaProcessing", "BertProcessing"):
+            leading.add(node["cls"][1])
+    return leading
+
+
+def with_leading(post_processor: Any, token: int, text: str) -> dict[str, Any]:
+    """Return a post-processor that also puts one special token in front of every text.
+
+    Only the pipelines that add no special token themselves are changed in this way, so that a template of the
+    target's own (one that ends with eos, say) is extended and not replaced.
+    """
+    entry = {"SpecialToken": {"id": text, "type_id": 0}}
+    known = {text: {"id": text, "ids": [token], "tokens": [text]}}
+    for node in nodes(post_processor):
+        if node.get("type") == "TemplateProcessing":
+            node = dict(node)
+            node["single"] = [entry, *node["single"]]
+            node["pair"] = [entry, *node["pair"]]
+            node["special_tokens"] = {**node.get("special_tokens", {}), **known}
+            return _replaced(post_processor, node)
+    template = {
+        "type": "TemplateProcessing",
+        "single": [entry, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [entry, {"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": known,
+    }
+    if post_processor is None:
+        return template
+    inner = post_processor["processors"] if post_processor.get("type") == "Sequence" else [post_processor]
+    return {"type": "Sequence", "processors": [*inner, template]}
+
+
+def _replaced(post_processor: Any, template: dict[str, Any]) -> dict[str, Any]:
+    """Put a changed template where the old one stood, at the top or in a sequence."""
+    if post_processor.get("type") == "TemplateProcessing":
+        return template
+    inner = [template if node.get("type") == "TemplateProcessing" else node for node in post_processor["processors"]]
+    return {**post_processor, "processors": inner}
