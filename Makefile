@@ -31,6 +31,9 @@ docs: env
 bench: env
 	$(BIN)/python benchmarks/write.py
 	$(BIN)/python benchmarks/plan.py
+	$(BIN)/python benchmarks/omp.py
+	$(BIN)/python benchmarks/omp.py --pair smollm2-gemma --tokens 8192 --no-whole --sklearn-tokens 0
+	$(BIN)/python benchmarks/omp.py --scaling
 
 clean:
 	rm -rf $(VENV) demo build dist

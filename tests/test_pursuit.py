@@ -9,7 +9,7 @@ import pytest
 import torch
 from sklearn.linear_model import orthogonal_mp
 
-from tokswap.init import _pursuit
+from tokswap.init import _kernels, _pursuit
 from tokswap.init._pursuit import SparseCode, orthogonal_matching_pursuit
 
 CPU, TORCH = "cpu", "torch"
@@ -190,7 +190,7 @@ def test_nominate_lists_the_largest(count: int, shape: str) -> None:
     low = torch.from_numpy(values).bfloat16()
     bits = low.view(torch.int16).numpy().view(np.uint16)
     shortlist, weakest = np.empty((5, 64), np.int32), np.empty(5, np.uint16)
-    _pursuit._nominate(bits, shortlist, weakest)
+    _kernels.nominate(bits, shortlist, weakest)
     magnitudes = low.float().abs().numpy()
     for row, ids, least in zip(magnitudes, shortlist, weakest, strict=True):
         assert len(set(ids.tolist())) == 64

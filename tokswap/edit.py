@@ -16,6 +16,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -50,6 +51,14 @@ class TableEdit:
     def nbytes(self) -> int:
         """Bytes of one tensor of the result."""
         return len(self.source_of) * _row_bytes(self.table)
+
+
+class MadeRows(Protocol):
+    """The made rows of a table, float32[n, D]; an array, or what can stand for one without holding it."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, part: slice, /) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -141,7 +150,7 @@ def apply(
     edit: Edit,
     layout: Layout,
     out: Path,
-    made_rows: Callable[[TableEdit], np.ndarray],
+    made_rows: Callable[[TableEdit], MadeRows],
     *,
     link: bool = False,
     force: bool = False,
@@ -150,14 +159,14 @@ def apply(
 ) -> None:
     """Write a result.
 
-    made_rows: for a table edit, float32[n, D], the rows whose source is -1, in order; asked once a table, when its
+    made_rows: for a table edit, the rows whose source is -1, in order; asked once a table, when its
     shard is written. link: hard-link untouched shards. extra_files: asked last, just before the result appears.
     progress: told the bytes as they are written. Raises OutputError: disk-full, cannot-write, output-exists.
     """
-    rows: dict[int, np.ndarray] = {}
+    rows: dict[int, MadeRows] = {}
     out = out.resolve()  # a link to a folder stays a link, and its folder is replaced
 
-    def rows_of(table: TableEdit) -> np.ndarray:
+    def rows_of(table: TableEdit) -> MadeRows:
         if id(table) not in rows:
             rows[id(table)] = made_rows(table)
         return rows[id(table)]
@@ -251,7 +260,7 @@ def _write_shard(
     checkpoint: Checkpoint,
     shard: OutShard,
     target: Path,
-    rows_of: Callable[[TableEdit], np.ndarray],
+    rows_of: Callable[[TableEdit], MadeRows],
     progress: Callable[[int], object],
 ) -> None:
     with open(shard.source.path, "rb") as reader, open(target, "wb", buffering=0) as writer:
@@ -274,7 +283,7 @@ def _write_all(writer: io.FileIO, content: bytes) -> None:
         data = data[writer.write(data) :]
 
 
-def _table_blocks(checkpoint: Checkpoint, edit: TableEdit, made: np.ndarray) -> Iterator[np.ndarray]:
+def _table_blocks(checkpoint: Checkpoint, edit: TableEdit, made: MadeRows) -> Iterator[np.ndarray]:
     """Yield the rows of a table as raw bytes, uint8[n, row bytes]: copied rows bit for bit, made rows cast once.
 
     In a per-layer table a source id past its end stands for row 0: Gemma-3n, whose per-layer table is the shorter

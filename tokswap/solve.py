@@ -12,12 +12,35 @@ import numpy as np
 
 from tokswap.align import Alignment, Reason
 from tokswap.checkpoint import Checkpoint
-from tokswap.edit import TableEdit
+from tokswap.edit import MadeRows, TableEdit
 from tokswap.errors import InputError
 from tokswap.init import Initializer, Pieces, Problem
 from tokswap.space import Columns, EmbeddingSpace
 from tokswap.tokenizer import Tokenizer
 from tokswap.vocab import Vocabulary
+
+
+@dataclass(frozen=True)
+class _Made:
+    """The rows of a method and the neutral row, put in order when a block of them is asked for.
+
+    missing: bool[n], whether each made row is the method's next or the neutral one.
+    """
+
+    rows: np.ndarray
+    neutral: np.ndarray
+    missing: np.ndarray
+    shift: float
+
+    def __len__(self) -> int:
+        return len(self.missing)
+
+    def __getitem__(self, part: slice) -> np.ndarray:
+        missing = self.missing[part]
+        block = np.tile(self.neutral, (len(missing), 1))
+        first = int(np.count_nonzero(self.missing[: part.start]))
+        block[missing] = self.rows[first : first + int(np.count_nonzero(missing))]
+        return block + np.float32(self.shift)
 
 
 @dataclass
@@ -45,12 +68,12 @@ class Solver:
     def __post_init__(self) -> None:
         surfaces = [self.target.surface[token] for token in self.alignment.missing.tolist()]
         self.pieces = Pieces.from_lists(self.source_tokenizer.segment(surfaces))
-        self.made: dict[int, np.ndarray] = {}
+        self.made: dict[int, MadeRows] = {}
         self.cache: dict[object, Any] = {}
         self.donor_spaces: dict[str, EmbeddingSpace] = {}
         self.group_of = {id(table): group for group in _groups(self.tables) for table in group}
 
-    def rows(self, table: TableEdit) -> np.ndarray:
+    def rows(self, table: TableEdit) -> MadeRows:
         """Return float32[n, D] for the rows of a table that have no source."""
         if id(table) not in self.made:
             begin = time.perf_counter()
@@ -67,22 +90,21 @@ class Solver:
             space, self._donor_space(lead.role), self.target, self.alignment, self.alignment.missing, self.pieces,
             lead.role, self.seed, self.device, self.memory, self.progress, self.cache,
         )  # fmt: skip
-        made = np.empty((int(np.count_nonzero(self.alignment.source_of < 0)), space.width), np.float32)
-        places = np.flatnonzero(self.alignment.source_of < 0)
-        missing = np.isin(places, problem.missing)
+        rows = np.zeros((0, space.width), np.float32)
         if len(problem.missing):
-            made[missing] = self.initializer(problem)
-        if not np.isfinite(made[missing]).all():
+            rows = self.initializer(problem)
+        if not np.isfinite(rows).all():
             raise InputError(
                 "method-failed", f"`{type(self.initializer).__name__}` made rows that are not finite numbers"
             )
-        if not missing.all():
-            made[~missing] = _never_predicted(problem, group)
-        self.checks[f"{lead.role} rows made"] = int(missing.sum())
+        neutral = _never_predicted(problem, group) if len(self.alignment.neutral) else np.zeros(space.width, np.float32)
+        missing = self.alignment.reason[self.alignment.source_of < 0] == Reason.MISSING
+        self.checks[f"{lead.role} rows made"] = len(rows)
         self.diagnostics[lead.role] = problem.details
         at = 0
         for table, part in zip(group, columns, strict=True):
-            self.made[id(table)] = made[:, at : at + table.table.width] + np.float32(part.shift)
+            own = slice(at, at + table.table.width)
+            self.made[id(table)] = _Made(rows[:, own], neutral[own], missing, part.shift)
             at += table.table.width
 
     def _columns(self, table: TableEdit) -> Columns:

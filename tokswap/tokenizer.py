@@ -107,17 +107,22 @@ class Tokenizer:
                 parts[-1].append(len(texts) if is_text else run)
                 if is_text:
                     texts.append(run.decode("utf-8"))
-        encoded = [encoding.ids for encoding in self._bare.encode_batch_fast(texts, add_special_tokens=False)]
+        bare = self._bare()
+        encoded = [encoding.ids for encoding in bare.encode_batch_fast(texts, add_special_tokens=False)]
         cut = [
-            [token for part in row for token in (encoded[part] if isinstance(part, int) else self._raw_bytes(part))]
+            [
+                token
+                for part in row
+                for token in (encoded[part] if isinstance(part, int) else self._raw_bytes(part, bare))
+            ]
             for row in parts
         ]
         return [[token for token in ids if token != unknown] for ids in cut]
 
-    def _raw_bytes(self, part: bytes) -> list[int]:
+    def _raw_bytes(self, part: bytes, bare: Backend) -> list[int]:
         """Cut bytes that are no UTF-8 text."""
         if self.family == BYTE_LEVEL:
-            return [piece.id for piece in self._bare.model.tokenize(byte_level_token(part))]
+            return [piece.id for piece in bare.model.tokenize(byte_level_token(part))]
         pieces = self.vocabulary.byte_piece_of
         return [pieces[part[n : n + 1]] for n in range(len(part)) if part[n : n + 1] in pieces]
 
@@ -142,7 +147,10 @@ class Tokenizer:
                 rest = rest[end:]
         return ids
 
-    @cached_property
+    def check(self) -> None:
+        """Raise InputError where the tokenizers library refuses this file or gives its tokens other ids."""
+        _backend(self.spec, self.path)  # and let go of it again: it takes as much memory as a table
+
     def _bare(self) -> Backend:
         """This tokenizer without control tokens, and without what treats the start of a text in a special way."""
         control = set(np.flatnonzero(np.isin(self.vocabulary.kind, (Kind.SPECIAL, Kind.UNUSED))).tolist())

@@ -55,7 +55,7 @@ class Transplant:
         from tqdm import tqdm
 
         begin = time.perf_counter()
-        self.target.backend  # noqa: B018  a file that the library refuses must fail before anything is written
+        self.target.check()
         solver = Solver(
             self.source, self.source_tokenizer, self.target.vocabulary, self.donor, self.alignment, self.initializer,
             self.edit.tables, self.seed, self.device, self.memory, progress,

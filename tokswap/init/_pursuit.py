@@ -26,17 +26,15 @@ from typing import Any
 import numba
 import numpy as np
 import torch
-from numba import njit, prange
 
-RANK_GUARD = 1e-3
-"""An atom whose part outside the span of the support is shorter than this (atoms have length 1) is not taken."""
+from tokswap.init._kernels import RANK_GUARD, advance, nominate
+
 REFRESH, DRIFT = 1.1, 1.5
 """See above; larger numbers sweep more often."""
 SHORTLIST = 512
 NEAR = 64
 FEW_ATOMS = 4096
 EXACT_SHORTLIST = 32
-_FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
 
 
 @dataclass(frozen=True)
@@ -161,11 +159,11 @@ class _CpuSearch:
         bits = scores.bfloat16().view(torch.int16).numpy().view(np.uint16)
         shortlist = np.empty((len(active), min(EXACT_SHORTLIST if exact else SHORTLIST, bits.shape[1])), np.int32)
         weakest = np.empty(len(active), np.uint16)
-        _nominate(bits, shortlist, weakest)
+        nominate(bits, shortlist, weakest)
         limit = torch.from_numpy(weakest.astype(np.int16)).view(torch.bfloat16).float().numpy()
         complete = shortlist.shape[1] == bits.shape[1]
         drift = 0.0 if complete else DRIFT / self.dictionary.shape[1] ** 0.5
-        _advance(
+        advance(
             self.dictionary, active, state.residual, state.basis, state.upper, state.projection, state.atoms,
             state.support, state.going, shortlist, np.zeros_like(limit) if complete else limit,
             min(NEAR, shortlist.shape[1]), 1 if exact else state.atoms.shape[1], np.float32(REFRESH), np.float32(drift),
@@ -265,163 +263,3 @@ class _TorchSearch:
         state.support[active] += 1
         full = state.support[active] >= state.atoms.shape[1]
         state.going[active] = ~full & (state.residual[active].norm(dim=1) > tolerance)
-
-
-@njit(parallel=True, cache=True)  # type: ignore[untyped-decorator]
-def _nominate(scores: np.ndarray, shortlist: np.ndarray, weakest: np.ndarray) -> None:
-    """Write the indices of the largest scores of each row, and the smallest of those scores.
-
-    scores: uint16[B, N], bfloat16 bits; without the sign bit they order like magnitudes. shortlist: int32[B, S].
-    A histogram of every sixteenth score gives a threshold near the wanted rank; blocks below it are skipped.
-    """
-    count, wanted = scores.shape[1], shortlist.shape[1]
-    for b in prange(scores.shape[0]):
-        row = scores[b]
-        if wanted == count:
-            for i in range(count):
-                shortlist[b, i] = i
-            weakest[b] = 0
-            continue
-        histogram = np.zeros(4096, np.int64)
-        samples = 0
-        stride = 16 if count >= 16 * wanted else 1
-        for i in range(0, count, stride):
-            histogram[(row[i] & np.uint16(0x7FFF)) >> 3] += 1
-            samples += 1
-        aim = wanted * samples * 6 // (count * 5) + (4 if stride > 1 else 0)
-        bin_ = 4095
-        seen = histogram[bin_]
-        while bin_ > 0 and seen < aim:
-            bin_ -= 1
-            seen += histogram[bin_]
-        threshold = bin_ << 3
-        index = np.empty(count, np.int32)
-        value = np.empty(count, np.uint16)
-        found = 0
-        while True:
-            for low in range(0, count, 64):
-                high = min(low + 64, count)
-                top = np.uint16(0)
-                for i in range(low, high):
-                    top = max(top, row[i] & np.uint16(0x7FFF))
-                if top >= threshold:
-                    for i in range(low, high):
-                        score = row[i] & np.uint16(0x7FFF)
-                        if score >= threshold:
-                            index[found] = i
-                            value[found] = score
-                            found += 1
-            if found >= wanted or threshold == 0:
-                break
-            threshold = max(0, threshold - 16)
-            found = 0
-        order = np.argsort(value[:found])
-        for i in range(wanted):
-            shortlist[b, i] = index[order[found - 1 - i]]
-        weakest[b] = value[order[found - wanted]]
-
-
-@njit(inline="always", fastmath=_FASTMATH)  # type: ignore[untyped-decorator]
-def _dot(a: np.ndarray, b: np.ndarray) -> Any:
-    total = np.float32(0)
-    for i in range(a.shape[0]):
-        total += a[i] * b[i]
-    return total
-
-
-@njit(parallel=True, cache=True, fastmath=_FASTMATH)  # type: ignore[untyped-decorator]
-def _advance(
-    dictionary: np.ndarray,
-    active: np.ndarray,
-    residuals: np.ndarray,
-    bases: np.ndarray,
-    uppers: np.ndarray,
-    projections: np.ndarray,
-    atoms: np.ndarray,
-    supports: np.ndarray,
-    going: np.ndarray,
-    shortlists: np.ndarray,
-    limits: np.ndarray,
-    near_size: int,
-    most_steps: int,
-    refresh: Any,
-    drift: Any,
-    tolerance: Any,
-) -> None:
-    """Take steps for each active target; see the module's docstring for the rule, `_CpuState` for the arrays."""
-    size, k = shortlists.shape[1], atoms.shape[1]
-    for n in prange(active.shape[0]):
-        t = active[n]
-        residual, shortlist = residuals[t], shortlists[n]
-        correlation = np.empty(size, np.float32)
-        steps = 0
-        moved = np.float32(0)
-        bound = refresh * limits[n]
-        trusted = True
-        while trusted:
-            best = np.float32(0)
-            for m in range(size):
-                correlation[m] = abs(_dot(dictionary[shortlist[m]], residual)) if shortlist[m] >= 0 else -1
-                best = max(best, correlation[m])
-            if best <= 0:
-                going[t] = False  # nothing that is left correlates with the residual
-                break
-            if steps > 0 and best < bound:
-                break
-            near = np.argsort(correlation)[size - near_size :]
-            near_limit = correlation[near[0]] if near_size < size else np.float32(0)
-            fresh = True
-            while True:
-                best, at = np.float32(0), -1
-                for m in near:
-                    if shortlist[m] >= 0:
-                        value = correlation[m] if fresh else abs(_dot(dictionary[shortlist[m]], residual))
-                        if value > best:
-                            best, at = value, m
-                if steps > 0 and best < bound:
-                    trusted = False
-                    break
-                if at < 0 or (not fresh and best < refresh * near_limit):
-                    trusted = not (at < 0 and fresh)
-                    break
-                fresh = False
-                support = supports[t]
-                basis = bases[t]
-                atom = dictionary[shortlist[at]].copy()
-                for _ in range(2):
-                    before = _dot(atom, atom)
-                    for i in range(support):
-                        share = _dot(basis[i], atom)
-                        for d in range(atom.shape[0]):
-                            atom[d] -= share * basis[i, d]
-                        uppers[t, i, support] += share
-                    if _dot(atom, atom) > 0.5 * before:
-                        break
-                height = np.sqrt(_dot(atom, atom))
-                if height <= RANK_GUARD:
-                    for i in range(support):
-                        uppers[t, i, support] = 0
-                    going[t] = False
-                    trusted = False
-                    break
-                for d in range(atom.shape[0]):
-                    atom[d] /= height
-                projection = _dot(atom, residual)
-                moved += projection * projection
-                bound = refresh * limits[n] + drift * np.sqrt(moved)
-                for d in range(atom.shape[0]):
-                    residual[d] -= projection * atom[d]
-                    basis[support, d] = atom[d]
-                uppers[t, support, support] = height
-                projections[t, support] = projection
-                atoms[t, support] = shortlist[at]
-                supports[t] = support + 1
-                shortlist[at] = -1
-                steps += 1
-                if support + 1 >= k or _dot(residual, residual) <= tolerance * tolerance:
-                    going[t] = False
-                    trusted = False
-                    break
-                if steps >= most_steps:
-                    trusted = False
-                    break

@@ -11,6 +11,8 @@ from tokswap.errors import InputError
 from tokswap.init import Problem, option
 from tokswap.vocab import Kind
 
+_PART = 16384
+
 
 @dataclass(frozen=True)
 class OMP:
@@ -22,7 +24,7 @@ class OMP:
     """
 
     k: int = option(64, "atoms a token at most", least=1)
-    exact: bool = option(False, "textbook OMP: sweep the whole dictionary before every step (about 5 times slower)")
+    exact: bool = option(False, "textbook OMP: sweep the whole dictionary before every step (about 3 times slower)")
     tolerance: float = option(1e-3, "stop when this share of a donor row is left unexplained", least=0.0, most=1.0)
     ridge: float = option(0.0, "added to the Gram matrix of the final least squares", least=0.0)
     centre: bool = option(False, "subtract the mean donor row first, and work round the mean source row")
@@ -56,7 +58,7 @@ class OMP:
         return np.asarray(rows, np.float32)
 
     def _code(self, problem: Problem) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-        """Return anchors int64[N], atoms int64[M, k], weights float32[M, k] of raw donor rows, and the details."""
+        """Return anchors int64[N], atoms int32[M, k], weights float32[M, k] of raw donor rows, and the details."""
         from tqdm import tqdm
 
         from tokswap.init._pursuit import orthogonal_matching_pursuit
@@ -69,26 +71,27 @@ class OMP:
                 "no shared token has a usable donor row, so there is nothing to build new rows from",
                 "check that --donor belongs to the target tokenizer, or use --init subword",
             )
-        dictionary, targets = donor.rows(anchors), donor.rows(problem.missing)
-        if self.centre:
-            targets -= dictionary.mean(axis=0)
-            dictionary -= dictionary.mean(axis=0)
+        dictionary = donor.rows(anchors)
+        centre = dictionary.mean(axis=0) if self.centre else np.zeros(donor.width, np.float32)
+        dictionary -= centre
         length = np.maximum(np.linalg.norm(dictionary, axis=1), np.finfo(np.float32).tiny)
         dictionary /= length[:, None]
-        with tqdm(total=len(targets), desc=f"omp, {problem.role} rows", unit=" tokens",
+        parts = []
+        with tqdm(total=len(problem.missing), desc=f"omp, {problem.role} rows", unit=" tokens",
                   disable=None if problem.progress else True) as bar:  # fmt: skip
-            code = orthogonal_matching_pursuit(
-                dictionary, targets, self.k,
-                exact=self.exact, tolerance=self.tolerance, ridge=self.ridge,
-                memory=problem.memory, device=problem.device, done=bar.update,
-            )  # fmt: skip
-        weights = code.weights / length[code.atoms]
-        details = {
-            "residual": code.residual,
-            "coefficient_norm": np.linalg.norm(code.weights, axis=1),
-            "support": code.support.astype(np.float32),
-        }
-        return anchors, code.atoms, weights, details
+            for start in range(0, max(len(problem.missing), 1), _PART):  # a part's rows in float32 at a time
+                code = orthogonal_matching_pursuit(
+                    dictionary, donor.rows(problem.missing[start : start + _PART]) - centre, self.k,
+                    exact=self.exact, tolerance=self.tolerance, ridge=self.ridge,
+                    memory=problem.memory, device=problem.device, done=bar.update,
+                )  # fmt: skip
+                norm = np.linalg.norm(code.weights, axis=1)
+                weights = code.weights / length[code.atoms]
+                parts.append(
+                    (code.atoms.astype(np.int32), weights, code.residual, norm, code.support.astype(np.float32))
+                )
+        atoms, weights, residual, norm, support = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return anchors, atoms, weights, {"residual": residual, "coefficient_norm": norm, "support": support}
 
     def _atoms(self, problem: Problem) -> np.ndarray:
         """Anchors with distinct, trained donor rows, int64[N]."""
