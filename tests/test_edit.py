@@ -795,7 +795,7 @@ def test_a_workspace_that_is_swept_before_it_is_locked_is_made_anew(
     def swept(*arguments: Any, **options: Any) -> str:
         made.append(real(*arguments, **options))
         if len(made) == 1:
-            edit_module._sweep(out)
+            workspace_module._sweep(out)
         return made[-1]
 
     monkeypatch.setattr(tempfile, "mkdtemp", swept)

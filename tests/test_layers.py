@@ -56,7 +56,7 @@ def level(module: str) -> int:
 
 
 def test_the_reading_finds_what_is_there() -> None:
-    assert {"tokswap.checkpoint", "tokswap.errors", "numpy"} <= GRAPH["tokswap.edit"]
+    assert {"tokswap.checkpoint", "tokswap.workspace", "numpy"} <= GRAPH["tokswap.edit"]
     assert "tokswap.gguf" in GRAPH["tokswap.sources"], "an import inside a function"
     assert INNER["tokswap.errors"] == set()
     assert imports(ast.parse("from tokswap import vocab, transplant\nfrom tokswap.vocab import Kind")) == {
