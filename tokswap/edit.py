@@ -50,7 +50,7 @@ class TableEdit:
     @property
     def nbytes(self) -> int:
         """Bytes of one tensor of the result."""
-        return len(self.source_of) * _row_bytes(self.table)
+        return len(self.source_of) * self.table.row_bytes
 
 
 class MadeRows(Protocol):
@@ -189,10 +189,6 @@ def apply(
 
 def _built(name: str, table: TableEdit) -> OutTensor:
     return OutTensor(name, table.table.dtype, table.shape, table.nbytes, edit=table)
-
-
-def _row_bytes(table: VocabTable) -> int:
-    return table.width * {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}[table.dtype]
 
 
 def _header(tensors: Sequence[OutTensor], metadata: Mapping[str, str] | None) -> bytes:

@@ -14,7 +14,7 @@ from tokswap.align import Alignment, Reason
 from tokswap.checkpoint import Checkpoint
 from tokswap.edit import MadeRows, TableEdit
 from tokswap.errors import InputError
-from tokswap.init import Initializer, Pieces, Problem
+from tokswap.init import WORK_BYTES, Initializer, Pieces, Problem
 from tokswap.space import Columns, EmbeddingSpace
 from tokswap.tokenizer import Tokenizer
 from tokswap.vocab import Vocabulary
@@ -59,7 +59,7 @@ class Solver:
     tables: Sequence[TableEdit]
     seed: int = 0
     device: str = "cpu"
-    memory: int = 256 << 20
+    memory: int = WORK_BYTES
     progress: bool = False
     seconds: float = 0.0
     checks: dict[str, int] = field(default_factory=dict)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tokswap.tables import FLOATS
 from tokswap.vocab import Vocabulary
 
 _TORCH_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-_ELEMENT = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 _BLOCK_ROWS = 8192
 
 
@@ -19,7 +19,7 @@ def decode(raw: np.ndarray, dtype: str) -> np.ndarray:
     import torch
 
     if not raw.size:  # torch cannot view nothing as another type
-        return np.empty((len(raw), raw.shape[1] // _ELEMENT[dtype]), np.float32)
+        return np.empty((len(raw), raw.shape[1] // FLOATS[dtype]), np.float32)
     view = torch.from_numpy(np.array(raw, order="C")).view(getattr(torch, _TORCH_NAMES[dtype]))
     return view.to(torch.float32).numpy()
 
@@ -29,7 +29,7 @@ def encode(rows: np.ndarray, dtype: str) -> np.ndarray:
     import torch
 
     if not rows.size:
-        return np.empty((len(rows), rows.shape[1] * _ELEMENT[dtype]), np.uint8)
+        return np.empty((len(rows), rows.shape[1] * FLOATS[dtype]), np.uint8)
     values = torch.from_numpy(np.ascontiguousarray(rows, np.float32)).to(getattr(torch, _TORCH_NAMES[dtype]))
     return values.contiguous().view(torch.uint8).numpy()
 
@@ -48,7 +48,7 @@ class Columns:
     @property
     def width(self) -> int:
         """Elements a row."""
-        return int(self.raw.shape[1]) // _ELEMENT[self.dtype]
+        return int(self.raw.shape[1]) // FLOATS[self.dtype]
 
 
 @dataclass(frozen=True)

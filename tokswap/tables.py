@@ -16,7 +16,8 @@ from typing import Any, Literal
 from tokswap.errors import InputError
 
 Role = Literal["input", "output", "bias", "per-layer"]
-FLOATS = ("F64", "F32", "F16", "BF16")
+FLOATS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+"""The types a vocabulary table may have, and bytes an element."""
 
 _HEADS = (
     r"lm_head|lm_head\.out_proj|embed_out|proj_out|output_projection|generator_lm_head|vocab_projector|lm_loss"
@@ -61,6 +62,11 @@ class VocabTable:
     def width(self) -> int:
         """Elements a row."""
         return prod(self.shape) // max(self.rows, 1)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes a row."""
+        return self.width * FLOATS[self.dtype]
 
 
 def configs(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:

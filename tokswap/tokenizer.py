@@ -23,18 +23,15 @@ from tokswap.vocab import Kind, Vocabulary, byte_level_token
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend
 
+_CONVERTIBLE = ("vocab.json", "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
+"""Files from which transformers can make a tokenizer.json."""
 COMPANIONS = (
     "tokenizer_config.json",
     "special_tokens_map.json",
     "chat_template.jinja",
     "chat_template.json",
     "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "vocab.txt",
-    "tokenizer.model",
-    "spiece.model",
-    "sentencepiece.bpe.model",
+    *_CONVERTIBLE,
     "additional_chat_templates",
 )
 """Files that belong to a tokenizer besides tokenizer.json."""
@@ -215,7 +212,7 @@ def read_tokenizer(path: Path, *, trust_remote_code: bool = False) -> Tokenizer:
     source = path if path.is_file() else path / "tokenizer.json"
     if source.is_file():
         spec = _read_json(source)
-    elif not any(name in files for name in COMPANIONS[5:11]):
+    elif not any(name in files for name in _CONVERTIBLE):
         raise InputError(
             "missing-tokenizer",
             "there is no tokenizer in this folder",

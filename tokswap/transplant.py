@@ -18,7 +18,7 @@ from tokswap.edit import Edit, Layout, TableEdit, apply, lay_out, untied
 from tokswap.errors import InputError, UsageError, did_you_mean
 from tokswap.evaluate import check_device
 from tokswap.files import check_remote_code, result_files
-from tokswap.init import Initializer, make_initializer
+from tokswap.init import WORK_BYTES, Initializer, make_initializer
 from tokswap.report import REPORT_NAME, Plan, Report, TablePlan
 from tokswap.solve import Solver, estimate
 from tokswap.sources import resolve_model, resolve_tokenizer, short_name, user_aliases
@@ -43,7 +43,7 @@ class Transplant:
     layout: Layout
     seed: int = 0
     device: str = "cpu"
-    memory: int = 256 << 20
+    memory: int = WORK_BYTES
     link: bool = False
     force: bool = False
 
@@ -102,7 +102,7 @@ def plan_transplant(
     bos: str = "auto",
     seed: int = 0,
     device: str = "cpu",
-    memory: int = 256 << 20,
+    memory: int = WORK_BYTES,
     link: bool = False,
     force: bool = False,
     trust_remote_code: bool = False,
@@ -171,17 +171,17 @@ def plan_transplant(
     edit = Edit(source, tables, files)
     layout = lay_out(edit)
     out_path = Path(out) if out is not None else Path(f"{short_name(model)}-{short_name(tokenizer)}")
-    linked = sum(shard.nbytes for shard in layout.shards if shard.untouched) if link else 0
+    written = layout.nbytes - (sum(shard.nbytes for shard in layout.shards if shard.untouched) if link else 0)
     check_output(
         out_path,
         sources=[source.folder, *([target_path] if target_path.is_dir() else []),
                  *([donor_checkpoint.folder] if donor_checkpoint else [])],
-        needed=layout.nbytes - linked,
+        needed=written,
         force=force,
     )  # fmt: skip
     check_device(device)
     needed, seconds = estimate(
-        initializer, donor_checkpoint, alignment, source_tokenizer.vocabulary, tables, layout.nbytes - linked, memory
+        initializer, donor_checkpoint, alignment, source_tokenizer.vocabulary, tables, written, memory
     )
     plan = Plan(
         operation="transplant",
@@ -210,7 +210,7 @@ def plan_transplant(
         parameters_after=layout.parameters,
         bytes_before=source.nbytes,
         bytes_after=layout.nbytes,
-        bytes_written=layout.nbytes - linked,
+        bytes_written=written,
         memory_bytes=needed,
         seconds=seconds,
         tied=source.tied if tie is None else tie,

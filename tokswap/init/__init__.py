@@ -32,6 +32,10 @@ METHODS: Mapping[str, str] = {
 """Method name -> "module:Class", imported on use."""
 
 
+WORK_BYTES = 256 << 20
+"""What a method may take for its work besides the tables, unless the user says otherwise."""
+
+
 @dataclass(frozen=True)
 class Pieces:
     """The source tokens that spell each missing token: those of token m are ids[start[m]:start[m + 1]].
@@ -71,7 +75,7 @@ class Problem:
     role: str = "input"
     seed: int = 0
     device: str = "cpu"
-    memory: int = 256 << 20
+    memory: int = WORK_BYTES
     progress: bool = False
     cache: dict[object, Any] = field(default_factory=dict)
     details: dict[str, np.ndarray] = field(default_factory=dict)

@@ -27,6 +27,7 @@ import numba
 import numpy as np
 import torch
 
+from tokswap.init import WORK_BYTES
 from tokswap.init._kernels import RANK_GUARD, advance, nominate
 
 REFRESH, DRIFT = 1.1, 1.5
@@ -61,7 +62,7 @@ def orthogonal_matching_pursuit(
     exact: bool = False,
     tolerance: float = 1e-3,
     ridge: float = 0.0,
-    memory: int = 256 << 20,
+    memory: int = WORK_BYTES,
     device: str = "cpu",
     done: Callable[[int], object] = lambda tokens: None,
 ) -> SparseCode:
