@@ -30,6 +30,34 @@ def leading_ids(spec: Mapping[str, Any]) -> set[int]:
     return leading
 
 
+def template_ids(spec: Mapping[str, Any]) -> set[int]:
+    """All ids that the post-processor may put round a text."""
+    ids: set[int] = set()
+    for node in nodes(spec.get("post_processor")):
+        for entry in (node.get("special_tokens") or {}).values():
+            ids.update(entry["ids"])
+        ids.update(node[side][1] for side in ("cls", "sep") if side in node)
+    return ids
+
+
+def renumbered(post_processor: Any, new_of: Mapping[int, int]) -> Any:
+    """Return a post-processor with other ids for its tokens; all of them must have one."""
+    if not isinstance(post_processor, dict):
+        return post_processor
+    result = dict(post_processor)
+    for side in ("cls", "sep"):
+        if side in result:
+            result[side] = [result[side][0], new_of[result[side][1]]]
+    if result.get("special_tokens"):
+        result["special_tokens"] = {
+            name: {**entry, "ids": [new_of[token] for token in entry["ids"]]}
+            for name, entry in result["special_tokens"].items()
+        }
+    if "processors" in result:
+        result["processors"] = [renumbered(child, new_of) for child in result["processors"]]
+    return result
+
+
 def with_leading(post_processor: Any, token: int, text: str) -> dict[str, Any]:
     """Return a post-processor that also puts one special token in front of every text.
 

@@ -23,7 +23,7 @@ from tokswap.vocab import Kind, Vocabulary, byte_level_token
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend
 
-_CONVERTIBLE = ("vocab.json", "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
+CONVERTIBLE = ("vocab.json", "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 """Files from which transformers can make a tokenizer.json."""
 COMPANIONS = (
     "tokenizer_config.json",
@@ -31,7 +31,7 @@ COMPANIONS = (
     "chat_template.jinja",
     "chat_template.json",
     "added_tokens.json",
-    *_CONVERTIBLE,
+    *CONVERTIBLE,
     "additional_chat_templates",
 )
 """Files that belong to a tokenizer besides tokenizer.json."""
@@ -43,12 +43,14 @@ class Tokenizer:
 
     path: the folder or tokenizer.json that it came from. spec: the parsed tokenizer.json.
     config: the parsed tokenizer_config.json, {} without one. files: companion name -> path.
+    edited: whether `spec` is no longer what the file says.
     """
 
     path: Path
     spec: Mapping[str, Any]
     config: Mapping[str, Any]
     files: Mapping[str, Path]
+    edited: bool = False
 
     @cached_property
     def family(self) -> str:
@@ -183,7 +185,7 @@ class Tokenizer:
             spec["post_processor"] = with_leading(spec.get("post_processor"), bos, self.vocabulary.text[bos])
             files["tokenizer.json"] = _json_bytes(spec)
         else:
-            files["tokenizer.json"] = source if source.is_file() else _json_bytes(spec)
+            files["tokenizer.json"] = source if source.is_file() and not self.edited else _json_bytes(spec)
         config = dict(self.config)
         if not config.get("tokenizer_class") or config["tokenizer_class"] == "TokenizersBackend":
             # Without a class transformers picks one by the model type, which belongs to another tokenizer now.
@@ -212,7 +214,7 @@ def read_tokenizer(path: Path, *, trust_remote_code: bool = False) -> Tokenizer:
     source = path if path.is_file() else path / "tokenizer.json"
     if source.is_file():
         spec = _read_json(source)
-    elif not any(name in files for name in _CONVERTIBLE):
+    elif not any(name in files for name in CONVERTIBLE):
         raise InputError(
             "missing-tokenizer",
             "there is no tokenizer in this folder",
