@@ -10,7 +10,7 @@ import tools
 from makers import copy_model, read_json, shipped_text, write_json
 
 from tokswap.errors import InputError, UsageError
-from tokswap.evaluate import Score, bits_per_byte, greedy, load_model
+from tokswap.evaluate import Score, bits_per_byte, greedy, load_model, token_losses
 
 Make = Callable[..., Path]
 
@@ -85,6 +85,36 @@ def test_a_text_of_many_windows(
     assert score.tokens == len(ids)
     first = 0 if adds_bos else len(tokenizer.decode(ids[:1]).encode())
     assert score.bytes == len(text.encode()) - first
+
+
+def test_what_each_token_costs(loaded: Callable[..., tuple[Any, Any]]) -> None:
+    import torch
+
+    model, tokenizer = loaded("llama", vocab_size=640, adds_bos=True)
+    seen: list[int] = []
+    losses = token_losses(model, tokenizer, LONG, window=48, overlap=16, done=seen.append)
+    ids, offsets, bits = losses
+    assert ids.tolist() == tokenizer(LONG, add_special_tokens=False)["input_ids"]
+    assert (offsets[0], offsets[-1]) == (0, len(LONG.encode()))
+    assert bits.dtype == "float64"
+    assert sum(seen) == len(ids) == len(bits)
+    assert losses.score == bits_per_byte(model, tokenizer, LONG, window=48, overlap=16)
+    assert losses.score.bits == pytest.approx(bits.sum())
+    with torch.inference_mode():
+        chances = model(torch.tensor([[2, *ids.tolist()[:40]]])).logits[0].double().log_softmax(dim=-1)
+    alone = [-float(chances[n, ids[n]]) / math.log(2) for n in range(40)]
+    assert bits[:40] == pytest.approx(alone, rel=1e-4)
+
+
+def test_what_is_read_costs_nothing(loaded: Callable[..., tuple[Any, Any]]) -> None:
+    model, tokenizer = loaded("gpt2", vocab_size=640)
+    seen: list[int] = []
+    losses = token_losses(model, tokenizer, "橋 is a bridge", done=seen.append)
+    assert losses.read > 1
+    assert (losses.bits[: losses.read] == 0).all()
+    assert (losses.bits[losses.read :] > 0).all()
+    assert losses.offsets[losses.read] == len("橋".encode())
+    assert sum(seen) == len(losses.ids)
 
 
 def test_windows_that_cannot_advance_are_refused(loaded: Callable[..., tuple[Any, Any]]) -> None:

@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "tokswap"
 LEVELS: tuple[tuple[str, ...], ...] = (
     ("errors", "vocab", "probes", "template", "workspace"),
-    ("align", "tables", "spelling", "tokenizer", "space", "configs", "checkpoint", "gguf", "sources"),
+    ("align", "tables", "spelling", "offsets", "tokenizer", "space", "configs", "checkpoint", "gguf", "sources"),
     ("edit", "report", "init", "hypernet", "evaluate", "inspect", "compare", "verify", "solve", "files"),
     ("transplant", "trim", "extend", "draft", "ensemble"),
     ("cli",),

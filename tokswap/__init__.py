@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tokswap.checkpoint import Checkpoint, open_checkpoint
     from tokswap.compare import compare
     from tokswap.errors import InputError, OutputError, TokswapError, UsageError
-    from tokswap.evaluate import Score, bits_per_byte
+    from tokswap.evaluate import Score, TokenLosses, bits_per_byte, token_losses
     from tokswap.inspect import inspect
     from tokswap.report import Plan, Report
     from tokswap.tokenizer import Tokenizer, read_tokenizer
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _HOME = {
     "Checkpoint": "checkpoint", "open_checkpoint": "checkpoint", "compare": "compare", "InputError": "errors",
     "OutputError": "errors", "TokswapError": "errors", "UsageError": "errors", "Score": "evaluate",
-    "bits_per_byte": "evaluate", "inspect": "inspect", "Plan": "report", "Report": "report",
+    "TokenLosses": "evaluate", "bits_per_byte": "evaluate", "token_losses": "evaluate", "inspect": "inspect", "Plan": "report", "Report": "report",
     "Tokenizer": "tokenizer", "read_tokenizer": "tokenizer", "plan_transplant": "transplant",
     "transplant": "transplant", "Check": "verify", "verify": "verify", "Kind": "vocab", "Vocabulary": "vocab",
 }  # fmt: skip
@@ -42,6 +42,7 @@ __all__ = [
     "Plan",
     "Report",
     "Score",
+    "TokenLosses",
     "Tokenizer",
     "TokswapError",
     "UsageError",
@@ -52,6 +53,7 @@ __all__ = [
     "open_checkpoint",
     "plan_transplant",
     "read_tokenizer",
+    "token_losses",
     "transplant",
     "verify",
 ]

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tokswap.errors import InputError, UsageError
+from tokswap.offsets import encode_with_offsets
 from tokswap.tokenizer import auto_tokenizer
 
 _HEAD_BLOCK = 128
@@ -55,38 +59,66 @@ def load_model(folder: str | Path, *, dtype: str = "float32", device: str = "cpu
     return model.to(device).eval(), auto_tokenizer(Path(folder))
 
 
-def bits_per_byte(model: Any, tokenizer: Any, text: str, *, window: int = 512, overlap: int = 128) -> Score:
-    """Score one text.
+@dataclass(frozen=True)
+class TokenLosses:
+    """What each token of a text costs.
+
+    ids: int64[n]. offsets: int64[n + 1]; token i stands for the bytes offsets[i]:offsets[i + 1] of the text.
+    bits: float64[n]. read: the first tokens, which were read and not predicted; their bits are 0. Unpacks into
+    ids, offsets, bits.
+    """
+
+    ids: np.ndarray
+    offsets: np.ndarray
+    bits: np.ndarray
+    read: int
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return iter((self.ids, self.offsets, self.bits))
+
+    @property
+    def score(self) -> Score:
+        """The losses in one sum."""
+        return Score(float(self.bits.sum()), int(self.offsets[-1] - self.offsets[self.read]), len(self.ids))
+
+
+def token_losses(
+    model: Any,
+    tokenizer: Any,
+    text: str,
+    *,
+    window: int = 512,
+    overlap: int = 128,
+    done: Callable[[int], object] | None = None,
+) -> TokenLosses:
+    """Say what each token of a text costs a loaded model, in bits.
 
     The text is encoded as the tokenizer encodes any text, so a model that wants a bos token gets one. Longer texts are
     read in windows of `window` tokens (each with the bos again), or of as many as the model has positions for; every
     token but those of the first `overlap` of a window is predicted with at least `overlap` tokens of context. Without
-    a bos the first character is read, not predicted, and its bytes are not counted. Raises InputError empty-text,
-    UsageError bad-window.
+    a bos the first character is read, not predicted, and its bytes are not counted. done: called with the number
+    of tokens that each window has added. Raises InputError empty-text, UsageError bad-window.
     """
     import torch
 
     if not text:
         raise InputError("empty-text", "there is no text to evaluate", "give a file with some text in it")
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    full = tokenizer(text)["input_ids"]
-    lead: list[int] = next((full[:n] for n in range(len(full) - len(ids) + 1) if full[n : n + len(ids)] == ids), [])
+    found, offsets = encode_with_offsets(tokenizer, text)
+    ids: list[int] = found.tolist()
+    lead = _lead(tokenizer, text, ids)
     if not overlap >= 0 or window <= max(overlap, int(not lead)):
         raise UsageError("bad-window", f"windows of {window} tokens with an overlap of {overlap} do not get on")
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if isinstance(positions, int) and 0 < positions < window + len(lead):
         window = positions - len(lead)
         overlap = min(overlap, window // 4)
-    size = len(text.encode("utf-8"))
-    scored = 0
-    if not lead:
-        # A character may begin with tokens that are no text on their own.
-        whole = (n for n in range(1, len(ids)) if not tokenizer.decode(ids[:n]).endswith("\ufffd"))
-        scored = next(whole, len(ids))
-        size -= len(tokenizer.decode(ids[:scored]).encode("utf-8"))
-    if size <= 0 or scored >= len(ids):
+    read = 0 if lead else _first_character(offsets, text)
+    if read >= len(ids):
         raise InputError("empty-text", "the text has no second token: there is nothing to predict")
-    bits = 0.0
+    if done:
+        done(read)
+    bits = np.zeros(len(ids), np.float64)
+    scored = read
     while scored < len(ids):
         begin = max(0, scored - max(overlap, int(not lead)))
         part = torch.tensor([lead + ids[begin : begin + window]], device=model.device)
@@ -96,9 +128,34 @@ def bits_per_byte(model: Any, tokenizer: Any, text: str, *, window: int = 512, o
             for start in range(0, len(logits), _HEAD_BLOCK):
                 block = logits[start : start + _HEAD_BLOCK].float()
                 wanted = part[0, first + start : first + start + len(block)]
-                bits += float(torch.nn.functional.cross_entropy(block, wanted, reduction="sum")) / math.log(2)
-        scored = begin + part.shape[1] - len(lead)
-    return Score(bits, size, len(ids))
+                nats = torch.nn.functional.cross_entropy(block, wanted, reduction="none")
+                at = scored + start
+                bits[at : at + len(block)] = nats.double().cpu().numpy() / math.log(2)
+        end = begin + part.shape[1] - len(lead)
+        if done:
+            done(end - scored)
+        scored = end
+    return TokenLosses(found, offsets, bits, read)
+
+
+def _lead(tokenizer: Any, text: str, ids: list[int]) -> list[int]:
+    """The ids that the tokenizer puts before every text: bos, or nothing."""
+    full = tokenizer(text)["input_ids"]
+    return next((full[:n] for n in range(len(full) - len(ids) + 1) if full[n : n + len(ids)] == ids), [])
+
+
+def _first_character(offsets: np.ndarray, text: str) -> int:
+    """The number of tokens that begin a text, cut where a character ends."""
+    whole = text.encode("utf-8")
+    for n, end in enumerate(offsets.tolist()):
+        if end and (end == len(whole) or whole[end] & 0xC0 != 0x80):  # no byte in the middle of a character follows
+            return n
+    return len(offsets) - 1
+
+
+def bits_per_byte(model: Any, tokenizer: Any, text: str, *, window: int = 512, overlap: int = 128) -> Score:
+    """Score one text; see `token_losses`."""
+    return token_losses(model, tokenizer, text, window=window, overlap=overlap).score
 
 
 def greedy(model: Any, tokenizer: Any, prompt: str, tokens: int = 24) -> str:

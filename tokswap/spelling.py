@@ -84,13 +84,7 @@ def read_vocabulary(spec: Mapping[str, Any], config: Mapping[str, Any], family: 
     _check_ids(model, listed, path)
     size = 1 + max((token for token, _ in [*model, *added.items()]), default=-1)
     text, surface, kind = [""] * size, [b""] * size, np.full(size, Kind.UNUSED, np.uint8)
-    prefix = spec["model"].get("continuing_subword_prefix") or ""
-    spell: Callable[[str], bytes] = {
-        BYTE_LEVEL: byte_level_bytes,
-        SENTENCEPIECE: sentencepiece_bytes,
-        UNIGRAM: sentencepiece_bytes,
-        WORDPIECE: lambda token: wordpiece_bytes(token, prefix),
-    }[family]
+    spell = spelling_of(family, spec)
     has_byte_pieces = family in (SENTENCEPIECE, UNIGRAM)
     for token, content in model:
         text[token], surface[token] = content, content.encode("utf-8", "surrogatepass")
@@ -115,6 +109,18 @@ def read_vocabulary(spec: Mapping[str, Any], config: Mapping[str, Any], family: 
             )
         kind[token], surface[token] = Kind.SPECIAL, text[token].encode("utf-8", "surrogatepass")
     return Vocabulary(text, surface, kind, roles)
+
+
+def spelling_of(family: str, spec: Mapping[str, Any]) -> Callable[[str], bytes]:
+    """Return the function that gives the canonical bytes of a text token of a family."""
+    prefix = spec["model"].get("continuing_subword_prefix") or ""
+    functions: dict[str, Callable[[str], bytes]] = {
+        BYTE_LEVEL: byte_level_bytes,
+        SENTENCEPIECE: sentencepiece_bytes,
+        UNIGRAM: sentencepiece_bytes,
+        WORDPIECE: lambda token: wordpiece_bytes(token, prefix),
+    }
+    return functions[family]
 
 
 def _check_ids(model: list[tuple[int, str]], added: list[dict[str, Any]], path: Path) -> None:
