@@ -49,7 +49,7 @@ def methods() -> str:
         cls = method_class(name)
         fields = dataclasses.fields(cls)
         text = f"## {name}\n\n{' '.join((cls.__doc__ or '').split())}\n\n"
-        text += f"- needs a donor: {'yes' if cls.needs_donor else 'no'}\n- comes from: {_linked(cls.source)}\n"
+        text += f"- needs a donor: {'yes' if cls().needs_donor else 'no'}\n- comes from: {_linked(cls.source)}\n"
         if fields:
             text += "\n" + _table(
                 ("setting", "default", "range", "what it does"),
@@ -63,7 +63,7 @@ def method_list() -> str:
     """Return the table of all methods."""
     classes = {name: method_class(name) for name in METHODS}
     rows = [
-        (f"`{name}`", cls.summary, "the donor's embeddings" if cls.needs_donor else "nothing", _linked(cls.source))
+        (f"`{name}`", cls.summary, "the donor's embeddings" if cls().needs_donor else "nothing", _linked(cls.source))
         for name, cls in classes.items()
     ]
     return _table(("method", "a new row is", "needs", "comes from"), rows)
@@ -86,6 +86,8 @@ def _range(item: dataclasses.Field[Any]) -> str:
     least, most = item.metadata["least"], item.metadata["most"]
     if isinstance(item.default, bool):
         return "true or false"
+    if item.metadata["choices"]:
+        return ", ".join(item.metadata["choices"])
     if least is not None and most is not None:
         return f"{least} to {most}"
     return f"at least {least}" if least is not None else f"at most {most}" if most is not None else "any"

@@ -118,7 +118,7 @@ def test_json_of_every_command(models: tuple[Path, Path], tmp_path: Path) -> Non
     plan = one_document(run("transplant", *pair, "--dry-run").stdout)
     assert plan["plan"]["out"] == str(out)
     done = one_document(run("transplant", *pair).stdout)
-    assert {"plan", "seconds", "checks", "diagnostics", "worst", "versions"} == set(done)
+    assert {"plan", "seconds", "checks", "diagnostics", "worst", "notes", "versions"} == set(done)
     verdict = one_document(run("verify", out, "--against", source, "--json").stdout)
     assert verdict["ok"]
     assert all(check["ok"] for check in verdict["checks"])

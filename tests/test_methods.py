@@ -9,18 +9,26 @@ import pytest
 
 from tokswap.align import align
 from tokswap.errors import UsageError
-from tokswap.init import METHODS, Pieces, Problem, make_initializer, method_class
+from tokswap.init import METHODS, Initializer, Pieces, Problem, make_initializer, method_class
 from tokswap.space import EmbeddingSpace
 from tokswap.vocab import Kind, Vocabulary
 
 SETTINGS: dict[str, dict[str, object]] = {
     "omp": {"k": 8},
     "subword": {},
+    "subword first": {"weights": "first"},
+    "subword last": {"weights": "last"},
+    "subword exponential": {"weights": "exponential", "decay": 2.0},
+    "subword length": {"weights": "length"},
+    "subword frequency": {"weights": "frequency"},
+    "linear": {},
+    "linear procrustes": {"map": "procrustes"},
+    "clp": {},
     "mean": {},
     "zero": {},
     "gaussian": {},
 }
-"""Method -> settings that fit the small problem below. A new method adds a row."""
+"""Method -> settings that fit the small problem below. A new method adds a row, and another for another way it works."""
 
 WIDTH, DONOR_WIDTH, SHARED, NEW = 24, 32, 300, 40
 
@@ -47,17 +55,21 @@ def problem(role: str = "input", *, new: int = NEW, seed: int = 0, tables_seed: 
     )  # fmt: skip
 
 
-@pytest.fixture(params=sorted(METHODS))
+@pytest.fixture(params=sorted(SETTINGS))
 def method(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
 def run(method: str, task: Problem) -> np.ndarray:
-    return make_initializer(method, SETTINGS[method])(task)
+    return make(method)(task)
+
+
+def make(method: str) -> Initializer:
+    return make_initializer(method.split()[0], SETTINGS[method])
 
 
 def test_every_method_has_a_row() -> None:
-    assert set(SETTINGS) == set(METHODS)
+    assert {method.split()[0] for method in SETTINGS} == set(METHODS)
 
 
 @pytest.mark.parametrize("role", ["input", "output", "per-layer"])
@@ -105,7 +117,7 @@ def test_nothing_missing(method: str) -> None:
 
 
 def test_methods_without_a_donor_need_none(method: str) -> None:
-    if not method_class(method).needs_donor:
+    if not make(method).needs_donor:
         task = dataclasses.replace(problem(), donor=None)
         np.testing.assert_array_equal(run(method, task), run(method, problem()))
 
@@ -126,10 +138,11 @@ def test_half_precision_source(method: str) -> None:
 
 
 def test_cost_grows_with_the_problem(method: str) -> None:
-    initializer = make_initializer(method, SETTINGS[method])
+    initializer = make(method)
     assert 0 <= initializer.flops(10, 100, 32) <= initializer.flops(1000, 100, 32)
 
 
+@pytest.mark.parametrize("method", METHODS)
 def test_every_method_describes_itself(method: str) -> None:
     cls = method_class(method)
     assert cls.summary
@@ -186,6 +199,7 @@ def test_settings_are_read_as_the_type_of_their_field() -> None:
         ("omp", {"tolerance": 2}, "bad-setting", "at most 1"),
         ("omp", {"centre": "perhaps"}, "bad-setting", "true or false"),
         ("mean", {"k": 3}, "unknown-setting", "no setting `k`"),
+        ("subword", {"weights": "frist"}, "bad-setting", "Did you mean `first`?"),
     ],
 )
 def test_bad_settings(name: str, settings: dict[str, object], code: str, says: str) -> None:

@@ -26,7 +26,9 @@ def make_plan(**changes: Any) -> Plan:
 
 def make_report(**diagnostics: dict[str, np.ndarray]) -> Report:
     alignment = Alignment(np.array([2, -1, 0, -1], np.int32), np.array([1, 0, 1, 0], np.uint8))
-    return Report(make_plan(), alignment, {"all": 0.25}, {"input rows made": 2}, diagnostics, (("Ġé", 0.5),))
+    return Report(
+        make_plan(), alignment, {"all": 0.25}, {"input rows made": 2}, diagnostics, (("Ġé", 0.5),), ("a « fallback »",)
+    )
 
 
 def test_a_plan_is_plain_data() -> None:
@@ -63,6 +65,7 @@ def test_the_summary_spreads_diagnostics_over_quantiles() -> None:
     }  # fmt: skip
     assert summary["diagnostics"]["output"]["support"] == {}
     assert summary["worst"] == [["Ġé", 0.5]]
+    assert summary["notes"] == ["a « fallback »"]
     assert summary["seconds"] == {"all": 0.25}
 
 

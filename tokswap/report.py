@@ -68,6 +68,7 @@ class Report:
 
     seconds: stage -> measured time. checks: what was tested on the way. diagnostics: table role -> name -> one
     number a missing token, in the order of the missing ids. worst: the missing tokens with the largest residual.
+    notes: what the methods have to say.
     """
 
     plan: Plan
@@ -76,6 +77,7 @@ class Report:
     checks: Mapping[str, Any]
     diagnostics: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
     worst: tuple[tuple[str, float], ...] = ()
+    notes: tuple[str, ...] = ()
 
     def summary(self) -> dict[str, Any]:
         """Return plain data for JSON without the per-token parts."""
@@ -89,6 +91,7 @@ class Report:
             "checks": dict(self.checks),
             "diagnostics": spread,
             "worst": [list(entry) for entry in self.worst],
+            "notes": list(self.notes),
             "versions": versions(),
         }
 

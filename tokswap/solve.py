@@ -47,7 +47,7 @@ class _Made:
 class Solver:
     """Answers `edit.apply` when it asks for the made rows of a table; keeps what the methods say about them.
 
-    seconds: time spent in methods so far. diagnostics: table role -> name -> float[M].
+    seconds: time spent in methods so far. diagnostics: table role -> name -> float[M]. notes: each once.
     """
 
     source: Checkpoint
@@ -64,6 +64,7 @@ class Solver:
     seconds: float = 0.0
     checks: dict[str, int] = field(default_factory=dict)
     diagnostics: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         surfaces = [self.target.surface[token] for token in self.alignment.missing.tolist()]
@@ -101,6 +102,7 @@ class Solver:
         missing = self.alignment.reason[self.alignment.source_of < 0] == Reason.MISSING
         self.checks[f"{lead.role} rows made"] = len(rows)
         self.diagnostics[lead.role] = problem.details
+        self.notes += [note for note in problem.notes if note not in self.notes]
         at = 0
         for table, part in zip(group, columns, strict=True):
             own = slice(at, at + table.table.width)

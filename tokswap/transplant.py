@@ -68,8 +68,9 @@ class Transplant:
             clock["write"] = time.perf_counter() - begin - clock["prepare"] - solver.seconds
             clock["all"] = time.perf_counter() - begin
             seconds = {stage: round(value, 3) for stage, value in clock.items()}
+            notes = tuple(solver.notes)
             reports.append(
-                Report(self.plan, self.alignment, seconds, solver.checks, solver.diagnostics, solver.worst())
+                Report(self.plan, self.alignment, seconds, solver.checks, solver.diagnostics, solver.worst(), notes)
             )
             return {REPORT_NAME: reports[0].to_json()}
 

@@ -124,7 +124,7 @@ def report(report: Report) -> list[str]:
     if report.worst:
         tokens = "  ".join(f"{token!r} {residual:.2f}" for token, residual in report.worst)
         lines.append(f"  explained least (residual): {tokens}")
-    return [*lines, "", f"next: tokswap verify {plan.out} --against {plan.model}"]
+    return [*lines, *_notes(report.notes), "", f"next: tokswap verify {plan.out} --against {plan.model}"]
 
 
 def facts(title: str, rows: Sequence[tuple[str, Any]]) -> list[str]:

@@ -46,7 +46,7 @@ def _describe(name: str, cls: type[Any]) -> dict[str, Any]:
         "summary": cls.summary,
         "description": " ".join((cls.__doc__ or "").split()),
         "source": cls.source,
-        "needs_donor": cls.needs_donor,
+        "needs_donor": cls().needs_donor,
         "settings": [
             {"name": field.name, "default": field.default, **{k: v for k, v in field.metadata.items() if v is not None}}
             for field in dataclasses.fields(cls)

@@ -25,6 +25,8 @@ from tokswap.vocab import Kind, Vocabulary
 METHODS: Mapping[str, str] = {
     "omp": "tokswap.init.omp:OMP",
     "subword": "tokswap.init.subword:Subword",
+    "linear": "tokswap.init.linear:Linear",
+    "clp": "tokswap.init.clp:CLP",
     "mean": "tokswap.init.statistics:Mean",
     "zero": "tokswap.init.statistics:Zero",
     "gaussian": "tokswap.init.statistics:Gaussian",
@@ -64,6 +66,7 @@ class Problem:
     besides the rows that it was given. progress: whether to show a bar.
     cache: shared by the problems of one run; a method may keep work here that does not depend on the source rows.
     details: a method may leave float arrays [M] here by name (a residual, say); they go into the Report.
+    notes: a method may leave sentences here that a user should read (what it fell back to, and for how many tokens).
     """
 
     source: EmbeddingSpace
@@ -79,6 +82,7 @@ class Problem:
     progress: bool = False
     cache: dict[object, Any] = field(default_factory=dict)
     details: dict[str, np.ndarray] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     @cached_property
     def anchors(self) -> np.ndarray:
@@ -122,8 +126,11 @@ class Initializer(Protocol):
     """One line for `tokswap methods`."""
     source: ClassVar[str]
     """The paper or project that the method comes from."""
-    needs_donor: ClassVar[bool]
-    """Whether it reads the donor's embeddings."""
+
+    @property
+    def needs_donor(self) -> bool:
+        """Whether it reads the donor's embeddings; a class attribute, or a property where its settings decide."""
+        ...
 
     def __call__(self, problem: Problem) -> np.ndarray:
         """Return float32[M, D]."""
@@ -134,9 +141,16 @@ class Initializer(Protocol):
         ...
 
 
-def option(default: Any, help: str, *, least: float | None = None, most: float | None = None) -> Any:
-    """Declare a hyperparameter: a dataclass field with its help text and its range."""
-    return field(default=default, metadata={"help": help, "least": least, "most": most})
+def option(
+    default: Any,
+    help: str,
+    *,
+    least: float | None = None,
+    most: float | None = None,
+    choices: tuple[str, ...] | None = None,
+) -> Any:
+    """Declare a hyperparameter: a dataclass field with its help text, and its range or the words that it may be."""
+    return field(default=default, metadata={"help": help, "least": least, "most": most, "choices": choices})
 
 
 def method_class(name: str) -> type[Any]:
@@ -188,6 +202,10 @@ def _read_setting(method: str, item: dataclasses.Field[Any], value: object) -> o
             part for part in (f"at least {least}" * (least is not None), f"at most {most}" * (most is not None)) if part
         )
         raise UsageError("bad-setting", f"`{item.name}` of `{method}` must be {bounds}, not {read}")
+    choices = item.metadata.get("choices")
+    if choices is not None and read not in choices:
+        message = f"`{item.name}` of `{method}` is one of {', '.join(choices)}, not {read!r}."
+        raise UsageError("bad-setting", message + did_you_mean(read, choices))
     return read
 
 
