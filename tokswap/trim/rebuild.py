@@ -102,6 +102,17 @@ def rebuilt(tokenizer: Tokenizer, ids: Iterable[int]) -> Trimmed:
         config["added_tokens_decoder"] = {
             str(new_of[int(token)]): entry for token, entry in decoder.items() if int(token) in new_of
         }
+    gone = {text[token] for token in range(len(text)) if token not in new_of}
+    for key in ("additional_special_tokens", "extra_special_tokens"):  # the classes would add what these name again
+        if isinstance(config.get(key), list):
+            config[key] = [entry for entry in config[key] if _content(entry) not in gone]
+        elif isinstance(config.get(key), dict):
+            config[key] = {name: entry for name, entry in config[key].items() if _content(entry) not in gone}
     # What older classes read instead of tokenizer.json has the old ids, and sentencepiece models cannot be edited.
-    files = {name: path for name, path in tokenizer.files.items() if name not in (*CONVERTIBLE, "added_tokens.json")}
+    old = (*CONVERTIBLE, "added_tokens.json", "special_tokens_map.json")  # the last one is in the config already
+    files = {name: path for name, path in tokenizer.files.items() if name not in old}
     return Trimmed(dataclasses.replace(tokenizer, spec=spec, config=config, files=files, edited=True), kept)
+
+
+def _content(entry: Any) -> Any:
+    return entry.get("content") if isinstance(entry, dict) else entry

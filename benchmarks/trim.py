@@ -1,0 +1,143 @@
+"""Trimming: sizes, closure, counting speed, exactness; beside a plain filter, and lm-vocab-trimmer where it runs.
+
+    python benchmarks/trim.py TEXT... [--model gemma] [--published] [--seconds 20]
+
+TEXT: files in one language. The plain filter keeps the tokens that the text shows and no part of them, which is what trimmers do that
+know nothing of merges. --published compares parameter counts with those of arXiv 2305.15020, from shapes alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from _machine import keep
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
+from models import fetch
+
+from tokswap.sources import resolve_model
+from tokswap.tokenizer import Tokenizer, read_tokenizer
+from tokswap.trim.check import token_figures
+from tokswap.trim.closure import closed
+from tokswap.trim.corpora import blocks, count, find_corpus
+from tokswap.trim.rebuild import forced_ids, parts_of, rebuilt, trim_tokenizer
+
+PUBLISHED = {
+    # name: (parameters of the whole model, rows, width, tables, rows of a trim -> published millions)
+    "XLM-R base": (278_295_186, 250_002, 768, 1, 1, {60_000: 132.2, 15_000: 97.6}),
+    "mT5-small": (300_176_768, 250_112, 512, 2, 0, {60_000: 105.5, 15_000: 59.4}),
+}
+"""arXiv 2305.15020; biases: vectors with one number a row."""
+
+
+def raw_speed(tokenizer: Tokenizer, texts: list[str], seconds: float) -> tuple[float, float]:
+    """Return bytes a second of the tokenizers library alone, and of counting the same text from a file."""
+    import tempfile
+
+    text = "".join(texts)
+    while len(text) < 4_000_000:
+        text += text
+    pieces = list(blocks(text))
+    size = len(text.encode())
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "text.txt"
+        path.write_text(text, encoding="utf-8")
+        raw: list[float] = []
+        ours: list[float] = []
+        end = time.perf_counter() + seconds
+        while not raw or time.perf_counter() < end:
+            begin = time.perf_counter()
+            for start in range(0, len(pieces), 256):
+                tokenizer.backend.encode_batch_fast(pieces[start : start + 256], add_special_tokens=False)
+            raw.append(time.perf_counter() - begin)
+            begin = time.perf_counter()
+            count(find_corpus(str(path)), tokenizer)
+            ours.append(time.perf_counter() - begin)
+    return size / min(raw), size / min(ours)
+
+
+def published() -> dict[str, Any]:
+    """Return the parameters that a trim leaves, in millions, beside the published ones."""
+    found = {}
+    for name, (whole, rows, width, tables, biases, trims) in PUBLISHED.items():
+        for size, said in trims.items():
+            ours = (whole - (rows - size) * (width * tables + biases)) / 1e6
+            found[f"{name}, {size:,} rows"] = {"computed": round(ours, 1), "published": said}
+    return found
+
+
+def peer() -> str:
+    """Say whether lm-vocab-trimmer can be imported here."""
+    try:
+        importlib.import_module("vocabtrimmer")
+    except Exception as error:  # whatever it fails with is the finding
+        return f"does not run: {type(error).__name__}: {error}"
+    return "imports; give it a Unigram or WordPiece model by hand"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("texts", nargs="*")
+    parser.add_argument("--model", default="gemma")
+    parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--published", action="store_true")
+    options = parser.parse_args()
+    result: dict[str, Any] = {"lm-vocab-trimmer": peer()}
+    if options.published:
+        result["published"] = published()
+        for name, sizes in result["published"].items():
+            print(f"{name:26} {sizes['computed']:7.1f} M   published {sizes['published']:.1f} M")
+    if options.texts:
+        folder = Path(options.model)
+        folder = folder if folder.is_dir() else resolve_model(str(fetch(options.model)))
+        tokenizer = read_tokenizer(folder)
+        size = len(tokenizer.vocabulary)
+        begin, used = time.perf_counter(), time.process_time()
+        parts_of(tokenizer, range(size))
+        wall, used = time.perf_counter() - begin, time.process_time() - used
+        result["closure"] = {"ids": size, "seconds": round(wall, 2), "cpu_seconds": round(used, 2)}
+        print(f"closure of all {size:,} ids: {wall:.1f} s, {used:.1f} s of them on the processor")
+        for name in options.texts:
+            counts = count(find_corpus(name), tokenizer)
+            seen = set(counts.counts.nonzero()[0].tolist())
+            forced = forced_ids(tokenizer)
+            begin = time.perf_counter()
+            ours = trim_tokenizer(tokenizer, seen)
+            seconds = time.perf_counter() - begin
+            plain = rebuilt(tokenizer, seen | forced)
+            ancestors = closed(_all_merges(tokenizer), seen | forced) if "merges" in tokenizer.spec["model"] else set()
+            rows = {}
+            for label, trimmed in (("tokswap", ours), ("plain filter", plain)):
+                figures = token_figures(tokenizer, trimmed, counts.sample)
+                rows[label] = {"rows": len(trimmed.kept), "exact": figures["exact"], "of": figures["kept"]}
+                print(f"{Path(name).name:16} {label:14} {rows[label]}")
+            result[Path(name).name] = {**rows, "rows with all ancestors": len(ancestors), "seconds": round(seconds, 2)}
+            print(f"{Path(name).name:16} with all ancestors {len(ancestors):,} rows; trimmed in {seconds:.1f} s")
+        raw, ours_speed = raw_speed(tokenizer, list(counts.sample), options.seconds)
+        result["counting"] = {"raw_mb_s": raw / 1e6, "tokswap_mb_s": ours_speed / 1e6, "share": ours_speed / raw}
+        print(
+            f"counting {ours_speed / 1e6:.2f} MB/s, tokenizers alone {raw / 1e6:.2f} MB/s: {100 * ours_speed / raw:.0f} %"
+        )
+    print(f"lm-vocab-trimmer {result['lm-vocab-trimmer']}")
+    name = f"trim-{Path(options.model).name}" if options.texts else "trim-published"
+    print("kept in", keep(name, result))
+
+
+def _all_merges(tokenizer: Tokenizer) -> dict[int, tuple[int, ...]]:
+    """Every pair that any merge makes a token from, used or not."""
+    from tokswap.trim.bpe import merges_of
+
+    vocab = tokenizer.spec["model"]["vocab"]
+    parts: dict[int, set[int]] = {}
+    for left, right in merges_of(tokenizer.spec["model"]):
+        parts.setdefault(vocab[left + right], set()).update((vocab[left], vocab[right]))
+    return {token: tuple(found) for token, found in parts.items()}
+
+
+if __name__ == "__main__":
+    main()
