@@ -1,0 +1,242 @@
+"""What a hypernetwork is worth: train a small language model and its hypernetwork, then change the model's tokenizer.
+
+    python benchmarks/zett.py --work DIR [--handbook FOLDER] [--model-minutes 30] [--steps 1200] [--no-real]
+
+Everything is made from text that machines have: the sources of Python's own standard library, and the Debian handbook
+in English where it is installed (`apt install debian-handbook`). Whole files are held out, half of them for choices
+(`--dev`) and half for the result; neither the model nor the hypernetwork nor any tokenizer sees them. The targets are two
+tokenizers trained on the same text, byte-level BPE and SentencePiece BPE with twice the model's vocabulary, and
+SmolLM2's, a real one, whose model is the donor for `omp`. What is in DIR already is not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import html
+import json
+import re
+import sys
+import sysconfig
+import time
+import zlib
+from pathlib import Path
+from typing import Any
+
+from _machine import keep
+
+HANDBOOK = Path("/usr/share/doc/debian-handbook/html/en-US")
+LEFT_OUT = (
+    "test",
+    "tests",
+    "idlelib",
+    "encodings",
+    "lib2to3",
+    "distutils",
+    "site-packages",
+    "dist-packages",
+    "turtledemo",
+)
+VOCABULARY, WINDOW, WIDTH, LAYERS = 4096, 256, 256, 3
+
+
+Texts = dict[str, list[str]]
+
+
+def texts(handbook: Path) -> tuple[Texts, Texts, Texts]:
+    """Return the documents to learn from, those to score and those to choose by; by kind: code and english."""
+    learnt, held, dev = ({"code": [], "english": []} for _ in range(3))
+    library = Path(sysconfig.get_path("stdlib"))
+    for path in sorted(library.rglob("*.py")):
+        parts = path.relative_to(library).parts
+        if not set(parts) & set(LEFT_OUT) and parts[0] != "pydoc_data":
+            _sort_in(learnt, held, dev, "code", "/".join(parts), path.read_text("utf-8", "replace"))
+    for path in sorted(handbook.glob("*.html")):
+        body = re.sub(r"(?s)<(script|style|head).*?</\1>", "", path.read_text("utf-8"))
+        prose = html.unescape(re.sub(r"<[^>]+>", "", re.sub(r"</(p|h\d|li|pre|dt|dd)>", "\n", body)))
+        _sort_in(learnt, held, dev, "english", path.name, re.sub(r"\s*\n\s*", "\n", prose).strip())
+    return learnt, held, dev
+
+
+def _sort_in(learnt: Texts, held: Texts, dev: Texts, kind: str, name: str, text: str) -> None:
+    digest = zlib.crc32(name.encode())
+    (learnt if digest % 12 else held if digest // 12 % 2 else dev)[kind].append(text)
+
+
+def make_tokenizer(documents: list[str], folder: Path, size: int = VOCABULARY) -> None:
+    """Train a byte-level BPE tokenizer of GPT-2's kind."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size, special_tokens=["<|endoftext|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False,
+    )  # fmt: skip
+    tokenizer.train_from_iterator(documents, trainer)
+    end = "<|endoftext|>"
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=end, pad_token=end).save_pretrained(folder)
+
+
+def train_model(documents: list[str], folder: Path, minutes: float) -> dict[str, float]:
+    """Train the language model from scratch for some minutes and save it."""
+    import torch
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    folder.mkdir(parents=True, exist_ok=True)
+    make_tokenizer(documents, folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    ids = [token for text in documents for token in [*tokenizer(text)["input_ids"], tokenizer.eos_token_id]]
+    stream = torch.tensor(ids)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=WIDTH, intermediate_size=3 * WIDTH, num_hidden_layers=LAYERS,
+        num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=1024, tie_word_embeddings=True,
+        bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3, betas=(0.9, 0.95), weight_decay=0.05)
+    begin, step, seconds = time.perf_counter(), 0, 60 * minutes
+    while (spent := time.perf_counter() - begin) < seconds:
+        part = spent / seconds
+        for group in optimiser.param_groups:  # the schedule follows the clock, not a number of steps
+            group["lr"] = 2e-3 * min(1.0, (step + 1) / 100) * (1.0 - 0.95 * part)
+        starts = torch.randint(0, len(stream) - WINDOW - 1, (16,))
+        batch = torch.stack([stream[at : at + WINDOW] for at in starts.tolist()])
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = model(batch, labels=batch).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        if step % 50 == 0:
+            print(f"model: step {step}, {spent:.0f} s, loss {loss.item():.3f}", flush=True)
+        step += 1
+    model.save_pretrained(folder)
+    result = {"steps": step, "tokens_seen": step * 16 * WINDOW, "tokens_of_text": len(ids), "minutes": minutes}
+    (folder / "training.json").write_text(json.dumps(result))
+    return result
+
+
+def train_hypernet(documents: list[str], model: Path, out: Path, args: argparse.Namespace) -> None:
+    """Train the hypernetwork on the same text; goes on where an earlier run was stopped."""
+    from tokswap.hypernet import TrainSettings
+    from tokswap.hypernet.train import train
+
+    corpus = args.work / "corpus.txt"
+    corpus.write_text("\n".join(documents), "utf-8")
+    settings = TrainSettings(
+        steps=args.steps, identity_steps=args.identity_steps, batch=32, length=64, identity_batch=512, vocabulary=16384,
+        negatives=768, hidden=384, layers=2, rate=4e-4, identity_rate=1e-3, clip=1.0, bf16=True, save_every=100,
+    )  # fmt: skip
+    train(str(model), [corpus], out, settings, resume=True, progress=True)
+
+
+def make_sentencepiece(documents: list[str], folder: Path, size: int) -> None:
+    """Train a tokenizer of Gemma's kind: spaces as marks, no pretokens within a line, bytes for what it does not know."""
+    from collections import Counter
+
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    fixed = ["<pad>", "<eos>", "<unk>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    trained = Tokenizer(models.BPE())
+    trained.normalizer = normalizers.Replace(" ", "▁")
+    trained.pre_tokenizer = pre_tokenizers.Split(Regex("▁*[^▁]+|▁+"), "isolated")
+    count = Counter("".join(documents).replace(" ", "▁"))
+    alphabet = [character for character, number in count.most_common(200) if number > 20 and character != "\n"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=size - len(fixed), initial_alphabet=alphabet, limit_alphabet=len(alphabet), show_progress=False
+    )
+    trained.train_from_iterator([line for text in documents for line in text.splitlines()], trainer)
+    model = json.loads(trained.to_str())["model"]
+    pieces = sorted(model["vocab"], key=model["vocab"].__getitem__)
+    merges = [tuple(merge) for merge in model["merges"]]
+    vocab = {piece: n for n, piece in enumerate([*fixed, *pieces])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    roles = {"pad_token": "<pad>", "eos_token": "<eos>", "unk_token": "<unk>"}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **roles).save_pretrained(folder)
+
+
+def score(folder: Path, held: dict[str, str]) -> dict[str, float]:
+    """Return bits per byte by kind of text."""
+    from tokswap.evaluate import bits_per_byte, load_model
+
+    model, tokenizer = load_model(folder)
+    return {kind: bits_per_byte(model, tokenizer, text).bits_per_byte for kind, text in held.items()}
+
+
+def compare(
+    model: Path, hypernet: Path, targets: dict[str, tuple[Path, bool]], work: Path, held: dict[str, str]
+) -> Any:
+    """Transplant every target with every method and score the results. targets: name -> tokenizer, has a donor."""
+    import tokswap
+
+    base = score(model, held)
+    print("the model itself", {kind: round(bits, 4) for kind, bits in base.items()}, flush=True)
+    rows = []
+    for target, (folder, has_donor) in targets.items():
+        for method, settings in {
+            "subword": {}, **({"omp": {}} if has_donor else {}), "zett": {"path": str(hypernet)},
+            "zett, all rows": {"path": str(hypernet), "replace": True},
+        }.items():  # fmt: skip
+            out = work / "result"
+            report = tokswap.transplant(
+                str(model), str(folder), init=method.split(",")[0], settings=settings, out=out, force=out.exists()
+            )
+            bits = score(out, held)
+            row = {
+                "target": target, "tokens": len(report.alignment), "made": report.plan.coverage["missing"],
+                "method": method, "rows_seconds": round(report.seconds["rows"], 2),
+                **{kind: round(bits[kind] - base[kind], 4) for kind in base},
+            }  # fmt: skip
+            rows.append(row)
+            print(row, flush=True)
+    return {"own_bits_per_byte": base, "rows": rows}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--handbook", type=Path, default=HANDBOOK)
+    parser.add_argument("--model-minutes", type=float, default=30.0)
+    parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--identity-steps", type=int, default=1500)
+    parser.add_argument("--real", help="a folder of SmolLM2-135M; it is fetched otherwise")
+    parser.add_argument("--no-real", action="store_true", help="leave SmolLM2's tokenizer out")
+    parser.add_argument("--dev", action="store_true", help="score on the texts that choices may be made on")
+    parser.add_argument("--hypernet", type=Path, help="score this one instead of training one")
+    args = parser.parse_args()
+    learnt, held, dev = texts(args.handbook)
+    documents = learnt["code"] + 2 * learnt["english"]  # a little less one-sided
+    model, hypernet = args.work / "model", args.hypernet or args.work / "hypernet"
+    if not (model / "training.json").is_file():
+        print(train_model(documents, model, args.model_minutes), flush=True)
+    targets = {"byte-level BPE": (args.work / "bpe", False), "SentencePiece BPE": (args.work / "sentencepiece", False)}
+    if not (args.work / "sentencepiece" / "tokenizer.json").is_file():
+        make_tokenizer(documents, args.work / "bpe", 2 * VOCABULARY)
+        make_sentencepiece(documents, args.work / "sentencepiece", 2 * VOCABULARY)
+    if not args.no_real:
+        sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
+        from models import fetch
+
+        from tokswap.sources import resolve_model
+
+        targets["SmolLM2"] = (resolve_model(args.real or str(fetch("smollm2"))), True)
+    if not args.hypernet:
+        train_hypernet(documents, model, hypernet, args)
+    chosen = {kind: "\n".join(documents)[:60000] for kind, documents in (dev if args.dev else held).items()}
+    result = compare(model, hypernet, targets, args.work, chosen)
+    result["texts"] = {kind: {"learnt": sum(map(len, learnt[kind])), "scored": len(chosen[kind])} for kind in learnt}
+    result["model"] = json.loads((model / "training.json").read_text())
+    metrics = [json.loads(line) for line in (hypernet / "training" / "metrics.jsonl").read_text().splitlines()]
+    result["hypernet"] = {"steps": len(metrics), "minutes": round(sum(line["seconds"] for line in metrics) / 60, 1)}
+    if not args.dev:
+        print(keep("zett", result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""Small hypernetworks for the tests, and their arithmetic written down a second time, in float64 NumPy."""
+
+from __future__ import annotations
+
+import json
+from math import erf, sqrt
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tokswap.bytelevel import byte_level_spec
+from tokswap.checkpoint import open_checkpoint
+from tokswap.hypernet import HypernetConfig
+from tokswap.hypernet.surface import Surface
+from tokswap.tokenizer import Tokenizer, read_tokenizer
+
+ORACLES = Path(__file__).parent / "zett"
+"""What the original code computes with two networks of random weights, cut down to some rows of every length."""
+
+
+def oracle(name: str) -> tuple[dict[str, Any], dict[str, np.ndarray], Any]:
+    """Return the published config, the weights by their published names, and the arrays of a case."""
+    data = np.load(ORACLES / f"{name}.npz")
+    weights = {key[2:]: data[key] for key in data if key.startswith("w:")}
+    return json.loads(str(data["config"])), weights, data
+
+
+def random_weights(config: HypernetConfig, seed: int = 0) -> dict[str, Any]:
+    """Return random tensors for every name of a network, none of them near what an initialisation gives."""
+    import torch
+
+    from tokswap.hypernet.model import Network
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return {name: torch.randn(t.shape) * 0.3 + 0.05 for name, t in Network(config).state_dict().items()}
+
+
+def write_hypernet(folder: Path, config: HypernetConfig, spec: dict[str, Any], seed: int = 0) -> Path:
+    """Write a random hypernetwork with a byte-level tokenizer."""
+    from tokswap.hypernet.convert import build, save
+
+    folder.mkdir(parents=True, exist_ok=True)
+    save(build(config, random_weights(config, seed), folder), Surface(Tokenizer(folder, spec, {}, {}), config), folder)
+    return folder
+
+
+def make_hypernet(base: Path, folder: Path, **changes: Any) -> Path:
+    """Write a random hypernetwork that fits a model."""
+    checkpoint, tokenizer = open_checkpoint(base), read_tokenizer(base)
+    table = checkpoint.tables[0]
+    spec = byte_level_spec(tokenizer, table.rows)
+    extra = len(Tokenizer(folder, spec, {}, {}).vocabulary) - table.rows
+    values: dict[str, Any] = {
+        "n_embd": table.width, "original_vocab_size": table.rows, "hn_hidden_size": 16, "hn_intermediate_size": 24,
+        "hn_n_layers": 2, "hn_num_attention_heads": 2, "hn_n_extra_tokens": extra,
+        "separate_out_embeddings": not checkpoint.tied, **changes,
+    }  # fmt: skip
+    return write_hypernet(folder, HypernetConfig(**values), spec)
+
+
+def reference(
+    config: HypernetConfig, weights: dict[str, Any], forms: np.ndarray, source: np.ndarray, lang: int | None
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+    """The forward pass as the paper's code has it: one form at a time, with its padding, in float64."""
+    w = {name: np.asarray(value, np.float64) for name, value in weights.items()}
+
+    def linear(x: np.ndarray, name: str) -> np.ndarray:
+        return x @ w[f"{name}.weight"].T + w[f"{name}.bias"]
+
+    def norm(x: np.ndarray, name: str, eps: float) -> np.ndarray:
+        centred = x - x.mean(axis=-1, keepdims=True)
+        return (
+            centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + eps) * w[f"{name}.weight"] + w[f"{name}.bias"]
+        )
+
+    def tanh_gelu(x: np.ndarray) -> np.ndarray:
+        return 0.5 * x * (1 + np.tanh(sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+    def erf_gelu(x: np.ndarray) -> np.ndarray:
+        return 0.5 * x * (1 + np.vectorize(erf)(x / sqrt(2)))
+
+    def projector(x: np.ndarray, name: str) -> np.ndarray:
+        inner = tanh_gelu(linear(tanh_gelu(linear(x, f"{name}.dense1")), f"{name}.dense2"))
+        return norm(x + inner, f"{name}.ln", 1e-6)
+
+    def layer(x: np.ndarray, keys: np.ndarray, name: str) -> np.ndarray:
+        heads = config.hn_num_attention_heads
+        q, k, v = (
+            linear(x, f"{name}.attention.self.{part}").reshape(len(x), heads, -1) for part in ("query", "key", "value")
+        )
+        scores = np.einsum("qhd,khd->hqk", q, k) / sqrt(q.shape[-1])
+        scores = np.where(keys[None, None, :], scores, -np.inf)
+        share = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        mixed = np.einsum("hqk,khd->qhd", share / share.sum(axis=-1, keepdims=True), v).reshape(len(x), -1)
+        x = norm(x + linear(mixed, f"{name}.attention.output.dense"), f"{name}.attention.output.LayerNorm", 1e-5)
+        inner = linear(erf_gelu(linear(x, f"{name}.intermediate.dense")), f"{name}.output.dense")
+        return norm(x + inner, f"{name}.output.LayerNorm", 1e-5)
+
+    first, second, bias = [], [], []
+    for form in forms:
+        rows = []
+        for piece in form.tolist():
+            if piece >= config.original_vocab_size:
+                rows.append(w["fallback_embeddings.weight"][piece - config.original_vocab_size])
+            elif config.hn_rescale_embeddings:
+                rows.append(w["in_scaler.w"][0] * source[piece] + w["in_scaler.b"][0])
+            else:
+                rows.append(np.asarray(source[piece], np.float64))
+        x = projector(linear(np.stack(rows), "input_projection.0"), "input_projection.1")
+        x = x + w["model.embeddings.token_type_embeddings.weight"][0]
+        x = x + w["model.embeddings.position_embeddings.weight"][: len(x)]
+        keys = form != config.pad_token_id
+        if config.hn_embed_lang_id:
+            x = np.concatenate([x, w["lang_embeddings.weight"][lang][None]])
+            keys = np.append(keys, True)
+        x = norm(x, "model.embeddings.LayerNorm", 1e-5)
+        for n in range(config.hn_n_layers):
+            x = layer(x, keys, f"model.encoder.layer.{n}")
+        top = x[0]
+        out = linear(projector(top, "output_projection.0"), "output_projection.1")
+        more = None
+        if config.separate_out_embeddings and config.hn_single_head:
+            out, more = out[: config.n_embd], out[config.n_embd :]
+        elif config.separate_out_embeddings:
+            more = linear(projector(top, "output_projection_out.0"), "output_projection_out.1")
+        if config.hn_rescale_embeddings:
+            out = w["scaler.w"][0] * out + w["scaler.b"][0]
+            more = None if more is None else w["out_scaler.w"][0] * more + w["out_scaler.b"][0]
+        first.append(out)
+        second.append(more)
+        bias.append(linear(top, "bias_projection")[0] if config.hn_predict_bias else None)
+    return (
+        np.stack(first),
+        None if second[0] is None else np.stack(second),
+        None if bias[0] is None else np.array(bias),
+    )
