@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tokswap.checkpoint import read_json
 from tokswap.errors import InputError, UsageError
 from tokswap.offsets import encode_with_offsets
 from tokswap.tokenizer import auto_tokenizer
@@ -49,14 +50,69 @@ def check_device(device: str) -> None:
         raise UsageError("bad-device", f"torch cannot use the device `{device}`: {reason}") from error
 
 
-def load_model(folder: str | Path, *, dtype: str = "float32", device: str = "cpu") -> tuple[Any, Any]:
-    """Return (model, tokenizer) of a causal language model folder, in evaluation mode. Raises UsageError bad-device."""
+def load_model(
+    folder: str | Path, *, dtype: str = "float32", device: str = "cpu", trust_remote_code: bool = False
+) -> tuple[Any, Any]:
+    """Return (model, tokenizer) of a causal language model folder, in evaluation mode.
+
+    Raises UsageError bad-device; InputError missing-config, remote-code, cannot-load, incomplete-weights, and not-causal
+    for a model that does not predict a token from those before it alone.
+    """
     check_device(device)
     import torch
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(str(folder), dtype=getattr(torch, dtype), local_files_only=True)
-    return model.to(device).eval(), auto_tokenizer(Path(folder))
+    config = read_json(Path(folder) / "config.json", "config")
+    if "auto_map" in config and not trust_remote_code:
+        raise InputError(
+            "remote-code",
+            "this model runs Python code of its own",
+            "read that code; `--trust-remote-code` lets it run",
+            folder=folder,
+        )
+    if config.get("is_encoder_decoder"):
+        raise _not_causal("it is an encoder with a decoder", folder)
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            str(folder), dtype=getattr(torch, dtype), local_files_only=True, output_loading_info=True,
+            trust_remote_code=trust_remote_code,
+        )  # fmt: skip
+    except Exception as error:  # transformers raises whatever the model's own code raises
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        if "AutoModelForCausalLM" in reason:
+            raise _not_causal(f"transformers has no such class for {config.get('model_type')}", folder) from error
+        raise InputError("cannot-load", f"transformers cannot load this model: {reason}", folder=folder) from error
+    made_up = sorted(info["missing_keys"])
+    if made_up:
+        raise InputError(
+            "incomplete-weights",
+            f"{len(made_up)} tensor(s) of this model are not in its files, the first is {made_up[0]}",
+            "transformers would make them up at random; a model without its output head cannot be judged",
+            folder=folder,
+        )
+    model = model.to(device).eval()
+    if _reads_ahead(model):
+        raise _not_causal("what it says of a token depends on the tokens after it", folder)
+    return model, auto_tokenizer(Path(folder), trust_remote_code=trust_remote_code)
+
+
+def _not_causal(reason: str, folder: str | Path) -> InputError:
+    return InputError(
+        "not-causal",
+        f"this is no causal language model: {reason}",
+        "bits per byte are for models that predict each token from those before it",
+        folder=folder,
+    )
+
+
+def _reads_ahead(model: Any) -> bool:
+    """Whether another last token changes what the model says before it, as in an encoder."""
+    import torch
+
+    some = [n * model.config.get_text_config().vocab_size // 7 for n in range(1, 6)]
+    with torch.inference_mode():
+        rows = model(torch.tensor([some[:4], [*some[:3], some[4]]], device=model.device)).logits[:, :3].float()
+    return float((rows[0] - rows[1]).abs().max()) > 1e-2 * float(rows.std())
 
 
 @dataclass(frozen=True)
@@ -96,8 +152,8 @@ def token_losses(
     The text is encoded as the tokenizer encodes any text, so a model that wants a bos token gets one. Longer texts are
     read in windows of `window` tokens (each with the bos again), or of as many as the model has positions for; every
     token but those of the first `overlap` of a window is predicted with at least `overlap` tokens of context. Without
-    a bos the first character is read, not predicted, and its bytes are not counted. done: called with the number
-    of tokens that each window has added. Raises InputError empty-text, UsageError bad-window.
+    a bos the first character is read, not predicted, and its bytes are not counted. done: called with the bytes of
+    text that each window has added. Raises InputError empty-text, UsageError bad-window.
     """
     import torch
 
@@ -115,8 +171,6 @@ def token_losses(
     read = 0 if lead else _first_character(offsets, text)
     if read >= len(ids):
         raise InputError("empty-text", "the text has no second token: there is nothing to predict")
-    if done:
-        done(read)
     bits = np.zeros(len(ids), np.float64)
     scored = read
     while scored < len(ids):
@@ -133,7 +187,7 @@ def token_losses(
                 bits[at : at + len(block)] = nats.double().cpu().numpy() / math.log(2)
         end = begin + part.shape[1] - len(lead)
         if done:
-            done(end - scored)
+            done(int(offsets[end] - (offsets[scored] if scored > read else 0)))
         scored = end
     return TokenLosses(found, offsets, bits, read)
 
