@@ -34,10 +34,10 @@ def machine() -> dict[str, Any]:
     }
 
 
-def keep(name: str, result: dict[str, Any]) -> Path:
-    """Write a result with its date and machine to benchmarks/results/NAME.json."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+def keep(name: str, result: dict[str, Any], folder: Path = RESULTS) -> Path:
+    """Write a result with its date and machine to FOLDER/NAME.json, by default in benchmarks/results."""
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{name}.json"
     body = {"date": datetime.date.today().isoformat(), "machine": machine(), **result}
     path.write_text(json.dumps(body, indent=2) + "\n", encoding="utf-8")
     return path

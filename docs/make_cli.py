@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import click
 from click.testing import CliRunner
 
 from tokswap.cli import COMMANDS, main
-from tokswap.init import METHODS, method_class
+from tokswap.init import METHODS, method_class, needs_of
 
 DOCS = Path(__file__).parent
 README = DOCS.parent / "README.md"
@@ -27,14 +27,21 @@ _LIST = re.compile(r"(?<=<!-- methods: made by `make docs` -->\n).*?(?=<!-- end 
 def cli() -> str:
     """Return the command line reference."""
     parts = ["# Command line reference\n\nMade from the help texts by `make docs`.\n"]
-    for name in ("", *COMMANDS):
-        result = CliRunner().invoke(
-            main, [*([name] if name else []), "--help"], prog_name="tokswap", terminal_width=100
-        )
+    for name in ("", *_all_commands()):
+        result = CliRunner().invoke(main, [*name.split(), "--help"], prog_name="tokswap", terminal_width=100)
         if result.exit_code:
             raise click.ClickException(f"tokswap {name} --help failed: {result.output}")
         parts.append(f"## tokswap {name}".rstrip() + f"\n\n```\n{result.output.rstrip()}\n```\n")
     return "\n".join(parts)
+
+
+def _all_commands() -> Iterator[str]:
+    """Yield the commands, each followed by its own subcommands."""
+    for name in COMMANDS:
+        yield name
+        command = main.get_command(click.Context(main), name)
+        if isinstance(command, click.Group):
+            yield from (f"{name} {below}" for below in command.commands)
 
 
 def methods() -> str:
@@ -49,7 +56,7 @@ def methods() -> str:
         cls = method_class(name)
         fields = dataclasses.fields(cls)
         text = f"## {name}\n\n{' '.join((cls.__doc__ or '').split())}\n\n"
-        text += f"- needs a donor: {'yes' if cls().needs_donor else 'no'}\n- comes from: {_linked(cls.source)}\n"
+        text += f"- needs: {needs_of(cls)}\n- comes from: {_linked(cls.source)}\n"
         if fields:
             text += "\n" + _table(
                 ("setting", "default", "range", "what it does"),
@@ -62,10 +69,7 @@ def methods() -> str:
 def method_list() -> str:
     """Return the table of all methods."""
     classes = {name: method_class(name) for name in METHODS}
-    rows = [
-        (f"`{name}`", cls.summary, "the donor's embeddings" if cls().needs_donor else "nothing", _linked(cls.source))
-        for name, cls in classes.items()
-    ]
+    rows = [(f"`{name}`", cls.summary, needs_of(cls), _linked(cls.source)) for name, cls in classes.items()]
     return _table(("method", "a new row is", "needs", "comes from"), rows)
 
 

@@ -98,6 +98,35 @@ def make_model(
     return folder
 
 
+def make_encoder(folder: Path, *, seed: int = 0) -> Path:
+    """Save a tiny random sentence-transformers model: BERT, the mean of its states, unit length."""
+    import torch
+    from transformers import BertConfig, BertModel
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    make_tokenizer("wordpiece", folder)
+    edit_json(folder / "tokenizer_config.json", model_max_length=64)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        config = BertConfig(
+            vocab_size=tokenizer_size(folder), hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+            intermediate_size=32, max_position_embeddings=64,
+        )  # fmt: skip
+        model = BertModel(config)
+        _randomise(model)
+    model.eval().save_pretrained(folder)
+    kinds = {"": "Transformer", "1_Pooling": "Pooling", "2_Normalize": "Normalize"}
+    modules = [
+        {"idx": n, "name": str(n), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for n, (path, kind) in enumerate(kinds.items())
+    ]
+    write_json(folder / "modules.json", modules)
+    (folder / "1_Pooling").mkdir()
+    write_json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": 16, "pooling_mode_mean_tokens": True})
+    return folder
+
+
 def copy_model(source: Path, target: Path) -> Path:
     """Copy a made folder, so that a test may change the copy."""
     return Path(shutil.copytree(source, target))

@@ -14,7 +14,7 @@ import click
 import pytest
 import tools
 from click.testing import CliRunner, Result
-from makers import copy_model, edit_json
+from makers import copy_model, edit_json, shipped_text
 
 import tokswap
 from tokswap.cli import COMMANDS, main
@@ -68,14 +68,26 @@ def test_the_help_page_lists_every_command_and_an_example() -> None:
         assert "Examples:" in text
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+def _names() -> list[str]:
+    """Every command, and the subcommands of those that have some."""
+    tops = {name: main.get_command(click.Context(main), name) for name in COMMANDS}
+    below = [f"{name} {sub}" for name, top in tops.items() if isinstance(top, click.Group) for sub in top.commands]
+    return [*tops, *below]
+
+
+@pytest.mark.parametrize("name", _names())
 def test_every_command_has_help_with_an_example(name: str) -> None:
-    text = run(name, "--help").stdout
+    text = run(*name.split(), "--help").stdout
     assert "Examples:" in text
     assert f"tokswap {name}" in text.partition("Examples:")[2]
-    command = main.get_command(click.Context(main), name)
+    first, *below = name.split()
+    command = main.get_command(click.Context(main), first)
+    if below and isinstance(command, click.Group):
+        command = command.commands[below[0]]
     assert command is not None
     assert command.help
+    if isinstance(command, click.Group):
+        return
     options = [param for param in command.params if isinstance(param, click.Option)]
     assert [option.name for option in options if not option.help] == []
     assert "--json" in {flag for option in options for flag in option.opts}
@@ -118,10 +130,15 @@ def test_json_of_every_command(models: tuple[Path, Path], tmp_path: Path) -> Non
     plan = one_document(run("transplant", *pair, "--dry-run").stdout)
     assert plan["plan"]["out"] == str(out)
     done = one_document(run("transplant", *pair).stdout)
-    assert {"plan", "seconds", "checks", "diagnostics", "worst", "notes", "versions"} == set(done)
+    assert set(done) == {
+        "plan", "seconds", "checks", "diagnostics", "worst", "notes", "evidence", "calibrated", "versions",
+    }  # fmt: skip
     verdict = one_document(run("verify", out, "--against", source, "--json").stdout)
     assert verdict["ok"]
     assert all(check["ok"] for check in verdict["checks"])
+    (tmp_path / "text").write_text(shipped_text("english"), encoding="utf-8")
+    judged = one_document(run("eval", out, "--text", tmp_path / "text", "--against", source, "--json").stdout)
+    assert [entry["is_source"] for entry in judged["models"]] == [True, False]
     assert one_document(run("inspect", out, "--json").stdout)["tables"][0]["rows"] == 707
     assert one_document(run("compare", source, donor, "--json").stdout)["sizes"] == [640, 700]
     names = [method["name"] for method in one_document(run("methods", "--json").stdout)]
@@ -133,10 +150,14 @@ def test_json_of_every_command(models: tuple[Path, Path], tmp_path: Path) -> Non
 ERRORS: list[tuple[str, int, tuple[str, ...]]] = [
     ("unknown-model", 1, ("transplant", "--model", "no-such-model", "--tokenizer", "SOURCE")),
     ("unknown-tokenizer", 1, ("transplant", "--model", "SOURCE", "--tokenizer", "no-such-tokenizer")),
-    ("missing-donor", 1, ("transplant", "--model", "SOURCE", "--tokenizer", "DONOR/tokenizer.json")),
+    ("missing-donor", 1, ("transplant", "--model", "SOURCE", "--tokenizer", "DONOR/tokenizer.json", "--init", "omp")),
     ("unknown-method", 2, ("transplant", "--model", "SOURCE", "--tokenizer", "DONOR", "--init", "opm")),
-    ("unknown-setting", 2, ("transplant", "--model", "SOURCE", "--tokenizer", "DONOR", "--set", "kk=3")),
-    ("bad-setting", 2, ("transplant", "--model", "SOURCE", "--tokenizer", "DONOR", "--set", "k=0")),
+    (
+        "unknown-setting",
+        2,
+        ("transplant", "--model", "SOURCE", "--tokenizer", "DONOR", "--init", "omp", "--set", "kk=3"),
+    ),
+    ("bad-setting", 2, ("transplant", "--model", "SOURCE", "--tokenizer", "DONOR", "--init", "omp", "--set", "k=0")),
     ("unknown-token", 2, ("transplant", "--model", "SOURCE", "--tokenizer", "DONOR", "--map-token", "<x>=<y>")),
     ("bad-vocab-size", 2, ("transplant", "--model", "SOURCE", "--tokenizer", "DONOR", "--vocab-size", "3")),
     ("output-is-source", 1, ("transplant", "--model", "SOURCE", "--tokenizer", "DONOR", "--out", "SOURCE/inside")),
@@ -146,6 +167,9 @@ ERRORS: list[tuple[str, int, tuple[str, ...]]] = [
     ("unknown-model", 1, ("verify", "./nowhere")),
     ("missing-config", 1, ("verify", "EMPTY")),
     ("bad-device", 2, ("verify", "SOURCE", "--device", "no-such-device")),
+    ("bad-usage", 2, ("eval", "SOURCE")),
+    ("bad-text", 1, ("eval", "SOURCE", "--text", "nowhere.txt")),
+    ("unknown-model", 1, ("eval", "nowhere", "--text", "SOURCE/config.json")),
     ("unknown-tokenizer", 1, ("inspect", "nowhere")),
     ("missing-tokenizer", 1, ("inspect", "EMPTY")),
     ("unknown-tokenizer", 1, ("compare", "SOURCE", "nowhere")),
@@ -191,12 +215,12 @@ def test_errors(
 
 def test_an_error_says_what_where_and_how_to_fix_it(models: tuple[Path, Path]) -> None:
     tokenizer = models[1] / "tokenizer.json"
-    text = run("transplant", "--model", models[0], "--tokenizer", tokenizer, status=1).stderr
+    text = run("transplant", "--model", models[0], "--tokenizer", tokenizer, "--init", "omp", status=1).stderr
     assert text == (
-        "error: the target tokenizer comes without weights, and omp needs the donor's embeddings  [missing-donor]\n"
+        "error: the target tokenizer comes without weights, and the method needs the donor's embeddings  [missing-donor]\n"
         f"  tokenizer: {tokenizer}\n"
         "\n"
-        "hint: name them with --donor MODEL, or use a method that needs none: subword\n"
+        "hint: name them with --donor MODEL, or use a method that needs none: --init auto, tokenadapt, subword\n"
     )
 
 
@@ -207,7 +231,7 @@ def test_an_error_says_what_where_and_how_to_fix_it(models: tuple[Path, Path]) -
         (("inspct", "x"), "inspect"),
         (("methods", "subwrod"), "subword"),
         (("transplant", "--model", "S", "--tokenizer", "D", "--init", "opm"), "omp"),
-        (("transplant", "--model", "S", "--tokenizer", "D", "--set", "toleranse=1"), "tolerance"),
+        (("transplant", "--model", "S", "--tokenizer", "D", "--init", "omp", "--set", "toleranse=1"), "tolerance"),
         (("alias", "lama"), "llama"),
         (("transplant", "--model", "mistrl", "--tokenizer", "D"), "mistral"),
         (("inspect", "gema"), "gemma"),
@@ -227,7 +251,18 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     result = run(
-        "transplant", "--model", models[0], "--tokenizer", models[1], "--out", "out", "--dry-run", "--set", "k=9"
+        "transplant",
+        "--model",
+        models[0],
+        "--tokenizer",
+        models[1],
+        "--out",
+        "out",
+        "--dry-run",
+        "--init",
+        "omp",
+        "--set",
+        "k=9",
     )
     assert list(tmp_path.iterdir()) == []
     assert result.stderr == ""
@@ -297,6 +332,32 @@ def test_verify_exits_with_1_where_a_check_fails(models: tuple[Path, Path], tmp_
     assert [check["name"] for check in verdict["checks"] if not check["ok"]] == ["token ids in range"]
 
 
+# eval.
+
+
+def test_eval_for_people(models: tuple[Path, Path], tmp_path: Path) -> None:
+    source, donor = models
+    out, english, code = tmp_path / "out", tmp_path / "english.txt", tmp_path / "code.py"
+    run("transplant", "--model", source, "--tokenizer", donor, "--init", "subword", "--out", out)
+    english.write_text(shipped_text("english"), encoding="utf-8")
+    code.write_text(shipped_text("code"), encoding="utf-8")
+    flags = ("--against", source, "--tokens", "3", "--prompt", "The old")
+    done = run("eval", out, "--text", english, "--text", code, *flags)
+    text = " ".join(done.stdout.split())
+    for part in ("english.txt, 2,7", "code.py, 2,4", "all texts, 5,", f"{source} (source)", "95 % intervals, from",
+                 "missing tokens", "shared, cut as before", "costs most more than before", "'The old' goes on:"):  # fmt: skip
+        assert part in text
+    assert re.search(rf"{out} \d+\.\d{{3}} \[\d+\.\d{{3}}, \d+\.\d{{3}}\] [+-]\d+\.\d{{3}} \[", text)
+    assert done.stderr == ""
+    text = run("eval", out, "--text", english, "--tokens", "0").stdout
+    for part in ("the token after one", "shared tokens", "costliest tokens"):
+        assert part in text
+    assert "source" not in text
+    assert "goes on" not in text
+    assert "give --against" in run("eval", source, "--text", english, "--tokens", "0").stdout
+    assert "goes on" not in run("eval", source, "--text", english, "-q").stdout
+
+
 # The others.
 
 
@@ -317,11 +378,11 @@ def test_inspect_and_compare_for_people(models: tuple[Path, Path], tmp_path: Pat
 
 def test_methods() -> None:
     text = run("methods").stdout
-    assert re.search(r"^  omp +donor ", text, re.M)
-    assert re.search(r"^  zero  +zero rows", text, re.M)
+    assert re.search(r"^  omp +the donor's embeddings +sparse code", text, re.M)
+    assert re.search(r"^  zero +nothing +zero rows", text, re.M)
     text = run("methods", "omp").stdout
     assert re.search(r"^  k +64 +atoms a token at most$", text, re.M)
-    assert "needs a donor: yes" in text
+    assert "needs: the donor's embeddings" in text
     assert "settings" not in run("methods", "mean").stdout
 
 

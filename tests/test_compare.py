@@ -8,9 +8,9 @@ import pytest
 from makers import shipped_text
 
 import tokswap
-from tokswap.compare import script_of
 from tokswap.probes import TEXTS
 from tokswap.tokenizer import Tokenizer, read_tokenizer
+from tokswap.vocab import script_of
 
 Make = Callable[..., Path]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tokswap.align import align
-from tokswap.configs import IdMap, edit_config, edit_generation_config, token_ids
+from tokswap.configs import IdMap, edit_config, edit_generation_config, needed_ids, token_ids
 from tokswap.errors import InputError
 from tokswap.vocab import Kind, Vocabulary
 
@@ -276,3 +276,15 @@ def test_a_text_ends_at_every_eos(before: dict[str, Any], also: list[int], after
 def test_token_ids_of_a_field(value: object, expected: list[int]) -> None:
     assert token_ids({"eos_token_id": value}, "eos_token_id") == expected
     assert token_ids({}, "eos_token_id") == []
+
+
+def test_ids_that_a_config_needs() -> None:
+    config = {
+        "eos_token_id": [1, 2], "text_config": {"image_token_index": 7, "pad_token_id": None}, "forced_decoder_ids": [[1, 9]],
+        "lang_to_id": {"<|de|>": 11}, "vision_config": {"pad_token_id": 99}, "num_layers": 5,
+    }  # fmt: skip
+    assert needed_ids(config) == {
+        1: "eos_token_id", 2: "eos_token_id", 7: "image_token_index", 9: "forced_decoder_ids", 11: "lang_to_id",
+    }  # fmt: skip
+    assert set(needed_ids({"model_type": "xlm-roberta", "pad_token_id": 3})) == {0, 1, 2, 3}
+    assert set(needed_ids({"model_type": "llama", "pad_token_id": 3})) == {3}

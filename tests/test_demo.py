@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import tokswap
@@ -23,6 +24,10 @@ from tokswap.align import Alignment, align
 from tokswap.evaluate import bits_per_byte, greedy, load_model
 from tokswap.sources import cache_folder, resolve_model
 from tokswap.tokenizer import read_tokenizer
+from tokswap.trim import Choice, trim_tokenizer
+from tokswap.trim.check import token_figures
+from tokswap.trim.corpora import count, find_corpus
+from tokswap.trim.select import select
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "examples"))
@@ -64,6 +69,22 @@ def test_what_the_vocabularies_share(
 ) -> None:
     counts = aligned(models[target], models[source]).counts()
     assert (counts["bytes"], counts["missing"]) == (shared, missing)
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "unread"), [("gemma", "smollm2", ()), ("smollm2", "gemma", ("CJK", "Cyrillic"))]
+)
+def test_what_an_expert_would_warn_of(
+    models: Mapping[str, Path], source: str, target: str, unread: tuple[str, ...], tmp_path: Path
+) -> None:
+    """SmolLM2 reads English and little else, Gemma reads nearly everything; both cut numbers into single digits."""
+    notes = tokswap.plan_transplant(
+        str(models[source]), str(models[target]), init="subword", out=tmp_path / "out"
+    ).plan.notes
+    assert not any("numbers" in note for note in notes)
+    told = [note for note in notes if "hardly knows" in note]
+    assert len(told) == bool(unread)
+    assert all(script in told[0] for script in unread)
 
 
 @dataclass(frozen=True)
@@ -119,7 +140,47 @@ def bits(models: Mapping[str, Path]) -> Mapping[Path, float]:
     return {folder: bits_per_byte(*load_model(folder), ENGLISH).bits_per_byte for folder in models.values()}
 
 
+def test_no_row_is_an_outlier(result: Result) -> None:
+    """Nobody has planted anything in these models."""
+    assert result.report.notes == ()
+
+
 def test_excess_on_english(result: Result, bits: Mapping[Path, float]) -> None:
     excess = bits_per_byte(result.model, result.tokenizer, ENGLISH).bits_per_byte - bits[result.source]
     print(f"{result.report.plan.method}: {excess:+.3f} bits per byte")
     assert excess <= MOST_EXCESS
+
+
+# Trims.
+
+
+@pytest.mark.parametrize("name", ["gemma", "smollm2"])
+def test_trims_to_three_languages_are_exact(models: Mapping[str, Path], name: str) -> None:
+    tokenizer = read_tokenizer(models[name])
+    for text in ("german", "japanese", "russian"):
+        counts = count(find_corpus(str(ROOT / "tests" / "texts" / f"{text}.txt")), tokenizer)
+        trimmed = trim_tokenizer(tokenizer, np.flatnonzero(counts.counts))
+        figures = token_figures(tokenizer, trimmed, counts.sample)
+        assert figures["exact"] == figures["kept"] > 10
+        assert figures["tokens_kept"] == 1
+        assert len(trimmed.kept) < 2_000
+
+
+@pytest.mark.parametrize("name", ["gemma", "smollm2"])
+def test_german_without_a_corpus(models: Mapping[str, Path], name: str) -> None:
+    """At least 99 % of the tokens of ordinary German text are kept."""
+    tokenizer = read_tokenizer(models[name])
+    selection = select(Choice(languages=("de",)), tokenizer, set(), [])
+    counts = count(find_corpus(str(ROOT / "tests" / "texts" / "german.txt")), tokenizer)
+    assert counts.counts[selection.ids].sum() >= 0.99 * counts.total
+    assert len(selection.ids) < 0.9 * len(tokenizer.vocabulary)
+
+
+def test_a_trimmed_model_computes_the_same(models: Mapping[str, Path], tmp_path: Path) -> None:
+    german = str(ROOT / "tests" / "texts" / "german.txt")
+    report = tokswap.trim(str(models["smollm2"]), corpora=[german], check="full", out=tmp_path / "out")
+    assert report.checks["failed"] == []
+    assert report.checks["model"]["hidden_states_equal"]
+    assert report.checks["model"]["logit_difference"] < 1e-3
+    assert report.checks["reloaded"]["chats"] == report.checks["reloaded"]["chats_equal"] > 0
+    assert report.plan.parameters_after < 0.85 * report.plan.parameters_before

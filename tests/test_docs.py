@@ -33,11 +33,11 @@ def page_id(value: object) -> str:
 CLASSES = ("UsageError", "InputError", "OutputError")
 MADE_UP: dict[tuple[str, str], set[str]] = {
     # read_json: the index and the report are read only where they are.
-    ("checkpoint.py", "f'missing-{what}'"): {"missing-config"},
-    ("checkpoint.py", "f'bad-{what}'"): {"bad-config", "bad-index", "bad-report"},
+    ("checkpoint.py", "f'missing-{what}'"): {"missing-config", "missing-map"},
+    ("checkpoint.py", "f'bad-{what}'"): {"bad-config", "bad-index", "bad-map", "bad-report"},
     ("checkpoint.py", "code"): {"bad-header", "truncated-weights"},
-    ("sources.py", "f'bad-{what}'"): {"bad-model", "bad-tokenizer"},
-    ("sources.py", "f'unknown-{what}'"): {"unknown-model", "unknown-tokenizer"},
+    ("sources.py", "f'bad-{what}'"): {"bad-model", "bad-tokenizer", "bad-encoder"},
+    ("sources.py", "f'unknown-{what}'"): {"unknown-model", "unknown-tokenizer", "unknown-encoder"},
     ("_output.py", "problem.code"): set(),
 }
 """(file, the code as it is written there) -> the codes that it stands for, where that is not a plain string."""
@@ -151,10 +151,17 @@ def inline(page: Path) -> list[str]:
     return [span for span in re.findall(r"`(tokswap [^`]+)`", text) if not span.startswith("tokswap/")]
 
 
+def all_commands() -> list[click.Command]:
+    """Return the commands and their subcommands."""
+    tops = [main.get_command(click.Context(main), name) for name in COMMANDS]
+    below = [sub for command in tops if isinstance(command, click.Group) for sub in command.commands.values()]
+    return [command for command in [*tops, *below] if command is not None]
+
+
 def epilog_commands() -> list[str]:
     """Return the examples of the help texts."""
     group = [line for line in (main.help or "").splitlines() if line.startswith("  tokswap ")]
-    epilogs = [main.get_command(click.Context(main), name).epilog or "" for name in COMMANDS]  # type: ignore[union-attr]
+    epilogs = [command.epilog or "" for command in all_commands()]
     return commands("\n".join([*group, *epilogs]))
 
 
@@ -173,7 +180,11 @@ def parse(line: str) -> None:
     context = click.Context(main, info_name="tokswap")
     command = main.get_command(context, words[1])
     assert command is not None, f"there is no command {words[1]}"
-    command.make_context(words[1], words[2:], parent=context)
+    name, rest = words[1], words[2:]
+    while isinstance(command, click.Group):
+        context = command.make_context(name, list(rest), parent=context)
+        name, command, rest = command.resolve_command(context, rest)  # type: ignore[assignment]
+    command.make_context(name, rest, parent=context)
 
 
 EXAMPLES = sorted(
@@ -213,12 +224,7 @@ def test_a_wrong_command_line_is_found() -> None:
 
 @pytest.mark.parametrize("page", WRITTEN, ids=page_id)
 def test_flags_in_the_text_exist(page: Path) -> None:
-    known = {
-        flag
-        for name in COMMANDS
-        for p in main.get_command(click.Context(main), name).params
-        for flag in (*p.opts, *p.secondary_opts)
-    }  # type: ignore[union-attr]
+    known = {flag for command in all_commands() for p in command.params for flag in (*p.opts, *p.secondary_opts)}
     text = re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
     assert set(re.findall(r"(?<=`)--[a-z][a-z-]+", text)) - known - {"--help", "--version"} == set()
 

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
+import functools
+import shutil
+import tempfile
+from pathlib import Path
 
+import makers
 import numpy as np
 import pytest
+from hypernets import write_hypernet
 
 from tokswap.align import align
-from tokswap.errors import UsageError
-from tokswap.init import METHODS, Initializer, Pieces, Problem, make_initializer, method_class
+from tokswap.errors import InputError, UsageError
+from tokswap.hypernet import HypernetConfig
+from tokswap.init import METHODS, Initializer, Pieces, Problem, make_initializer, method_class, wants_donor
 from tokswap.space import EmbeddingSpace
-from tokswap.vocab import Kind, Vocabulary
+from tokswap.vocab import BYTE_ALPHABET, Kind, Vocabulary
 
+ENCODER = "(the folder of a small encoder)"
+TEXT, WORDS, OTHER_WORDS = "(a text)", "(a .npz file of word vectors)", "(a .vec file of word vectors)"
 SETTINGS: dict[str, dict[str, object]] = {
+    "auto": {"hidden": 48},
     "omp": {"k": 8},
     "subword": {},
     "subword first": {"weights": "first"},
@@ -21,12 +32,22 @@ SETTINGS: dict[str, dict[str, object]] = {
     "subword exponential": {"weights": "exponential", "decay": 2.0},
     "subword length": {"weights": "length"},
     "subword frequency": {"weights": "frequency"},
+    "kriging": {"neighbours": 8},
+    "tokenadapt": {"k": 40},
+    "tokenadapt global": {"global_weight": 1.0, "k": 40, "threshold": 0.2},
+    "tokenadapt donor": {"encoder": "donor"},
+    "tokenadapt encoder": {"encoder": ENCODER},
+    "focus": {},
+    "focus text": {"text": TEXT, "width": 8, "least": 1, "epochs": 1},
+    "wechsel": {"vectors": WORDS},
+    "wechsel pair": {"vectors": WORDS, "source_vectors": OTHER_WORDS, "k": 3, "temperature": 0.5},
     "linear": {},
     "linear procrustes": {"map": "procrustes"},
     "clp": {},
     "mean": {},
     "zero": {},
     "gaussian": {},
+    "zett": {},  # its path is set by the fixture below
 }
 """Method -> settings that fit the small problem below. A new method adds a row, and another for another way it works."""
 
@@ -52,7 +73,20 @@ def problem(role: str = "input", *, new: int = NEW, seed: int = 0, tables_seed: 
     return Problem(
         EmbeddingSpace.from_array(source, source_rows), EmbeddingSpace.from_array(target, donor_rows),
         target, alignment, alignment.missing, pieces, role, seed,
+        halves=np.array([[(3 * n) % SHARED, (5 * n + 1) % SHARED] for n in range(SHARED + 12)]), scores=role == "output",
+        source_tokenizer=Words(source), target_tokenizer=Words(target),
     )  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _hypernet(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A random hypernetwork that knows the source of the small problem."""
+    words = [f"w{n}" for n in range(SHARED)] + [f"<unused{n}>" for n in range(12)]
+    ids = {token: n for n, token in enumerate([*words, *BYTE_ALPHABET])}
+    decoder = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    spec = {"model": {"type": "BPE", "vocab": ids, "merges": []}, "decoder": decoder, "added_tokens": []}
+    config = HypernetConfig(WIDTH, SHARED + 12, 16, 24, hn_n_layers=1, hn_n_extra_tokens=256)
+    SETTINGS["zett"]["path"] = str(write_hypernet(tmp_path_factory.mktemp("zett") / "hypernet", config, spec))
 
 
 @pytest.fixture(params=sorted(SETTINGS))
@@ -65,7 +99,46 @@ def run(method: str, task: Problem) -> np.ndarray:
 
 
 def make(method: str) -> Initializer:
-    return make_initializer(method.split()[0], SETTINGS[method])
+    settings = {key: made_files()[value] if value in FILES else value for key, value in SETTINGS[method].items()}
+    return make_initializer(method.split()[0], settings)
+
+
+FILES = (ENCODER, TEXT, WORDS, OTHER_WORDS)
+"""What stands in SETTINGS for files that have to be made first."""
+
+
+@functools.cache
+def made_files() -> dict[object, str]:
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    rng = np.random.default_rng(0)
+    words = [f"w{n}" for n in range(SHARED)] + [f"n{n}" for n in range(NEW - 5)]
+    (folder / "text.txt").write_text("\n".join(" ".join(rng.permutation(words)) for _ in range(3)))
+    rows = rng.standard_normal((len(words), 10)).astype(np.float32)
+    np.savez(folder / "words.npz", words=words, vectors=rows)
+    rows += 0.1 * rng.standard_normal(rows.shape).astype(np.float32)
+    lines = [f"{word} {' '.join(str(number) for number in row)}" for word, row in zip(words, rows, strict=True)]
+    (folder / "words.vec").write_text("\n".join([f"{len(words)} 10", *lines]) + "\n")
+    return {
+        ENCODER: str(makers.make_encoder(folder / "encoder")),
+        TEXT: str(folder / "text.txt"),
+        WORDS: str(folder / "words.npz"),
+        OTHER_WORDS: str(folder / "words.vec"),
+    }
+
+
+class Words:
+    """A tokenizer that knows whole words."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self.vocabulary = vocabulary
+
+    def encode(self, text: str) -> list[int]:
+        return [token for word in text.split() if (token := self.vocabulary.id_of.get(word.encode())) is not None]
+
+    def segment(self, surfaces: list[bytes]) -> list[list[int]]:
+        found = [self.vocabulary.id_of.get(surface.strip()) for surface in surfaces]
+        return [[token] if token is not None else [] for token in found]
 
 
 def test_every_method_has_a_row() -> None:
@@ -74,6 +147,10 @@ def test_every_method_has_a_row() -> None:
 
 @pytest.mark.parametrize("role", ["input", "output", "per-layer"])
 def test_shape_dtype_and_finite(method: str, role: str) -> None:
+    if (method, role) == ("zett", "per-layer"):
+        with pytest.raises(InputError, match="every layer"):
+            run(method, problem(role))
+        return
     rows = run(method, problem(role))
     assert rows.shape == (NEW, WIDTH)
     assert rows.dtype == np.float32
@@ -117,7 +194,7 @@ def test_nothing_missing(method: str) -> None:
 
 
 def test_methods_without_a_donor_need_none(method: str) -> None:
-    if not make(method).needs_donor:
+    if not wants_donor(make(method)):
         task = dataclasses.replace(problem(), donor=None)
         np.testing.assert_array_equal(run(method, task), run(method, problem()))
 

@@ -38,7 +38,7 @@ def made(folder: Path) -> np.ndarray:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", sorted(set(METHODS) - {"wechsel", "zett"}))  # these two read files of the user's
 def test_a_method_that_is_offered_does_not_crash_in_any_dtype(
     method: str, dtype: str, model_of: Make, tmp_path: Path
 ) -> None:
@@ -84,7 +84,7 @@ def test_each_table_is_solved_over_the_donors_table_of_its_role(model_of: Make, 
         tensors["embed_out.weight"][token] = tensors["embed_out.weight"][second]
 
     tools.rewrite(donor, twin)
-    tokswap.transplant(str(source), str(donor), out=tmp_path / "out", settings={"norm_guard": False})
+    tokswap.transplant(str(source), str(donor), out=tmp_path / "out", init="omp", settings={"norm_guard": False})
     old, new = tools.weights(source), tools.weights(tmp_path / "out")
     for name, shared in ((INPUT, first), (HEAD, second)):
         expected = old[name][job.alignment.source_of[shared]]
@@ -109,7 +109,7 @@ def test_hundreds_of_duplicate_anchors_do_not_blow_a_row_up(noise: float, model_
     tools.rewrite(donor, repeat)
     for guard in (True, False):
         out = tmp_path / f"{guard}"
-        tokswap.transplant(str(source), str(donor), out=out, settings={"norm_guard": guard})
+        tokswap.transplant(str(source), str(donor), out=out, init="omp", settings={"norm_guard": guard})
         longest = tools.weights(source)[INPUT].norm(dim=1).max()
         assert tools.weights(out)[INPUT][made(out)].norm(dim=1).max() < (1.001 if guard else 30) * longest
 
@@ -125,10 +125,12 @@ def test_k_beyond_the_shared_tokens_or_the_width_works(model_of: Make, tokenizer
     write_json(source / "tokenizer.json", spec)
     donor = str(model_of("gpt2", vocab_size=700))
     for k in (64, 10_000):
-        report = tokswap.transplant(str(source), donor, out=tmp_path / f"{k}", settings={"k": k})
+        report = tokswap.transplant(str(source), donor, out=tmp_path / f"{k}", init="omp", settings={"k": k})
         assert report.plan.coverage["bytes"] == 10
         assert 1 <= report.diagnostics["input"]["support"].max() <= 10
-    wide = tokswap.transplant(str(model_of("llama", vocab_size=640)), donor, out=tmp_path / "wide", settings={"k": 500})
+    wide = tokswap.transplant(
+        str(model_of("llama", vocab_size=640)), donor, out=tmp_path / "wide", init="omp", settings={"k": 500}
+    )
     assert wide.diagnostics["input"]["support"].max() <= 32  # the width of the donor
 
 

@@ -14,7 +14,8 @@ from tokswap.report import Plan, Report, TablePlan, versions
 def make_plan(**changes: Any) -> Plan:
     given: dict[str, Any] = {
         "operation": "transplant", "model": "a", "tokenizer": "b", "donor": None, "out": "a-b",
-        "family_before": "Unigram", "family_after": "WordPiece", "method": "mean", "settings": {}, "options": {"seed": 0},
+        "family_before": "Unigram", "family_after": "WordPiece", "method": "mean", "settings": {},
+        "output_method": None, "output_settings": {}, "options": {"seed": 0},
         "coverage": {"missing": 2, "bytes": 2}, "parameters_before": 1, "parameters_after": 2, "bytes_before": 4,
         "bytes_after": 8, "bytes_written": 8, "memory_bytes": 9, "seconds": 0.5, "tied": True, "bos_added": False,
         "tables": (TablePlan(("x.weight",), "input", "F32", (3, 2), (4, 2)),

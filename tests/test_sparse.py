@@ -51,6 +51,12 @@ def test_equal_neighbours_come_in_the_order_of_their_places(memory: int) -> None
     np.testing.assert_array_equal(places, reference(queries, keys.astype(np.float32), 3)[0])
 
 
+def test_more_equal_neighbours_than_are_wanted() -> None:
+    keys = np.tile(np.array([[1.0, 0.0]]), (300, 1))
+    places, _ = nearest(space(keys), np.arange(4), space(keys), np.arange(300), 3, memory=1 << 20)
+    assert places.tolist() == [[0, 1, 2]] * 4
+
+
 def test_places_are_in_the_list_of_keys_not_in_the_space() -> None:
     rows = np.eye(6, dtype=np.float32)
     places, cosines = nearest(space(rows), np.array([4]), space(rows), np.array([5, 4, 2]), 1, memory=1 << 20)

@@ -621,3 +621,15 @@ def test_output_files_name_a_class_that_every_release_knows(edited, tmp_path: Pa
     makers.edit_json(source / "tokenizer_config.json", tokenizer_class="Qwen2TokenizerFast")
     config = json.loads(read_tokenizer(source).output_files()["tokenizer_config.json"])
     assert config["tokenizer_class"] == "Qwen2TokenizerFast"
+
+
+@pytest.mark.parametrize("family", makers.FAMILIES)
+def test_halves_join_to_their_token(family: str, read: Callable[..., Tokenizer]) -> None:
+    tokenizer = read(family)
+    surface, halves = tokenizer.vocabulary.surface, tokenizer.halves()
+    assert halves.shape == (len(tokenizer.vocabulary), 2)
+    assert ((halves >= 0).all(axis=1) | (halves == -1).all(axis=1)).all()
+    pairs = (halves[:, 0] >= 0).nonzero()[0].tolist()
+    assert len(pairs) > 50
+    assert all(surface[halves[n, 0]] + surface[halves[n, 1]] == surface[n] for n in pairs)
+    assert all(tokenizer.vocabulary.kind[n] == Kind.NORMAL for n in pairs)

@@ -376,7 +376,7 @@ def test_a_donor_without_a_head_lends_its_input_table_to_both(model_of: Make, tm
     tools.rewrite(donor, lambda tensors: tensors.pop("embed_out.weight"))
     edit_json(donor / "config.json", architectures=["GPTNeoXModel"])
     source = model_of("llama", vocab_size=640)
-    report = tokswap.transplant(str(source), str(donor), out=tmp_path / "out")
+    report = tokswap.transplant(str(source), str(donor), out=tmp_path / "out", init="omp")
     assert report.diagnostics["output"]["residual"].tolist() == report.diagnostics["input"]["residual"].tolist()
     assert all(check.ok for check in tokswap.verify(tmp_path / "out", against=source))
 
@@ -396,15 +396,15 @@ def test_wrong_donors(model_of: Make, tokenizer_of: Make, tmp_path: Path, monkey
     assert "the first is 0" in str(
         _donor_error("donor-mismatch", model=source, tokenizer=str(target), donor=str(other))
     )
-    without = _donor_error("missing-donor", model=source, tokenizer=str(target))
+    without = _donor_error("missing-donor", init="omp", model=source, tokenizer=str(target))
     assert "--donor" in without.hint
     assert "subword" in without.hint
-    _donor_error("missing-donor", model=source, tokenizer=str(target / "tokenizer.json"))
+    _donor_error("missing-donor", init="omp", model=source, tokenizer=str(target / "tokenizer.json"))
     monkeypatch.setenv("TOKSWAP_HOME", str(tmp_path))
     from tokswap.sources import set_alias
 
     set_alias("mine", str(target))
-    _donor_error("missing-donor", model=source, tokenizer="mine")
+    _donor_error("missing-donor", init="omp", model=source, tokenizer="mine")
 
 
 # The output folder.
@@ -458,7 +458,7 @@ def test_force_replaces_a_result(model_of: Make, tmp_path: Path) -> None:
     assert caught.value.code == "output-exists"
     assert tools.snapshot(out) == before
     tokswap.transplant(source, donor, out=out, force=True)
-    assert read_json(out / "tokswap.json")["plan"]["method"] == "omp"
+    assert read_json(out / "tokswap.json")["plan"]["method"] == "auto"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 
 
@@ -486,8 +486,8 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("bad-bos", {"bos": "maybe"}),
     ("unknown-method", {"init": "opm"}),
     ("unknown-setting", {"settings": {"kk": 3}}),
-    ("bad-setting", {"settings": {"k": 0}}),
-    ("bad-setting", {"settings": {"k": "many"}}),
+    ("bad-setting", {"init": "omp", "settings": {"k": 0}}),
+    ("bad-setting", {"init": "omp", "settings": {"k": "many"}}),
     ("unknown-model", {"model": "no-such-thing"}),
     ("unknown-tokenizer", {"tokenizer": "./no/such/thing"}),
 ]
@@ -645,7 +645,7 @@ def test_a_model_type_with_a_tokenizer_class_of_its_own_loads_the_new_tokenizer(
 
 def test_report(model_of: Make, tmp_path: Path) -> None:
     source, donor = model_of("llama", vocab_size=640), model_of("gpt-neox", vocab_size=700, rows=707)
-    report = tokswap.transplant(str(source), str(donor), out=tmp_path / "out", settings={"k": "16"}, seed=3)
+    report = tokswap.transplant(str(source), str(donor), out=tmp_path / "out", init="omp", settings={"k": "16"}, seed=3)
     written = read_json(tmp_path / "out" / "tokswap.json")
     assert written["plan"] == json.loads(json.dumps(report.plan.as_dict()))
     assert written["plan"]["settings"]["k"] == 16

@@ -19,23 +19,26 @@ if TYPE_CHECKING:
     from tokswap.errors import InputError, OutputError, TokswapError, UsageError
     from tokswap.evaluate import Score, TokenLosses, bits_per_byte, token_losses
     from tokswap.inspect import inspect
+    from tokswap.judge import Evaluation, evaluate
     from tokswap.report import Plan, Report
     from tokswap.tokenizer import Tokenizer, read_tokenizer
     from tokswap.transplant import plan_transplant, transplant
+    from tokswap.trim import plan_trim, trim
     from tokswap.verify import Check, verify
     from tokswap.vocab import Kind, Vocabulary
 
 _HOME = {
     "Checkpoint": "checkpoint", "open_checkpoint": "checkpoint", "compare": "compare", "InputError": "errors",
     "OutputError": "errors", "TokswapError": "errors", "UsageError": "errors", "Score": "evaluate",
-    "TokenLosses": "evaluate", "bits_per_byte": "evaluate", "token_losses": "evaluate", "inspect": "inspect", "Plan": "report", "Report": "report",
+    "evaluate": "judge", "Evaluation": "judge", "TokenLosses": "evaluate", "bits_per_byte": "evaluate", "token_losses": "evaluate", "inspect": "inspect", "Plan": "report", "Report": "report",
     "Tokenizer": "tokenizer", "read_tokenizer": "tokenizer", "plan_transplant": "transplant",
-    "transplant": "transplant", "Check": "verify", "verify": "verify", "Kind": "vocab", "Vocabulary": "vocab",
+    "transplant": "transplant", "plan_trim": "trim", "trim": "trim", "Check": "verify", "verify": "verify", "Kind": "vocab", "Vocabulary": "vocab",
 }  # fmt: skip
 
 __all__ = [
     "Check",
     "Checkpoint",
+    "Evaluation",
     "InputError",
     "Kind",
     "OutputError",
@@ -49,12 +52,15 @@ __all__ = [
     "Vocabulary",
     "bits_per_byte",
     "compare",
+    "evaluate",
     "inspect",
     "open_checkpoint",
     "plan_transplant",
+    "plan_trim",
     "read_tokenizer",
     "token_losses",
     "transplant",
+    "trim",
     "verify",
 ]
 

@@ -38,6 +38,12 @@ class Reason(IntEnum):
     """A control or reserved token that the source lacks: a row that is never predicted."""
     PADDING = 7
     """A row past the tokenizer's last id: a row that is never predicted."""
+    OBSERVED = 8
+    """Kept by a trim: the text that was counted uses it."""
+    FORCED = 9
+    """Kept by a trim: a control token, a byte, or named by the user."""
+    SCAFFOLD = 10
+    """Kept by a trim: other kept tokens are made from it."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,13 @@ class Alignment:
     def neutral(self) -> np.ndarray:
         """The target ids that must never be predicted, int64, ascending."""
         return np.flatnonzero((self.reason == Reason.NEUTRAL) | (self.reason == Reason.PADDING))
+
+    def without_shared_text(self) -> Alignment:
+        """Return this with the rows of shared text pieces missing, for a method that makes all of them."""
+        text = self.reason == Reason.BYTES
+        return Alignment(
+            np.where(text, np.int32(-1), self.source_of), np.where(text, np.uint8(Reason.MISSING), self.reason)
+        )
 
     def counts(self) -> dict[str, int]:
         """Reason name (lower case) -> number of rows, for the reasons that occur."""

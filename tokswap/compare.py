@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections import Counter
 from typing import Any
 
@@ -12,7 +11,7 @@ from tokswap.align import align
 from tokswap.inspect import digit_scheme, whitespace_scheme
 from tokswap.probes import TEXTS
 from tokswap.tokenizer import Tokenizer
-from tokswap.vocab import Kind, Vocabulary
+from tokswap.vocab import Kind, Vocabulary, script_of
 
 
 def compare(first: Tokenizer, second: Tokenizer, texts: dict[str, str] | None = None) -> dict[str, Any]:
@@ -43,23 +42,6 @@ def compare(first: Tokenizer, second: Tokenizer, texts: dict[str, str] | None = 
         },
         "specials": {b.text[token]: a.text[s] if s >= 0 else None for token, s in zip(controls, sources, strict=True)},
     }
-
-
-def script_of(surface: bytes) -> str:
-    """Return the script of a token: that of its first letter, else digits, space, symbols or partial UTF-8."""
-    try:
-        text = surface.decode("utf-8")
-    except UnicodeDecodeError:
-        return "partial UTF-8"
-    for character in text:
-        if character.isalpha():
-            # Unicode names begin with the script: LATIN SMALL LETTER A, CJK UNIFIED IDEOGRAPH-4E00. Compatibility
-            # forms (full-width, mathematical) count as the letter that they stand for.
-            letter = unicodedata.normalize("NFKC", character)[0]
-            return unicodedata.name(letter, "OTHER").split()[0].capitalize().replace("Cjk", "CJK")
-    if any(character.isdigit() for character in text):
-        return "digits"
-    return "white space" if not text.strip() else "symbols"
 
 
 def _scripts(a: Vocabulary, b: Vocabulary, shared: set[bytes]) -> dict[str, list[int]]:

@@ -16,6 +16,7 @@ from tokswap.vocab import ROLES, Vocabulary
 _ID_KEY = re.compile(r"^(?P<role>.+)_token_(id|ids|index)$")
 _NO_TEXT = re.compile(r"(^|\.)(vision|audio|speech|codec|vq|qformer)")
 _ID_LISTS = ("suppress_tokens", "begin_suppress_tokens")
+_ID_TABLES = ("lang_to_id", "task_to_id")
 _TEXT_DEPENDENT = ("bad_words_ids", "forced_decoder_ids", "sequence_bias", "force_words_ids")
 _POSITIONS_FOLLOW_PAD = (
     "camembert", "data2vec-text", "esm", "ibert", "longformer", "luke", "mpnet", "roberta", "roberta-prelayernorm",
@@ -44,6 +45,14 @@ class IdMap:
             return self.target.roles[role]
         ids = _as_list(self.target_config.get(f"{role}_token_id"))
         return ids[0] if ids and 0 <= ids[0] < len(self.target) else None
+
+    def has(self, token: int) -> bool:
+        """Return whether a number is an id of the source."""
+        return 0 <= token < len(self.source)
+
+    def words(self, key: str, value: Any) -> Any:
+        """Return what becomes of words that are written as ids: they are another tokenizer's, so nothing."""
+        self.notes.append(f"`{key}` was dropped: it lists words as ids of the old tokenizer")
 
     def translate(self, token: int, wanted: str | None = None) -> int | None:
         """Return the target id for a source id: the same role first, then the row that is copied from it.
@@ -103,6 +112,28 @@ def edit_generation_config(
     return result
 
 
+def needed_ids(config: Mapping[str, Any]) -> dict[int, str]:
+    """Return the ids that a config or generation config names, at every nesting level, and the key of each."""
+    found: dict[int, str] = {}
+    for path, child in configs(config):
+        if _NO_TEXT.search(path):
+            continue
+        for key, value in child.items():
+            ids: list[int] = []
+            if _ID_KEY.match(key):
+                ids = _as_list(value)
+            elif key in _ID_TABLES and isinstance(value, dict):
+                ids = _as_list(list(value.values()))
+            elif key == "forced_decoder_ids" and isinstance(value, list):
+                ids = _as_list([pair[1] for pair in value if isinstance(pair, list) and len(pair) == 2])
+            for token in ids:
+                found.setdefault(token, key)
+        if child.get("model_type") in _POSITIONS_FOLLOW_PAD:  # pad must not move, so nothing before it may go
+            for token in range(max(_as_list(child.get("pad_token_id")), default=0)):
+                found.setdefault(token, "pad_token_id")
+    return found
+
+
 def token_ids(config: Mapping[str, Any], key: str) -> list[int]:
     """Return an id field as a list: it may hold nothing, one id or several."""
     return _as_list(config.get(key))
@@ -116,12 +147,14 @@ def _edit_ids(config: dict[str, Any], ids: IdMap) -> None:
         elif key in _ID_LISTS and isinstance(value, list):
             config[key] = _unique(found for found in map(ids.translate, value) if found is not None)
         elif key in _TEXT_DEPENDENT and value:
-            config[key] = None
-            ids.notes.append(f"`{key}` was dropped: it lists words as ids of the old tokenizer")
+            config[key] = ids.words(key, value)
+        elif key in _ID_TABLES and isinstance(value, dict):
+            found = {name: ids.translate(token) for name, token in value.items() if type(token) is int}
+            config[key] = {name: token for name, token in found.items() if token is not None}
 
 
 def _new_ids(key: str, role: str, value: Any, ids: IdMap) -> Any:
-    old = [token for token in _as_list(value) if 0 <= token < len(ids.source)]
+    old = [token for token in _as_list(value) if ids.has(token)]
     new = [ids.translate(token, role.rpartition("_")[2]) for token in old]  # eos of forced_eos
     if role in ROLES:
         own = ids.role(role)

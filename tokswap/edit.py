@@ -154,13 +154,15 @@ def apply(
     *,
     link: bool = False,
     force: bool = False,
+    check: Callable[[Path], object] = lambda folder: None,
     extra_files: Callable[[], Mapping[str, bytes]] = dict,
     progress: Callable[[int], object] = lambda n: None,
 ) -> None:
     """Write a result.
 
     made_rows: for a table edit, the rows whose source is -1, in order; asked once a table, when its
-    shard is written. link: hard-link untouched shards. extra_files: asked last, just before the result appears.
+    shard is written. link: hard-link untouched shards. check: shown the finished folder before it takes its place; what
+    it raises stops the run, and nothing is left. extra_files: asked last, just before the result appears.
     progress: told the bytes as they are written. Raises OutputError: disk-full, cannot-write, output-exists.
     """
     rows: dict[int, MadeRows] = {}
@@ -183,6 +185,7 @@ def apply(
                 _write_shard(edit.checkpoint, shard, target, rows_of, progress)
         if edit.checkpoint.index is not None:
             _write_file(work / "model.safetensors.index.json", _index(edit.checkpoint, layout))
+        check(work)
         for name, data in extra_files().items():
             _write_file(work / name, data)
 

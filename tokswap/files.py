@@ -46,11 +46,13 @@ def result_files(
     bos: int | None,
     trust_remote_code: bool,
     notes: list[str],
+    *,
+    own: bool = False,
 ) -> dict[str, bytes | Path]:
     """Return name -> content, or the path to copy, of everything in a result but its weights and report.
 
     bos: the id that the tokenizer must put first, None to leave its template alone. notes: grows by what a user should
-    know about these files.
+    know about these files. own: whether the target is the source's own tokenizer, which goes on being loaded as it was.
     """
     files = target.output_files(bos=bos)
     patterns = (*_CARRIED, "*.py") if trust_remote_code else _CARRIED
@@ -61,11 +63,12 @@ def result_files(
     if not trust_remote_code and config.pop("auto_map", None) is not None:
         notes.append("`auto_map` was left out of config.json: transformers has this architecture built in")
     files["config.json"] = json.dumps(config, indent=2, ensure_ascii=False).encode()
-    _settle_tokenizer_class(files, config, notes)
+    if own:
+        files["tokenizer_config.json"] = json.dumps(target.config, ensure_ascii=False, indent=2).encode()
+    else:
+        _settle_tokenizer_class(files, config, notes)
     if generation:
         files["generation_config.json"] = json.dumps(generation, indent=2, ensure_ascii=False).encode()
-    if target.chat_template is None:
-        notes.append("the target tokenizer has no chat template, so the result has none")
     return files
 
 

@@ -6,11 +6,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tokswap.align import Alignment, Reason
+from tokswap.checkpoint import read_json
+from tokswap.errors import InputError
 
 REPORT_NAME = "tokswap.json"
 
@@ -30,7 +33,7 @@ class TablePlan:
 class Plan:
     """Everything that a run will do, known before a weight is read. `--dry-run` prints it.
 
-    settings: of the method. options: of the run. coverage: reason -> rows of the result. bytes_written: new bytes on disk; memory_bytes and seconds are estimates.
+    settings: of the method. output_method: another one for the output head. options: of the run. coverage: reason -> rows of the result. bytes_written: new bytes on disk; memory_bytes and seconds are estimates.
     notes: what a user should know before it runs.
     """
 
@@ -56,6 +59,8 @@ class Plan:
     tied: bool
     bos_added: bool
     notes: tuple[str, ...] = ()
+    output_method: str | None = None
+    output_settings: Mapping[str, object] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -68,7 +73,8 @@ class Report:
 
     seconds: stage -> measured time. checks: what was tested on the way. diagnostics: table role -> name -> one
     number a missing token, in the order of the missing ids. worst: the missing tokens with the largest residual.
-    notes: what the methods have to say.
+    notes: what the methods have to say, and what a user should know about the rows that were made. evidence: table
+    role -> what a choice of method rests on, and "calibration". calibrated: tensors of which every row was changed.
     """
 
     plan: Plan
@@ -78,6 +84,8 @@ class Report:
     diagnostics: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
     worst: tuple[tuple[str, float], ...] = ()
     notes: tuple[str, ...] = ()
+    evidence: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    calibrated: tuple[str, ...] = ()
 
     def summary(self) -> dict[str, Any]:
         """Return plain data for JSON without the per-token parts."""
@@ -92,6 +100,8 @@ class Report:
             "diagnostics": spread,
             "worst": [list(entry) for entry in self.worst],
             "notes": list(self.notes),
+            "evidence": {role: dict(found) for role, found in self.evidence.items()},
+            "calibrated": list(self.calibrated),
             "versions": versions(),
         }
 
@@ -109,6 +119,34 @@ class Report:
         # The summary is for people; a line a token would make it unreadable.
         body = json.dumps(self.summary(), indent=2, ensure_ascii=False)
         return f'{body[:-2]},\n  "tokens": {json.dumps(tokens, separators=(",", ":"))}\n}}\n'.encode()
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the rows of a result came from, as its tokswap.json tells; empty arrays for a checkpoint of unknown make.
+
+    source_of: int64[V], -1 for a row that was made. reason: uint8[V], see `Reason`. calibrated: the tensors whose
+    rows were all changed after they had been copied or made.
+    """
+
+    source_of: np.ndarray
+    reason: np.ndarray
+    calibrated: tuple[str, ...] = ()
+
+
+def read_origin(folder: Path) -> Origin:
+    """Read where the rows of a model folder came from. Raises InputError bad-report."""
+    path = folder / REPORT_NAME
+    try:
+        whole = read_json(path, "report") if path.is_file() else {}
+        tokens, calibrated = whole.get("tokens", {}), tuple(map(str, whole.get("calibrated", [])))
+        source_of = np.array(tokens.get("source_of", []), np.int64)
+        reason = np.array(tokens.get("reason", [Reason.MISSING] * len(source_of)), np.uint8)
+    except (AttributeError, ValueError, TypeError, OverflowError) as error:
+        raise InputError("bad-report", f"its list of tokens is damaged: {error}", file=path) from error
+    if source_of.ndim != 1 or source_of.shape != reason.shape:
+        raise InputError("bad-report", "its list of tokens is damaged", file=path)
+    return Origin(source_of, reason, calibrated)
 
 
 def versions() -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +48,15 @@ class _Made:
 class Solver:
     """Answers `edit.apply` when it asks for the made rows of a table; keeps what the methods say about them.
 
-    seconds: time spent in methods so far. diagnostics: table role -> name -> float[M]. notes: each once.
+    initializer: the method. output_initializer: another one for an output head with its biases.
+    donor_rows: int64[V], the donor's row of each target token; None where it is the token's id.
+    seconds: time spent in methods so far. diagnostics: table role -> name -> float[M]. evidence: table role -> why a
+    method that chooses chose what it did. lengths: table role -> float[M], the norms of the made rows. notes: each once.
     """
 
     source: Checkpoint
     source_tokenizer: Tokenizer
-    target: Vocabulary
+    target: Tokenizer
     donor: Checkpoint | None
     alignment: Alignment
     initializer: Initializer
@@ -61,14 +65,19 @@ class Solver:
     device: str = "cpu"
     memory: int = WORK_BYTES
     progress: bool = False
+    donor_rows: np.ndarray | None = None
+    output_initializer: Initializer | None = None
     seconds: float = 0.0
     checks: dict[str, int] = field(default_factory=dict)
     diagnostics: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    evidence: dict[str, dict[str, Any]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    lengths: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        surfaces = [self.target.surface[token] for token in self.alignment.missing.tolist()]
+        surfaces = [self.target.vocabulary.surface[token] for token in self.alignment.missing.tolist()]
         self.pieces = Pieces.from_lists(self.source_tokenizer.segment(surfaces))
+        self.halves = self.source_tokenizer.halves()
         self.made: dict[int, MadeRows] = {}
         self.cache: dict[object, Any] = {}
         self.donor_spaces: dict[str, EmbeddingSpace] = {}
@@ -82,32 +91,46 @@ class Solver:
             self.seconds += time.perf_counter() - begin
         return self.made.pop(id(table))
 
+    def keep(self, table: TableEdit, rows: MadeRows) -> None:
+        """Hand back the rows of a table, to be asked for again."""
+        self.made[id(table)] = rows
+
     def _solve(self, group: tuple[TableEdit, ...]) -> None:
         lead = group[0].table
         columns = [self._columns(table) for table in group]
         space = EmbeddingSpace(self.source_tokenizer.vocabulary, columns)
         self._check_finite(space, "model", self.source.folder)
         problem = Problem(
-            space, self._donor_space(lead.role), self.target, self.alignment, self.alignment.missing, self.pieces,
-            lead.role, self.seed, self.device, self.memory, self.progress, self.cache,
+            space, self._donor_space(lead.role), self.target.vocabulary, self.alignment, self.alignment.missing, self.pieces,
+            lead.role, self.seed, self.device, self.memory, self.progress, self.cache, halves=self.halves,
+            scores=lead.role == "output" or lead.is_head,
+            spaces=self._spaces, source_tokenizer=self.source_tokenizer, target_tokenizer=self.target,
         )  # fmt: skip
+        initializer = (self.output_initializer if lead.role == "output" else None) or self.initializer
         rows = np.zeros((0, space.width), np.float32)
         if len(problem.missing):
-            rows = self.initializer(problem)
+            rows = initializer(problem)
         if not np.isfinite(rows).all():
-            raise InputError(
-                "method-failed", f"`{type(self.initializer).__name__}` made rows that are not finite numbers"
-            )
+            raise InputError("method-failed", f"`{type(initializer).__name__}` made rows that are not finite numbers")
         neutral = _never_predicted(problem, group) if len(self.alignment.neutral) else np.zeros(space.width, np.float32)
         missing = self.alignment.reason[self.alignment.source_of < 0] == Reason.MISSING
         self.checks[f"{lead.role} rows made"] = len(rows)
         self.diagnostics[lead.role] = problem.details
+        if problem.evidence:
+            self.evidence[lead.role] = problem.evidence
         self.notes += [note for note in problem.notes if note not in self.notes]
+        self.lengths[lead.role] = np.linalg.norm(rows, axis=1)
         at = 0
         for table, part in zip(group, columns, strict=True):
             own = slice(at, at + table.table.width)
             self.made[id(table)] = _Made(rows[:, own], neutral[own], missing, part.shift)
             at += table.table.width
+
+    @cached_property
+    def _spaces(self) -> dict[str, EmbeddingSpace]:
+        tables = {table.role: table for table in reversed(self.source.tables) if table.role != "bias"}
+        raw = {role: Columns(self.source.raw_rows(t.names[0], t.axis), t.dtype) for role, t in tables.items()}
+        return {role: EmbeddingSpace(self.source_tokenizer.vocabulary, [columns]) for role, columns in raw.items()}
 
     def _columns(self, table: TableEdit) -> Columns:
         """The source's rows of a table.
@@ -132,8 +155,9 @@ class Solver:
         assert owner is not None  # find_tables refuses a checkpoint without one
         name = owner.names[0]
         if name not in self.donor_spaces:
-            raw = self.donor.raw_rows(name, owner.axis)
-            space = EmbeddingSpace(self.target, [Columns(raw[: len(self.target)], owner.dtype)])
+            raw, target = self.donor.raw_rows(name, owner.axis), self.target.vocabulary
+            rows = raw[: len(target)] if self.donor_rows is None else raw[self.donor_rows]
+            space = EmbeddingSpace(target, [Columns(rows, owner.dtype)])
             self._check_finite(space, "donor", self.donor.folder)
             self.donor_spaces[name] = space
         return self.donor_spaces[name]
@@ -154,7 +178,7 @@ class Solver:
         if residual is None:
             return ()
         order = np.argsort(-residual, kind="stable")[:count]
-        texts = [self.target.text[token] for token in self.alignment.missing[order].tolist()]
+        texts = [self.target.vocabulary.readable(token) for token in self.alignment.missing[order].tolist()]
         return tuple((text, round(float(residual[n]), 4)) for text, n in zip(texts, order, strict=True))
 
 
@@ -193,20 +217,27 @@ def estimate(
     tables: Sequence[TableEdit],
     written: int,
     memory: int,
+    *,
+    output_initializer: Initializer | None = None,
+    extra_flops: float = 0.0,
 ) -> tuple[int, float]:
-    """Return about how much memory (bytes) and time (seconds) a run takes, from a small measured matrix product."""
+    """Return about how much memory (bytes) and time (seconds) a run takes, from a small measured matrix product.
+
+    output_initializer: another method for an output head. extra_flops: floating-point operations of what else it does.
+    """
     missing, anchors = len(alignment.missing), int(np.count_nonzero(alignment.reason == Reason.BYTES))
     made = int(np.count_nonzero(alignment.source_of < 0))
     block = np.ones((768, 768), np.float32)
     begin = time.perf_counter()
     block @ block
     rate = 2 * 768**3 / max(time.perf_counter() - begin, 1e-4)
-    flops, held = 0.0, 0
+    flops, held = extra_flops, 0
     owner = donor.table("input") if donor is not None else None
     for edit in tables:
         if edit.table.role != "bias":
             width = owner.width if owner is not None else edit.table.width
-            flops += initializer.flops(missing, anchors, width)
+            method = output_initializer if output_initializer and edit.table.role == "output" else initializer
+            flops += method.flops(missing, anchors, width)
             work = (6 * anchors + 4 * missing) * width + memory if owner is not None else 0
             mapped = edit.table.rows * edit.nbytes // max(len(edit.source_of), 1)  # read in place, by memory map
             mapped += owner.rows * owner.width * edit.nbytes // edit.table.width // len(alignment) if owner else 0

@@ -33,6 +33,7 @@ _TOKENIZER_FILES = [
     "tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template*", "vocab.*", "merges.txt",
     "*.model", "config.json", "generation_config.json", "additional_chat_templates/*",
 ]  # fmt: skip
+_HYPERNET_FILES = ["*.json", "*.safetensors", "langs.txt"]
 _MODEL_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja", "LICENSE*"]
 
 
@@ -97,6 +98,19 @@ def resolve_tokenizer(name: str) -> Path:
     return _resolve(name, _TOKENIZER_FILES, "tokenizer")
 
 
+def resolve_encoder(name: str) -> Path:
+    """Return the local folder of a text encoder; downloads a hub id."""
+    return _resolve(name, _MODEL_FILES, "encoder")
+
+
+def resolve_hypernet(name: str) -> Path:
+    """Return the local folder of a hypernetwork; downloads a hub id, and its Flax file only where it has no other."""
+    folder = _resolve(name, _HYPERNET_FILES, "model")
+    if not any(folder.glob("*.safetensors")):
+        folder = _resolve(name, [*_HYPERNET_FILES, "flax_model.msgpack"], "model")
+    return folder
+
+
 def short_name(name: str) -> str:
     """Return a name fit for a folder: the last part of a path or hub id, or the alias as typed."""
     path = Path(name)
@@ -112,7 +126,7 @@ def _resolve(name: str, patterns: list[str], what: str) -> Path:
     if name and path.is_dir():
         return path
     if path.is_file():
-        if path.suffix == ".gguf":
+        if path.suffix == ".gguf" and what != "encoder":
             from tokswap.gguf import dequantised
 
             return dequantised(path, cache_folder() / "gguf")
@@ -121,7 +135,9 @@ def _resolve(name: str, patterns: list[str], what: str) -> Path:
         raise UsageError(
             f"bad-{what}",
             f"this file is no {what}",
-            f"a {what} is a folder, a hub id, an alias, a .gguf file" + (", a tokenizer.json" * (what == "tokenizer")),
+            "give a folder, a hub id, an alias"
+            + (", a .gguf file" * (what != "encoder"))
+            + (", a tokenizer.json" * (what == "tokenizer")),
             file=path,
         )
     looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1 or path.suffix in (".gguf", ".json")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tokswap.errors import InputError
-from tokswap.spelling import BYTE_LEVEL, UNIGRAM, WORDPIECE, family_of, read_vocabulary
+from tokswap.spelling import BYTE_LEVEL, SENTENCEPIECE, UNIGRAM, WORDPIECE, family_of, read_vocabulary
 from tokswap.template import leading_ids, with_leading
 from tokswap.vocab import Kind, Vocabulary, byte_level_token
 
@@ -74,16 +74,25 @@ class Tokenizer:
     def adds_bos(self) -> bool:
         """Whether an encoded text begins with the bos token."""
         bos = self.vocabulary.roles.get("bos")
-        return bos is not None and bos in leading_ids(self.spec)
+        return bos is not None and bos in self.leading
+
+    @property
+    def leading(self) -> tuple[int, ...]:
+        """The ids that come before every encoded text."""
+        return tuple(leading_ids(self.spec))
 
     @cached_property
     def backend(self) -> Backend:
-        """The `tokenizers` object of this tokenizer.json."""
-        return _backend(self.spec, self.path)
+        """The `tokenizers` object of this tokenizer.json; it neither cuts long texts short nor fills short ones up."""
+        return _backend({**self.spec, "truncation": None, "padding": None}, self.path)
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text, without the special tokens that a template adds."""
         return list(self.backend.encode(text, add_special_tokens=False).ids)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the ids of many texts, as `encode` does, on all cores."""
+        return [encoding.ids for encoding in self.backend.encode_batch_fast(texts, add_special_tokens=False)]
 
     def segment(self, surfaces: Sequence[bytes]) -> list[list[int]]:
         """Cut each byte string into ids of this vocabulary, as it would be cut inside a text.
@@ -117,6 +126,29 @@ class Tokenizer:
             for row in parts
         ]
         return [[token for token in ids if token != unknown] for ids in cut]
+
+    def halves(self) -> np.ndarray:
+        """Return int32[V, 2], the two tokens that each text piece is joined from; -1 for a piece that is no pair.
+
+        BPE: the earliest merge that makes it. Other families have no merges: the longest token that it begins with,
+        where the rest is a token too.
+        """
+        pairs = np.full((len(self.vocabulary), 2), -1, np.int32)
+        if self.family in (BYTE_LEVEL, SENTENCEPIECE):
+            vocab = self.spec["model"]["vocab"]
+            for merge in reversed(self.spec["model"]["merges"]):
+                left, right = merge.split(" ") if isinstance(merge, str) else merge
+                if left in vocab and right in vocab and left + right in vocab:
+                    pairs[vocab[left + right]] = vocab[left], vocab[right]
+            return pairs
+        ids = self.vocabulary.id_of
+        for token in np.flatnonzero(self.vocabulary.kind == Kind.NORMAL).tolist():
+            surface = self.vocabulary.surface[token]
+            for cut in range(len(surface) - 1, 0, -1):
+                if surface[:cut] in ids and surface[cut:] in ids:
+                    pairs[token] = ids[surface[:cut]], ids[surface[cut:]]
+                    break
+        return pairs
 
     def _raw_bytes(self, part: bytes, bare: Backend) -> list[int]:
         """Cut bytes that are no UTF-8 text."""
@@ -160,12 +192,12 @@ class Tokenizer:
         ]
         if self.family == UNIGRAM:  # its model would take a control token for the likeliest piece of all
             vocab = [
-                [_unheard(n) if n in control else text, *rest] for n, (text, *rest) in enumerate(spec["model"]["vocab"])
+                [unheard(n) if n in control else text, *rest] for n, (text, *rest) in enumerate(spec["model"]["vocab"])
             ]
             spec["model"] = {**spec["model"], "vocab": vocab}
             for entry in spec["added_tokens"]:
                 if entry["special"]:
-                    entry["content"] = _unheard(entry["id"])
+                    entry["content"] = unheard(entry["id"])
         spec["normalizer"] = _without(spec.get("normalizer"), ("Prepend", "Strip"))
         spec["pre_tokenizer"] = _without(spec.get("pre_tokenizer"), ("WhitespaceSplit",))
         backend = _backend(spec, self.path)
@@ -297,7 +329,7 @@ def _without(node: Any, unwanted: tuple[str, ...]) -> Any:
     return node
 
 
-def _unheard(token: int) -> str:
+def unheard(token: int) -> str:
     """Return a spelling that no text contains, made of code points that are reserved for no use at all."""
     return f"\ufdd0\ufdd1{token}\ufdd2"
 

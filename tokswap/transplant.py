@@ -11,19 +11,24 @@ from typing import Any
 
 import numpy as np
 
+from tokswap.advice import plan_notes, row_notes
 from tokswap.align import Alignment, Reason, align
-from tokswap.checkpoint import Checkpoint, has_weights, open_checkpoint, read_json
+from tokswap.calibrate.run import CalibrationJob, Outcome, candidates, plan_calibration
+from tokswap.checkpoint import Checkpoint, open_checkpoint, read_json
 from tokswap.configs import IdMap, edit_config, edit_generation_config, token_ids
+from tokswap.donor import find_donor
 from tokswap.edit import Edit, Layout, TableEdit, apply, lay_out, untied
 from tokswap.errors import InputError, UsageError, did_you_mean
 from tokswap.evaluate import check_device
 from tokswap.files import check_remote_code, result_files
-from tokswap.init import WORK_BYTES, Initializer, make_initializer
+from tokswap.init import WORK_BYTES, BaseBound, Checked, Initializer
+from tokswap.init.blend import described, read_method
 from tokswap.report import REPORT_NAME, Plan, Report, TablePlan
 from tokswap.solve import Solver, estimate
-from tokswap.sources import resolve_model, resolve_tokenizer, short_name, user_aliases
+from tokswap.sources import resolve_model, resolve_tokenizer, short_name
 from tokswap.tables import configs, head_name, text_config
 from tokswap.tokenizer import Tokenizer, read_tokenizer
+from tokswap.trim import MAP_NAME, Choice, trim_target
 from tokswap.vocab import Vocabulary
 from tokswap.workspace import check_output
 
@@ -39,13 +44,16 @@ class Transplant:
     donor: Checkpoint | None
     alignment: Alignment
     initializer: Initializer
+    output_initializer: Initializer
     edit: Edit
     layout: Layout
+    calibration: CalibrationJob | None
     seed: int = 0
     device: str = "cpu"
     memory: int = WORK_BYTES
     link: bool = False
     force: bool = False
+    donor_rows: np.ndarray | None = None
 
     def run(self, *, progress: bool = False) -> Report:
         """Make the missing rows and write the result; returns the Report that also lies in it as tokswap.json.
@@ -56,28 +64,47 @@ class Transplant:
 
         begin = time.perf_counter()
         self.target.check()
-        solver = Solver(
-            self.source, self.source_tokenizer, self.target.vocabulary, self.donor, self.alignment, self.initializer,
-            self.edit.tables, self.seed, self.device, self.memory, progress,
-        )  # fmt: skip
+
+        def solver_of(initializer: Initializer, output_initializer: Initializer) -> Solver:
+            return Solver(
+                self.source, self.source_tokenizer, self.target, self.donor, self.alignment, initializer, self.edit.tables,
+                self.seed, self.device, self.memory, progress, self.donor_rows, output_initializer,
+            )  # fmt: skip
+
         clock: dict[str, float] = {"prepare": time.perf_counter() - begin}
+        if self.calibration is None:
+            outcome = Outcome(solver_of(self.initializer, self.output_initializer), self.edit)
+        else:
+            outcome = self.calibration.run(self.edit, solver_of)
+            clock["calibrate"] = time.perf_counter() - begin - clock["prepare"] - outcome.solver.seconds
+        solver = outcome.solver
         reports: list[Report] = []
 
         def finish() -> dict[str, bytes]:
             clock["rows"] = solver.seconds
-            clock["write"] = time.perf_counter() - begin - clock["prepare"] - solver.seconds
             clock["all"] = time.perf_counter() - begin
+            clock["write"] = 2 * clock["all"] - sum(clock.values())
             seconds = {stage: round(value, 3) for stage, value in clock.items()}
-            notes = tuple(solver.notes)
+            far = row_notes(self.target.vocabulary, self.alignment.missing, solver.diagnostics, solver.lengths)
             reports.append(
-                Report(self.plan, self.alignment, seconds, solver.checks, solver.diagnostics, solver.worst(), notes)
+                Report(
+                    self.plan,
+                    self.alignment,
+                    seconds,
+                    solver.checks,
+                    solver.diagnostics,
+                    solver.worst(),
+                    (*solver.notes, *outcome.notes, *far),
+                    {**solver.evidence, **outcome.evidence},
+                    outcome.calibrated,
+                )
             )
             return {REPORT_NAME: reports[0].to_json()}
 
         with tqdm(total=self.layout.nbytes, desc="write", unit="B", unit_scale=True,
                   disable=None if progress else True) as bar:  # fmt: skip
             apply(
-                self.edit, self.layout, Path(self.plan.out), solver.rows,
+                outcome.edit, lay_out(outcome.edit), Path(self.plan.out), outcome.made_rows,
                 link=self.link, force=self.force, extra_files=finish, progress=bar.update,
             )  # fmt: skip
         return reports[0]
@@ -94,13 +121,18 @@ def plan_transplant(
     *,
     donor: str | None = None,
     out: str | Path | None = None,
-    init: str = "omp",
+    init: str = "auto",
     settings: Mapping[str, object] | None = None,
+    output_init: str | None = None,
+    calibrate: Sequence[str | Path] = (),
     map_tokens: Sequence[str] = (),
     vocab_size: str | int = "match",
     pad_to_multiple: int | None = None,
     tie: bool | None = None,
     bos: str = "auto",
+    trim_corpora: Sequence[str] = (),
+    trim_languages: Sequence[str] = (),
+    trim_size: int | None = None,
     seed: int = 0,
     device: str = "cpu",
     memory: int = WORK_BYTES,
@@ -112,15 +144,21 @@ def plan_transplant(
 
     model, donor: a folder, hub id, alias or .gguf file. tokenizer: one of those, or a tokenizer.json.
     donor: the model that owns the tokenizer; by default the tokenizer's own model where it has weights.
-    init, settings: the method and its hyperparameters. map_tokens: "TARGET=SOURCE" pairs of token texts.
+    init, settings: the method and its hyperparameters, or a weighted sum of methods (see `init.blend`). output_init: the same
+    for the output head, where that is a table of its own. calibrate: texts to fit the new tables to. map_tokens: "TARGET=SOURCE" pairs of token texts.
     vocab_size: "match" (as many rows as the tokenizer's own model), "tight" (one a token), or a number of rows.
     pad_to_multiple: round the rows up. tie: True or False to join or split input and output tables.
     memory: bytes that a method may take for its work besides the tables.
     bos: "auto" lets the tokenizer begin texts with bos where the source model's does; "keep" leaves it alone.
+    trim_corpora, trim_languages, trim_size: trim the target vocabulary first; see `tokswap.trim.plan_trim`.
 
     Raises UsageError, InputError or OutputError for everything that can be known beforehand.
     """
-    initializer = make_initializer(init, settings)
+    initializer = read_method(init, settings)
+    output_initializer = initializer if output_init is None else read_method(output_init)
+    for method in (initializer, output_initializer):
+        if isinstance(method, Checked):
+            method.check()
     source = open_checkpoint(resolve_model(model))
     check_remote_code(source, trust_remote_code)
     source_tokenizer = read_tokenizer(source.folder, trust_remote_code=trust_remote_code)
@@ -134,14 +172,14 @@ def plan_transplant(
             "the model and its tokenizer do not belong together",
             model=source.folder,
         )
-    donor_name = donor
-    if donor is None and initializer.needs_donor:
-        donor_name = _default_donor(init, tokenizer, target_path)
-    donor_checkpoint = None
-    if donor_name is not None and initializer.needs_donor:
-        donor_checkpoint = open_checkpoint(resolve_model(donor_name))
-        _check_donor(donor_checkpoint, target.vocabulary)
+    notes: list[str] = []
+    donor_checkpoint = find_donor(donor, [initializer, output_initializer], tokenizer, target_path, target, notes)
     target_config, target_generation = _owner_configs(target_path, donor_checkpoint)
+    cut = None
+    if trim_corpora or trim_languages or trim_size is not None:
+        choice = Choice(tuple(trim_corpora), tuple(trim_languages), target_size=trim_size)
+        cut = trim_target(target, target_config, target_generation, choice, notes)
+        target, target_config, target_generation = cut.tokenizer, cut.config, cut.generation
     rows = _rows(vocab_size, pad_to_multiple, len(target.vocabulary), target_config)
     alignment = align(
         target.vocabulary,
@@ -158,17 +196,30 @@ def plan_transplant(
             model=source.folder,
             tokenizer=target_path,
         )
-    notes: list[str] = []
-    if donor is not None and donor_checkpoint is None:
-        notes.append(f"--donor is not used: `{init}` needs no donor")
+    if not getattr(initializer, "keeps_shared", True):
+        alignment = alignment.without_shared_text()
+    if isinstance(initializer, BaseBound):
+        table = source.tables[0]
+        initializer.check_base(source_tokenizer.vocabulary, table.width, table.rows, source.tied)
+    notes += plan_notes(source_tokenizer, target)
     bos_id = _bos_to_add(bos, source_tokenizer, target, alignment, notes)
     tables = _table_edits(source, alignment, tie, notes)
+    if output_init is not None and not any(table.table.role == "output" for table in tables):
+        raise UsageError(
+            "no-output-head",
+            "--init-output is for an output head of its own, and in this model the input table is the head too",
+            "add --untie to give it one, or leave out --init-output",
+        )
     ids = IdMap(alignment, source_tokenizer.vocabulary, target.vocabulary, target_config, notes)
     config = edit_config(source.config, ids, rows)
     _set_tie(config, tie)
     owner_eos = [token for token in token_ids(target_generation, "eos_token_id") if token < rows]
     generation = edit_generation_config(source.generation_config, ids, owner_eos, config)
     files = result_files(source, target, config, generation, bos_id, trust_remote_code, notes)
+    if cut is not None:
+        files[MAP_NAME] = cut.map_file
+    if target.chat_template is None:
+        notes.append("the target tokenizer has no chat template, so the result has none")
     edit = Edit(source, tables, files)
     layout = lay_out(edit)
     out_path = Path(out) if out is not None else Path(f"{short_name(model)}-{short_name(tokenizer)}")
@@ -181,29 +232,42 @@ def plan_transplant(
         force=force,
     )  # fmt: skip
     check_device(device)
+    calibration, work = None, 0.0
+    if calibrate:
+        methods = [(init, initializer, output_initializer)]
+        if init == "auto" and output_init is None and not settings:
+            methods = candidates(donor_checkpoint is not None)
+        calibration, work = plan_calibration(calibrate, source, target, bos_id, methods, trust_remote_code, notes)
     needed, seconds = estimate(
-        initializer, donor_checkpoint, alignment, source_tokenizer.vocabulary, tables, written, memory
-    )
+        initializer, donor_checkpoint, alignment, source_tokenizer.vocabulary, tables, written, memory,
+        output_initializer=output_initializer, extra_flops=work,
+    )  # fmt: skip
     plan = Plan(
         operation="transplant",
         model=model,
         tokenizer=tokenizer,
-        donor=donor_name if donor_checkpoint else None,
+        donor=str(donor_checkpoint.folder) if donor_checkpoint else None,
         out=str(out_path),
         family_before=source_tokenizer.family,
         family_after=target.family,
         method=init,
-        settings=dataclasses.asdict(initializer),  # type: ignore[call-overload]
+        settings=described(initializer),
+        output_method=output_init,
+        output_settings=described(output_initializer) if output_init else {},
         options={
             "vocab_size": vocab_size,
             "pad_to_multiple": pad_to_multiple,
             "map_tokens": list(map_tokens),
             "tie": tie,
             "bos": bos,
+            "trim_corpora": list(trim_corpora),
+            "trim_languages": list(trim_languages),
+            "trim_size": trim_size,
             "seed": seed,
             "device": device,
             "memory": memory,
             "link": link,
+            "calibrate": [str(path) for path in calibrate],
         },
         coverage=alignment.counts(),
         tables=_table_plans(source, tables),
@@ -219,8 +283,8 @@ def plan_transplant(
         notes=tuple(notes),
     )
     return Transplant(
-        plan, source, source_tokenizer, target, donor_checkpoint, alignment, initializer, edit, layout,
-        seed, device, memory, link, force,
+        plan, source, source_tokenizer, target, donor_checkpoint, alignment, initializer, output_initializer, edit,
+        layout, calibration, seed, device, memory, link, force, cut.kept if cut else None,
     )  # fmt: skip
 
 
@@ -304,41 +368,6 @@ def _read_map(pairs: Sequence[str], target: Vocabulary, source: Vocabulary) -> d
 
 def _token(vocabulary: Vocabulary, text: str) -> int | None:
     return vocabulary.id_of_text.get(text, vocabulary.id_of.get(text.encode()))
-
-
-def _default_donor(init: str, tokenizer: str, path: Path) -> str:
-    if path.is_dir() and has_weights(path):
-        return str(path)
-    if not Path(user_aliases().get(tokenizer, tokenizer)).expanduser().exists():
-        return tokenizer  # a hub id, or an alias for one: only its tokenizer has been fetched so far
-    raise InputError(
-        "missing-donor",
-        f"the target tokenizer comes without weights, and {init} needs the donor's embeddings",
-        "name them with --donor MODEL, or use a method that needs none: subword",
-        tokenizer=path,
-    )
-
-
-def _check_donor(donor: Checkpoint, target: Vocabulary) -> None:
-    table = donor.table("input")
-    if table is None or table.rows < len(target):
-        raise InputError(
-            "donor-too-small",
-            f"the donor has {table.rows if table else 0:,} rows, and the target tokenizer {len(target):,} ids",
-            "the donor must be a model that uses the target tokenizer",
-            donor=donor.folder,
-        )
-    if not (donor.folder / "tokenizer.json").is_file():
-        return
-    own = read_tokenizer(donor.folder).vocabulary
-    wrong = [n for n, text in enumerate(target.text) if text and (n >= len(own) or own.text[n] != text)]
-    if wrong:
-        raise InputError(
-            "donor-mismatch",
-            f"{len(wrong):,} ids mean different tokens to the donor and to the target tokenizer, the first is {wrong[0]}",
-            "the donor must be a model that uses the target tokenizer",
-            donor=donor.folder,
-        )
 
 
 def _owner_configs(target_path: Path, donor: Checkpoint | None) -> tuple[Mapping[str, Any], Mapping[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from tokswap.align import Reason
-from tokswap.checkpoint import Checkpoint, open_checkpoint, read_json
+from tokswap.checkpoint import Checkpoint, open_checkpoint
 from tokswap.configs import token_ids
 from tokswap.evaluate import check_device
 from tokswap.probes import PROMPTS, TEXTS
-from tokswap.report import REPORT_NAME
+from tokswap.report import REPORT_NAME, Origin, read_origin
 from tokswap.space import Columns, EmbeddingSpace
 from tokswap.tables import configs, text_config
 from tokswap.tokenizer import Tokenizer, auto_tokenizer, read_tokenizer
@@ -45,7 +45,7 @@ def verify(
     check_device(device)
     checkpoint = open_checkpoint(folder)
     tokenizer = read_tokenizer(checkpoint.folder, trust_remote_code=trust_remote_code)
-    origin = _origin(checkpoint)
+    origin = read_origin(checkpoint.folder)
     checks = [*_config_checks(checkpoint, tokenizer), *_row_checks(checkpoint, tokenizer, origin)]
     try:
         loaded = auto_tokenizer(checkpoint.folder, trust_remote_code=trust_remote_code)
@@ -57,21 +57,6 @@ def verify(
         checks += _source_checks(checkpoint, open_checkpoint(against), origin)
     checks += _model_checks(checkpoint, tokenizer, loaded, origin, against, device, trust_remote_code)
     return checks
-
-
-@dataclass(frozen=True)
-class _Origin:
-    """Where rows came from, as tokswap.json tells; empty arrays for a checkpoint of unknown make."""
-
-    source_of: np.ndarray
-    reason: np.ndarray
-
-
-def _origin(checkpoint: Checkpoint) -> _Origin:
-    path = checkpoint.folder / REPORT_NAME
-    tokens: Mapping[str, Any] = read_json(path, "report").get("tokens", {}) if path.is_file() else {}
-    source_of = np.array(tokens.get("source_of", []), np.int64)
-    return _Origin(source_of, np.array(tokens.get("reason", [Reason.MISSING] * len(source_of)), np.uint8))
 
 
 def _config_checks(checkpoint: Checkpoint, tokenizer: Tokenizer) -> Iterator[Check]:
@@ -91,7 +76,7 @@ def _config_checks(checkpoint: Checkpoint, tokenizer: Tokenizer) -> Iterator[Che
     yield Check("token ids in range", not wrong, ", ".join(wrong) or "every id of config and generation_config")
 
 
-def _row_checks(checkpoint: Checkpoint, tokenizer: Tokenizer, origin: _Origin) -> Iterator[Check]:
+def _row_checks(checkpoint: Checkpoint, tokenizer: Tokenizer, origin: Origin) -> Iterator[Check]:
     for table in checkpoint.tables:
         if table.role == "bias":
             continue
@@ -139,7 +124,7 @@ def _tokenizer_checks(checkpoint: Checkpoint, tokenizer: Tokenizer, loaded: Any)
     ]
 
 
-def _source_checks(checkpoint: Checkpoint, source: Checkpoint, origin: _Origin) -> Iterator[Check]:
+def _source_checks(checkpoint: Checkpoint, source: Checkpoint, origin: Origin) -> Iterator[Check]:
     if len(origin.source_of) != checkpoint.tables[0].rows:
         yield Check("copied rows", False, f"there is no {REPORT_NAME} that says which rows were copied")
     else:
@@ -148,6 +133,8 @@ def _source_checks(checkpoint: Checkpoint, source: Checkpoint, origin: _Origin) 
         compared = 0
         for table in checkpoint.tables:
             for name in table.names:
+                if name in origin.calibrated:
+                    continue
                 before = name if name in source.tensors else source.tables[0].names[0]
                 new, old = checkpoint.raw_rows(name, table.axis), source.raw_rows(before, table.axis)
                 compared += 1
@@ -157,6 +144,8 @@ def _source_checks(checkpoint: Checkpoint, source: Checkpoint, origin: _Origin) 
                         wrong.append(name)
                         break
         seen = f"{len(copied):,} rows of {compared} table(s) are the source's, bit for bit"
+        if origin.calibrated:
+            seen += f"; calibrated, so changed everywhere: {', '.join(origin.calibrated)}"
         yield Check("copied rows", not wrong, _listed("differ from the source", wrong, seen))
     tables = {name for owner in (checkpoint, source) for table in owner.tables for name in table.names}
     others = [name for name in source.tensors if name not in tables]
@@ -176,7 +165,7 @@ def _model_checks(
     checkpoint: Checkpoint,
     tokenizer: Tokenizer,
     loaded: Any,
-    origin: _Origin,
+    origin: Origin,
     against: str | Path | None,
     device: str,
     trust_remote_code: bool,
@@ -210,7 +199,7 @@ def _model_checks(
 
 
 def _running_checks(
-    checkpoint: Checkpoint, tokenizer: Tokenizer, loaded: Any, origin: _Origin, model: Any
+    checkpoint: Checkpoint, tokenizer: Tokenizer, loaded: Any, origin: Origin, model: Any
 ) -> Iterator[Check]:
     import torch
 

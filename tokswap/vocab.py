@@ -8,10 +8,11 @@ stands for, so that tokens of different families can be compared: all three abov
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 
@@ -87,6 +88,28 @@ def is_reserved(token: str) -> bool:
     return _UNUSED.fullmatch(token) is not None
 
 
+def script_of(surface: bytes) -> str:
+    """Return the script of a token: that of its first letter, else digits, space, symbols or partial UTF-8."""
+    try:
+        text = surface.decode("utf-8")
+    except UnicodeDecodeError:
+        return "partial UTF-8"
+    for character in text:
+        if character.isalpha():
+            return _script_of_letter(character)
+    if any(character.isdigit() for character in text):
+        return "digits"
+    return "white space" if not text.strip() else "symbols"
+
+
+@cache
+def _script_of_letter(character: str) -> str:
+    # Unicode names begin with the script: LATIN SMALL LETTER A, CJK UNIFIED IDEOGRAPH-4E00. Compatibility forms
+    # (full-width, mathematical) count as the letter that they stand for.
+    letter = unicodedata.normalize("NFKC", character)[0]
+    return unicodedata.name(letter, "OTHER").split()[0].capitalize().replace("Cjk", "CJK")
+
+
 @dataclass(frozen=True)
 class Vocabulary:
     """The tokens of a tokenizer by id.
@@ -133,3 +156,12 @@ class Vocabulary:
     def roles_of(self, token: int) -> list[str]:
         """Return the roles of one id, in the order of `ROLES`."""
         return [role for role in ROLES if self.roles.get(role) == token]
+
+    def readable(self, token: int) -> str:
+        """Return one id as a person reads it: its text in quotes, or the spelling of what is no text."""
+        if self.kind[token] != Kind.NORMAL:
+            return self.text[token]
+        try:
+            return repr(self.surface[token].decode("utf-8"))
+        except UnicodeDecodeError:
+            return repr(self.surface[token])

@@ -15,10 +15,13 @@ from tokswap.errors import TokswapError, did_you_mean
 
 COMMANDS = {
     "transplant": "tokswap.cli.transplant:transplant",
+    "trim": "tokswap.cli.trim:trim",
     "verify": "tokswap.cli.verify:verify",
+    "eval": "tokswap.cli.eval:evaluate",
     "inspect": "tokswap.cli.inspect:inspect",
     "compare": "tokswap.cli.compare:compare",
     "methods": "tokswap.cli.methods:methods",
+    "hypernet": "tokswap.cli.hypernet:hypernet",
     "alias": "tokswap.cli.alias:alias",
 }
 """Command name -> "module:command", in the order of the help page."""

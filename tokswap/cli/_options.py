@@ -56,6 +56,11 @@ def set_volume(quiet: bool, verbose: bool) -> None:
         os.environ.setdefault("TQDM_DISABLE", "1")
 
 
+def read_codes(codes: str | None) -> list[str]:
+    """Read a list of language codes: de,en."""
+    return [code.strip() for code in (codes or "").split(",") if code.strip()]
+
+
 def read_settings(pairs: tuple[str, ...]) -> dict[str, str]:
     """Read --set key=value pairs."""
     settings: dict[str, str] = {}

@@ -11,6 +11,7 @@ import click
 if TYPE_CHECKING:
     from tokswap.errors import TokswapError
     from tokswap.report import Plan, Report
+    from tokswap.trim import TrimPlan
 
 _COVERAGE = {
     "bytes": "copied, the same bytes",
@@ -77,12 +78,14 @@ def duration(seconds: float) -> str:
 def plan(plan: Plan) -> list[str]:
     """Return the lines that describe a plan."""
     total = sum(plan.coverage.values())
-    settings = ", ".join(f"{key}={value}" for key, value in plan.settings.items())
+    # The settings of a sum of methods stand in its name already.
+    settings = ", ".join(f"{key}={value}" for key, value in plan.settings.items() if not isinstance(value, dict))
     lines = [f"{plan.operation}: {plan.model} -> {plan.out}", ""]
     lines += columns(
         [
             ("tokenizer", f"{plan.tokenizer} ({plan.family_after}; the model has {plan.family_before})"),
             ("method", plan.method + (f" ({settings})" if settings else "")),
+            *([("for the head", plan.output_method)] if plan.output_method else []),
             *([("donor", plan.donor)] if plan.donor else []),
             ("size", f"{size(plan.bytes_before)} -> {size(plan.bytes_after)}, {plan.parameters_before / 1e6:,.1f} M -> "
              f"{plan.parameters_after / 1e6:,.1f} M parameters"),
@@ -121,10 +124,33 @@ def report(report: Report) -> list[str]:
             if spread:
                 values = "  ".join(f"{key} {value:.3g}" for key, value in spread.items())
                 lines.append(f"  {role} {name.replace('_', ' ')}: {values}")
+    for role, found in report.evidence.items():
+        lines += _evidence(role, found)
     if report.worst:
-        tokens = "  ".join(f"{token!r} {residual:.2f}" for token, residual in report.worst)
+        tokens = "  ".join(f"{token} {residual:.2f}" for token, residual in report.worst)
         lines.append(f"  explained least (residual): {tokens}")
     return [*lines, *_notes(report.notes), "", f"next: tokswap verify {plan.out} --against {plan.model}"]
+
+
+def _evidence(role: str, found: Mapping[str, Any]) -> list[str]:
+    """Why a method was chosen, or what a calibration did."""
+    if role == "calibration":
+        before, after = found["held_out_bits_per_byte"]
+        return [
+            f"  calibration: {found['rows_fitted']:,} rows and a map fitted to {found['tokens']:,} tokens in "
+            f"{duration(found['seconds'])}; what was held out costs {after:.3f} bits per byte, {before:.3f} before"
+        ]
+    lines = []
+    if "candidates" in found:
+        measure = "bits_per_byte" if role == "text" else "error"
+        basis = "the text, bits per byte" if role == "text" else f"{found['hidden']:,} hidden shared tokens, mean error"
+        best = found["chosen"]["all"]
+        lines.append(f"  {'all tables' if role == 'text' else role}: method chosen by {basis}")
+        rows = [(f"{one[measure]:.4f}", one["method"] + (" (chosen)" * (one["method"] == best)))
+                for one in sorted(found["candidates"], key=lambda one: float(one[measure]))]  # fmt: skip
+        lines += columns(rows, right=(0,), indent="    ")
+    others = [f"{kind} by {name}" for kind, name in found["chosen"].items() if kind != "all"]
+    return lines + ([f"    but {', '.join(others)}"] if others else [])
 
 
 def facts(title: str, rows: Sequence[tuple[str, Any]]) -> list[str]:
@@ -138,3 +164,93 @@ def _shape(shape: Sequence[int]) -> str:
 
 def _notes(notes: Sequence[str]) -> list[str]:
     return ["", *(f"  note: {note}" for note in notes)] if notes else []
+
+
+# Trims.
+
+
+def trim_plan(plan: TrimPlan) -> list[str]:
+    """Return the lines that describe the plan of a trim."""
+    total = sum(plan.coverage.values())
+    before = plan.tables[0].shape_before
+    lines = [f"trim: {plan.model} -> {plan.out}", ""]
+    lines += columns(
+        [
+            ("tokenizer", plan.family_after),
+            ("size", f"{size(plan.bytes_before)} -> {size(plan.bytes_after)}, {plan.parameters_before / 1e6:,.1f} M -> "
+             f"{plan.parameters_after / 1e6:,.1f} M parameters"),
+            ("needs", f"about {size(plan.memory_bytes)} of memory; writes {size(plan.bytes_written)}"),
+        ]
+    )  # fmt: skip
+    for facts in plan.corpora:
+        once = "" if facts.once is None else f"; a new text may need others for {100 * facts.once:.2g} % of its tokens"
+        lines.append(
+            f"  {facts.name}: {size(facts.bytes)}, {facts.distinct:,} different tokens, "
+            f"{100 * facts.kept:.4g} % of its tokens kept{once}"
+        )
+    lines += ["", f"  {max(before or (0,)):,} rows -> {total:,} ({100 * total / max(before or (1,)):.1f} %)"]
+    lines += columns(
+        [(f"{count:,}", _KEPT[reason]) for reason, count in sorted(plan.coverage.items(), key=lambda item: -item[1])],
+        right=(0,),
+        indent="    ",
+    )
+    return [*lines, *_notes(plan.notes)]
+
+
+def trim_report(report: Report) -> list[str]:
+    """Return the lines that tell what a trim did and what was measured on the result."""
+    plan, checks = report.plan, report.checks
+    saved = plan.parameters_before - plan.parameters_after
+    lines = [
+        f"wrote {plan.out}: {size(plan.bytes_after)} in {duration(report.seconds['all'])}",
+        f"  saved: {saved / 1e6:,.1f} M of {plan.parameters_before / 1e6:,.1f} M parameters, "
+        f"{size(plan.bytes_before - plan.bytes_after)} of {size(plan.bytes_before)}",
+    ]
+    for key, name in (("corpus", "the text"), ("held_out", "held-out text")):
+        if key in checks:
+            found = checks[key]
+            per_byte = " -> ".join(f"{value:.4f}" for value in found["tokens_per_byte"])
+            lines.append(
+                f"  {name}: {100 * found['tokens_kept']:.4g} % of its tokens kept; {found['exact']:,} of {found['kept']:,} pieces "
+                f"of kept tokens exact ({found['pieces']:,} in all); tokens a byte {per_byte}; unknown {_shares(found['unknown'])}; bytes {_shares(found['byte_fallback'])}"
+            )
+    loaded = checks["reloaded"]
+    lines.append(
+        f"  AutoTokenizer: {loaded['exact']:,} of {loaded['pieces']:,} pieces exact"
+        + (
+            f"; chat template: {loaded['chats_equal']} of {loaded['chats']} conversations equal"
+            if loaded["chats"]
+            else ""
+        )
+    )
+    lines.append(f"  tokens that no text is cut into: {checks['unreachable'][0]:,} -> {checks['unreachable'][1]:,}")
+    if "model" in checks:
+        model = checks["model"]
+        equal = "bit-equal" if model["hidden_states_equal"] else "NOT equal"
+        line = f"  model: hidden states {equal} over {model['tokens']:,} tokens"
+        if "logit_difference" in model:
+            line += (
+                f"; logits differ by {model['logit_difference']:.2g} at most; removed tokens had "
+                f"{100 * model['removed_mass']:.2g} % of the probability; same likeliest token {100 * model['argmax_agreement']:.4g} %"
+            )
+        lines.append(line)
+    lines += [f"  FAILED: {problem}" for problem in checks["failed"]]
+    return [*lines, "", f"next: tokswap verify {plan.out} --against {plan.model}"]
+
+
+def adapter(done: Mapping[str, Any]) -> list[str]:
+    """Return the lines that tell which tensors of an adapter have followed a trim."""
+    rows = [(name, f"{_shape(before)} -> {_shape(after)}") for name, (before, after) in done["remapped"].items()]
+    return [f"{done['out']}: {len(rows)} of {done['tensors']} tensors follow the vocabulary", *columns(rows)]
+
+
+_KEPT = {
+    "observed": "used by the text",
+    "forced": "control tokens, bytes, and what was named to be kept",
+    "scaffold": "what other kept tokens are made from",
+    "padding": "padding, never predicted",
+}
+
+
+def _shares(values: Sequence[float]) -> str:
+    return " -> ".join(f"{100 * value:.2g} %" for value in values)

@@ -7,7 +7,6 @@ from pathlib import Path
 import click
 
 from tokswap.cli import _options, _output
-from tokswap.errors import InputError
 
 _SCRIPTS_SHOWN = 10
 
@@ -36,12 +35,13 @@ def compare(first: str, second: str, texts: tuple[Path, ...], as_json: bool) -> 
     _options.set_volume(quiet=False, verbose=False)
     from tokswap.compare import compare as run
     from tokswap.sources import resolve_tokenizer
+    from tokswap.texts import read_texts
     from tokswap.tokenizer import read_tokenizer
 
     facts = run(
         read_tokenizer(resolve_tokenizer(first)),
         read_tokenizer(resolve_tokenizer(second)),
-        {path.name: _read(path) for path in texts} or None,
+        read_texts(texts) or None,
     )
     if as_json:
         _output.document(facts)
@@ -81,13 +81,3 @@ def compare(first: str, second: str, texts: tuple[Path, ...], as_json: bool) -> 
         if len(facts["specials"]) > 12:
             lines.append(f"  ... and {len(facts['specials']) - 12} more")
     click.echo("\n".join(lines))
-
-
-def _read(path: Path) -> str:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError("bad-text", f"cannot read this text: {error}", "texts are UTF-8", file=path) from error
-    if not text:
-        raise InputError("empty-text", "this text is empty", file=path)
-    return text

@@ -30,22 +30,25 @@ def methods(name: str | None, as_json: bool) -> None:
     elif name:
         method = described[0]
         lines = [f"{name}: {method['summary']}", "", method["description"], "", f"source: {method['source']}"]
-        lines.append("needs a donor: " + ("yes" if method["needs_donor"] else "no"))
+        lines.append(f"needs: {method['needs']}")
         if method["settings"]:
             rows = [(s["name"], f"{s['default']}", s["help"]) for s in method["settings"]]
             lines += ["", "settings (--set name=value)", *_output.columns([("name", "default", ""), *rows])]
         click.echo("\n".join(lines))
     else:
-        rows = [(m["name"], "donor" if m["needs_donor"] else "", m["summary"]) for m in described]
+        rows = [(m["name"], m["needs"], m["summary"]) for m in described]
         click.echo("\n".join(_output.columns([("name", "needs", ""), *rows])))
 
 
 def _describe(name: str, cls: type[Any]) -> dict[str, Any]:
+    from tokswap.init import needs_of
+
     return {
         "name": name,
         "summary": cls.summary,
         "description": " ".join((cls.__doc__ or "").split()),
         "source": cls.source,
+        "needs": needs_of(cls),
         "needs_donor": cls().needs_donor,
         "settings": [
             {"name": field.name, "default": field.default, **{k: v for k, v in field.metadata.items() if v is not None}}

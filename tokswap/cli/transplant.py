@@ -20,8 +20,15 @@ Examples:
   # a tokenizer without a model: use a method that needs no donor
   tokswap transplant --model ./my-model --tokenizer ./tokenizer.json --init subword
 \b
+  # text in your languages makes the result better; it costs minutes, and the plan says how many
+  tokswap transplant --model A --tokenizer B --calibrate german.txt --calibrate code.txt
+\b
+  # methods by hand: one for the input table, a sum of two for the output head
+  tokswap transplant --model A --tokenizer B --untie --init kriging \\
+      --init-output '0.6*kriging + 0.4*subword(weights=first)'
+\b
   # settings of a method, chat markers by hand, rows padded for tensor cores
-  tokswap transplant --model A --tokenizer B --set k=32 \\
+  tokswap transplant --model A --tokenizer B --init omp --set k=32 \\
       --map-token '<|im_end|>=<end_of_turn>' --pad-to-multiple 64
 """
 )
@@ -30,9 +37,21 @@ Examples:
 @click.option("--donor", metavar="M", help="The model that owns the new tokenizer. [default: TGT where it has weights]")
 @click.option("--out", metavar="DIR", help="The result. [default: SRC-TGT in this folder]")
 @click.option(
-    "--init", default="omp", show_default=True, metavar="NAME", help="How new rows are made; see `tokswap methods`."
+    "--init",
+    default="auto",
+    show_default=True,
+    metavar="METHOD",
+    help="How new rows are made: a method of `tokswap methods`, or a sum of them.",
 )
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the method; may be repeated.")
+@click.option("--init-output", metavar="METHOD", help="Another method for an output head. [default: as --init]")
+@click.option(
+    "--calibrate",
+    multiple=True,
+    metavar="TEXT",
+    type=click.Path(dir_okay=False),
+    help="Fit the new tables to this text (UTF-8, 40 kB is a good start); may be repeated.",
+)
 @click.option(
     "--map-token",
     "map_tokens",
@@ -56,6 +75,15 @@ Examples:
     show_default=True,
     help="Let the tokenizer begin texts with bos where SRC needs it, or keep it as it is.",
 )
+@click.option(
+    "--trim-corpus",
+    "trim_corpora",
+    multiple=True,
+    metavar="FILE[=N]",
+    help="First trim TGT's vocabulary to what this text uses; may be repeated. See `tokswap trim`.",
+)
+@click.option("--trim-lang", metavar="CODES", help="First trim TGT's vocabulary to these languages: de,en.")
+@click.option("--trim-size", type=int, metavar="N", help="Rows that such a trim leaves at most.")
 @click.option("--seed", type=int, default=0, show_default=True, help="For methods that draw random numbers.")
 @click.option("--device", default="cpu", show_default=True, help="Where torch computes: cpu, cuda, mps, ...")
 @click.option(
@@ -79,11 +107,16 @@ def transplant(
     out: str | None,
     init: str,
     settings: tuple[str, ...],
+    init_output: str | None,
+    calibrate: tuple[str, ...],
     map_tokens: tuple[str, ...],
     vocab_size: str,
     pad_to_multiple: int | None,
     tie: bool | None,
     bos: str,
+    trim_corpora: tuple[str, ...],
+    trim_lang: str | None,
+    trim_size: int | None,
     seed: int,
     device: str,
     memory: int,
@@ -97,7 +130,8 @@ def transplant(
 ) -> None:
     """Put another model's tokenizer on a model.
 
-    Rows of tokens that both vocabularies know are copied bit for bit; the others are made by a method. The result
+    Rows of tokens that both vocabularies know are copied bit for bit (unless --calibrate fits them to a text); the
+    others are made by a method. The result
     is a checkpoint like SRC in everything but its vocabulary, with the tokenizer files and chat template of TGT and a
     report (tokswap.json) beside the weights. SRC is never changed, and a run that fails leaves nothing behind.
     """
@@ -106,8 +140,10 @@ def transplant(
     from tokswap.transplant import plan_transplant
 
     job = plan_transplant(
-        model, tokenizer, donor=donor, out=out, init=init, settings=values, map_tokens=map_tokens,
-        vocab_size=vocab_size, pad_to_multiple=pad_to_multiple, tie=tie, bos=bos, seed=seed, device=device, memory=memory,
+        model, tokenizer, donor=donor, out=out, init=init, settings=values, output_init=init_output,
+        calibrate=calibrate, map_tokens=map_tokens,
+        vocab_size=vocab_size, pad_to_multiple=pad_to_multiple, tie=tie, bos=bos,
+        trim_corpora=trim_corpora, trim_languages=_options.read_codes(trim_lang), trim_size=trim_size, seed=seed, device=device, memory=memory,
         link=link, force=force, trust_remote_code=trust_remote_code,
     )  # fmt: skip
     if dry_run:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
-from typing import Any, ClassVar, Protocol, cast
+from typing import Any, ClassVar, Protocol, cast, runtime_checkable
 
 import numpy as np
 
@@ -23,10 +23,16 @@ from tokswap.space import EmbeddingSpace
 from tokswap.vocab import Kind, Vocabulary
 
 METHODS: Mapping[str, str] = {
+    "auto": "tokswap.init.auto:Auto",
     "omp": "tokswap.init.omp:OMP",
     "subword": "tokswap.init.subword:Subword",
+    "kriging": "tokswap.init.kriging:Kriging",
+    "tokenadapt": "tokswap.init.tokenadapt:TokenAdapt",
+    "focus": "tokswap.init.focus:Focus",
+    "wechsel": "tokswap.init.wechsel:Wechsel",
     "linear": "tokswap.init.linear:Linear",
     "clp": "tokswap.init.clp:CLP",
+    "zett": "tokswap.init.zett:ZeTT",
     "mean": "tokswap.init.statistics:Mean",
     "zero": "tokswap.init.statistics:Zero",
     "gaussian": "tokswap.init.statistics:Gaussian",
@@ -55,6 +61,25 @@ class Pieces:
         start = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
         return cls(start, np.array([token for ids in lists for token in ids], np.int64))
 
+    def __getitem__(self, tokens: np.ndarray) -> Pieces:
+        """Return the pieces of some of the tokens, int64[n], in their order."""
+        counts = np.diff(self.start)[tokens]
+        start = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+        place = np.arange(start[-1]) + np.repeat(self.start[tokens] - start[:-1], counts)
+        return Pieces(start, self.ids[place])
+
+
+class Cutter(Protocol):
+    """What a method may ask of a tokenizer."""
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of a text, without special tokens."""
+        ...
+
+    def segment(self, surfaces: Sequence[bytes]) -> list[list[int]]:
+        """Cut each byte string as it would be cut inside a text."""
+        ...
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -66,7 +91,13 @@ class Problem:
     besides the rows that it was given. progress: whether to show a bar.
     cache: shared by the problems of one run; a method may keep work here that does not depend on the source rows.
     details: a method may leave float arrays [M] here by name (a residual, say); they go into the Report.
+    evidence: a method that chooses may leave plain data here that says why; it goes into the Report.
+    scores: whether the rows score tokens: those of an output head, or of an input table that is the head too.
     notes: a method may leave sentences here that a user should read (what it fell back to, and for how many tokens).
+    halves: int32[V_source, 2], the two tokens that the source's tokenizer joins into each of its tokens, -1 for none;
+    None where that is not known. With them every shared token shows how a row follows from the rows of its parts.
+    source_tokenizer, target_tokenizer: for methods that read a text or words; always there in a run.
+    spaces: the rows of all the source's tables by role, for a method that reads several to make one.
     """
 
     source: EmbeddingSpace
@@ -83,6 +114,12 @@ class Problem:
     cache: dict[object, Any] = field(default_factory=dict)
     details: dict[str, np.ndarray] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    halves: np.ndarray | None = None
+    scores: bool = False
+    evidence: dict[str, Any] = field(default_factory=dict)
+    source_tokenizer: Cutter | None = None
+    target_tokenizer: Cutter | None = None
+    spaces: Mapping[str, EmbeddingSpace] = field(default_factory=dict)
 
     @cached_property
     def anchors(self) -> np.ndarray:
@@ -125,7 +162,8 @@ class Initializer(Protocol):
     summary: ClassVar[str]
     """One line for `tokswap methods`."""
     source: ClassVar[str]
-    """The paper or project that the method comes from."""
+    """The paper or project that the method comes from. `needs`, another line of text, says what it needs where that
+    is more than `needs_donor` can say."""
 
     @property
     def needs_donor(self) -> bool:
@@ -138,6 +176,29 @@ class Initializer(Protocol):
 
     def flops(self, missing: int, anchors: int, width: int) -> float:
         """Return about how many floating-point operations a table costs, for the plan's estimate."""
+        ...
+
+
+def wants_donor(initializer: Initializer) -> bool:
+    """Return whether a method reads the donor's embeddings where there are some; most that want them need them."""
+    return initializer.needs_donor or bool(getattr(initializer, "wants_donor", False))
+
+
+@runtime_checkable
+class Checked(Protocol):
+    """A method with settings that name files: it can tell before the run whether they will do."""
+
+    def check(self) -> None:
+        """Raise UsageError or InputError where a setting cannot work."""
+        ...
+
+
+@runtime_checkable
+class BaseBound(Protocol):
+    """A method that was made for one base model: it can tell before the run whether a model is that one."""
+
+    def check_base(self, base: Vocabulary, width: int, rows: int, tied: bool) -> None:
+        """Raise UsageError or InputError where it is not. width, rows, tied: of the model's input table."""
         ...
 
 
@@ -163,6 +224,11 @@ def method_class(name: str) -> type[Any]:
         )
     module, _, attribute = METHODS[name].partition(":")
     return cast("type[Any]", getattr(import_module(module), attribute))
+
+
+def needs_of(cls: type[Any]) -> str:
+    """Return what a method needs besides the two vocabularies and the source's rows, for people."""
+    return str(getattr(cls, "needs", "the donor's embeddings" if cls().needs_donor else "nothing"))
 
 
 def make_initializer(name: str, settings: Mapping[str, object] | None = None) -> Initializer:

@@ -2,15 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from tokswap.init import Problem
+from tokswap.init import Pieces, Problem
 from tokswap.space import EmbeddingSpace
 
 _BLOCK = 4096
-_SPARE = 8
+_SPARE, _MOST_SPARE = 8, 1024
+
+
+class Rows(Protocol):
+    """What neighbours are looked for in: an EmbeddingSpace, or vectors from elsewhere."""
+
+    @property
+    def width(self) -> int:
+        """Elements a row."""
+        ...
+
+    def rows(self, ids: np.ndarray) -> np.ndarray:
+        """Return float32[len(ids), width]."""
+        ...
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Rows of a table, float32[n, width], by an id of another kind. place: id -> row of the table, -1 without one."""
+
+    table: Rows
+    place: np.ndarray
+
+    @property
+    def width(self) -> int:
+        """Elements a row."""
+        return self.table.width
+
+    def rows(self, ids: np.ndarray) -> np.ndarray:
+        """Return float32[len(ids), width]; zeros for an id that has none."""
+        place = self.place[ids]
+        rows = np.zeros((len(ids), self.width), np.float32)
+        rows[place >= 0] = self.table.rows(place[place >= 0])
+        return rows
+
+    def known(self) -> np.ndarray:
+        """Which ids have a row that is not zero, bool[len(place)]."""
+        blocks = (np.arange(n, min(n + _BLOCK, len(self.place))) for n in range(0, len(self.place), _BLOCK))
+        return np.concatenate([np.zeros(0, bool), *(self.rows(ids).any(axis=1) for ids in blocks)])
+
+
+@dataclass(frozen=True)
+class Array:
+    """A float32[n, width] array, perhaps memory-mapped, as rows."""
+
+    array: np.ndarray
+
+    @property
+    def width(self) -> int:
+        """Elements a row."""
+        return int(self.array.shape[1])
+
+    def rows(self, ids: np.ndarray) -> np.ndarray:
+        """Return float32[len(ids), width]."""
+        return np.asarray(self.array[ids], np.float32)
 
 
 def combine(space: EmbeddingSpace, ids: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -24,29 +80,34 @@ def combine(space: EmbeddingSpace, ids: np.ndarray, weights: np.ndarray) -> np.n
     return result
 
 
-def combine_pieces(problem: Problem, weights: np.ndarray | None = None) -> np.ndarray:
-    """Return float32[M, D], the weighted mean of the source rows of each missing token's pieces.
+def combine_pieces(problem: Problem, weights: np.ndarray | None = None, pieces: Pieces | None = None) -> np.ndarray:
+    """Return float32[n, D], the weighted mean of the source rows of each token's pieces.
 
-    weights: one a piece, as `problem.pieces.ids`, not negative; None for the plain mean. A token without pieces, or
-    whose weights are all zero, becomes the mean source row.
+    weights: one a piece, not negative; None for the plain mean. pieces: of the missing tokens by default. A token
+    without pieces, or whose weights are all zero, becomes the mean source row.
     """
-    pieces, width = problem.pieces, problem.source.width
+    pieces, width = problem.pieces if pieces is None else pieces, problem.source.width
     weights = np.ones(len(pieces.ids), np.float32) if weights is None else np.asarray(weights, np.float32)
-    result = np.tile(problem.source_mean, (len(problem.missing), 1))
-    most = max(problem.memory // (8 * width), 1)
-    begin = 0
-    while begin < len(result):
-        end = max(begin + 1, int(np.searchsorted(pieces.start, pieces.start[begin] + most, "right")) - 1)
-        part = slice(int(pieces.start[begin]), int(pieces.start[end]))
+    result = np.tile(problem.source_mean, (len(pieces.start) - 1, 1))
+    for block in piece_blocks(pieces, problem.memory // (8 * width)):
+        part = slice(int(pieces.start[block.start]), int(pieces.start[block.stop]))
         rows = problem.source.rows(pieces.ids[part]) * weights[part, None]
-        spelt = begin + np.flatnonzero(np.diff(pieces.start[begin : end + 1]))
+        spelt = block.start + np.flatnonzero(np.diff(pieces.start[block.start : block.stop + 1]))
         if len(spelt):
             first = pieces.start[spelt] - part.start
             total = np.add.reduceat(weights[part], first)
             sums = np.add.reduceat(rows, first, axis=0)
             result[spelt[total > 0]] = sums[total > 0] / total[total > 0, None]
-        begin = end
     return result
+
+
+def piece_blocks(pieces: Pieces, most: int) -> Iterator[slice]:
+    """Yield the tokens in runs that have at most so many pieces together, or are one token."""
+    begin, count = 0, len(pieces.start) - 1
+    while begin < count:
+        end = int(np.searchsorted(pieces.start, pieces.start[begin] + max(most, 1), "right")) - 1
+        yield slice(begin, max(end, begin + 1))
+        begin = max(end, begin + 1)
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
@@ -55,9 +116,9 @@ def unit(rows: np.ndarray) -> np.ndarray:
 
 
 def nearest(
-    queries: EmbeddingSpace,
+    queries: Rows,
     query_ids: np.ndarray,
-    keys: EmbeddingSpace,
+    keys: Rows,
     key_ids: np.ndarray,
     k: int,
     *,
@@ -65,11 +126,13 @@ def nearest(
     device: str = "cpu",
     exact_order: bool = True,
     done: Callable[[int], object] = lambda count: None,
+    spare: int = _SPARE,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the k keys of the largest cosine for each query, best first: places in key_ids int64[M, k], cosines.
 
     k is at most len(key_ids). Exact, by products of blocks that fit into `memory` bytes. exact_order: order close
-    candidates in float64 and equal ones by their place, so that blocks of another size give the same neighbours.
+    candidates in float64 and equal ones by their place, so that blocks of another size give the same neighbours (where
+    more than a thousand are equal, which of them is left open). spare: candidates beyond k to begin with.
     """
     import torch
 
@@ -79,7 +142,7 @@ def nearest(
     if not k:
         done(len(query_ids))
         return places, cosines
-    taken = min(count, k + _SPARE) if exact_order else k
+    taken = min(count, k + spare) if exact_order else k
     wide = max(queries.width, keys.width)
     columns = int(np.clip(memory // (16 * wide), min(taken, count), min(count, 1 << 14)))
     lines = int(np.clip(memory // (4 * (2 * columns + 2 * wide + 6 * taken)), 1, _BLOCK))
@@ -107,12 +170,17 @@ def nearest(
         if exact_order:
             found, score = _ordered(rows, keys, key_ids, found, memory)
         places[part], cosines[part] = found[:, :k], score[:, :k]
+        tied = begin + np.flatnonzero(score[:, k - 1] == score[:, -1])
+        if exact_order and taken < count and spare < _MOST_SPARE and len(tied):  # others may be as near
+            places[tied], cosines[tied] = nearest(
+                queries, query_ids[tied], keys, key_ids, k, memory=memory, device=device, spare=8 * spare
+            )
         done(len(rows))
     return places, cosines
 
 
 def _ordered(
-    queries: np.ndarray, keys: EmbeddingSpace, key_ids: np.ndarray, found: np.ndarray, memory: int
+    queries: np.ndarray, keys: Rows, key_ids: np.ndarray, found: np.ndarray, memory: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Order candidates by their cosine in float64 (rounded, so that equal rows tie), then by place."""
     exact = np.empty(found.shape, np.float64)

@@ -53,7 +53,7 @@ class CLP:
             result[part] = directions @ cross / np.where(outside[part], 1.0, weight)[:, None]
             at += len(block)
         if outside.any():
-            result[outside] = combine_pieces(problem)[outside]
+            result[outside] = combine_pieces(problem, pieces=problem.pieces[np.flatnonzero(outside)])
             problem.notes.append(
                 f"clp: {outside.sum():,} of {len(outside):,} new tokens are unlike all shared ones; they are piece means"
             )

@@ -1,0 +1,155 @@
+"""The texts of quality.py: four languages in sets that share nothing, from Debian packages and the Python installation.
+
+select: chooses the tokens of a trimmed vocabulary. cal: calibrates. Both come from the Debian handbook and parts of the
+standard library. dev: for choosing settings while developing, from the Debian FAQ and libraries. held: for figures that
+are reported, from manual pages, Python's own documentation, and other parts of the standard library and of C headers.
+"""
+
+from __future__ import annotations
+
+import gzip
+import html
+import pydoc_data.topics
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterable
+from pathlib import Path
+
+LANGUAGES = ("en", "code", "de", "ru")
+HANDBOOK = ("debian-handbook",)
+PACKAGES = {
+    "select": HANDBOOK,
+    "cal": HANDBOOK,
+    "dev": ("debian-faq", "debian-faq-de", "debian-faq-ru"),
+    "held": ("manpages-de", "manpages-ru"),
+}
+LIBRARY = Path(sysconfig.get_path("stdlib"))
+SITE = Path(sysconfig.get_path("purelib"))
+CALIBRATION_CODE = ("argparse.py", "zipfile.py", "heapq.py", "shlex.py", "typing.py")
+HELD_OUT_CODE = ("textwrap.py", "statistics.py")
+BYTES = {"cal": 13_500, "dev": 9_000, "held": 12_000}
+
+
+def fetch_texts(folder: Path, wanted: Iterable[str]) -> Path:
+    """Write the wanted sets to FOLDER/SET/LANGUAGE.txt, those that are not there yet; returns the folder.
+
+    Downloads Debian packages with apt-get and unpacks them with dpkg; nothing is installed. Raises SystemExit where
+    that cannot be done.
+    """
+    for name in wanted:
+        if all((folder / name / f"{language}.txt").is_file() for language in LANGUAGES):
+            continue
+        for package in PACKAGES[name]:
+            _unpack(package, folder / "packages")
+        texts = _MAKERS[name](folder / "packages")
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for language, text in texts.items():
+            cut = text.encode("utf-8")[: BYTES.get(name)]
+            if not cut:
+                raise SystemExit(
+                    f"quality.py: nothing was found for {name}/{language}; give your own texts with --texts"
+                )
+            (folder / name / f"{language}.txt").write_bytes(cut.decode("utf-8", "ignore").encode("utf-8"))
+    return folder
+
+
+def _unpack(package: str, folder: Path) -> None:
+    """Put the files of a package under FOLDER, once."""
+    done = folder / f"{package}.unpacked"
+    if done.is_file():
+        return
+    missing = [tool for tool in ("apt-get", "dpkg") if shutil.which(tool) is None]
+    if missing:
+        raise SystemExit(
+            f"quality.py: {' and '.join(missing)} not found. The texts come from Debian packages ({package} and others); "
+            "on another system give your own with --texts DIR, as DIR/{select,cal,held}/{en,code,de,ru}.txt"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    print(f"fetching {package} ...", file=sys.stderr, flush=True)
+    fetch = subprocess.run(["apt-get", "download", package], cwd=folder, capture_output=True, text=True)
+    archives = sorted(folder.glob(f"{package}_*.deb"))
+    if fetch.returncode or not archives:
+        last = (fetch.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise SystemExit(
+            f"quality.py: apt-get cannot download {package}: {last}\n`apt-get update` may help, or --texts DIR"
+        )
+    subprocess.run(["dpkg", "-x", archives[-1].name, "."], cwd=folder, check=True)
+    done.touch()
+
+
+def _plain(page: str) -> str:
+    """An HTML page as text."""
+    text = re.sub(r"(?s)<(script|style|head).*?</\1>", "", page)
+    text = re.sub(r"</(p|div|h\d|li|tr|pre)>", "\n", text)
+    text = re.sub(r"[ \t]+\n", "\n", html.unescape(re.sub(r"<[^>]+>", "", text)))
+    return re.sub(r"\n\s*\n+", "\n\n", text)
+
+
+def _pages(files: Iterable[Path], start: int, length: int) -> str:
+    return "".join(_plain(file.read_text("utf-8", "replace"))[start : start + length] + "\n" for file in files)
+
+
+def _handbook(packages: Path, language: str, pages: slice, length: int) -> str:
+    """A part of each of some pages, without what stands at the top of every page."""
+    folder = packages / "usr/share/doc/debian-handbook/html" / language
+    return _pages(sorted(folder.glob("*.html"))[pages], 1500, length)
+
+
+def _faq(packages: Path, language: str) -> str:
+    folder = packages / "usr/share/doc/debian/FAQ" / language
+    return _pages([file for file in sorted(folder.glob("*.html")) if "index" not in file.name], 400, 1200)
+
+
+def _manual(packages: Path, language: str, step: int) -> str:
+    """A part of every n-th manual page, without its markup."""
+    text = ""
+    for file in sorted((packages / "usr/share/man" / language).glob("man[1578]/*.gz"))[::step]:
+        lines = gzip.decompress(file.read_bytes()).decode("utf-8", "replace").split("\n")
+        page = "\n".join(line for line in lines if not line.startswith((".", "'")))
+        page = re.sub(r"\\f.|\\&|\\-|\\\(..", lambda mark: "-" if mark[0] == "\\-" else "", page)
+        text += page[300:1100] + "\n\n"
+    return text
+
+
+def _source(files: Iterable[Path], start: int, length: int, between: str = "") -> str:
+    return "".join(file.read_text("utf-8", "replace")[start : start + length] + between for file in files)
+
+
+def _select(packages: Path) -> dict[str, str]:
+    code = [file for file in sorted(LIBRARY.glob("*.py"))[::2] if file.name not in HELD_OUT_CODE]
+    texts = {name[:2]: _handbook(packages, name, slice(None), 6000) for name in ("en-US", "de-DE", "ru-RU")}
+    return {**texts, "code": _source(code, 0, 20_000)}
+
+
+def _calibration(packages: Path) -> dict[str, str]:
+    return {
+        "en": _handbook(packages, "en-US", slice(10, 90, 14), 2500),
+        "code": _source([LIBRARY / name for name in CALIBRATION_CODE], 1000, 2800, "\n"),
+        "de": _handbook(packages, "de-DE", slice(12, 90, 14), 2500),
+        "ru": _handbook(packages, "ru-RU", slice(14, 90, 14), 2500),
+    }
+
+
+def _development(packages: Path) -> dict[str, str]:
+    libraries = [SITE / name for name in ("click/core.py", "tqdm/std.py", "networkx/algorithms/dag.py")]
+    texts = {"en": _faq(packages, ""), "de": _faq(packages, "de"), "ru": _faq(packages, "ru")}
+    return {**texts, "code": _source(libraries, 1000, 3000)}
+
+
+def _held_out(packages: Path) -> dict[str, str]:
+    topics = pydoc_data.topics.topics
+    headers = [file for file in (Path("/usr/include/stdio.h"), Path("/usr/include/stdlib.h")) if file.is_file()]
+    return {
+        "en": "".join(topics[name][:1500] for name in sorted(topics)[3::9]),
+        "code": _source([LIBRARY / name for name in HELD_OUT_CODE], 1000, 3500, "\n")
+        + _source([SITE / "tokenizers/__init__.py"], 0, 1500)
+        + _source(headers, 600, 2000),
+        "de": _manual(packages, "de", 17),
+        "ru": _manual(packages, "ru", 6),
+    }
+
+
+_MAKERS = {"select": _select, "cal": _calibration, "dev": _development, "held": _held_out}
