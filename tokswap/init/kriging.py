@@ -104,8 +104,8 @@ class Kriging:
         for begin in range(0, len(places), step):
             part = slice(begin, begin + step)
             rows = unit(keys.rows(places[part].reshape(-1))).reshape(-1, count, keys.width)
-            block = torch.from_numpy(rows).to(problem.device)
-            kernel = torch.exp((block @ block.transpose(1, 2) - 1).double() / self.scale)
+            block = torch.from_numpy(rows).to(problem.device).double()
+            kernel = torch.exp((block @ block.transpose(1, 2) - 1) / self.scale)
             kernel += self.nugget * torch.eye(count, dtype=kernel.dtype, device=kernel.device)
             near = torch.exp((torch.from_numpy(cosines[part]).to(problem.device).double() - 1) / self.scale)
             weights[part] = torch.linalg.solve(kernel, near.unsqueeze(2)).squeeze(2).float().cpu().numpy()
