@@ -15,7 +15,7 @@ from tokswap.init.blend import read_method
 from tokswap.vocab import script_of
 
 WITH_DONOR = ("kriging", "omp", "linear", "subword")
-WITHOUT_DONOR = ("subword", "subword(weights=exponential)", "subword(weights=length)", "mean")
+WITHOUT_DONOR = ("subword", "subword(weights=exponential)", "subword(weights=length)")
 _FEWEST = 24
 """Hidden tokens of a script below which the script has no say of its own."""
 
