@@ -61,7 +61,7 @@ def fit(
     )
     often = torch.from_numpy(counts >= settings.often).float().unsqueeze(1).to(compact.rows.device)
     for row in rows:
-        row.register_hook(lambda gradient: gradient * often)
+        row.register_hook(lambda gradient: gradient * often)  # type: ignore[no-untyped-call]
     # An input row is looked up for one position, an output row answers at every one: it takes the smaller steps.
     factors = [1.0] if len(rows) == 1 else [2.0, 0.5]
     groups = [
