@@ -805,7 +805,7 @@ def test_a_workspace_that_is_swept_before_it_is_locked_is_made_anew(
 
 
 WRITER = """
-import shutil, sys, time
+import shutil, signal, sys, time
 from pathlib import Path
 import numpy as np
 from tokswap.checkpoint import open_checkpoint
@@ -825,6 +825,7 @@ def wait(_):
 if __name__ == "__main__":
     source, out, mode = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
     if mode == "wait":
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job inherits that it is ignored
         write(source, out, 0, progress=wait)
     if mode == "force":
         write(source, out, 0)

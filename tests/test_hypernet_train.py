@@ -157,7 +157,7 @@ def test_it_goes_on_after_a_kill(base: Path, plain: Path, tmp_path: Path) -> Non
     assert seen == [8, 9, 10, 11]
     assert [line["step"] for line in metrics(out)] == list(range(12))
     assert sorted(path.name for path in (out / "training").glob("step-*")) == ["step-00000008", "step-00000012"]
-    same(out, plain, atol=1e-6)  # sums may be taken in another order by other threads
+    same(out, plain, atol=2e-5)  # sums may be taken in another order by other threads
     train(str(base), [TEXT], out, small(), resume=True, each_step=seen.append)  # nothing is left to do
     assert seen == [8, 9, 10, 11]
 
@@ -256,7 +256,7 @@ def test_two_processes_do_what_one_does(base: Path, plain: Path, tmp_path: Path)
     run = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr[-2000:]
     assert len(list((out / "training" / "step-00000012").glob("random_states_*"))) == 2, "there were two processes"
-    same(out, plain, atol=1e-5)
+    same(out, plain, atol=2e-5)
     one, two = metrics(plain), metrics(out)
     for name in ("loss", "norm"):
         np.testing.assert_allclose([line[name] for line in two], [line[name] for line in one], rtol=1e-4)
