@@ -108,7 +108,9 @@ class Kriging:
             kernel = torch.exp((block @ block.transpose(1, 2) - 1) / self.scale)
             kernel += self.nugget * torch.eye(count, dtype=kernel.dtype, device=kernel.device)
             near = torch.exp((torch.from_numpy(cosines[part]).to(problem.device).double() - 1) / self.scale)
-            weights[part] = torch.linalg.solve(kernel, near.unsqueeze(2)).squeeze(2).float().cpu().numpy()
+            # By Cholesky: the batched LU of torch 2.13 (`linalg.solve`) is wrong here with several threads and k > 128.
+            lower = torch.linalg.cholesky(kernel)
+            weights[part] = torch.cholesky_solve(near.unsqueeze(2), lower).squeeze(2).float().cpu().numpy()
         return places, weights
 
     def flops(self, missing: int, anchors: int, width: int) -> float:
