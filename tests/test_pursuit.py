@@ -170,6 +170,21 @@ def test_ridge_shrinks_the_weights() -> None:
     assert (np.linalg.norm(ridge.weights, axis=1) < np.linalg.norm(plain.weights, axis=1)).all()
 
 
+def test_ridge_on_several_threads() -> None:
+    """Each target's weights solve its own system, however many unknowns and threads there are."""
+    dictionary, targets = task(600, 200, 24)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        code = orthogonal_matching_pursuit(dictionary, targets, 180, exact=True, ridge=0.05, tolerance=0.0)
+    finally:
+        torch.set_num_threads(threads)
+    for atoms, weights, target in zip(dictionary[code.atoms], code.weights, targets, strict=True):
+        wide = atoms.astype(np.float64)
+        wanted = np.linalg.solve(wide @ wide.T + 0.05 * np.eye(180), wide @ target)
+        np.testing.assert_allclose(weights, wanted, atol=1e-3)
+
+
 def test_no_targets() -> None:
     code = orthogonal_matching_pursuit(task(50, 8, 1)[0], np.zeros((0, 8), np.float32), 4)
     assert code.atoms.shape == (0, 4)

@@ -105,9 +105,11 @@ def _solve(upper: torch.Tensor, projection: torch.Tensor, support: torch.Tensor,
     used = torch.arange(k, device=upper.device) < support[:, None]
     upper = upper + torch.diag_embed((~used).to(upper.dtype))
     if ridge:
-        gram = upper.mT @ upper + ridge * torch.eye(k, device=upper.device)
-        right = (upper.mT @ projection[:, :, None])[:, :, 0]
-        weights = torch.linalg.solve(gram, right)
+        # By Cholesky: the batched LU of torch 2.13 is wrong for more than 128 unknowns on several threads.
+        wide = upper.double()
+        gram = wide.mT @ wide + ridge * torch.eye(k, dtype=wide.dtype, device=wide.device)
+        right = wide.mT @ projection[:, :, None].double()
+        weights = torch.cholesky_solve(right, torch.linalg.cholesky(gram))[:, :, 0].to(upper.dtype)
     else:
         weights = torch.linalg.solve_triangular(upper, projection[:, :, None], upper=True)[:, :, 0]
     return torch.where(used, weights, 0.0)
