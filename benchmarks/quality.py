@@ -60,6 +60,7 @@ CONTROLS: Mapping[str, dict[str, Any]] = {
 }
 AUTO: Mapping[str, dict[str, Any]] = {
     "auto": {"init": "auto"},
+    "omp-exact": {"init": "omp", "settings": {"exact": True}},
     "kriging-untied-blend": {
         "init": "kriging", "tie": False, "output_init": "0.6*kriging + 0.4*subword(weights=first)",
     },

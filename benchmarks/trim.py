@@ -1,31 +1,39 @@
 """Trimming: sizes, closure, counting speed, exactness; beside a plain filter, and lm-vocab-trimmer where it runs.
 
-    python benchmarks/trim.py TEXT... [--model gemma] [--published] [--seconds 20]
+    python benchmarks/trim.py TEXT... [--model gemma] [--published] [--seconds 20] [--peer PYTHON]
 
 TEXT: files in one language. The plain filter keeps the tokens that the text shows and no part of them, which is what trimmers do that
-know nothing of merges. --published compares parameter counts with those of arXiv 2305.15020, from shapes alone.
+know nothing of merges. --published compares parameter counts with those of arXiv 2305.15020, from shapes alone. --peer names the python of an environment with
+vocabtrimmer 0.0.2 (lm-vocab-trimmer), which is tried on the model, and on random masked models with Unigram and WordPiece tokenizers.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
+import json
+import shutil
+import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 from _machine import keep
+from transformers import AutoTokenizer
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+import makers
 from models import fetch
 
 from tokswap.sources import resolve_model
 from tokswap.tokenizer import Tokenizer, read_tokenizer
-from tokswap.trim.check import token_figures
+from tokswap.trim import plan_trim
+from tokswap.trim.check import model_figures, sequences, token_figures
 from tokswap.trim.closure import closed
 from tokswap.trim.corpora import blocks, count, find_corpus
-from tokswap.trim.rebuild import forced_ids, parts_of, rebuilt, trim_tokenizer
+from tokswap.trim.rebuild import Trimmed, forced_ids, parts_of, rebuilt, trim_tokenizer
 
 PUBLISHED = {
     # name: (parameters of the whole model, rows, width, tables, rows of a trim -> published millions)
@@ -37,8 +45,6 @@ PUBLISHED = {
 
 def raw_speed(tokenizer: Tokenizer, texts: list[str], seconds: float) -> tuple[float, float]:
     """Return bytes a second of the tokenizers library alone, and of counting the same text from a file."""
-    import tempfile
-
     text = "".join(texts)
     while len(text) < 4_000_000:
         text += text
@@ -71,13 +77,56 @@ def published() -> dict[str, Any]:
     return found
 
 
-def peer() -> str:
-    """Say whether lm-vocab-trimmer can be imported here."""
+def peers(python: str, model: Path, text: str) -> dict[str, Any]:
+    """Let lm-vocab-trimmer and tokswap keep the same tokens of some models; returns what each result is worth."""
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        corpus = work / "text.txt"
+        corpus.write_text(text, "utf-8")
+        models = {
+            model.name: model,
+            "masked model, Unigram": makers.make_model("roberta", work / "unigram", family="unigram", vocab_size=3000),
+            "masked model, WordPiece": makers.make_model("bert", work / "wordpiece", vocab_size=3000),
+        }
+        for name, source in models.items():
+            begin = time.perf_counter()
+            job = plan_trim(str(source), corpora=[str(corpus)], out=work / "ours")
+            job.run()
+            seconds = round(time.perf_counter() - begin, 2)
+            own = _judged(source, work / "ours", job.trimmed, job.sample)
+            kept = work / "kept.json"
+            vocabulary = job.source_tokenizer.vocabulary
+            kept.write_text(json.dumps({vocabulary.text[n]: n for n in job.trimmed.kept.tolist()}), "utf-8")
+            script = Path(__file__).with_name("trim_peer.py")
+            run = subprocess.run(
+                [python, str(script), str(source), str(kept), str(work / "theirs")], capture_output=True, text=True
+            )
+            theirs = json.loads(run.stdout.strip().splitlines()[-1])
+            if "failed" not in theirs:
+                theirs |= _judged(source, work / "theirs", job.trimmed, job.sample)
+            found[name] = {"tokswap": {"seconds": seconds, **own}, "lm-vocab-trimmer": theirs}
+            print(name, json.dumps(found[name], indent=2), flush=True)
+            for done in ("ours", "theirs"):
+                shutil.rmtree(work / done, ignore_errors=True)
+    return found
+
+
+def _judged(source: Path, folder: Path, trimmed: Trimmed, texts: tuple[str, ...]) -> dict[str, Any]:
+    """Read a result with AutoTokenizer and its model class, and compare it with the source on texts of kept tokens."""
+    old, new = (AutoTokenizer.from_pretrained(path, local_files_only=True) for path in (source, folder))
+    pieces = [piece for text in texts for piece in text.split("\n") if piece][:300]
+    same = sum(
+        old.convert_ids_to_tokens(old(t)["input_ids"]) == new.convert_ids_to_tokens(new(t)["input_ids"]) for t in pieces
+    )
+    ids = sequences(read_tokenizer(source), trimmed, texts)
+    architecture = json.loads((source / "config.json").read_text())["architectures"][0]
     try:
-        importlib.import_module("vocabtrimmer")
-    except Exception as error:  # whatever it fails with is the finding
-        return f"does not run: {type(error).__name__}: {error}"
-    return "imports; give it a Unigram or WordPiece model by hand"
+        figures = model_figures(source, folder, architecture, trimmed.kept, ids, "cpu")
+    except Exception as error:  # a result that cannot be run is a finding
+        figures = {"outputs": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"}
+    size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    return {"lines": len(pieces), "lines cut as before": same, **figures, "bytes": size}
 
 
 def main() -> None:
@@ -86,8 +135,9 @@ def main() -> None:
     parser.add_argument("--model", default="gemma")
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--published", action="store_true")
+    parser.add_argument("--peer", help="python of an environment with vocabtrimmer 0.0.2")
     options = parser.parse_args()
-    result: dict[str, Any] = {"lm-vocab-trimmer": peer()}
+    result: dict[str, Any] = {}
     if options.published:
         result["published"] = published()
         for name, sizes in result["published"].items():
@@ -123,7 +173,8 @@ def main() -> None:
         print(
             f"counting {ours_speed / 1e6:.2f} MB/s, tokenizers alone {raw / 1e6:.2f} MB/s: {100 * ours_speed / raw:.0f} %"
         )
-    print(f"lm-vocab-trimmer {result['lm-vocab-trimmer']}")
+        if options.peer:
+            result["peer"] = peers(options.peer, folder, "".join(counts.sample)[:200_000])
     name = f"trim-{Path(options.model).name}" if options.texts else "trim-published"
     print("kept in", keep(name, result))
 

@@ -1,6 +1,6 @@
 """What a hypernetwork is worth: train a small language model and its hypernetwork, then change the model's tokenizer.
 
-    python benchmarks/zett.py --work DIR [--handbook FOLDER] [--model-minutes 30] [--steps 1200] [--no-real]
+    python benchmarks/zett.py --work DIR [--handbook FOLDER] [--model-steps 1500] [--steps 1200] [--no-real]
 
 Everything is made from text that machines have: the sources of Python's own standard library, and the Debian handbook
 in English where it is installed (`apt install debian-handbook`). Whole files are held out, half of them for choices
@@ -79,8 +79,8 @@ def make_tokenizer(documents: list[str], folder: Path, size: int = VOCABULARY) -
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=end, pad_token=end).save_pretrained(folder)
 
 
-def train_model(documents: list[str], folder: Path, minutes: float) -> dict[str, float]:
-    """Train the language model from scratch for some minutes and save it."""
+def train_model(documents: list[str], folder: Path, steps: int) -> dict[str, float]:
+    """Train the language model from scratch and save it."""
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
@@ -97,11 +97,10 @@ def train_model(documents: list[str], folder: Path, minutes: float) -> dict[str,
     )  # fmt: skip
     model = LlamaForCausalLM(config)
     optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3, betas=(0.9, 0.95), weight_decay=0.05)
-    begin, step, seconds = time.perf_counter(), 0, 60 * minutes
-    while (spent := time.perf_counter() - begin) < seconds:
-        part = spent / seconds
-        for group in optimiser.param_groups:  # the schedule follows the clock, not a number of steps
-            group["lr"] = 2e-3 * min(1.0, (step + 1) / 100) * (1.0 - 0.95 * part)
+    used = time.process_time()
+    for step in range(steps):
+        for group in optimiser.param_groups:
+            group["lr"] = 2e-3 * min(1.0, (step + 1) / 100) * (1.0 - 0.95 * step / steps)
         starts = torch.randint(0, len(stream) - WINDOW - 1, (16,))
         batch = torch.stack([stream[at : at + WINDOW] for at in starts.tolist()])
         with torch.autocast("cpu", torch.bfloat16):
@@ -111,10 +110,10 @@ def train_model(documents: list[str], folder: Path, minutes: float) -> dict[str,
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         if step % 50 == 0:
-            print(f"model: step {step}, {spent:.0f} s, loss {loss.item():.3f}", flush=True)
-        step += 1
+            print(f"model: step {step}, loss {loss.item():.3f}", flush=True)
     model.save_pretrained(folder)
-    result = {"steps": step, "tokens_seen": step * 16 * WINDOW, "tokens_of_text": len(ids), "minutes": minutes}
+    minutes = round((time.process_time() - used) / 60, 1)
+    result = {"steps": steps, "tokens_seen": steps * 16 * WINDOW, "tokens_of_text": len(ids), "cpu_minutes": minutes}
     (folder / "training.json").write_text(json.dumps(result))
     return result
 
@@ -202,7 +201,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--handbook", type=Path, default=HANDBOOK)
-    parser.add_argument("--model-minutes", type=float, default=30.0)
+    parser.add_argument("--model-steps", type=int, default=1500)
     parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--identity-steps", type=int, default=1500)
     parser.add_argument("--real", help="a folder of SmolLM2-135M; it is fetched otherwise")
@@ -214,7 +213,7 @@ def main() -> None:
     documents = learnt["code"] + 2 * learnt["english"]  # a little less one-sided
     model, hypernet = args.work / "model", args.hypernet or args.work / "hypernet"
     if not (model / "training.json").is_file():
-        print(train_model(documents, model, args.model_minutes), flush=True)
+        print(train_model(documents, model, args.model_steps), flush=True)
     targets = {"byte-level BPE": (args.work / "bpe", False), "SentencePiece BPE": (args.work / "sentencepiece", False)}
     if not (args.work / "sentencepiece" / "tokenizer.json").is_file():
         make_tokenizer(documents, args.work / "bpe", 2 * VOCABULARY)

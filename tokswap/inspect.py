@@ -63,10 +63,11 @@ def describe_tokenizer(tokenizer: Tokenizer) -> dict[str, Any]:
 def digit_scheme(tokenizer: Tokenizer) -> str:
     """Say how a number is cut: "single digits", "threes from the left", "threes from the right" or "free"."""
     schemes = set()
-    for number in ("1234567890", "90817263", "4050607"):
+    numbers = ("1234567890", "90817263", "4050607")
+    for number, cut in zip(numbers, tokenizer.segment([f"x {number}".encode() for number in numbers]), strict=True):
         lengths = [
             len(text)
-            for text in (tokenizer.vocabulary.surface[i].strip() for i in tokenizer.encode(f"x {number}"))
+            for text in (tokenizer.vocabulary.surface[i].strip() for i in cut)
             if text.isdigit()
         ]
         count, rest = divmod(len(number), 3)

@@ -115,7 +115,7 @@ class Tokenizer:
                 parts[-1].append(len(texts) if is_text else run)
                 if is_text:
                     texts.append(run.decode("utf-8"))
-        bare = self._bare()
+        bare = self._bare
         encoded = [encoding.ids for encoding in bare.encode_batch_fast(texts, add_special_tokens=False)]
         cut = [
             [
@@ -182,6 +182,7 @@ class Tokenizer:
         """Raise InputError where the tokenizers library refuses this file or gives its tokens other ids."""
         _backend(self.spec, self.path)  # and let go of it again: it takes as much memory as a table
 
+    @cached_property
     def _bare(self) -> Backend:
         """This tokenizer without control tokens, and without what treats the start of a text in a special way."""
         control = set(np.flatnonzero(np.isin(self.vocabulary.kind, (Kind.SPECIAL, Kind.UNUSED))).tolist())

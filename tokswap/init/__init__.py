@@ -69,6 +69,14 @@ class Pieces:
         return Pieces(start, self.ids[place])
 
 
+class Halves(Protocol):
+    """The two tokens that a tokenizer joins into each of some tokens: an array, or what finds them when it is asked."""
+
+    def __getitem__(self, ids: np.ndarray, /) -> np.ndarray:
+        """Return int32[n, 2] for source ids, -1 for a token that is no pair."""
+        ...
+
+
 class Cutter(Protocol):
     """What a method may ask of a tokenizer."""
 
@@ -94,7 +102,7 @@ class Problem:
     evidence: a method that chooses may leave plain data here that says why; it goes into the Report.
     scores: whether the rows score tokens: those of an output head, or of an input table that is the head too.
     notes: a method may leave sentences here that a user should read (what it fell back to, and for how many tokens).
-    halves: int32[V_source, 2], the two tokens that the source's tokenizer joins into each of its tokens, -1 for none;
+    halves: by source id, int32[n, 2], the two tokens that the source's tokenizer joins into each of its tokens, -1 for none;
     None where that is not known. With them every shared token shows how a row follows from the rows of its parts.
     source_tokenizer, target_tokenizer: for methods that read a text or words; always there in a run.
     spaces: the rows of all the source's tables by role, for a method that reads several to make one.
@@ -114,7 +122,7 @@ class Problem:
     cache: dict[object, Any] = field(default_factory=dict)
     details: dict[str, np.ndarray] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    halves: np.ndarray | None = None
+    halves: Halves | None = None
     scores: bool = False
     evidence: dict[str, Any] = field(default_factory=dict)
     source_tokenizer: Cutter | None = None

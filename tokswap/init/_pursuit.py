@@ -30,10 +30,10 @@ import torch
 from tokswap.init import WORK_BYTES
 from tokswap.init._kernels import RANK_GUARD, advance, nominate
 
-REFRESH, DRIFT = 1.1, 1.5
+REFRESH, DRIFT = 1.25, 0.5
 """See above; larger numbers sweep more often."""
 SHORTLIST = 512
-NEAR = 64
+NEAR = 96
 FEW_ATOMS = 4096
 EXACT_SHORTLIST = 32
 

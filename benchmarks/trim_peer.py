@@ -1,0 +1,44 @@
+"""What lm-vocab-trimmer (PyPI vocabtrimmer) 0.0.2 makes of a model; run by trim.py in an environment that has it.
+
+    python trim_peer.py MODEL KEPT.json OUT
+
+KEPT.json: the texts and ids of the tokens to keep, {token: id}, which stand in for what it would count on a hub's corpus.
+Prints one JSON object: whether it can be imported, whether the trim ran, and its seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+
+def main(model: str, kept: Path, out: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    try:
+        import vocabtrimmer  # noqa: F401
+    except Exception as error:  # whatever it fails with is the finding
+        found["import"] = f"{type(error).__name__}: {error}"
+        import huggingface_hub
+
+        # It only pushes to a hub with this class, so a stand-in lets the trim itself be tried.
+        huggingface_hub.Repository = object
+    for name in [name for name in sys.modules if name.startswith("vocabtrimmer")]:
+        del sys.modules[name]
+    begin = time.perf_counter()
+    try:
+        from vocabtrimmer import base_trimmer
+
+        tokens = json.loads(kept.read_text("utf-8"))
+        base_trimmer.vocab_miner = lambda **options: tokens
+        base_trimmer.VocabTrimmer(model).trim_vocab("de", out)
+    except Exception as error:  # likewise
+        found["failed"] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    found["seconds"] = round(time.perf_counter() - begin, 2)
+    return found
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(sys.argv[1], Path(sys.argv[2]), sys.argv[3])))
