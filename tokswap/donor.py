@@ -45,7 +45,7 @@ def find_donor(
         )
         return None
     donor = open_checkpoint(resolve_model(name))
-    _check(donor, target.vocabulary, own=donor.folder.resolve() == path.resolve())
+    _check(donor, target.vocabulary, read=donor.folder.resolve() == path.resolve())
     return donor
 
 
@@ -57,8 +57,8 @@ def _default(tokenizer: str, path: Path) -> str | None:
     return None
 
 
-def _check(donor: Checkpoint, target: Vocabulary, own: bool) -> None:
-    """own: whether the target tokenizer was read from the donor's folder."""
+def _check(donor: Checkpoint, target: Vocabulary, read: bool) -> None:
+    """read: whether the target tokenizer was read from the donor's folder."""
     table = donor.table("input")
     if table is None or table.rows < len(target):
         raise InputError(
@@ -67,7 +67,7 @@ def _check(donor: Checkpoint, target: Vocabulary, own: bool) -> None:
             "the donor must be a model that uses the target tokenizer",
             donor=donor.folder,
         )
-    if own or not (donor.folder / "tokenizer.json").is_file():
+    if read or not (donor.folder / "tokenizer.json").is_file():
         return
     own = read_tokenizer(donor.folder).vocabulary
     wrong = [n for n, text in enumerate(target.text) if text and (n >= len(own) or own.text[n] != text)]

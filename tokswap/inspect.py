@@ -65,11 +65,7 @@ def digit_scheme(tokenizer: Tokenizer) -> str:
     schemes = set()
     numbers = ("1234567890", "90817263", "4050607")
     for number, cut in zip(numbers, tokenizer.segment([f"x {number}".encode() for number in numbers]), strict=True):
-        lengths = [
-            len(text)
-            for text in (tokenizer.vocabulary.surface[i].strip() for i in cut)
-            if text.isdigit()
-        ]
+        lengths = [len(text) for text in (tokenizer.vocabulary.surface[i].strip() for i in cut) if text.isdigit()]
         count, rest = divmod(len(number), 3)
         if all(length == 1 for length in lengths):
             schemes.add("single digits")
