@@ -489,6 +489,48 @@ def test_adapters_follow(trimmed_of: Callable[..., tuple[Path, Path, Any]], tmp_
     assert settings["trainable_token_indices"] == {"embed_tokens": [new_of[1], new_of[2]]}
 
 
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # peft's own
+@pytest.mark.filterwarnings("ignore:Setting .save_embedding_layers. to:UserWarning")
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"target_modules": ["q_proj", "embed_tokens", "lm_head"]},
+        {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens", "lm_head"]},
+        {"target_modules": ["q_proj"], "trainable_token_indices": {"embed_tokens": []}},
+    ],
+    ids=["factors", "whole tables", "single rows"],
+)
+def test_adapters_of_peft_compute_the_same(
+    trimmed_of: Callable[..., tuple[Path, Path, Any]], tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    """What peft itself writes is read by peft again, on the trimmed model, and changes its outputs as before."""
+    import peft
+    import torch
+
+    source, big, _ = trimmed_of("llama")
+    new_of = new_ids(big)
+    if "trainable_token_indices" in settings:
+        settings = {**settings, "trainable_token_indices": {"embed_tokens": sorted(new_of)[40:38:-1]}}
+    tuned = peft.get_peft_model(tools.load(source, "llama")[0], peft.LoraConfig(r=4, **settings))
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in tuned.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.5 * torch.randn_like(parameter))
+    tuned.save_pretrained(tmp_path / "lora")
+    run = ["trim", "--model", str(tmp_path / "lora"), "--like", str(big), "--out", str(tmp_path / "small")]
+    assert CliRunner().invoke(main, run).exit_code == 0
+    follower = peft.PeftModel.from_pretrained(tools.load(big, "llama")[0], str(tmp_path / "small"))
+    old = sorted(new_of)[30:60]
+    with torch.inference_mode():
+        before = tuned.eval()(torch.tensor([old])).logits[0][:, sorted(new_of)]
+        after = follower.eval()(torch.tensor([[new_of[token] for token in old]])).logits[0]
+        plain = tools.load(source, "llama")[0](torch.tensor([old])).logits[0][:, sorted(new_of)]
+    after = after[:, [new_of[token] for token in sorted(new_of)]]
+    torch.testing.assert_close(after, before, atol=1e-5, rtol=1e-5)
+    assert (plain - before).abs().max() > 0.01
+
+
 def test_adapters_that_cannot_follow(trimmed_of: Callable[..., tuple[Path, Path, Any]], tmp_path: Path) -> None:
     source, big, _ = trimmed_of("llama")
     gone = next(token for token in range(899, 0, -1) if token not in new_ids(big))
