@@ -201,6 +201,33 @@ def scaling() -> list[dict[str, Any]]:
     return points
 
 
+def large() -> dict[str, Any]:
+    """Solve over a dictionary as large as those of today's 8B models, and say what memory that takes besides it."""
+    count, width, targets, k, memory = 131072, 4096, 256, 64, 1 << 30
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((count + targets, width), np.float32)
+    rows *= (1 + np.arange(width, dtype=np.float32)) ** -0.25
+    rows += 0.02
+    atoms, wanted = rows[:count], rows[count:].copy()
+    atoms /= np.linalg.norm(atoms, axis=1, keepdims=True)
+    one = sweep_seconds(atoms, wanted)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    before = _status("VmHWM")
+    code, cost = measured(lambda: orthogonal_matching_pursuit(atoms, wanted, k, memory=memory))
+    return {
+        "N": count, "D": width, "M": targets, "k": k, "memory_budget_mb": memory >> 20, "dictionary_mb": atoms.nbytes >> 20,
+        **cost, "sweep_count": round(cost["wall_s"] / one, 2), "low_precision_sweeps": round(code.sweeps, 2),
+        "peak_besides_float32_dictionary_mb": round((_status("VmHWM") - before) / (1 << 20)),
+        "mean_residual": round(float(code.residual.mean()), 4),
+    }  # fmt: skip
+
+
+def _status(key: str) -> int:
+    """Return a line of this process's memory status in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--mergekit", help="python of an environment with mergekit 0.1.5")
@@ -210,7 +237,13 @@ def main() -> None:
     parser.add_argument("--no-exact", action="store_true")
     parser.add_argument("--no-whole", action="store_true")
     parser.add_argument("--scaling", action="store_true", help="only the scaling curves")
+    parser.add_argument("--large", action="store_true", help="only a dictionary of 131,072 atoms of 4,096 numbers")
     options = parser.parse_args()
+    if options.large:
+        found = large()
+        print(found)
+        print("kept in", keep("omp-large", found))
+        return
     if options.scaling:
         print("kept in", keep("omp-scaling", {"points": scaling()}))
         return
