@@ -113,6 +113,31 @@ def test_rows_past_the_tokenizer_are_padding() -> None:
     assert len(found) == 3
 
 
+def test_rows_are_counted_by_script_and_kind() -> None:
+    target = vocabulary("ab", "cd", "дом", "12", "  ", "<0x41>", "<s>", "<unused0>", bos=6)
+    found = align(target, vocabulary("ab", "12", "<s>", bos=2), rows=10)
+    assert target.groups() == [
+        "Latin",
+        "Latin",
+        "Cyrillic",
+        "digits",
+        "white space",
+        "byte pieces",
+        "control tokens",
+        "reserved",
+    ]
+    assert found.by_group(target) == {
+        "Latin": {"bytes": 1, "missing": 1},
+        "padding": {"padding": 2},
+        "Cyrillic": {"missing": 1},
+        "byte pieces": {"missing": 1},
+        "control tokens": {"role": 1},
+        "digits": {"bytes": 1},
+        "reserved": {"neutral": 1},
+        "white space": {"missing": 1},
+    }
+
+
 def test_what_the_user_names_overrides_everything() -> None:
     target, source = vocabulary("a", "<s>", "new", bos=1), vocabulary("a", "<s>", "b", bos=1)
     found = align(target, source, mapped={0: 2, 1: 0, 2: 2})

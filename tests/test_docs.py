@@ -19,7 +19,13 @@ from tokswap.cli import COMMANDS, main
 from tokswap.init import METHODS
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "CHANGELOG.md",
+    ROOT / "SECURITY.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 WRITTEN = [page for page in PAGES if page.name != "cli.md"]
 """Pages with command lines of their own: those of docs/cli.md are the epilogs."""
 
@@ -32,8 +38,8 @@ def page_id(value: object) -> str:
 
 CLASSES = ("UsageError", "InputError", "OutputError")
 MADE_UP: dict[tuple[str, str], set[str]] = {
-    # read_json: the index and the report are read only where they are.
-    ("checkpoint.py", "f'missing-{what}'"): {"missing-config", "missing-map"},
+    # read_json: the index is read only where it is.
+    ("checkpoint.py", "f'missing-{what}'"): {"missing-config", "missing-map", "missing-report"},
     ("checkpoint.py", "f'bad-{what}'"): {"bad-config", "bad-index", "bad-map", "bad-report"},
     ("checkpoint.py", "code"): {"bad-header", "truncated-weights"},
     ("sources.py", "f'bad-{what}'"): {"bad-model", "bad-tokenizer", "bad-encoder"},

@@ -12,11 +12,11 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "tokswap"
 LEVELS: tuple[tuple[str, ...], ...] = (
-    ("errors", "vocab", "probes", "template", "workspace", "vectors"),
+    ("errors", "vocab", "probes", "template", "workspace", "vectors", "wording"),
     ("align", "tables", "spelling", "offsets", "tokenizer", "bytelevel", "space", "configs", "checkpoint", "gguf"),
     ("sources", "encoder", "texts", "breakdown"),
     ("edit", "report", "init", "hypernet", "evaluate", "inspect", "compare", "verify", "verdict", "solve"),
-    ("files", "advice", "judge", "donor", "calibrate"),
+    ("files", "advice", "judge", "donor", "calibrate", "page"),
     ("transplant", "trim", "extend", "draft", "ensemble"),
     ("cli",),
     ("__init__", "__main__"),
@@ -138,7 +138,8 @@ def test_the_command_line_starts_without_heavy_libraries() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
     assert {"tokswap", "click"} <= loaded
-    heavy = {"torch", "transformers", "numba", "scipy", "sklearn", "tokenizers", "huggingface_hub", "safetensors"}
+    heavy = {"torch", "transformers", "numba", "scipy", "sklearn", "tokenizers", "huggingface_hub", "safetensors", "numpy",
+             "matplotlib", "jinja2"}  # fmt: skip
     assert loaded & heavy == set()
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from importlib import metadata
 from typing import Any
@@ -51,6 +52,7 @@ def test_the_file_holds_the_summary_and_a_line_for_the_tokens() -> None:
         "source_of": [2, -1, 0, -1],
         "reason": [1, 0, 1, 0],
         "diagnostics": {"input": {"residual": [0.12346, 1.0]}},
+        "norms": {},
     }
     assert sum('"tokens"' in line for line in text.splitlines()) == 1
     assert "Ġé" in text
@@ -68,6 +70,21 @@ def test_the_summary_spreads_diagnostics_over_quantiles() -> None:
     assert summary["worst"] == [["Ġé", 0.5]]
     assert summary["notes"] == ["a « fallback »"]
     assert summary["seconds"] == {"all": 0.25}
+
+
+def test_lengths_of_rows_are_counted_in_common_bins() -> None:
+    copied, made = np.full(998, 1.0, np.float32), np.array([2.0, 500.0], np.float32)
+    report = dataclasses.replace(
+        make_report(), norms={"input": {"copied": copied, "made": made}, "output": {"made": copied[:0]}}
+    )
+    found = report.as_dict()["tokens"]["norms"]
+    assert found["output"] == {}
+    edges, counts = found["input"].pop("edges"), found["input"]
+    assert (edges[0], edges[-1], len(edges)) == (1.0, 3.0, 41), "one wild row does not press the others into one bin"
+    assert {name: sum(values) for name, values in counts.items()} == {"copied": 998, "made": 2}
+    assert (counts["copied"][0], counts["made"][-1]) == (998, 1)
+    assert report.summary()["norms"]["input"]["made"]["most"] == 500.0
+    assert json.loads(report.to_json()) == json.loads(json.dumps(report.as_dict()))
 
 
 def test_a_report_of_a_run_that_made_no_row() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
@@ -667,9 +668,40 @@ def test_report(model_of: Make, tmp_path: Path) -> None:
     residuals = [residual for _, residual in written["worst"]]
     assert residuals == sorted(residuals, reverse=True)
     assert residuals[0] == pytest.approx(max(tokens["diagnostics"]["input"]["residual"]), abs=1e-3)
+    by_reason = sum((Counter(counts) for counts in written["groups"].values()), Counter())
+    assert by_reason == written["plan"]["coverage"]
+    assert sum(written["groups_before"].values()) == 640
+    rows = {name: tools.weights(folder)["model.embed_tokens.weight"].norm(dim=1) for name, folder in
+            (("source", source), ("result", tmp_path / "out"))}  # fmt: skip
+    for name, ids in (("copied", report.alignment.shared), ("made", report.alignment.missing)):
+        assert np.allclose(report.norms["input"][name], rows["result"][ids], rtol=1e-5)
+    assert np.allclose(
+        report.norms["input"]["copied"], rows["source"][report.alignment.source_of[report.alignment.shared]]
+    )
+    lengths = [length for _, length, _ in written["unusual"]]
+    median = float(np.median(report.norms["input"]["made"]))
+    away = np.abs(np.log(np.array(lengths) / median))
+    assert (np.diff(away) <= 1e-3).all()
+    assert len(away) == 0 or away.min() > 0.05
     assert {"tokswap", "transformers", "tokenizers", "torch", "safetensors", "numpy"} == set(written["versions"])
     assert "unknown" not in written["versions"].values()
     assert set(written["seconds"]) == {"prepare", "rows", "write", "all"}
+
+
+def test_unusual_rows_are_named_with_their_pieces(model_of: Make, tmp_path: Path) -> None:
+    source, donor = model_of("llama", vocab_size=640), model_of("gpt-neox", vocab_size=700, rows=707)
+    report = tokswap.transplant(str(source), str(donor), out=tmp_path / "out", init="gaussian")
+    assert len(report.unusual) == 10
+    token, length, pieces = report.unusual[0]
+    made = report.norms["input"]["made"]
+    far = np.abs(np.log(made / np.median(made)))
+    assert length == pytest.approx(made[far.argmax()], abs=1e-4)
+    spelled = "".join(
+        eval(piece) if piece[0] in "'\"" else "?" for piece in pieces
+    )  # they are shown as Python writes them
+    assert token[0] in "'\"b"
+    assert "?" in spelled or spelled == eval(token)
+    assert tokswap.transplant(str(source), str(donor), out=tmp_path / "same", init="mean").unusual == ()
 
 
 def test_two_runs_write_the_same_bytes(model_of: Make, tmp_path: Path) -> None:

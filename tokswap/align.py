@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
@@ -92,6 +93,15 @@ class Alignment:
         """Reason name (lower case) -> number of rows, for the reasons that occur."""
         count = np.bincount(self.reason, minlength=len(Reason))
         return {reason.name.lower(): int(count[reason]) for reason in Reason if count[reason]}
+
+    def by_group(self, target: Vocabulary) -> dict[str, dict[str, int]]:
+        """Group of the target's tokens (see `Vocabulary.groups`), or "padding" -> reason -> rows; the largest group first."""
+        found: dict[str, Counter[str]] = {}
+        groups = [*target.groups(), *["padding"] * (len(self) - len(target))]
+        for group, reason in zip(groups, self.reason.tolist(), strict=True):
+            found.setdefault(group, Counter())[Reason(reason).name.lower()] += 1
+        order = sorted(found, key=lambda group: (-found[group].total(), group))
+        return {group: dict(found[group].most_common()) for group in order}
 
     def target_of(self, source: int, preferred: int | None = None) -> int | None:
         """Return a target id for one source id: `preferred` if that is one, else the first, else None."""

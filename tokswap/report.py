@@ -75,6 +75,10 @@ class Report:
     number a missing token, in the order of the missing ids. worst: the missing tokens with the largest residual.
     notes: what the methods have to say, and what a user should know about the rows that were made. evidence: table
     role -> what a choice of method rests on, and "calibration". calibrated: tensors of which every row was changed.
+    groups: script, or kind of what is no normal token -> reason -> rows of the result (see `Alignment.by_group`).
+    groups_before: the same groups -> tokens of the source's vocabulary. norms: table role -> "copied", "made" -> the
+    lengths of these rows, float[n], before a calibration. unusual: the missing tokens whose input rows are farthest from
+    the usual length: (token, length, its pieces in the source).
     """
 
     plan: Plan
@@ -86,28 +90,35 @@ class Report:
     notes: tuple[str, ...] = ()
     evidence: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     calibrated: tuple[str, ...] = ()
+    groups: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    groups_before: Mapping[str, int] = field(default_factory=dict)
+    norms: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
+    unusual: tuple[tuple[str, float, tuple[str, ...]], ...] = ()
 
     def summary(self) -> dict[str, Any]:
         """Return plain data for JSON without the per-token parts."""
-        spread = {
-            role: {name: _quantiles(values) for name, values in named.items()}
-            for role, named in self.diagnostics.items()
-        }
         return {
             "plan": self.plan.as_dict(),
             "seconds": dict(self.seconds),
             "checks": dict(self.checks),
-            "diagnostics": spread,
+            "diagnostics": _spread(self.diagnostics),
             "worst": [list(entry) for entry in self.worst],
             "notes": list(self.notes),
             "evidence": {role: dict(found) for role, found in self.evidence.items()},
             "calibrated": list(self.calibrated),
+            "groups": {group: dict(counts) for group, counts in self.groups.items()},
+            "groups_before": dict(self.groups_before),
+            "norms": _spread(self.norms),
+            "unusual": [[token, length, list(pieces)] for token, length, pieces in self.unusual],
             "versions": versions(),
         }
 
-    def to_json(self) -> bytes:
-        """Return the whole report as it stands beside the weights."""
-        tokens = {
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON: the summary, and under "tokens" a number a token for each thing that is known of it."""
+        return {**self.summary(), "tokens": self._tokens()}
+
+    def _tokens(self) -> dict[str, Any]:
+        return {
             "reasons": {reason.name.lower(): int(reason) for reason in Reason},
             "source_of": self.alignment.source_of.tolist(),
             "reason": self.alignment.reason.tolist(),
@@ -115,7 +126,12 @@ class Report:
                 role: {name: [round(float(value), 5) for value in values] for name, values in named.items()}
                 for role, named in self.diagnostics.items()
             },
+            "norms": {role: histogram(named) for role, named in self.norms.items()},
         }
+
+    def to_json(self) -> bytes:
+        """Return the whole report as it stands beside the weights."""
+        tokens = self._tokens()
         # The summary is for people; a line a token would make it unreadable.
         body = json.dumps(self.summary(), indent=2, ensure_ascii=False)
         return f'{body[:-2]},\n  "tokens": {json.dumps(tokens, separators=(",", ":"))}\n}}\n'.encode()
@@ -158,6 +174,24 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             found[name] = "unknown"
     return found
+
+
+def histogram(named: Mapping[str, np.ndarray], bins: int = 40) -> dict[str, list[Any]]:
+    """Count the values of several arrays in the same bins; {} where there are none.
+
+    Returns "edges" [bins + 1], and name -> counts [bins]. A few wild values do not widen the bins: the last one takes them.
+    """
+    values = np.concatenate([np.zeros(0), *named.values()])
+    if not len(values):
+        return {}
+    low, high = float(values.min()), float(min(values.max(), 3 * np.percentile(values, 99)))
+    edges = np.linspace(low, high if high > low else low + 1, bins + 1)
+    counts = {name: np.histogram(np.minimum(array, edges[-1]), edges)[0].tolist() for name, array in named.items()}
+    return {"edges": [round(float(edge), 6) for edge in edges], **counts}
+
+
+def _spread(values: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, dict[str, dict[str, float]]]:
+    return {role: {name: _quantiles(array) for name, array in named.items()} for role, named in values.items()}
 
 
 def _quantiles(values: np.ndarray) -> dict[str, float]:

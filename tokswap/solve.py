@@ -65,7 +65,8 @@ class Solver:
     initializer: the method. output_initializer: another one for an output head with its biases.
     donor_rows: int64[V], the donor's row of each target token; None where it is the token's id.
     seconds: time spent in methods so far. diagnostics: table role -> name -> float[M]. evidence: table role -> why a
-    method that chooses chose what it did. lengths: table role -> float[M], the norms of the made rows. notes: each once.
+    method that chooses chose what it did. lengths: table role -> float[M], the norms of the made rows. copied_lengths: table role ->
+    float[S], those of the rows that are copied. notes: each once.
     """
 
     source: Checkpoint
@@ -87,6 +88,7 @@ class Solver:
     evidence: dict[str, dict[str, Any]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     lengths: dict[str, np.ndarray] = field(default_factory=dict)
+    copied_lengths: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         surfaces = [self.target.vocabulary.surface[token] for token in self.alignment.missing.tolist()]
@@ -134,6 +136,7 @@ class Solver:
             self.evidence[lead.role] = problem.evidence
         self.notes += [note for note in problem.notes if note not in self.notes]
         self.lengths[lead.role] = np.linalg.norm(rows, axis=1)
+        self.copied_lengths[lead.role] = space.norms(self.alignment.source_of[self.alignment.shared])
         at = 0
         for table, part in zip(group, columns, strict=True):
             own = slice(at, at + table.table.width)
@@ -188,6 +191,31 @@ class Solver:
                 "the checkpoint is damaged, or its training diverged",
                 folder=folder,
             )
+
+    @property
+    def norms(self) -> dict[str, dict[str, np.ndarray]]:
+        """Table role -> "copied" and "made" -> the lengths of these rows."""
+        return {role: {"copied": self.copied_lengths[role], "made": made} for role, made in self.lengths.items()}
+
+    def unusual(self, count: int = 10, least: float = 0.05) -> tuple[tuple[str, float, tuple[str, ...]], ...]:
+        """The missing tokens whose input rows are farthest from the usual length: token, length, its pieces in the source.
+
+        least: rows that are no farther than this from the median, as a share of it, are as usual.
+        """
+        lengths = self.lengths.get("input", np.zeros(0)).astype(np.float64)
+        if not len(lengths):
+            return ()
+        far = np.abs(np.log(np.maximum(lengths, 1e-12) / max(float(np.median(lengths)), 1e-12)))
+        order = [n for n in np.argsort(-far, kind="stable")[:count].tolist() if far[n] > least]
+        source, target, start = self.source_tokenizer.vocabulary, self.target.vocabulary, self.pieces.start
+        return tuple(
+            (
+                target.readable(int(self.alignment.missing[n])),
+                round(float(lengths[n]), 4),
+                tuple(source.readable(piece) for piece in self.pieces.ids[start[n] : start[n + 1]].tolist()),
+            )
+            for n in order
+        )
 
     def worst(self, count: int = 10) -> tuple[tuple[str, float], ...]:
         """The missing tokens whose input rows the method explains least."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,6 +87,7 @@ class Transplant:
             clock["write"] = 2 * clock["all"] - sum(clock.values())
             seconds = {stage: round(value, 3) for stage, value in clock.items()}
             far = row_notes(self.target.vocabulary, self.alignment.missing, solver.diagnostics, solver.lengths)
+            vocabulary = self.source_tokenizer.vocabulary
             reports.append(
                 Report(
                     self.plan,
@@ -97,6 +99,10 @@ class Transplant:
                     (*solver.notes, *outcome.notes, *far),
                     {**solver.evidence, **outcome.evidence},
                     outcome.calibrated,
+                    groups=self.alignment.by_group(self.target.vocabulary),
+                    groups_before=dict(Counter(vocabulary.groups()).most_common()),
+                    norms=solver.norms,
+                    unusual=solver.unusual(),
                 )
             )
             return {REPORT_NAME: reports[0].to_json()}

@@ -33,6 +33,8 @@ class Kind(IntEnum):
     """A reserved id, or one that the tokenizer does not define: never produced, never trained."""
 
 
+_KIND_NAMES = {Kind.SPECIAL: "control tokens", Kind.BYTE: "byte pieces", Kind.UNUSED: "reserved"}
+
 _UNUSED = re.compile(
     r"<unused[_-]?\d+>|\[unused\d+\]|<\|?reserved[_a-z]*\d+\|?>|<SPECIAL_\d+>|<\|extra_\d+\|>|\[control_\d+\]"
 )
@@ -152,6 +154,13 @@ class Vocabulary:
     def id_of_text(self) -> dict[str, int]:
         """The token as its tokenizer spells it -> id."""
         return {text: token for token, text in enumerate(self.text) if text}
+
+    def groups(self) -> list[str]:
+        """Return what each id belongs to: the script of a normal token (see `script_of`), the kind of any other."""
+        return [
+            script_of(surface) if kind == Kind.NORMAL else _KIND_NAMES[kind]
+            for surface, kind in zip(self.surface, self.kind.tolist(), strict=True)
+        ]
 
     def roles_of(self, token: int) -> list[str]:
         """Return the roles of one id, in the order of `ROLES`."""

@@ -6,6 +6,7 @@ Nothing here or in the command modules imports torch, transformers or numba befo
 from __future__ import annotations
 
 import os
+import shlex
 from importlib import import_module
 
 import click
@@ -20,9 +21,11 @@ COMMANDS = {
     "eval": "tokswap.cli.eval:evaluate",
     "inspect": "tokswap.cli.inspect:inspect",
     "compare": "tokswap.cli.compare:compare",
+    "report": "tokswap.cli.report:report",
     "methods": "tokswap.cli.methods:methods",
     "hypernet": "tokswap.cli.hypernet:hypernet",
     "alias": "tokswap.cli.alias:alias",
+    "completion": "tokswap.cli.completion:completion",
 }
 """Command name -> "module:command", in the order of the help page."""
 
@@ -31,8 +34,9 @@ class LazyGroup(click.Group):
     """A group whose commands are imported when they are asked for."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Note whether a program is asking, before anything can go wrong."""
+        """Note whether a program is asking, before anything can go wrong, and what was typed, for report pages."""
         ctx.meta["tokswap.json"] = "--json" in args
+        ctx.meta["tokswap.line"] = shlex.join(["tokswap", *args])
         return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:

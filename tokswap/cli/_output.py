@@ -8,21 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tokswap.wording import COVERAGE, KEPT, duration, size
+
 if TYPE_CHECKING:
     from tokswap.errors import TokswapError
     from tokswap.report import Plan, Report
     from tokswap.trim import TrimPlan
-
-_COVERAGE = {
-    "bytes": "copied, the same bytes",
-    "role": "copied, the same role",
-    "text": "copied, control token of the same name",
-    "preset": "copied, chat marker of the same purpose",
-    "map": "copied, as --map-token says",
-    "missing": "made by {method}",
-    "neutral": "control tokens the model lacks, never predicted",
-    "padding": "padding, never predicted",
-}
 
 
 def document(value: object) -> None:
@@ -58,23 +49,6 @@ def columns(rows: Sequence[Sequence[object]], *, right: Sequence[int] = (), inde
     ]
 
 
-def size(count: float) -> str:
-    """Return bytes for people: 1.2 GB."""
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= factor:
-            return f"{count / factor:.3g} {unit}" if count < 999.5 * factor else f"{count / factor:,.0f} {unit}"
-    return f"{count:.0f} bytes"
-
-
-def duration(seconds: float) -> str:
-    """Return a time for people: 2 min 5 s."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
-
-
 def plan(plan: Plan) -> list[str]:
     """Return the lines that describe a plan."""
     total = sum(plan.coverage.values())
@@ -96,7 +70,7 @@ def plan(plan: Plan) -> list[str]:
     lines += ["", f"  {total:,} rows"]
     lines += columns(
         [
-            (f"{count:,}", f"{100 * count / total:.1f} %", _COVERAGE[reason].format(method=plan.method))
+            (f"{count:,}", f"{100 * count / total:.1f} %", COVERAGE[reason].format(method=plan.method))
             for reason, count in sorted(plan.coverage.items(), key=lambda item: -item[1])
         ],
         right=(0, 1),
@@ -190,7 +164,7 @@ def trim_plan(plan: TrimPlan) -> list[str]:
         )
     lines += ["", f"  {max(before or (0,)):,} rows -> {total:,} ({100 * total / max(before or (1,)):.1f} %)"]
     lines += columns(
-        [(f"{count:,}", _KEPT[reason]) for reason, count in sorted(plan.coverage.items(), key=lambda item: -item[1])],
+        [(f"{count:,}", KEPT[reason]) for reason, count in sorted(plan.coverage.items(), key=lambda item: -item[1])],
         right=(0,),
         indent="    ",
     )
@@ -242,14 +216,6 @@ def adapter(done: Mapping[str, Any]) -> list[str]:
     """Return the lines that tell which tensors of an adapter have followed a trim."""
     rows = [(name, f"{_shape(before)} -> {_shape(after)}") for name, (before, after) in done["remapped"].items()]
     return [f"{done['out']}: {len(rows)} of {done['tensors']} tensors follow the vocabulary", *columns(rows)]
-
-
-_KEPT = {
-    "observed": "used by the text",
-    "forced": "control tokens, bytes, and what was named to be kept",
-    "scaffold": "what other kept tokens are made from",
-    "padding": "padding, never predicted",
-}
 
 
 def _shares(values: Sequence[float]) -> str:

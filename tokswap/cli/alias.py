@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from tokswap.cli import _options, _output
+from tokswap.cli import _complete, _options, _output
 
 
 @click.command(
@@ -16,8 +16,8 @@ Examples:
   tokswap alias mine --remove
 """
 )
-@click.argument("name", required=False, metavar="[NAME]")
-@click.argument("target", required=False, metavar="[MODEL]")
+@click.argument("name", shell_complete=_complete.models, required=False, metavar="[NAME]")
+@click.argument("target", shell_complete=_complete.files, required=False, metavar="[MODEL]")
 @click.option("--remove", is_flag=True, help="Forget one of your aliases.")
 @_options.json_flag
 def alias(name: str | None, target: str | None, remove: bool, as_json: bool) -> None:

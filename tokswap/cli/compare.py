@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from tokswap.cli import _options, _output
+from tokswap.cli import _complete, _options, _output, _page
 
 _SCRIPTS_SHOWN = 10
 
@@ -19,8 +19,8 @@ Examples:
   tokswap compare smollm qwen --text notes.txt
 """
 )
-@click.argument("first", metavar="A")
-@click.argument("second", metavar="B")
+@click.argument("first", shell_complete=_complete.models, metavar="A")
+@click.argument("second", shell_complete=_complete.models, metavar="B")
 @click.option(
     "--text",
     "texts",
@@ -29,11 +29,14 @@ Examples:
     metavar="FILE",
     help="Count tokens on this text; may be repeated. [default: sentences in several languages]",
 )
+@_page.flag
 @_options.json_flag
-def compare(first: str, second: str, texts: tuple[Path, ...], as_json: bool) -> None:
+def compare(first: str, second: str, texts: tuple[Path, ...], page: str | None, as_json: bool) -> None:
     """Compare two tokenizers: what they share, how they cut numbers and spaces, tokens per byte."""
     _options.set_volume(quiet=False, verbose=False)
+    page_path = _page.check(page)
     from tokswap.compare import compare as run
+    from tokswap.report import versions
     from tokswap.sources import resolve_tokenizer
     from tokswap.texts import read_texts
     from tokswap.tokenizer import read_tokenizer
@@ -43,6 +46,7 @@ def compare(first: str, second: str, texts: tuple[Path, ...], as_json: bool) -> 
         read_tokenizer(resolve_tokenizer(second)),
         read_texts(texts) or None,
     )
+    _page.write(page_path, "compare", {**facts, "names": [first, second], "versions": versions()})
     if as_json:
         _output.document(facts)
         return

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tokswap.cli import _options, _output
+from tokswap.cli import _complete, _options, _output, _page
+from tokswap.wording import PARTS, quoted
 
 if TYPE_CHECKING:
     from tokswap.breakdown import Part, Piece
@@ -16,13 +17,6 @@ if TYPE_CHECKING:
     from tokswap.verdict import Verdict
 
 _TEXTS_SHOWN = 10
-_PARTS = {
-    "missing": "missing tokens",
-    "after": "the token after one",
-    "shared": "shared tokens",
-    "recut": "shared, cut otherwise",
-    "alike": "shared, cut as before",
-}
 
 
 @click.command(
@@ -40,7 +34,7 @@ Examples:
   tokswap eval ./my-model --text notes.txt --tokens 0 --json
 """,
 )
-@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
+@click.argument("models", shell_complete=_complete.models, nargs=-1, required=True, metavar="MODEL...")
 @click.option(
     "--text",
     "texts",
@@ -50,7 +44,12 @@ Examples:
     metavar="FILE",
     help="A plain text in UTF-8, best one that no model was tuned on; may be repeated.",
 )
-@click.option("--against", metavar="SRC", help="The model that the others were made from; the excess is over its loss.")
+@click.option(
+    "--against",
+    shell_complete=_complete.models,
+    metavar="SRC",
+    help="The model that the others were made from; the excess is over its loss.",
+)
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "bfloat16", "float16"]),
@@ -67,6 +66,7 @@ Examples:
 @click.option("--tokens", type=click.IntRange(0), default=24, show_default=True, help="How far; 0 for no samples.")
 @click.option("--seed", type=int, default=0, show_default=True, help="For the draws behind the intervals.")
 @_options.trust_flag
+@_page.flag
 @_options.json_flag
 @_options.volume
 def evaluate(
@@ -81,6 +81,7 @@ def evaluate(
     tokens: int,
     seed: int,
     trust_remote_code: bool,
+    page: str | None,
     as_json: bool,
     quiet: bool,
     verbose: bool,
@@ -92,6 +93,7 @@ def evaluate(
     would give. Models are loaded one after the other.
     """
     _options.set_volume(quiet, verbose)
+    page_path = _page.check(page)
     from tokswap.judge import evaluate as run
     from tokswap.probes import PROMPTS
     from tokswap.texts import read_texts
@@ -104,6 +106,7 @@ def evaluate(
         _output.document(result.as_dict())
     else:
         click.echo("\n".join(_lines(result, details=not quiet)))
+    _page.write(page_path, "eval", result.as_dict(), quiet=quiet)
 
 
 def _lines(result: Evaluation, *, details: bool) -> list[str]:
@@ -180,7 +183,7 @@ def _where(judged: Judged) -> list[str]:
 
 
 def _part(part: Part, total: int) -> list[str]:
-    row = [_PARTS[part.kind], f"{100 * part.bytes / total:.1f} %", f"{part.tokens:,}", f"{part.bits / part.tokens:.2f}",
+    row = [PARTS[part.kind], f"{100 * part.bytes / total:.1f} %", f"{part.tokens:,}", f"{part.bits / part.tokens:.2f}",
            f"{part.bits / total:.3f}"]  # fmt: skip
     if part.source_bits is not None:
         row += [f"{part.source_bits / total:.3f}", f"{(part.bits - part.source_bits) / total:+.3f}"]
@@ -188,20 +191,12 @@ def _part(part: Part, total: int) -> list[str]:
 
 
 def _piece(piece: Piece, verdict: Verdict) -> list[str]:
-    kind = _PARTS[piece.kind].removesuffix(" tokens") if verdict.known and piece.kind not in ("shared", "alike") else ""
-    row = [_quoted(piece.surface), f"{piece.count:,}", f"{piece.bits / piece.count:.2f}"]
+    kind = PARTS[piece.kind].removesuffix(" tokens") if verdict.known and piece.kind not in ("shared", "alike") else ""
+    row = [quoted(piece.surface), f"{piece.count:,}", f"{piece.bits / piece.count:.2f}"]
     if piece.source_bits is None:
         return [*row, f"{piece.bits / verdict.bytes:.3f}", kind]
     excess = (piece.bits - piece.source_bits) / verdict.bytes
     return [*row, f"{piece.source_bits / piece.count:.2f}", f"{excess:+.3f}", kind]
-
-
-def _quoted(surface: bytes, most: int = 32) -> str:
-    try:
-        shown = repr(surface.decode("utf-8"))
-    except UnicodeDecodeError:
-        shown = repr(surface)
-    return shown if len(shown) <= most else f"{shown[: most - 4]}...{shown[-1]}"
 
 
 def _samples(result: Evaluation) -> list[str]:

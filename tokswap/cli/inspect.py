@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from tokswap.cli import _options, _output
+from tokswap.cli import _complete, _options, _output
+from tokswap.wording import size
 
 
 @click.command(
@@ -15,7 +16,7 @@ Examples:
   tokswap inspect ./tokenizer.json --json
 """
 )
-@click.argument("name", metavar="MODEL|TOKENIZER")
+@click.argument("name", shell_complete=_complete.models, metavar="MODEL|TOKENIZER")
 @_options.json_flag
 def inspect(name: str, as_json: bool) -> None:
     """Say what a checkpoint or a tokenizer is: family, rows, tables, ties, special tokens, chat template."""
@@ -35,7 +36,7 @@ def inspect(name: str, as_json: bool) -> None:
             [
                 ("architecture", model["architecture"]),
                 ("parameters", f"{model['parameters'] / 1e6:,.1f} M"),
-                ("weights", f"{_output.size(model['bytes'])} in {model['shards']} file(s)"),
+                ("weights", f"{size(model['bytes'])} in {model['shards']} file(s)"),
                 ("input and output", "one table (tied)" if model["tied"] else "separate tables"),
             ],
         )

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from tokswap.cli import _options, _output
+from tokswap.cli import _complete, _options, _output
 
 
 @click.command(
@@ -18,7 +18,7 @@ Examples:
   tokswap methods omp
 """
 )
-@click.argument("name", required=False, metavar="[NAME]")
+@click.argument("name", shell_complete=_complete.methods, required=False, metavar="[NAME]")
 @_options.json_flag
 def methods(name: str | None, as_json: bool) -> None:
     """List the methods that make new rows, or show the settings of one."""

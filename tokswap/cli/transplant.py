@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from tokswap.cli import _options, _output
+from tokswap.cli import _complete, _options, _output, _page
 
 
 @click.command(
@@ -32,19 +32,49 @@ Examples:
       --map-token '<|im_end|>=<end_of_turn>' --pad-to-multiple 64
 """
 )
-@click.option("--model", required=True, metavar="SRC", help="The model to change: folder, hub id, alias or .gguf file.")
-@click.option("--tokenizer", required=True, metavar="TGT", help="Its new tokenizer: one of those, or a tokenizer.json.")
-@click.option("--donor", metavar="M", help="The model that owns the new tokenizer. [default: TGT where it has weights]")
+@click.option(
+    "--model",
+    shell_complete=_complete.models,
+    required=True,
+    metavar="SRC",
+    help="The model to change: folder, hub id, alias or .gguf file.",
+)
+@click.option(
+    "--tokenizer",
+    shell_complete=_complete.models,
+    required=True,
+    metavar="TGT",
+    help="Its new tokenizer: one of those, or a tokenizer.json.",
+)
+@click.option(
+    "--donor",
+    shell_complete=_complete.models,
+    metavar="M",
+    help="The model that owns the new tokenizer. [default: TGT where it has weights]",
+)
 @click.option("--out", metavar="DIR", help="The result. [default: SRC-TGT in this folder]")
 @click.option(
     "--init",
+    shell_complete=_complete.methods,
     default="auto",
     show_default=True,
     metavar="METHOD",
     help="How new rows are made: a method of `tokswap methods`, or a sum of them.",
 )
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the method; may be repeated.")
-@click.option("--init-output", metavar="METHOD", help="Another method for an output head. [default: as --init]")
+@click.option(
+    "--set",
+    "settings",
+    shell_complete=_complete.settings,
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A setting of the method; may be repeated.",
+)
+@click.option(
+    "--init-output",
+    shell_complete=_complete.methods,
+    metavar="METHOD",
+    help="Another method for an output head. [default: as --init]",
+)
 @click.option(
     "--calibrate",
     multiple=True,
@@ -98,6 +128,7 @@ Examples:
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @click.option("--force", is_flag=True, help="Replace a model folder that is in the way.")
 @_options.trust_flag
+@_page.flag
 @_options.json_flag
 @_options.volume
 def transplant(
@@ -124,6 +155,7 @@ def transplant(
     dry_run: bool,
     force: bool,
     trust_remote_code: bool,
+    page: str | None,
     as_json: bool,
     quiet: bool,
     verbose: bool,
@@ -137,6 +169,7 @@ def transplant(
     """
     _options.set_volume(quiet, verbose)
     values = _options.read_settings(settings)
+    page_path = _page.check(page, dry_run=dry_run)
     from tokswap.transplant import plan_transplant
 
     job = plan_transplant(
@@ -161,3 +194,4 @@ def transplant(
         click.echo(job.plan.out)
     else:
         click.echo("\n".join(_output.report(report)))
+    _page.write(page_path, "transplant", report.as_dict(), quiet=quiet)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from tokswap.cli import _options, _output
+from tokswap.cli import _complete, _options, _output, _page
 
 
 @click.command(
@@ -24,22 +24,40 @@ Examples:
   tokswap trim --model ./my-adapter --like ./my-model-small --out ./my-adapter-small
 """
 )
-@click.option("--model", required=True, metavar="SRC", help="The model to trim: folder, hub id, alias or .gguf file.")
+@click.option(
+    "--model",
+    shell_complete=_complete.models,
+    required=True,
+    metavar="SRC",
+    help="The model to trim: folder, hub id, alias or .gguf file.",
+)
 @click.option(
     "--corpus",
     "corpora",
+    shell_complete=_complete.files,
     multiple=True,
     metavar="FILE[=N]",
     help="Keep what this text uses (N times); may be repeated.",
 )
 @click.option("--lang", "languages", metavar="CODES", help="Keep what these languages use, by word lists: de,en.")
-@click.option("--words", multiple=True, metavar="FILE", help="Keep what these words use: one a line; may be repeated.")
+@click.option(
+    "--words",
+    shell_complete=_complete.files,
+    multiple=True,
+    metavar="FILE",
+    help="Keep what these words use: one a line; may be repeated.",
+)
 @click.option("--keep-script", "scripts", multiple=True, metavar="NAME", help="Keep a script: Latin; may be repeated.")
 @click.option("--keep-token", "keep_tokens", multiple=True, metavar="T", help="Keep this token; may be repeated.")
 @click.option(
     "--drop-token", "drop_tokens", multiple=True, metavar="T", help="Drop this control token; may be repeated."
 )
-@click.option("--like", metavar="DIR", help="Keep exactly the tokens of a trimmed model; SRC may be an adapter then.")
+@click.option(
+    "--like",
+    shell_complete=_complete.models,
+    metavar="DIR",
+    help="Keep exactly the tokens of a trimmed model; SRC may be an adapter then.",
+)
 @click.option("--target-size", type=int, metavar="N", help="Rows of the result at most, parts of tokens included.")
 @click.option(
     "--min-count", type=int, default=1, show_default=True, metavar="N", help="Keep tokens that occur so often."
@@ -48,7 +66,13 @@ Examples:
 @click.option(
     "--field", default="text", show_default=True, metavar="NAME", help="Where JSON lines and parquet have their text."
 )
-@click.option("--held-out", multiple=True, metavar="FILE", help="Text to measure the result on; may be repeated.")
+@click.option(
+    "--held-out",
+    shell_complete=_complete.files,
+    multiple=True,
+    metavar="FILE",
+    help="Text to measure the result on; may be repeated.",
+)
 @click.option("--out", metavar="DIR", help="The result. [default: SRC-trimmed in this folder]")
 @click.option("--pad-to-multiple", type=int, metavar="N", help="Round the rows up to a multiple of N.")
 @click.option(
@@ -63,12 +87,14 @@ Examples:
 @click.option("--dry-run", is_flag=True, help="Count, print the plan and stop.")
 @click.option("--force", is_flag=True, help="Replace a model folder that is in the way.")
 @_options.trust_flag
+@_page.flag
 @_options.json_flag
 @_options.volume
 def trim(
     model: str,
     languages: str | None,
     dry_run: bool,
+    page: str | None,
     as_json: bool,
     quiet: bool,
     verbose: bool,
@@ -80,12 +106,15 @@ def trim(
     kept tokens are made from is kept too.
     """
     _options.set_volume(quiet, verbose)
+    page_path = _page.check(page, dry_run=dry_run)
     from tokswap.trim import plan_trim
     from tokswap.trim.adapter import is_adapter, remap_adapter
 
     if is_adapter(model):
         if options["like"] is None:
             raise click.UsageError("an adapter is trimmed with --like, by what its model was trimmed to")
+        if page is not None:
+            raise click.UsageError("--report is for models: the trim of an adapter measures nothing")
         done = remap_adapter(model, str(options["like"]), options["out"], force=bool(options["force"]), dry_run=dry_run)
         _output.document(done) if as_json else click.echo("\n".join(_output.adapter(done)))
         return
@@ -104,5 +133,6 @@ def trim(
         click.echo(job.plan.out)
     else:
         click.echo("\n".join(_output.trim_report(report)))
+    _page.write(page_path, "trim", report.as_dict(), quiet=quiet)
     if report.checks["failed"]:
         raise SystemExit(1)

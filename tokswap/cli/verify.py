@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from tokswap.cli import _options, _output
+from tokswap.cli import _complete, _options, _output
 
 
 @click.command(
@@ -15,8 +15,13 @@ Examples:
   tokswap verify ./mine-with-theirs --against ./my-model
 """
 )
-@click.argument("folder", metavar="DIR")
-@click.option("--against", metavar="SRC", help="The model it was made from: compares every copied row and tensor.")
+@click.argument("folder", shell_complete=_complete.models, metavar="DIR")
+@click.option(
+    "--against",
+    shell_complete=_complete.models,
+    metavar="SRC",
+    help="The model it was made from: compares every copied row and tensor.",
+)
 @click.option("--device", default="cpu", show_default=True, help="Where the model is loaded.")
 @_options.trust_flag
 @_options.json_flag

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -123,7 +124,16 @@ class Trim:
         def finish() -> Mapping[str, bytes]:
             clock["all"] = time.perf_counter() - begin
             seconds = {stage: round(value, 3) for stage, value in clock.items()}
-            reports.append(Report(self.plan, self.alignment, seconds, checks))
+            reports.append(
+                Report(
+                    self.plan,
+                    self.alignment,
+                    seconds,
+                    checks,
+                    groups=self.alignment.by_group(self.trimmed.tokenizer.vocabulary),
+                    groups_before=dict(Counter(self.source_tokenizer.vocabulary.groups()).most_common()),
+                )
+            )
             return {REPORT_NAME: reports[0].to_json()}
 
         with tqdm(total=self.layout.nbytes, desc="write", unit="B", unit_scale=True,
