@@ -85,6 +85,8 @@ class Solver:
 
     def rows(self, table: TableEdit) -> MadeRows:
         """Return float32[n, D] for the rows of a table that have no source."""
+        if table.table.role == "lookup":
+            return np.zeros((0, table.table.width), np.float32)
         if id(table) not in self.made:
             begin = time.perf_counter()
             self._solve(self.group_of[id(table)])
@@ -128,7 +130,7 @@ class Solver:
 
     @cached_property
     def _spaces(self) -> dict[str, EmbeddingSpace]:
-        tables = {table.role: table for table in reversed(self.source.tables) if table.role != "bias"}
+        tables = {table.role: table for table in reversed(self.source.tables) if table.role not in ("bias", "lookup")}
         raw = {role: Columns(self.source.raw_rows(t.names[0], t.axis), t.dtype) for role, t in tables.items()}
         return {role: EmbeddingSpace(self.source_tokenizer.vocabulary, [columns]) for role, columns in raw.items()}
 
@@ -205,7 +207,7 @@ def _groups(tables: Sequence[TableEdit]) -> list[tuple[TableEdit, ...]]:
     return [
         (table, *biases) if heads and table is heads[0] else (table,)
         for table in tables
-        if table.table.role != "bias"
+        if table.table.role not in ("bias", "lookup")
     ]  # fmt: skip
 
 
@@ -234,7 +236,7 @@ def estimate(
     flops, held = extra_flops, 0
     owner = donor.table("input") if donor is not None else None
     for edit in tables:
-        if edit.table.role != "bias":
+        if edit.table.role not in ("bias", "lookup"):
             width = owner.width if owner is not None else edit.table.width
             method = output_initializer if output_initializer and edit.table.role == "output" else initializer
             flops += method.flops(missing, anchors, width)
