@@ -12,8 +12,8 @@ The checkpoint is synthetic: a real tokenizer (Gemma's) with a random table, and
 
 and the peak memory of the whole tokswap process.
 
---scale is one run of a large case, the worst for memory: a model 4,096 wide with SmolLM2's 49k tokens and an untied head
-gets Gemma's 262k, so that four rows of five are made. It times the whole transplant with `subword` and `--link`, one with
+--scale is one run of a large case: a model 4,096 wide with SmolLM2's 49k tokens and an untied head gets the first 128k of
+Gemma's, so that most rows are made. It times the whole transplant with `subword` and `--link`, one with
 `mean` that copies everything, and `cp -r` of the source. It needs twice the size in disk space. docs/scale.md computes with
 its figures.
 """
@@ -38,9 +38,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 from models import fetch
 
 from tokswap.sources import resolve_model
+from tokswap.tokenizer import Tokenizer, read_tokenizer
+from tokswap.trim import trim_tokenizer
 
 WIDTH = 1024
-SCALE_WIDTH = 4096
+SCALE_ROWS, SCALE_WIDTH = 128_000, 4096
 SHARD = 500_000_000
 RUN = """
 import json, resource, sys
@@ -95,19 +97,28 @@ def transplant(work: Path, tokenizer: Path, *flags: str) -> dict[str, Any]:
 def scale(work: Path, gigabytes: float) -> None:
     """Run the large case once and keep its figures."""
     gemma, smollm2 = (resolve_model(str(fetch(name))) for name in ("gemma", "smollm2"))
+    target = write_target(read_tokenizer(gemma), work / "target")
     (work / "source").mkdir()
     begin = time.perf_counter()
     make_checkpoint(work / "source", smollm2, gigabytes, SCALE_WIDTH, tied=False)
     os.sync()
     print(f"source written in {time.perf_counter() - begin:.0f} s", flush=True)
-    result: dict[str, Any] = {"width": SCALE_WIDTH, "source_bytes": _size(work / "source")}
+    result: dict[str, Any] = {"rows": SCALE_ROWS, "width": SCALE_WIDTH, "source_bytes": _size(work / "source")}
     for name, flags in (("linked", ["subword", "link"]), ("copied", ["mean"])):
-        result[name] = {**transplant(work, gemma, *flags), "bytes": _size(work / "out")}
+        result[name] = {**transplant(work, target, *flags), "bytes": _size(work / "out")}
         shutil.rmtree(work / "out")
         print(name, result[name], flush=True)
     result["cp"], result["cp_synced"] = timed_copy(work / "source", work / "copy")
     print(f"cp of the source {result['cp']:.0f} s, synced {result['cp_synced']:.0f} s")
     print("kept in", keep("scale", result))
+
+
+def write_target(tokenizer: Tokenizer, folder: Path) -> Path:
+    """Write a tokenizer with the first SCALE_ROWS tokens of another one."""
+    folder.mkdir()
+    for name, content in trim_tokenizer(tokenizer, range(SCALE_ROWS)).tokenizer.output_files().items():
+        (folder / name).write_bytes(content if isinstance(content, bytes) else content.read_bytes())
+    return folder
 
 
 def _size(folder: Path) -> int:

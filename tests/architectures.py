@@ -56,7 +56,10 @@ _SIZES: tuple[tuple[str, int], ...] = (
     ),
     (r"n_routed_experts|num_(local_|routed_)?experts|moe_num_experts|n_experts|.*num_experts|num_local_experts", 4),
     (r".*(experts_per_tok(en)?|topk_experts|moe_top_?k|num_selected_experts)|moe_k|top_k_experts|moe_topk", 2),
-    (r"n_group|topk_group|n_shared_experts|num_shared_experts|num_nextn_predict_layers|n_expert_groups", 1),
+    (
+        r"n_group|num_expert_group|topk_group|n_shared_experts|num_shared_experts|num_nextn_predict_layers|n_expert_groups",
+        1,
+    ),
     (
         r"max_position_embeddings|n_positions|.*max_(source|target)_positions|max_seq_len(gth)?|n_ctx|.*_max_position_embeddings",
         128,
@@ -76,7 +79,10 @@ _VOCABULARIES = ("vocab_size", "decoder_vocab_size", "vocab_size_per_layer_input
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one architecture. Each result is "works", "refuses: CODE", "fails: ...", or "not made: ..."."""
+    """What came of one architecture.
+
+    transplant, trim: "works", "works with a pad of the same id", "refuses: CODE: ...", "fails: ...", "not made: ...".
+    """
 
     task: str
     model_type: str
@@ -138,7 +144,6 @@ FIXED: dict[str, dict[str, Any]] = {
     "bamba": {**_MAMBA, "attn_layer_indices": [1]},
     "blt": {"encoder_hash_byte_group_vocab": 50, "encoder_hash_byte_group_nb_functions": 1},
     "cohere_compass_text": {"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 10000.0}}},
-    "cpmant": {"prompt_types": 2, "prompt_length": 4},
     "dbrx": {"attn_config": {"rope_theta": 10000.0, "kv_n_heads": 2, "clip_qkv": 8}},
     "deepseek_v2": {"num_experts_per_tok": 2, "n_group": 1, "topk_group": 1, "topk_method": "greedy"},
     "dots3_note": {"text_config": _DOTS},
@@ -332,19 +337,21 @@ def _flat(states: Any) -> list[Any]:
     return [] if states is None else [states]
 
 
-def _transplant(base: Loaded, source: Path, work: Path, own: Path, other: Path) -> None:
+def _transplant(base: Loaded, source: Path, work: Path, own: Path, other: Path) -> str:
     """Renumber the model's own tokens, which must change nothing, and then give it another tokenizer."""
     import torch
 
+    result = "works"
     try:
         new_of = _renumber(source, work, own, keep=())
     except TokswapError as error:
         if error.code != "pad-defines-positions":
             raise
         new_of = _renumber(source, work, own, keep=(makers.role_ids(source)["pad"],))
-    result = _reloaded(base, work / "renumbered")
+        result = "works with a pad of the same id"
+    renumbered = _reloaded(base, work / "renumbered")
     before, old = base.run(IDS)
-    after, new = result.run(new_of[list(IDS)])
+    after, new = renumbered.run(new_of[list(IDS)])
     for n, (a, b) in enumerate(zip(old, new, strict=True)):
         assert torch.equal(a, b), f"hidden state {n} of {len(old)} has changed"
     wrong = float((after[:, new_of] - before[:, : len(new_of)]).abs().max())
@@ -352,6 +359,7 @@ def _transplant(base: Loaded, source: Path, work: Path, own: Path, other: Path) 
     tokswap.transplant(str(source), str(other), init="subword", out=work / "moved")
     _reloaded(base, work / "moved").run(IDS)
     _verified(source, work / "moved")
+    return result
 
 
 def _renumber(source: Path, work: Path, tokenizer: Path, keep: tuple[int, ...]) -> np.ndarray:
@@ -362,7 +370,7 @@ def _renumber(source: Path, work: Path, tokenizer: Path, keep: tuple[int, ...]) 
     return new_of
 
 
-def _trim(base: Loaded, source: Path, work: Path) -> None:
+def _trim(base: Loaded, source: Path, work: Path) -> str:
     import torch
 
     report = trim(str(source), corpora=[str(makers.TEXTS / "german.txt")], out=work / "trimmed")
@@ -377,6 +385,7 @@ def _trim(base: Loaded, source: Path, work: Path) -> None:
     wrong = float((after[:, : len(kept)] - before[:, kept]).abs().max())
     assert wrong < 1e-4, f"logits of kept tokens differ by {wrong:.2g}"
     _verified(source, work / "trimmed")
+    return "works"
 
 
 def _reloaded(base: Loaded, folder: Path) -> Loaded:
@@ -392,14 +401,13 @@ def _verified(source: Path, out: Path) -> None:
     assert not failed, "; ".join(failed)
 
 
-def _result(job: Callable[[], object]) -> str:
+def _result(job: Callable[[], str]) -> str:
     try:
-        job()
+        return job()
     except TokswapError as error:
-        return f"refuses: {error.code}: {_line(error)}"
+        return f"refuses: {error.code}: {error.message}"
     except Exception as error:
         return f"fails: {type(error).__name__}: {_line(error)}"
-    return "works"
 
 
 def _line(error: BaseException) -> str:

@@ -29,7 +29,8 @@ def test_transplant_and_trim(
     if model_type not in architectures.listed(task):
         pytest.skip(f"this transformers has no {model_type}")
     outcome = architectures.try_one(task, model_type, tmp_path, tokenizers)
-    assert (outcome.transplant, outcome.trim) == ("works", "works")
+    assert outcome.transplant in ("works", "works with a pad of the same id")
+    assert outcome.trim == "works"
 
 
 def test_what_cannot_be_done_is_refused(tmp_path: Path, tokenizers: tuple[Path, Path]) -> None:

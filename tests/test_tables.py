@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
+import tools
 
 from tokswap.errors import InputError
 from tokswap.tables import VocabTable, find_tables, head_name, text_config, tie_flag
@@ -154,7 +155,13 @@ def _special_config(name: str, hf: Any) -> Any:
     return hf.CLIPConfig(text_config=_sizes(), vision_config=vision)
 
 
-@pytest.mark.parametrize("name", WRITTEN)
+OF_RELEASE_5 = ("LlavaForConditionalGeneration", "RwkvForCausalLM")
+"""Classes that transformers 4 cannot make so small, or with another default for ties."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[tools.needs_release_5] if name in OF_RELEASE_5 else []) for name in WRITTEN]
+)
 def test_every_name_that_transformers_writes_is_understood(name: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
