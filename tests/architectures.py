@@ -150,7 +150,10 @@ FIXED: dict[str, dict[str, Any]] = {
     "dots3_note_text": _DOTS,
     "dots1": {"n_routed_experts": 4, "n_shared_experts": 1, "n_group": 1, "topk_group": 1, "num_experts_per_tok": 2,
               "first_k_dense_replace": 1, "head_dim": 8, "routed_scaling_factor": 1.0, "num_key_value_heads": 4},
-    "emu3": {"vocabulary_map": {"<|extra_200|>": 4, "<image>": 5, "<|visual token 000000|>": 6, "<|visual token 000001|>": 3}},
+    "emu3": {
+        "vocabulary_map": {"<|extra_200|>": 4, "<image>": 5, "<|visual token 000000|>": 6, "<|visual token 000001|>": 3},
+        "vq_config": {"base_channels": 32, "channel_multiplier": [1, 1], "num_res_blocks": 1, "codebook_size": 32},
+    },
     "esm": {"vocab_size": ROWS, "pad_token_id": 2, "mask_token_id": 3},
     "esmc": {"num_key_value_heads": 4},
     "falcon_h1": {**_MAMBA, "mamba_d_ssm": 64},
@@ -292,9 +295,11 @@ class Loaded:
         cls = getattr(transformers, TASKS[task][1])
         if type(config) not in cls._model_mapping:  # a part of transformers lists it, and its Auto class does not
             cls = getattr(transformers, config.architectures[0])
-        self.model, self.info = cls.from_pretrained(
-            folder, dtype="auto", output_loading_info=True, local_files_only=True
-        )
+        options = {"dtype": "auto", "output_loading_info": True, "local_files_only": True}
+        self.model, self.info = cls.from_pretrained(folder, **options)
+        own = getattr(transformers, config.architectures[0])
+        if self.info["missing_keys"] and type(self.model) is not own:  # Emu3's Auto class finds none of its tensors
+            self.model, self.info = own.from_pretrained(folder, **options)
         self.model.eval()
 
     @property

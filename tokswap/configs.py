@@ -153,6 +153,10 @@ def _edit_ids(config: dict[str, Any], ids: IdMap) -> None:
         elif key in _ID_TABLES and isinstance(value, dict):
             found = {name: ids.translate(token) for name, token in value.items() if type(token) is int}
             config[key] = {name: token for name, token in found.items() if token is not None}
+            if lost := len(found) - len(config[key]):
+                ids.notes.append(
+                    f"`{key}` lost {lost:,} of its {len(found):,} tokens, which the new vocabulary has not"
+                )
 
 
 def _new_ids(key: str, role: str, value: Any, ids: IdMap) -> Any:

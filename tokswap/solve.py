@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -182,6 +182,20 @@ class Solver:
         order = np.argsort(-residual, kind="stable")[:count]
         texts = [self.target.vocabulary.readable(token) for token in self.alignment.missing[order].tolist()]
         return tuple((text, round(float(residual[n]), 4)) for text, n in zip(texts, order, strict=True))
+
+
+def looked_up(
+    tables: Sequence[TableEdit], alignment: Alignment, source: Tokenizer, target: Tokenizer
+) -> tuple[TableEdit, ...]:
+    """Return the tables with a source row for every row of a lookup table, since integers cannot be computed.
+
+    A token that the source lacks gets the row of its first piece; what has no pieces, padding too, that of id 0.
+    """
+    source_of = np.maximum(alignment.source_of, 0)
+    surfaces = [target.vocabulary.surface[token] for token in alignment.missing.tolist()]
+    for token, pieces in zip(alignment.missing.tolist(), source.segment(surfaces), strict=True):
+        source_of[token] = pieces[0] if pieces else 0
+    return tuple(replace(edit, source_of=source_of) if edit.table.role == "lookup" else edit for edit in tables)
 
 
 def _never_predicted(problem: Problem, group: tuple[TableEdit, ...]) -> np.ndarray:

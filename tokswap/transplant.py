@@ -24,7 +24,7 @@ from tokswap.files import check_remote_code, result_files
 from tokswap.init import WORK_BYTES, BaseBound, Checked, Initializer
 from tokswap.init.blend import described, read_method
 from tokswap.report import REPORT_NAME, Plan, Report, TablePlan
-from tokswap.solve import Solver, estimate
+from tokswap.solve import Solver, estimate, looked_up
 from tokswap.sources import resolve_model, resolve_tokenizer, short_name
 from tokswap.tables import configs, head_name, text_config
 from tokswap.tokenizer import Tokenizer, read_tokenizer
@@ -205,7 +205,10 @@ def plan_transplant(
     bos_id = _bos_to_add(bos, source_tokenizer, target, alignment, notes)
     tables = _table_edits(source, alignment, tie, notes)
     if any(table.table.role == "lookup" for table in tables):
-        tables = _looked_up(tables, alignment, source_tokenizer, target, notes)
+        tables = looked_up(tables, alignment, source_tokenizer, target)
+        notes.append(
+            "each token is looked up in a table of integers, where new tokens get the row of their first piece"
+        )
     if output_init is not None and not any(table.table.role == "output" for table in tables):
         raise UsageError(
             "no-output-head",
@@ -311,20 +314,6 @@ def _table_edits(source: Checkpoint, alignment: Alignment, tie: bool | None, not
         edits[0] = dataclasses.replace(edits[0], table=dataclasses.replace(edits[0].table, is_head=True))
         notes.append("the output head is thrown away (--tie): every logit of the model changes")
     return tuple(edits)
-
-
-def _looked_up(
-    tables: Sequence[TableEdit], alignment: Alignment, source: Tokenizer, target: Tokenizer, notes: list[str]
-) -> tuple[TableEdit, ...]:
-    """Give each token without a source row the lookup row of its first piece, or of id 0: integers cannot be computed."""
-    source_of = np.maximum(alignment.source_of, 0)
-    surfaces = [target.vocabulary.surface[token] for token in alignment.missing.tolist()]
-    for token, pieces in zip(alignment.missing.tolist(), source.segment(surfaces), strict=True):
-        source_of[token] = pieces[0] if pieces else 0
-    notes.append("each token is looked up in a table of integers, where new tokens get the row of their first piece")
-    return tuple(
-        dataclasses.replace(edit, source_of=source_of) if edit.table.role == "lookup" else edit for edit in tables
-    )
 
 
 def _set_tie(config: dict[str, Any], tie: bool | None) -> None:

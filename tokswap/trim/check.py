@@ -158,10 +158,10 @@ def _outputs(folder: Path, architecture: str, ids: Sequence[Sequence[int]], devi
         try:
             with torch.inference_mode():
                 output = model(input_ids=batch, output_hidden_states=True, **more)
-        except Exception as error:  # a model of speech or pictures may want more than tokens
+        except Exception as error:  # a model of speech or pictures may want more than tokens; or memory is short
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             hint = "--check tokens leaves the comparison of outputs out"
-            raise InputError("cannot-run", f"{architecture} does not run on text alone: {reason}", hint) from error
+            raise InputError("cannot-run", f"{architecture} does not run on these tokens: {reason}", hint) from error
         for name in ("hidden_states", "encoder_hidden_states", "decoder_hidden_states", "last_hidden_state"):
             hidden += _tensors(output.get(name))
         if output.get("logits") is not None and output.logits.dim() == 3:
