@@ -114,9 +114,10 @@ def compatibility() -> str:
         [
             "# Compatibility\n",
             "Every architecture that transformers lists for causal, masked and sequence-to-sequence language models, as a tiny\n"
-            "model with random weights. Made by `make compatibility` on "
-            f"{kept['date']} with transformers {versions['transformers']}, tokenizers {versions['tokenizers']}\n"
+            "model with random weights. `make compatibility` makes this page; these outcomes are of "
+            f"{kept['date']}, with transformers {versions['transformers']}, tokenizers {versions['tokenizers']}\n"
             f"and torch {versions['torch']}, on CPU. Quality is another question: see the README's *Limits*.\n",
+            *([kept["note"] + "\n"] if kept.get("note") else []),
             "An architecture *works* where\n",
             "- put onto its own tokens under other numbers, its hidden states are equal bit for bit, and its logits only change places;\n"
             "- put onto another tokenizer, it passes every check of `tokswap verify` that the source passes;\n"
