@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check docs bench env clean
+.PHONY: demo test check docs bench compatibility env clean
 
 env: $(VENV)/.installed
 
@@ -34,6 +34,10 @@ bench: env
 	$(BIN)/python benchmarks/omp.py
 	$(BIN)/python benchmarks/omp.py --pair smollm2-gemma --tokens 8192 --no-whole --sklearn-tokens 0
 	$(BIN)/python benchmarks/omp.py --scaling
+
+# Every architecture that transformers lists, through transplant and trim: writes docs/compatibility.md. Some minutes.
+compatibility: env
+	$(BIN)/python benchmarks/compatibility.py
 
 clean:
 	rm -rf $(VENV) demo build dist

@@ -1,6 +1,7 @@
 """Writing speed and peak memory: a checkpoint of several GB, against `cp` of the same files.
 
     python benchmarks/write.py [--gigabytes 4] [--runs 5] [--folder DIR]
+    python benchmarks/write.py --scale [--gigabytes 30] [--folder DIR]
 
 The checkpoint is synthetic: a real tokenizer (Gemma's) with a random table, and layers of random bytes in shards of
 500 MB. Each run times, one after the other with the disk idle at the start of each:
@@ -10,6 +11,11 @@ The checkpoint is synthetic: a real tokenizer (Gemma's) with a random table, and
     tokswap     the write stage of a transplant onto SmolLM2's tokenizer, which ends with every file fsynced
 
 and the peak memory of the whole tokswap process.
+
+--scale is one run of a large case: a model 4,096 wide with SmolLM2's 49k tokens and an untied head gets the first 128k of
+Gemma's, so that most rows are made. It times the whole transplant with `subword` and `--link`, one with
+`mean` that copies everything, and `cp -r` of the source. It needs twice the size in disk space. docs/scale.md computes with
+its figures.
 """
 
 from __future__ import annotations
@@ -32,49 +38,91 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 from models import fetch
 
 from tokswap.sources import resolve_model
+from tokswap.tokenizer import Tokenizer, read_tokenizer
+from tokswap.trim import trim_tokenizer
 
 WIDTH = 1024
+SCALE_ROWS, SCALE_WIDTH = 128_000, 4096
 SHARD = 500_000_000
 RUN = """
 import json, resource, sys
 import tokswap
-report = tokswap.transplant(sys.argv[1], sys.argv[2], init="subword", out=sys.argv[3])
+report = tokswap.transplant(sys.argv[1], sys.argv[2], init=sys.argv[4], out=sys.argv[3], link=sys.argv[5:] == ["link"])
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 print(json.dumps({"seconds": report.seconds, "peak": peak}))
 """
 
 
-def make_checkpoint(folder: Path, tokenizer: Path, gigabytes: float) -> None:
-    """Write a sharded checkpoint: one vocabulary table, and layers of random bytes."""
+def make_checkpoint(folder: Path, tokenizer: Path, gigabytes: float, width: int = WIDTH, tied: bool = True) -> None:
+    """Write a sharded checkpoint: one or two vocabulary tables, and layers of random bytes."""
     for path in tokenizer.glob("*"):
         if path.suffix != ".safetensors":
             shutil.copy(path, folder / path.name)
     rows = json.loads((tokenizer / "config.json").read_text())["vocab_size"]
     config = {
-        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": WIDTH, "vocab_size": rows,
-        "intermediate_size": 4 * WIDTH, "num_hidden_layers": 1, "num_attention_heads": 8, "tie_word_embeddings": True,
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": width, "vocab_size": rows,
+        "intermediate_size": 4 * width, "num_hidden_layers": 1, "num_attention_heads": 8, "tie_word_embeddings": tied,
         "bos_token_id": 2, "eos_token_id": 1, "pad_token_id": 0,
     }  # fmt: skip
     (folder / "config.json").write_text(json.dumps(config))
     noise = np.random.default_rng(0).standard_normal(32 << 20, np.float32) * 0.02
     block = (noise.view(np.uint32) >> 16).astype(np.uint16)  # bfloat16 by truncation
-    sizes = [("model.embed_tokens.weight", rows)]
-    left, n = int(gigabytes * 1e9) - rows * WIDTH * 2, 0
+    sizes = [("model.embed_tokens.weight", rows), *([] if tied else [("lm_head.weight", rows)])]
+    left, n = int(gigabytes * 1e9) - len(sizes) * rows * width * 2, 0
     while left > 0:
-        sizes.append((f"model.layers.{n}.mlp.up_proj.weight", SHARD // (2 * WIDTH)))
+        sizes.append((f"model.layers.{n}.mlp.up_proj.weight", SHARD // (2 * width)))
         left, n = left - SHARD, n + 1
     files = {name: f"model-{n + 1:05}-of-{len(sizes):05}.safetensors" for n, (name, _) in enumerate(sizes)}
     for name, count in sizes:
-        nbytes = count * WIDTH * 2
-        header = {name: {"dtype": "BF16", "shape": [count, WIDTH], "data_offsets": [0, nbytes]}}
+        nbytes = count * width * 2
+        header = {name: {"dtype": "BF16", "shape": [count, width], "data_offsets": [0, nbytes]}}
         text = json.dumps(header).encode()
         text += b" " * (-len(text) % 8)
         with open(folder / files[name], "wb") as file:
             file.write(len(text).to_bytes(8, "little") + text)
             while nbytes:
                 nbytes -= file.write(memoryview(block).cast("B")[: min(nbytes, block.nbytes)])
-    index = {"metadata": {"total_size": sum(2 * WIDTH * count for _, count in sizes)}, "weight_map": files}
+    index = {"metadata": {"total_size": sum(2 * width * count for _, count in sizes)}, "weight_map": files}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def transplant(work: Path, tokenizer: Path, *flags: str) -> dict[str, Any]:
+    """Run a transplant in a process of its own. Returns its seconds by stage, and its peak memory in bytes."""
+    os.sync()
+    command = [sys.executable, "-c", RUN, str(work / "source"), str(tokenizer), str(work / "out"), *flags]
+    out = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(out.stdout.splitlines()[-1])  # type: ignore[no-any-return]
+
+
+def scale(work: Path, gigabytes: float) -> None:
+    """Run the large case once and keep its figures."""
+    gemma, smollm2 = (resolve_model(str(fetch(name))) for name in ("gemma", "smollm2"))
+    target = write_target(read_tokenizer(gemma), work / "target")
+    (work / "source").mkdir()
+    begin = time.perf_counter()
+    make_checkpoint(work / "source", smollm2, gigabytes, SCALE_WIDTH, tied=False)
+    os.sync()
+    print(f"source written in {time.perf_counter() - begin:.0f} s", flush=True)
+    result: dict[str, Any] = {"rows": SCALE_ROWS, "width": SCALE_WIDTH, "source_bytes": _size(work / "source")}
+    for name, flags in (("linked", ["subword", "link"]), ("copied", ["mean"])):
+        result[name] = {**transplant(work, target, *flags), "bytes": _size(work / "out")}
+        shutil.rmtree(work / "out")
+        print(name, result[name], flush=True)
+    result["cp"], result["cp_synced"] = timed_copy(work / "source", work / "copy")
+    print(f"cp of the source {result['cp']:.0f} s, synced {result['cp_synced']:.0f} s")
+    print("kept in", keep("scale", result))
+
+
+def write_target(tokenizer: Tokenizer, folder: Path) -> Path:
+    """Write a tokenizer with the first SCALE_ROWS tokens of another one."""
+    folder.mkdir()
+    for name, content in trim_tokenizer(tokenizer, range(SCALE_ROWS)).tokenizer.output_files().items():
+        (folder / name).write_bytes(content if isinstance(content, bytes) else content.read_bytes())
+    return folder
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir())
 
 
 def timed_copy(source: Path, target: Path) -> tuple[float, float]:
@@ -94,26 +142,26 @@ def timed_copy(source: Path, target: Path) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--gigabytes", type=float, default=4.0)
+    parser.add_argument("--gigabytes", type=float, help="size of the source; 4, or 30 with --scale")
+    parser.add_argument("--scale", action="store_true", help="one run of the large case")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--folder", help="where to write; the disk that is measured")
     options = parser.parse_args()
+    if options.scale:
+        with tempfile.TemporaryDirectory(dir=options.folder) as name:
+            scale(Path(name), options.gigabytes or 30.0)
+        return
     gemma, smollm2 = (resolve_model(str(fetch(name))) for name in ("gemma", "smollm2"))
     runs: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         work = Path(name)
         (work / "source").mkdir()
-        make_checkpoint(work / "source", gemma, options.gigabytes)
+        make_checkpoint(work / "source", gemma, options.gigabytes or 4.0)
         table_bytes = json.loads((gemma / "config.json").read_text())["vocab_size"] * WIDTH * 2
         for n in range(options.runs + 1):  # the first run warms the page cache
-            os.sync()
-            out = subprocess.run(
-                [sys.executable, "-c", RUN, str(work / "source"), str(smollm2), str(work / "out")],
-                check=True, stdout=subprocess.PIPE, text=True,
-            )  # fmt: skip
-            result = json.loads(out.stdout.splitlines()[-1])
+            result = transplant(work, smollm2, "subword")
             copied, synced = timed_copy(work / "out", work / "copy")
-            size = sum(path.stat().st_size for path in (work / "out").iterdir())
+            size = _size(work / "out")
             shutil.rmtree(work / "out")
             if n:
                 write = result["seconds"]["write"]

@@ -1,12 +1,13 @@
 """Write the pages that come from the code, or with --check say which are out of date.
 
-docs/cli.md comes from the help texts, docs/methods.md from the methods' docstrings and settings, and the list of
-methods in README.md from their summaries.
+docs/cli.md comes from the help texts, docs/methods.md from the methods' docstrings and settings, the list of methods in
+README.md from their summaries, and docs/compatibility.md from what `make compatibility` has kept.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -81,6 +82,69 @@ def readme() -> str:
     return text
 
 
+_RESULTS = ("works", "refuses", "fails", "not made")
+
+
+def compatibility() -> str:
+    """Return the page of architectures."""
+    kept = json.loads((DOCS.parent / "benchmarks" / "results" / "compatibility.json").read_text("utf-8"))
+    found = [(one, _worst(one["transplant"], one["trim"])) for one in kept["outcomes"]]
+    tasks = list(dict.fromkeys(one["task"] for one, _ in found))
+
+    def count(task: str | None) -> tuple[str, ...]:
+        results = [result.partition(":")[0].split(" with")[0] for one, result in found if task in (None, one["task"])]
+        return task or "all", str(len(results)), *(str(results.count(word)) for word in _RESULTS)
+
+    def names(task: str) -> str:
+        works = [
+            (one["model_type"], result) for one, result in found if one["task"] == task and result.startswith("works")
+        ]
+        return ", ".join(f"`{name}`" + ("\\*" if result != "works" else "") for name, result in works)
+
+    def others(word: str) -> str:
+        rows = [
+            (one["task"], f"`{one['model_type']}`", result.removeprefix(f"{word}: ").replace("<", "&lt;"))
+            for one, result in found
+            if result.startswith(word)
+        ]
+        return _table(("task", "model type", "reason"), rows) if rows else "None.\n"
+
+    versions = kept["machine"]["versions"]
+    return "\n".join(
+        [
+            "# Compatibility\n",
+            "Every architecture that transformers lists for causal, masked and sequence-to-sequence language models, as a tiny\n"
+            "model with random weights. `make compatibility` makes this page; these outcomes are of "
+            f"{kept['date']}, with transformers {versions['transformers']}, tokenizers {versions['tokenizers']}\n"
+            f"and torch {versions['torch']}, on CPU. Quality is another question: see the README's *Limits*.\n",
+            *([kept["note"] + "\n"] if kept.get("note") else []),
+            "An architecture *works* where\n",
+            "- put onto its own tokens under other numbers, its hidden states are equal bit for bit, and its logits only change places;\n"
+            "- put onto another tokenizer, it passes every check of `tokswap verify` that the source passes;\n"
+            "- trimmed to German, its hidden states are equal bit for bit, the logits of kept tokens are equal, and `verify` passes;\n"
+            "- each result loads with the class of the source and no other missing, unexpected or mismatched tensors.\n",
+            _table(("task", "listed", "works", "refused", "fails", "not made here"), [*map(count, tasks), count(None)]),
+            "## What works\n",
+            *(f"**{task}**: {names(task)}\n" for task in tasks),
+            "\\* These count positions from the id of their pad token: a transplant wants a tokenizer whose pad has the same id, and is\n"
+            "refused otherwise (`pad-defines-positions`). A trim needs nothing.\n",
+            "## What is refused\n",
+            "Before anything is written, with the reason.\n",
+            others("refuses"),
+            "## What fails\n",
+            others("fails"),
+            "## What could not be made here\n",
+            "So small, from a config and without further packages, by the rules of this test. It says nothing about real models.\n",
+            others("not made"),
+        ]
+    )
+
+
+def _worst(*results: str) -> str:
+    """Return the result that comes last in the order of `_RESULTS`."""
+    return max(results, key=lambda result: next(n for n, word in enumerate(_RESULTS) if result.startswith(word)))
+
+
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     lines = [head, ("---",) * len(head), *rows]
     return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
@@ -102,7 +166,12 @@ def _linked(source: str) -> str:
     return re.sub(r"^https://(\S+)$", r"[\1](https://\1)", source)
 
 
-PAGES: Mapping[Path, Callable[[], str]] = {DOCS / "cli.md": cli, DOCS / "methods.md": methods, README: readme}
+PAGES: Mapping[Path, Callable[[], str]] = {
+    DOCS / "cli.md": cli,
+    DOCS / "methods.md": methods,
+    DOCS / "compatibility.md": compatibility,
+    README: readme,
+}
 
 
 def stale() -> list[str]:

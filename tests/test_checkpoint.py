@@ -292,7 +292,11 @@ GOOD = {
 def test_an_unusual_but_valid_file_is_read(case: str, tmp_path: Path) -> None:
     folder = folder_with(tmp_path / "model", GOOD[case])
     checkpoint = open_checkpoint(folder)
-    assert sorted(checkpoint.tensors) == sorted(name for name, _ in deserialize(GOOD[case]))
+    try:
+        expected = sorted(name for name, _ in deserialize(GOOD[case]))
+    except SafetensorError as error:
+        pytest.skip(f"the installed safetensors does not know this: {error}")
+    assert sorted(checkpoint.tensors) == expected
     assert sum(info.nbytes for info in checkpoint.tensors.values()) == checkpoint.nbytes - checkpoint_base(GOOD[case])
 
 

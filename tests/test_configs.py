@@ -54,6 +54,7 @@ def edited(config: dict[str, Any], map_: IdMap | None = None) -> dict[str, Any]:
             {"encoder": {"vocab_size": 16}, "decoder": {"vocab_size": 16}},
         ),
         ({"vocab_size": 9, "decoder_vocab_size": 9}, {"vocab_size": 16, "decoder_vocab_size": 16}),
+        ({"vocab_size": 9, "n_words": 9}, {"vocab_size": 16, "n_words": 16}),
         ({"vocab_size": 9, "type_vocab_size": 9}, {"vocab_size": 16, "type_vocab_size": 9}),
         ({"vocab_size": 9, "hidden_size": 9}, {"vocab_size": 16, "hidden_size": 9}),
         (
@@ -69,6 +70,18 @@ def edited(config: dict[str, Any], map_: IdMap | None = None) -> dict[str, Any]:
 )
 def test_sizes_at_every_level(before: dict[str, Any], after: dict[str, Any]) -> None:
     assert edit_config(before, ids(), ROWS) == after
+
+
+def test_logits_are_cut_off_after_the_new_tokens() -> None:
+    """Inkling computes padded logits and cuts them off; the tokenizer has as many tokens as it keeps."""
+    assert edited({"unpadded_vocab_size": 9})["unpadded_vocab_size"] == len(TARGET)
+    assert edited({"unpadded_vocab_size": None})["unpadded_vocab_size"] is None
+
+
+def test_pieces_of_pictures_follow_their_tokens() -> None:
+    """Emu3 and Chameleon have a table of the ids of their picture tokens."""
+    assert edited({"vocabulary_map": {"<image>": 4, "<gone>": 2000}})["vocabulary_map"] == {"<image>": 7}
+    assert needed_ids({"vocab_size": 9, "vocabulary_map": {"<image>": 4}}).keys() >= {4}
 
 
 def test_nothing_else_changes_and_nothing_in_place() -> None:
@@ -216,7 +229,9 @@ def test_an_empty_list_of_words_needs_no_note(value: object) -> None:
 # Positions that are counted from the pad id.
 
 
-@pytest.mark.parametrize("model_type", ["roberta", "xlm-roberta", "camembert", "mpnet", "longformer"])
+@pytest.mark.parametrize(
+    "model_type", ["roberta", "xlm-roberta", "camembert", "mpnet", "longformer", "m2m_100", "xglm"]
+)
 def test_a_pad_that_defines_positions_must_stay(model_type: str) -> None:
     with pytest.raises(InputError) as caught:
         edited({"model_type": model_type, "pad_token_id": 0})

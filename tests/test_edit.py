@@ -315,6 +315,36 @@ def test_made_rows_are_asked_for_once_a_table(tmp_path: Path) -> None:
     assert bits(new[INPUT]) == bits(new["model.shared.weight"])
 
 
+def test_made_rows_are_let_go_when_their_table_is_written(source: Path, out: Path) -> None:
+    """An untied model would otherwise hold the rows of both tables, where the plan counts those of one."""
+    import gc
+    import weakref
+
+    class Rows:
+        def __init__(self, table: TableEdit) -> None:
+            self.rows = made_rows(table)
+
+        def __len__(self) -> int:
+            return len(self.rows)
+
+        def __getitem__(self, part: slice) -> np.ndarray:
+            return self.rows[part]
+
+    alive: list[weakref.ref[Rows]] = []
+    held: list[int] = []
+
+    def make(table: TableEdit) -> Rows:
+        gc.collect()
+        held.append(sum(ref() is not None for ref in alive))
+        rows = Rows(table)
+        alive.append(weakref.ref(rows))
+        return rows
+
+    edit = edit_of(open_checkpoint(source))
+    apply(edit, lay_out(edit), out, make)
+    assert held == [0, 0, 0]
+
+
 def test_the_wrong_number_of_made_rows_is_a_bug_and_not_a_broken_table(source: Path, out: Path) -> None:
     edit = edit_of(open_checkpoint(source))
     with pytest.raises(ValueError, match="2 rows of"):

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
+import tools
 
 from tokswap.errors import InputError
 from tokswap.tables import VocabTable, find_tables, head_name, text_config, tie_flag
@@ -154,7 +155,13 @@ def _special_config(name: str, hf: Any) -> Any:
     return hf.CLIPConfig(text_config=_sizes(), vision_config=vision)
 
 
-@pytest.mark.parametrize("name", WRITTEN)
+OF_RELEASE_5 = ("LlavaForConditionalGeneration", "RwkvForCausalLM")
+"""Classes that transformers 4 cannot make so small, or with another default for ties."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[tools.needs_release_5] if name in OF_RELEASE_5 else []) for name in WRITTEN]
+)
 def test_every_name_that_transformers_writes_is_understood(name: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -230,6 +237,26 @@ OTHERS: dict[str, tuple[dict[str, Any], Shapes, list[tuple[str, str, bool]]]] = 
         [("git.embeddings.word_embeddings.weight", "input", False), ("output.weight", "output", False),
          ("output.bias", "bias", False)],
     ),
+    "CTRL": (
+        {"architectures": ["CTRLLMHeadModel"], "vocab_size": V},
+        {"transformer.w.weight": (V, D), "lm_head.bias": (V,)},
+        [("transformer.w.weight", "input", True), ("lm_head.bias", "bias", False)],
+    ),
+    "Inkling": (
+        {"architectures": ["Inkling2ForCausalLM"], "vocab_size": V, "tie_word_embeddings": False},
+        {"model.llm.embed.weight": (V, D), "model.llm.unembed.weight": (V, D)},
+        [("model.llm.embed.weight", "input", False), ("model.llm.unembed.weight", "output", False)],
+    ),
+    "a second table for the values of attention": (
+        {"architectures": ["NeoMMEForMaskedLM"], "vocab_size": V},
+        {"model.word_embeddings.weight": (V, D), "model.value_embeddings.weight": (V, 16)},
+        [("model.word_embeddings.weight", "input", True), ("model.value_embeddings.weight", "per-layer", False)],
+    ),
+    "Perceiver, with a head that is a bias": (
+        {"architectures": ["PerceiverForMaskedLM"], "vocab_size": V},
+        {"perceiver.input_preprocessor.embeddings.weight": (V, D), "embedding_decoder.bias": (V,)},
+        [("perceiver.input_preprocessor.embeddings.weight", "input", True), ("embedding_decoder.bias", "bias", False)],
+    ),
 }  # fmt: skip
 
 
@@ -238,6 +265,14 @@ def test_other_writers(case: str) -> None:
     config, shapes, expected = OTHERS[case]
     found = tables(config, shapes)
     assert [(table.names[0], table.role, table.is_head) for table in found] == expected
+
+
+def test_a_table_of_the_experts_of_each_token() -> None:
+    """DeepSeek-V4 sends tokens to experts by their ids in its first layers."""
+    name = "model.layers.0.ffn.gate.tid2eid"
+    embedding, lookup = tables(CAUSAL, {**BODY, name: (V, 6)}, dtypes={name: "I64"})
+    assert embedding.role == "input"
+    assert (lookup.role, lookup.names, lookup.rows, lookup.row_bytes) == ("lookup", (name,), V, 48)
 
 
 def test_shapes_of_a_table() -> None:
@@ -355,9 +390,16 @@ REFUSED: dict[str, tuple[str, dict[str, Any], Shapes, dict[str, str]]] = {
     "an unknown tensor with a column a token": (
         "unknown-vocab-tensor", CAUSAL, {**BODY, "cls.predictions.dense.weight": (D, V)}, {},
     ),
-    "a routing table by token id": (
-        "unknown-vocab-tensor", CAUSAL, {**BODY, "model.layers.0.mlp.gate.tid2eid": (V, 6)},
-        {"model.layers.0.mlp.gate.tid2eid": "I64"},
+    "a routing table by token id that is no list of integers": (
+        "quantised-table", CAUSAL, {**BODY, "model.layers.0.mlp.gate.tid2eid": (V, 6)},
+        {"model.layers.0.mlp.gate.tid2eid": "F32"},
+    ),
+    "rows that are read and never predicted (Llama 3.2 with pictures)": (
+        "vocab-size-mismatch", CAUSAL, {"model.embed_tokens.weight": (V + 8, D), "lm_head.weight": (V, D)}, {},
+    ),
+    "a translator between two languages (FSMT)": (
+        "two-vocabularies", {"src_vocab_size": V, "tgt_vocab_size": V},
+        {"model.encoder.embed_tokens.weight": (V, D), "model.decoder.embed_tokens.weight": (V, D)}, {},
     ),
     "a transposed head": ("unknown-vocab-tensor", CAUSAL, {**BODY, "logits.kernel": (D, V)}, {}),
     "eight bits": ("quantised-table", CAUSAL, BODY, {"model.embed_tokens.weight": "I8"}),

@@ -8,6 +8,7 @@ from typing import Any
 
 import makers
 import pytest
+import tools
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -600,6 +601,7 @@ def test_output_files_with_bos_make_a_role_of_it(read, tmp_path: Path) -> None:
     assert auto_tokenizer(folder).encode("a")[0] == 0
 
 
+@tools.needs_release_5
 @pytest.mark.parametrize("name", ["Qwen2TokenizerFast", "GPT2TokenizerFast", "LlamaTokenizerFast", "TokenizersBackend"])
 @pytest.mark.parametrize("flags", [{}, {"add_bos_token": False}], ids=["no flags", "add_bos_token false"])
 def test_output_files_with_bos_under_a_family_class(edited, tmp_path: Path, name: str, flags: dict[str, bool]) -> None:

@@ -776,6 +776,35 @@ def test_other_files_of_the_model_come_along(model_of: Make, tokenizer_of: Make,
     }  # fmt: skip
 
 
+def test_new_tokens_are_looked_up_as_their_first_piece(model_of: Make, tokenizer_of: Make, tmp_path: Path) -> None:
+    """DeepSeek-V4 has a table of the experts of each token; integers can be copied, and not computed."""
+    import torch
+
+    from tokswap.tokenizer import read_tokenizer
+
+    source = copy_model(model_of("llama", vocab_size=640), tmp_path / "source")
+    name = "model.layers.0.ffn.gate.tid2eid"
+    table = torch.arange(640 * 2).reshape(640, 2)
+    tools.rewrite(source, lambda tensors: tensors.update({name: table}))
+    target = tokenizer_of("byte-level", vocab_size=700)
+    report = tokswap.transplant(str(source), str(target), out=tmp_path / "out", vocab_size=707)
+    assert any("table of integers" in note for note in report.plan.notes)
+    new = tools.weights(tmp_path / "out")[name]
+    assert new.shape == (707, 2)
+    source_of = report.alignment.source_of
+    copied = np.flatnonzero(source_of >= 0)
+    assert tools.bits(new[copied]) == tools.bits(table[source_of[copied]])
+    surfaces = read_tokenizer(target).vocabulary.surface
+    missing = report.alignment.missing.tolist()
+    pieces = read_tokenizer(source).segment([surfaces[token] for token in missing])
+    assert sum(map(bool, pieces)) > 50
+    assert new[missing].tolist() == [table[row[0] if row else 0].tolist() for row in pieces]
+    assert new[700:].tolist() == [table[0].tolist()] * 7
+    checks = {check.name: check.ok for check in tokswap.verify(tmp_path / "out", against=source)}
+    assert checks["copied rows"]
+    assert checks["other tensors"]
+
+
 def test_a_bias_that_all_tokens_share_survives_omp(model_of, tmp_path) -> None:
     """Sparse codes do not add up to one: a common offset must not be scaled with them."""
     source = copy_model(model_of("bert"), tmp_path / "source")

@@ -191,6 +191,39 @@ def test_per_layer_tables_follow(model_of: Callable[..., Path], tmp_path: Path) 
         assert tools.bits(after[new]) == tools.bits(table[old if old < len(table) else 0])
 
 
+def test_tables_of_integers_follow(model_of: Callable[..., Path], tmp_path: Path) -> None:
+    """Padding cannot be made there: it takes the row of id 0."""
+    import torch
+
+    source = makers.copy_model(model_of("llama", **SIZES), tmp_path / "source")
+    name = "model.layers.0.ffn.gate.tid2eid"
+    table = torch.randint(64, (makers.read_json(source / "config.json")["vocab_size"], 6))
+    tools.rewrite(source, lambda tensors: tensors.update({name: table}))
+    trim(str(source), corpora=[str(GERMAN)], out=tmp_path / "out", check="tokens", pad_to_multiple=64)
+    after, new_of = tools.weights(tmp_path / "out")[name], new_ids(tmp_path / "out")
+    assert len(after) % 64 == 0
+    assert len(after) > len(new_of)
+    assert {new: after[new].tolist() for new in new_of.values()} == {
+        new: table[old].tolist() for old, new in new_of.items()
+    }
+    assert all(row == table[0].tolist() for row in after[len(new_of) :].tolist())
+
+
+def test_a_model_that_needs_more_than_text(model_of: Callable[..., Path], tmp_path: Path) -> None:
+    """Hearing models want sound. That is found when both models are compared, and a way round it is named."""
+    from transformers import LlamaForCausalLM
+
+    def forward(self: object, input_ids: object = None, **inputs: object) -> None:
+        raise ValueError("You must specify exactly one of input_features or encoder_inputs_embeds")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LlamaForCausalLM, "forward", forward)
+        error = refused(tmp_path, model_of("llama", **SIZES), "cannot-run", InputError)
+        assert "input_features" in error.message
+        assert "--check tokens" in error.hint
+        trim(str(model_of("llama", **SIZES)), corpora=[str(GERMAN)], out=tmp_path / "out", check="tokens")
+
+
 def test_an_encoder_without_a_head(model_of: Callable[..., Path], tmp_path: Path) -> None:
     from transformers import BertModel
 
@@ -338,6 +371,7 @@ def test_wrong_requests(code: str, model_of: Callable[..., Path], tmp_path: Path
     refused(tmp_path, model_of("llama", **SIZES), code, kind, **options)
 
 
+@tools.needs_release_5  # its extra_special_tokens may be a list
 def test_tokens_that_something_needs_cannot_be_dropped(model_of: Callable[..., Path], tmp_path: Path) -> None:
     source = makers.copy_model(model_of("llama-tied", chat_template=makers.CHAT_TEMPLATE, **SIZES), tmp_path / "source")
     makers.edit_json(source / "config.json", image_token_id=5)

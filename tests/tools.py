@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import makers
 import numpy as np
+import pytest
 
 AUTO = {"bert": "AutoModelForMaskedLM", "roberta": "AutoModelForMaskedLM", "t5": "AutoModelForSeq2SeqLM",
         "bart": "AutoModelForSeq2SeqLM"}  # fmt: skip
@@ -34,6 +36,11 @@ OTHER_TABLES = {
     "bart": ["final_logits_bias"],
 }
 """Architecture -> its vocabulary tables besides the input table."""
+
+
+needs_release_5 = pytest.mark.skipif(
+    importlib.metadata.version("transformers").startswith("4."), reason="about what transformers 5 does"
+)
 
 
 def tables_of(architecture: str) -> list[str]:

@@ -16,13 +16,13 @@ from tokswap.vocab import ROLES, Vocabulary
 _ID_KEY = re.compile(r"^(?P<role>.+)_token_(id|ids|index)$")
 _NO_TEXT = re.compile(r"(^|\.)(vision|audio|speech|codec|vq|qformer)")
 _ID_LISTS = ("suppress_tokens", "begin_suppress_tokens")
-_ID_TABLES = ("lang_to_id", "task_to_id")
+_ID_TABLES = ("lang_to_id", "task_to_id", "vocabulary_map")
 _TEXT_DEPENDENT = ("bad_words_ids", "forced_decoder_ids", "sequence_bias", "force_words_ids")
 _POSITIONS_FOLLOW_PAD = (
-    "camembert", "data2vec-text", "esm", "ibert", "longformer", "luke", "mpnet", "roberta", "roberta-prelayernorm",
-    "xlm-roberta", "xlm-roberta-xl", "xmod",
+    "camembert", "data2vec-text", "esm", "fsmt", "ibert", "longformer", "luke", "m2m_100", "mpnet", "nllb-moe", "prophetnet",
+    "roberta", "roberta-prelayernorm", "seamless_m4t", "seamless_m4t_v2", "xglm", "xlm-roberta", "xlm-roberta-xl", "xmod",
 )  # fmt: skip
-"""Model types that count positions from pad_token_id + 1, so that the pad id is part of the position embeddings."""
+"""Model types that count positions from pad_token_id, so that the pad id is part of the position embeddings."""
 
 
 @dataclass(frozen=True)
@@ -78,11 +78,13 @@ def edit_config(config: Mapping[str, Any], ids: IdMap, rows: int) -> dict[str, A
         if _NO_TEXT.search(path):
             continue
         assert isinstance(child, dict)
-        for key in ("vocab_size", "decoder_vocab_size"):
+        for key in ("vocab_size", "decoder_vocab_size", "n_words"):
             if child.get(key) == old_size:
                 child[key] = rows
         if old_per_layer is not None and child.get("vocab_size_per_layer_input") == old_per_layer:
             child["vocab_size_per_layer_input"] = rows
+        if type(child.get("unpadded_vocab_size")) is int:  # logits past it are cut off
+            child["unpadded_vocab_size"] = min(rows, len(ids.target))
         _edit_ids(child, ids)
         if child.get("model_type") in _POSITIONS_FOLLOW_PAD:
             _check_pad(config, child)
@@ -151,6 +153,10 @@ def _edit_ids(config: dict[str, Any], ids: IdMap) -> None:
         elif key in _ID_TABLES and isinstance(value, dict):
             found = {name: ids.translate(token) for name, token in value.items() if type(token) is int}
             config[key] = {name: token for name, token in found.items() if token is not None}
+            if lost := len(found) - len(config[key]):
+                ids.notes.append(
+                    f"`{key}` lost {lost:,} of its {len(found):,} tokens, which the new vocabulary has not"
+                )
 
 
 def _new_ids(key: str, role: str, value: Any, ids: IdMap) -> Any:

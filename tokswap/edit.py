@@ -13,6 +13,7 @@ import io
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -168,10 +169,14 @@ def apply(
     rows: dict[int, MadeRows] = {}
     out = out.resolve()  # a link to a folder stays a link, and its folder is replaced
 
+    left = Counter(id(tensor.edit) for shard in layout.shards for tensor in shard.tensors if tensor.edit is not None)
+
     def rows_of(table: TableEdit) -> MadeRows:
-        if id(table) not in rows:
-            rows[id(table)] = made_rows(table)
-        return rows[id(table)]
+        found = rows.pop(id(table)) if id(table) in rows else made_rows(table)
+        left[id(table)] -= 1
+        if left[id(table)]:  # let go of them with the last tensor: two large tables need not fit into memory together
+            rows[id(table)] = found
+        return found
 
     with workspace(out, force) as work:
         for name, content in edit.files.items():

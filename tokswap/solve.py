@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -101,6 +101,8 @@ class Solver:
 
     def rows(self, table: TableEdit) -> MadeRows:
         """Return float32[n, D] for the rows of a table that have no source."""
+        if table.table.role == "lookup":
+            return np.zeros((0, table.table.width), np.float32)
         if id(table) not in self.made:
             begin = time.perf_counter()
             self._solve(self.group_of[id(table)])
@@ -145,7 +147,7 @@ class Solver:
 
     @cached_property
     def _spaces(self) -> dict[str, EmbeddingSpace]:
-        tables = {table.role: table for table in reversed(self.source.tables) if table.role != "bias"}
+        tables = {table.role: table for table in reversed(self.source.tables) if table.role not in ("bias", "lookup")}
         raw = {role: Columns(self.source.raw_rows(t.names[0], t.axis), t.dtype) for role, t in tables.items()}
         return {role: EmbeddingSpace(self.source_tokenizer.vocabulary, [columns]) for role, columns in raw.items()}
 
@@ -227,6 +229,20 @@ class Solver:
         return tuple((text, round(float(residual[n]), 4)) for text, n in zip(texts, order, strict=True))
 
 
+def looked_up(
+    tables: Sequence[TableEdit], alignment: Alignment, source: Tokenizer, target: Tokenizer
+) -> tuple[TableEdit, ...]:
+    """Return the tables with a source row for every row of a lookup table, since integers cannot be computed.
+
+    A token that the source lacks gets the row of its first piece; what has no pieces, padding too, that of id 0.
+    """
+    source_of = np.maximum(alignment.source_of, 0)
+    surfaces = [target.vocabulary.surface[token] for token in alignment.missing.tolist()]
+    for token, pieces in zip(alignment.missing.tolist(), source.segment(surfaces), strict=True):
+        source_of[token] = pieces[0] if pieces else 0
+    return tuple(replace(edit, source_of=source_of) if edit.table.role == "lookup" else edit for edit in tables)
+
+
 def _never_predicted(problem: Problem, group: tuple[TableEdit, ...]) -> np.ndarray:
     """A row for padding and for control tokens that the source lacks.
 
@@ -250,7 +266,7 @@ def _groups(tables: Sequence[TableEdit]) -> list[tuple[TableEdit, ...]]:
     return [
         (table, *biases) if heads and table is heads[0] else (table,)
         for table in tables
-        if table.table.role != "bias"
+        if table.table.role not in ("bias", "lookup")
     ]  # fmt: skip
 
 
@@ -279,7 +295,7 @@ def estimate(
     flops, held = extra_flops, 0
     owner = donor.table("input") if donor is not None else None
     for edit in tables:
-        if edit.table.role != "bias":
+        if edit.table.role not in ("bias", "lookup"):
             width = owner.width if owner is not None else edit.table.width
             method = output_initializer if output_initializer and edit.table.role == "output" else initializer
             flops += method.flops(missing, anchors, width)

@@ -15,23 +15,26 @@ from typing import Any, Literal
 
 from tokswap.errors import InputError
 
-Role = Literal["input", "output", "bias", "per-layer"]
+Role = Literal["input", "output", "bias", "per-layer", "lookup"]
 FLOATS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 """The types a vocabulary table may have, and bytes an element."""
+_INTEGERS = {"I64": 8, "I32": 4}
+"""The same for a lookup table."""
 
 _HEADS = (
     r"lm_head|lm_head\.out_proj|embed_out|proj_out|output_projection|generator_lm_head|vocab_projector|lm_loss"
-    r"|pred_layer\.proj|decoder|head|output"
+    r"|pred_layer\.proj|decoder|embedding_decoder|head|output|cls|unembed"
 )
 _RULES: tuple[tuple[Role, re.Pattern[str]], ...] = (
-    ("per-layer", re.compile(r"(^|\.)embed_tokens_per_layer\.weight$")),
+    ("lookup", re.compile(r"(^|\.)tid2eid$")),
+    ("per-layer", re.compile(r"(^|\.)(embed_tokens_per_layer|value_embeddings)\.weight$")),
     ("output", re.compile(rf"(^|\.)({_HEADS})\.weight$")),
     ("bias", re.compile(rf"(^|\.)(({_HEADS}|predictions)\.bias|final_logits_bias)$")),
     (
         "input",
         re.compile(
             r"(^|\.)(embed_tokens|wte|word_embeddings?|tok_embeddings|embed_in|shared|tokens_embed|token_embedding"
-            r"|token_embeddings|word_embed_proj|embeddings|embedding)\.weight$"
+            r"|token_embeddings|word_embed_proj|embeddings|embedding|embed|transformer\.w)\.weight$"
         ),
     ),
 )
@@ -42,7 +45,8 @@ _NO_TEXT = re.compile(r"(vision|audio|speech|image|video|codec|depth|vq|qformer)
 class VocabTable:
     """One table of the vocabulary; several tensor names when they are tied and all stored.
 
-    names: tensor names, the input embedding's first. shape: as stored. axis: the side that counts tokens.
+    names: tensor names, the input embedding's first. role: a lookup table holds integers, the experts of each token in
+    DeepSeek-V4, which can be copied and not computed. shape: as stored. axis: the side that counts tokens.
     is_head: whether an input table is the output head too.
     """
 
@@ -66,7 +70,7 @@ class VocabTable:
     @property
     def row_bytes(self) -> int:
         """Bytes a row."""
-        return self.width * FLOATS[self.dtype]
+        return self.width * (FLOATS | _INTEGERS)[self.dtype]
 
 
 def configs(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -85,6 +89,8 @@ def text_config(config: Mapping[str, Any], folder: Path | str = "") -> tuple[str
         for path, child in configs(config)
         if type(child.get("vocab_size")) is int and child["vocab_size"] > 0 and not _NO_TEXT.search(path)
     ]
+    if "src_vocab_size" in config and "tgt_vocab_size" in config:
+        raise InputError("two-vocabularies", "source and target language have vocabularies of their own", folder=folder)
     if not owners:
         raise InputError("bad-config", "config.json names no vocab_size", "is this a language model?", folder=folder)
     sizes = {child["vocab_size"] for _, child in owners}
@@ -113,7 +119,7 @@ def find_tables(
     for name, (dtype, shape) in tensors.items():
         role = _role(name, shape, sizes)
         if role is not None:
-            if dtype not in FLOATS:
+            if dtype not in (_INTEGERS if role == "lookup" else FLOATS):
                 raise _quantised(folder, name, dtype, shape)
             found.append(VocabTable((name,), role, dtype, shape, axis=1 if shape[0] == 1 and len(shape) == 2 else 0))
         elif size in shape and not _explained(config, size):
@@ -178,6 +184,16 @@ def _no_embedding(folder: Path | str, tensors: Mapping[str, tuple[str, tuple[int
         raise _quantised(folder, packed[0], *tensors[packed[0]])
     if candidates:
         name = max(candidates, key=lambda name: candidates[name][1][0])
+        if candidates[name][1][0] > size and any(
+            _role(n, shape, {size}) == "output" for n, (_, shape) in tensors.items()
+        ):
+            raise InputError(
+                "vocab-size-mismatch",
+                f"{name} has {candidates[name][1][0] - size:,} rows more than the {size:,} that the output head and "
+                "config.json have: tokens that are read and never predicted, pictures say",
+                "tokswap does not know what these rows are for; no model of this kind is supported",
+                folder=folder,
+            )
         raise _mismatch(folder, name, candidates[name][1], size)
     raise InputError("no-embedding", "no input embedding was found in the weights", folder=folder)
 
@@ -215,7 +231,7 @@ def _group(
     """Join the tensors that are one table: equal bytes, and no config that says they are apart."""
     untied = tie_flag(config, text) is False
     groups: list[VocabTable] = []
-    for table in sorted(tables, key=lambda t: ("input", "per-layer", "output", "bias").index(t.role)):
+    for table in sorted(tables, key=lambda t: ("input", "per-layer", "output", "bias", "lookup").index(t.role)):
         for n, group in enumerate(groups):
             crosses = {group.role, table.role} == {"input", "output"}
             if (group.role == table.role or (crosses and not untied)) and (

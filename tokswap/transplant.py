@@ -25,7 +25,7 @@ from tokswap.files import check_remote_code, result_files
 from tokswap.init import WORK_BYTES, BaseBound, Checked, Initializer
 from tokswap.init.blend import described, read_method
 from tokswap.report import REPORT_NAME, Plan, Report, TablePlan
-from tokswap.solve import Solver, estimate
+from tokswap.solve import Solver, estimate, looked_up
 from tokswap.sources import resolve_model, resolve_tokenizer, short_name
 from tokswap.tables import configs, head_name, text_config
 from tokswap.tokenizer import Tokenizer, read_tokenizer
@@ -210,6 +210,11 @@ def plan_transplant(
     notes += plan_notes(source_tokenizer, target)
     bos_id = _bos_to_add(bos, source_tokenizer, target, alignment, notes)
     tables = _table_edits(source, alignment, tie, notes)
+    if any(table.table.role == "lookup" for table in tables):
+        tables = looked_up(tables, alignment, source_tokenizer, target)
+        notes.append(
+            "each token is looked up in a table of integers, where new tokens get the row of their first piece"
+        )
     if output_init is not None and not any(table.table.role == "output" for table in tables):
         raise UsageError(
             "no-output-head",

@@ -78,7 +78,7 @@ def _config_checks(checkpoint: Checkpoint, tokenizer: Tokenizer) -> Iterator[Che
 
 def _row_checks(checkpoint: Checkpoint, tokenizer: Tokenizer, origin: Origin) -> Iterator[Check]:
     for table in checkpoint.tables:
-        if table.role == "bias":
+        if table.role in ("bias", "lookup"):
             continue
         columns = Columns(checkpoint.raw_rows(table.names[0], table.axis), table.dtype)
         norms = EmbeddingSpace(tokenizer.vocabulary, [columns]).norms(np.arange(table.rows))

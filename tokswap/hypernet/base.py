@@ -51,7 +51,7 @@ def open_base(folder: Path, *, bf16: bool, device: Any) -> Base:
     tokenizer = read_tokenizer(folder)
     checkpoint = open_checkpoint(folder)
     roles = {table.role for table in checkpoint.tables}
-    if "per-layer" in roles:
+    if roles & {"per-layer", "lookup"}:
         raise InputError(
             "unsupported-base", "this model has a table a layer, which no hypernetwork predicts", folder=folder
         )

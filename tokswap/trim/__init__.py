@@ -228,7 +228,11 @@ def plan_trim(
     )
     trimmed = rebuilt(tokenizer, selection.ids.tolist())
     alignment = rows_of(trimmed.kept, selection.reason, extra, size, old_rows, pad_to_multiple)
-    tables = tuple(TableEdit(table, table.names, alignment.source_of) for table in source.tables)
+    copied = np.maximum(alignment.source_of, 0)  # padding cannot be made in a table of integers
+    tables = tuple(
+        TableEdit(table, table.names, copied if table.role == "lookup" else alignment.source_of)
+        for table in source.tables
+    )
     new_of = {old: new for new, old in enumerate([*trimmed.kept.tolist(), *extra])}
     ids = KeptIds(alignment, tokenizer.vocabulary, trimmed.tokenizer.vocabulary, {}, notes, new_of)
     rows = len(alignment)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tokswap.errors import InputError
 from tokswap.spelling import WORDPIECE
 from tokswap.tokenizer import Tokenizer, auto_tokenizer
 from tokswap.trim.chat import renderings
@@ -145,19 +147,33 @@ def _outputs(folder: Path, architecture: str, ids: Sequence[Sequence[int]], devi
 
     cls = getattr(transformers, architecture, transformers.AutoModel)
     model = cls.from_pretrained(str(folder), dtype="auto", local_files_only=True).to(device).eval()
+    accepted = inspect.signature(model.forward).parameters
     hidden: list[Any] = []
     logits: list[Any] = []
     for row in ids:
         batch = torch.tensor([list(row)], device=device)
-        more = {"decoder_input_ids": batch} if model.config.is_encoder_decoder else {}
-        with torch.inference_mode():
-            output = model(input_ids=batch, output_hidden_states=True, **more)
+        more: dict[str, Any] = {"decoder_input_ids": batch} if model.config.is_encoder_decoder else {}
+        if "use_cache" in accepted:
+            more["use_cache"] = False
+        try:
+            with torch.inference_mode():
+                output = model(input_ids=batch, output_hidden_states=True, **more)
+        except Exception as error:  # a model of speech or pictures may want more than tokens; or memory is short
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            hint = "--check tokens leaves the comparison of outputs out"
+            raise InputError("cannot-run", f"{architecture} does not run on these tokens: {reason}", hint) from error
         for name in ("hidden_states", "encoder_hidden_states", "decoder_hidden_states", "last_hidden_state"):
-            found = output.get(name)
-            hidden += [found] if name == "last_hidden_state" and found is not None else found or []
+            hidden += _tensors(output.get(name))
         if output.get("logits") is not None and output.logits.dim() == 3:
             logits.append(output.logits[0].float().cpu())
     return [state.cpu() for state in hidden], logits
+
+
+def _tensors(states: Any) -> list[Any]:
+    """Return the tensors of a tuple in order; Pegasus-X has tuples inside."""
+    if isinstance(states, (tuple, list)):
+        return [tensor for part in states for tensor in _tensors(part)]
+    return [] if states is None else [states]
 
 
 def _share(rows: Sequence[Sequence[int]], ids: set[int]) -> float:
