@@ -47,7 +47,7 @@ def run_cli(arguments: Sequence[str]) -> int:
         main(list(arguments), prog_name="tokswap")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:  # noqa: B902  also what Rust code calls a panic, which is no Exception
+    except BaseException:
         traceback.print_exc()
         return TRACE
     return 0

@@ -12,7 +12,7 @@ import makers
 
 TRAINING = (
     "--steps", "4", "--identity-steps", "4", "--batch", "2", "--length", "16", "--identity-batch", "16", "--vocabulary",
-    "400", "--negatives", "20", "--queue", "2", "--hidden", "16", "--layers", "1", "--save-every", "2",
+    "512", "--negatives", "20", "--queue", "2", "--hidden", "16", "--layers", "1", "--save-every", "2",
 )  # fmt: skip
 
 
@@ -50,6 +50,10 @@ COMMANDS: tuple[Command, ...] = (
     Command("transplant", (*_TRANSPLANT, "subword")),
     Command("transplant --force", (*_TRANSPLANT, "subword", "--force"), before=(*_TRANSPLANT, "mean")),
     Command("transplant --link", (*_TRANSPLANT, "mean", "--link")),
+    Command(
+        "transplant, text encoder", (*_TRANSPLANT, "tokenadapt", "--set", "encoder=../src/encoder"),
+        leftovers=("work/.out.tokswap-*", "cache/encoder/.encoding-*"),
+    ),
     Command("trim", (*_TRIM, "--corpus", "../src/text.txt")),
     Command("trim --force", (*_TRIM, "--corpus", "../src/text.txt", "--force"), before=(*_TRIM, "--keep-script", "Latin")),
     Command("trim --like, adapter", _ADAPTER),
@@ -57,10 +61,10 @@ COMMANDS: tuple[Command, ...] = (
     Command("hypernet import", _IMPORT),
     Command("hypernet import --force", (*_IMPORT, "--force"), before=_IMPORT),
     Command("hypernet train", _TRAIN, leftovers=("work/out/training/*.partial", "work/out/.*.new*"), again=(*_TRAIN, "--resume"), stages=True),
-    Command("reading a .gguf file", ("inspect", "../src/model.gguf"), out="cache/gguf", leftovers=("cache/gguf/.converting-*",)),
+    Command("reading a .gguf file", ("inspect", "../src/model.gguf"), out="cache/gguf", leftovers=("cache/gguf/.*.tokswap-*",)),
     Command(
         "alias", ("alias", "mine", "somebody/model"), out="home/aliases.json", before=("alias", "yours", "somebody/else"),
-        leftovers=("home/.aliases*", "home/*.new"), also=("alias", "theirs", "nobody/model"),
+        leftovers=("home/.aliases.json.new",), also=("alias", "theirs", "nobody/model"),
     ),
 )  # fmt: skip
 
@@ -77,9 +81,10 @@ def make_sources(root: Path, megabytes: int = 4) -> None:
     makers.make_model("qwen2", src / "base", vocab_size=300)
     (src / "text.txt").write_text(makers.shipped_text("english")[:6000], encoding="utf-8")
     _grow(src / "model", megabytes)
-    make_hypernet(src / "base", src / "hypernet")
+    make_hypernet(src / "base", src / "hypernet", hn_hidden_size=96, hn_intermediate_size=192)
+    makers.make_encoder(src / "encoder")
     makers.make_model("qwen2", src / "adapters" / "model", vocab_size=300)
-    make_adapter(src / "adapters")
+    make_adapter(src / "adapters", rank=200)
     make_gguf(src)
 
 
@@ -116,7 +121,11 @@ def state(path: Path) -> dict[str, str] | None:
     found = {}
     for file in sorted(path.rglob("*")):
         name = str(file.relative_to(path))
-        if file.is_file() and not any(part.startswith(".") for part in Path(name).parts) and not name.startswith("training"):
+        if (
+            file.is_file()
+            and not any(part.startswith(".") for part in Path(name).parts)
+            and not name.startswith("training")
+        ):
             found[name] = _hash(file)
     return found or None
 

@@ -138,7 +138,7 @@ class Ground:
 
     def wait_for_writing(self, command: Command, process: Any) -> bool:
         """Wait until a command has begun to write. Returns whether it did before its end."""
-        before = {path for path in leftovers(command, self.root)}
+        before = set(leftovers(command, self.root))
         while process.is_alive():
             if any(path not in before for path in leftovers(command, self.root)):
                 return True
@@ -151,7 +151,9 @@ class Ground:
         if not command.stages:
             outcome.expect(now in (reference.old, reference.new), f"{what}: half-written output")
         elif now and "config.json" in now:
-            outcome.expect(self.run(("hypernet", "info", "out")) == 0, f"{what}: the network cannot be read: {self.words()[-300:]}")
+            outcome.expect(
+                self.run(("hypernet", "info", "out")) == 0, f"{what}: the network cannot be read: {self.words()[-300:]}"
+            )
         outcome.expect(self.intact(), f"{what}: an input was changed")
 
     def recover(self, command: Command, outcome: Outcome, what: str) -> None:
@@ -236,7 +238,9 @@ def source_removed(ground: Ground, command: Command, times: int, seed: int) -> O
         what = f"removal {n}"
         outcome.counts["times"] += 1
         outcome.counts["refused"] += status == 1
-        outcome.expect(status in (0, 1, 2) and status != TRACE, f"{what}: exit status {status}: {ground.words()[-700:]}")
+        outcome.expect(
+            status in (0, 1, 2) and status != TRACE, f"{what}: exit status {status}: {ground.words()[-700:]}"
+        )
         if not command.stages:
             outcome.expect(not leftovers(command, ground.root), f"{what}: leaves {leftovers(command, ground.root)[:1]}")
         ground.look(command, outcome, what)
@@ -298,7 +302,17 @@ def _mounted(ground: Ground, command: Command, times: int, kind: str, name: str,
         keep = kept if kept.exists() and place == (ground.root / command.out).parent else None
         process = _FORK.Process(
             target=start_on,
-            args=(kind, place, size(n), keep, result, command.arguments, ground.root / "work", ground.said, ground.environment),
+            args=(
+                kind,
+                place,
+                size(n),
+                keep,
+                result,
+                command.arguments,
+                ground.root / "work",
+                ground.said,
+                ground.environment,
+            ),
         )
         process.start()
         ground.end(process)

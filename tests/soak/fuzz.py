@@ -47,6 +47,7 @@ class Tally:
     slowest: float = 0.0
     growth: int = 0
     seconds: float = 0.0
+    cpu: float = 0.0
 
     def found(self, what: str, number: int) -> None:
         """Note a finding; alike ones count once."""
@@ -58,7 +59,7 @@ class Tally:
         return {
             "name": self.name, "inputs": self.inputs, "taken": self.inputs - refused, "refused": refused,
             "codes": dict(sorted(self.outcomes.items(), key=lambda item: -item[1])), "findings": {k: v[:5] for k, v in self.findings.items()},
-            "slowest_seconds": round(self.slowest, 2), "memory_growth_mb": round(self.growth / 1e6, 1), "seconds": round(self.seconds, 1),
+            "slowest_seconds": round(self.slowest, 2), "memory_growth_mb": round(self.growth / 1e6, 1), "seconds": round(self.seconds, 1), "cpu_seconds": round(self.cpu, 1),
         }  # fmt: skip
 
 
@@ -87,7 +88,11 @@ class Sandbox:
             with watched(self.root, self.out) as seen:
                 outcome = self.target.run(self.folder, random)
             assert not seen, f"did what it must not: {seen[0]}"
-            left = [path.name for path in self.out.iterdir() if path.name != "result" or outcome not in ("ok", "checks failed")]
+            left = [
+                path.name
+                for path in self.out.iterdir()
+                if path.name != "result" or outcome not in ("ok", "checks failed")
+            ]
             assert not left, f"left behind after {outcome}: {left[0]}"
         finally:
             (self.folder / name).write_bytes(self.good[name])
@@ -113,7 +118,7 @@ def describe(error: BaseException) -> str:
     last = f" at {'/'.join(Path(frames[-1].filename).parts[-2:])}:{frames[-1].lineno}" if frames else ""
     message = str(error).splitlines()[0][:100] if str(error) else ""
     kind = type(error).__name__
-    return f"{message}" if kind == "AssertionError" and not frames else f"{kind}{last} ({message})"
+    return f"{kind}{last}" if frames else f"{kind}: {message}"
 
 
 def fuzz(target: Target, inputs: int, seed: int, root: Path) -> Tally:
@@ -121,7 +126,7 @@ def fuzz(target: Target, inputs: int, seed: int, root: Path) -> Tally:
     tally = Tally(target.name)
     context = multiprocessing.get_context("fork")
     shutil.rmtree(root, ignore_errors=True)
-    sandbox, begin = Sandbox(target, root), time.perf_counter()
+    sandbox, begin, cpu = Sandbox(target, root), time.perf_counter(), _children_cpu()
     number = 0
     while number < inputs:
         ours, theirs = context.Pipe(duplex=False)
@@ -139,7 +144,7 @@ def fuzz(target: Target, inputs: int, seed: int, root: Path) -> Tally:
         except AssertionError as error:
             tally.found(describe(error), number)
             sandbox = Sandbox(target, root / f"again-{number}")
-    tally.seconds = time.perf_counter() - begin
+    tally.seconds, tally.cpu = time.perf_counter() - begin, _children_cpu() - cpu
     shutil.rmtree(root, ignore_errors=True)
     return tally
 
@@ -193,7 +198,7 @@ def _work(pipe: Connection, sandbox: Sandbox, seed: int, first: int, end: int) -
         signal.setitimer(signal.ITIMER_REAL, SECONDS)
         try:
             outcome = sandbox.once(Random(f"{seed} {sandbox.target.name} {number}"))
-        except BaseException as error:  # noqa: B902  a panic in Rust code is no Exception
+        except BaseException as error:
             finding = describe(error)
         signal.setitimer(signal.ITIMER_REAL, 0)
         pipe.send(("input", outcome, time.perf_counter() - begin, finding))
@@ -204,6 +209,11 @@ def _work(pipe: Connection, sandbox: Sandbox, seed: int, first: int, end: int) -
 def peak() -> int:
     """Return the most memory that this process has held, in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _children_cpu() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def _address_space() -> int:

@@ -80,7 +80,11 @@ def damage_bytes(data: bytes, random: Random, spread: int | None = None) -> byte
         size = random.choice((1, 1, 2, 4, 8, 64))
         action = random.randrange(7)
         if action <= 1 and at < len(data):
-            data = data[:at] + bytes([random.choice((0, 0xFF, 0x80, 0x7F, data[at] ^ (1 << random.randrange(8))))]) + data[at + 1 :]
+            data = (
+                data[:at]
+                + bytes([random.choice((0, 0xFF, 0x80, 0x7F, data[at] ^ (1 << random.randrange(8))))])
+                + data[at + 1 :]
+            )
         elif action == 2:
             data = data[:at] + data[at + size :]
         elif action == 3:
@@ -88,7 +92,11 @@ def damage_bytes(data: bytes, random: Random, spread: int | None = None) -> byte
         elif action == 4:
             data = data[:at] + data[at : at + size] + data[at:]
         elif action == 5:
-            data = data[:at] + random.choice((b"\xff" * 8, b"\x00" * 8, b"\xff\xff\xff\x7f\x00\x00\x00\x00", b"\x01" + b"\x00" * 7)) + data[at + 8 :]
+            data = (
+                data[:at]
+                + random.choice((b"\xff" * 8, b"\x00" * 8, b"\xff\xff\xff\x7f\x00\x00\x00\x00", b"\x01" + b"\x00" * 7))
+                + data[at + 8 :]
+            )
         elif random.random() < 0.3:
             data = data[:at]
     return data
@@ -99,8 +107,10 @@ def json_bytes(value: Any, random: Random) -> bytes:
     kind = random.random()
     if kind < 0.02:
         levels = random.choice((50, 500, 3000, 200_000))
-        return deep(levels, random.random() < 0.5).encode() if random.random() < 0.5 else (
-            b'{"a": ' * levels + b"1" + b"}" * levels
+        return (
+            deep(levels, random.random() < 0.5).encode()
+            if random.random() < 0.5
+            else (b'{"a": ' * levels + b"1" + b"}" * levels)
         )
     text = json.dumps(damage_json(value, random) if kind < 0.85 else value)
     data = text.encode("utf-16") if kind > 0.995 else text.encode()

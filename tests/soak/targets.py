@@ -44,9 +44,9 @@ def cli(*arguments: object) -> str:
 
     from tokswap.cli import main
 
-    said = io.StringIO()
+    out, said = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
     try:
-        with redirect_stdout(io.StringIO()), redirect_stderr(said):
+        with redirect_stdout(out), redirect_stderr(said):
             status = main.main([str(argument) for argument in arguments], prog_name="tokswap", standalone_mode=False)
     except click.ClickException:
         return "usage"
@@ -54,7 +54,7 @@ def cli(*arguments: object) -> str:
         return "ok" if not end.code else "checks failed"
     if not status:
         return "ok"
-    first = said.getvalue().split("error: ", 1)[-1].split("\n\n")[0]
+    first = said.buffer.getvalue().decode().split("error: ", 1)[-1].split("\n\n")[0]
     if "[" not in first:
         return "checks failed"
     return first.rsplit("  [", 1)[-1].split("]")[0]
@@ -65,8 +65,7 @@ def call(function: Callable[..., object], *arguments: Any) -> str:
     try:
         function(*arguments)
     except TokswapError as error:
-        assert error.code, "an error without a code"
-        return error.code
+        return error.code or "an error without a code"
     return "ok"
 
 
@@ -122,7 +121,9 @@ def as_npz(data: bytes, random: Random) -> bytes:
 
 def _huge(data: bytes, random: Random) -> bytes:
     """Let the header of an array claim an impossible size."""
-    return data.replace(b"(3,", random.choice((b"(9,", b"(0,", b"(-1"))).replace(b"'shape': (3", b"'shape': (" + b"9" * random.choice((1, 9, 18)))
+    return data.replace(b"(3,", random.choice((b"(9,", b"(0,", b"(-1"))).replace(
+        b"'shape': (3", b"'shape': (" + b"9" * random.choice((1, 9, 18))
+    )
 
 
 def as_msgpack(data: bytes, random: Random) -> bytes:
@@ -130,7 +131,9 @@ def as_msgpack(data: bytes, random: Random) -> bytes:
 
     if random.random() < 0.4:
         return damage_bytes(data, random)
-    tree = msgpack.unpackb(data, ext_hook=lambda code, inner: ["ext", code, list(msgpack.unpackb(inner))], strict_map_key=False)
+    tree = msgpack.unpackb(
+        data, ext_hook=lambda code, inner: ["ext", code, list(msgpack.unpackb(inner))], strict_map_key=False
+    )
 
     def pack(node: Any) -> Any:
         if isinstance(node, list) and len(node) == 3 and node[0] == "ext":
@@ -155,12 +158,23 @@ def _plans(folder: Path, random: Random) -> str:
     """Plan with a damaged model on either side, or describe it; now and then go all the way."""
     root, other = folder.parent, folder.parent / "other"
     out = root / "out" / "result"
-    kind = random.randrange(40)
+    kind = random.randrange(160)
+    if kind >= 40:
+        return call(_read, folder)
     plain = ("--init", "subword", "--out", out, "-q")
     if kind < 10:
         return cli("transplant", "--model", folder, "--tokenizer", other, "--dry-run", *plain)
     if kind < 20:
-        return cli("transplant", "--model", other, "--tokenizer", folder, "--dry-run", *plain, *random.choice(((), ("--json",))))
+        return cli(
+            "transplant",
+            "--model",
+            other,
+            "--tokenizer",
+            folder,
+            "--dry-run",
+            *plain,
+            *random.choice(((), ("--json",))),
+        )
     if kind < 26:
         return cli("inspect", folder, *random.choice(((), ("--json",))))
     if kind < 30:
@@ -174,6 +188,23 @@ def _plans(folder: Path, random: Random) -> str:
     if kind < 39:
         return cli("trim", "--model", folder, "--corpus", root / "text.txt", "--out", out, "-q", "--check", "tokens")
     return cli("verify", folder)
+
+
+def _read(folder: Path) -> None:
+    """Read what a plan reads of a model folder, and cut a text."""
+    from tokswap.checkpoint import open_checkpoint
+    from tokswap.configs import needed_ids
+    from tokswap.tokenizer import read_tokenizer
+    from tokswap.trim.rebuild import forced_ids
+
+    checkpoint = open_checkpoint(folder)
+    assert checkpoint.tables
+    needed_ids(checkpoint.config), needed_ids(checkpoint.generation_config)
+    tokenizer = read_tokenizer(folder)
+    forced_ids(tokenizer), tokenizer.halves(), tokenizer.adds_bos, tokenizer.chat_template
+    tokenizer.segment([b" the", b"\xff", "\u00e9".encode()])
+    tokenizer.encode("It costs 12,50 euros.")
+    tokenizer.output_files()
 
 
 def _weights(folder: Path, random: Random) -> str:
@@ -190,7 +221,9 @@ def _weights(folder: Path, random: Random) -> str:
     out = folder.parent / "out" / "result"
     if random.random() < 0.8:
         return cli("inspect", folder)
-    return cli("transplant", "--model", folder, "--tokenizer", folder.parent / "other", "--init", "subword", "--out", out, "-q")
+    return cli(
+        "transplant", "--model", folder, "--tokenizer", folder.parent / "other", "--init", "subword", "--out", out, "-q"
+    )
 
 
 def _corpus(folder: Path, random: Random) -> str:
@@ -235,7 +268,16 @@ def _adapter(folder: Path, random: Random) -> str:
 def _like(folder: Path, random: Random) -> str:
     if random.random() < 0.5:
         return _adapter(folder, random)
-    return cli("trim", "--model", folder.parent / "model", "--like", folder / "trimmed", "--dry-run", "--out", folder.parent / "out" / "r")
+    return cli(
+        "trim",
+        "--model",
+        folder.parent / "model",
+        "--like",
+        folder / "trimmed",
+        "--dry-run",
+        "--out",
+        folder.parent / "out" / "r",
+    )
 
 
 def _report(folder: Path, random: Random) -> str:
@@ -337,7 +379,7 @@ def _flax(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
 
 
-def make_adapter(folder: Path) -> None:
+def make_adapter(folder: Path, rank: int = 2) -> None:
     """Write a trimmed model's map and tokenizer, and a LoRA adapter for the model before the trim."""
     import torch
     from safetensors.torch import save_file
@@ -349,7 +391,7 @@ def make_adapter(folder: Path) -> None:
     tokswap.trim(str(model), scripts=["Latin"], keep_tokens=["e"], out=folder / "trimmed", check="tokens")
     rows = makers.read_json(folder / "trimmed" / "vocab_map.json")["rows_before"]
     name = "base_model.model.model.embed_tokens"
-    tensors = {f"{name}.lora_embedding_A": torch.ones(2, rows), f"{name}.lora_embedding_B": torch.ones(4, 2)}
+    tensors = {f"{name}.lora_embedding_A": torch.ones(rank, rows), f"{name}.lora_embedding_B": torch.ones(4, rank)}
     save_file(tensors, folder / "adapter" / "adapter_model.safetensors")
     settings = {"peft_type": "LORA", "r": 2, "trainable_token_indices": {"embed_tokens": [0, 1]}}
     makers.write_json(folder / "adapter" / "adapter_config.json", settings)
@@ -367,7 +409,9 @@ def make_gguf(folder: Path) -> None:
     import gguf
 
     folder.mkdir(parents=True, exist_ok=True)
-    spec = makers.read_json(makers.make_tokenizer("byte-level", folder / "tokenizer", vocab_size=300) / "tokenizer.json")
+    spec = makers.read_json(
+        makers.make_tokenizer("byte-level", folder / "tokenizer", vocab_size=300) / "tokenizer.json"
+    )
     shutil.rmtree(folder / "tokenizer")
     vocab, merges = spec["model"]["vocab"], spec["model"]["merges"]
     tokens = sorted(vocab, key=vocab.__getitem__)
@@ -410,7 +454,9 @@ def _as_gguf(data: bytes, random: Random) -> bytes:
 
 def _merged(folder: Path) -> None:
     makers.make_model("qwen2", folder, vocab_size=300)
-    (folder / "generation_config.json").write_text('{"eos_token_id": [1, 2], "suppress_tokens": [3], "bad_words_ids": [[4, 5]]}')
+    (folder / "generation_config.json").write_text(
+        '{"eos_token_id": [1, 2], "suppress_tokens": [3], "bad_words_ids": [[4, 5]]}'
+    )
 
 
 _FAMILIES = ("byte-level", "sentencepiece", "unigram", "wordpiece")
@@ -456,7 +502,13 @@ TARGETS: tuple[Target, ...] = (
     ),
     Target("vocab_map.json", make_adapter, {"trimmed/vocab_map.json": as_json}, _like, 6),
     Target("tokswap.json", _result, {"tokswap.json": as_json}, _report, 6),
-    Target("aliases.json", lambda f: (f / "aliases.json").write_text('{"mine": "../other"}'), {"aliases.json": as_json}, _aliases, 4),
+    Target(
+        "aliases.json",
+        lambda f: (f / "aliases.json").write_text('{"mine": "../other"}'),
+        {"aliases.json": as_json},
+        _aliases,
+        4,
+    ),
     Target("GGUF", make_gguf, {"model.gguf": _as_gguf}, _gguf, 1),
 )
 """Every kind of input that is read. A new one is one row."""

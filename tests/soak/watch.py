@@ -17,12 +17,20 @@ from typing import Any
 
 import makers
 
-_ALWAYS = ("os.system", "os.exec", "os.posix_spawn", "subprocess.Popen", "pickle.find_class", "socket.connect", "ctypes.dlopen.")
+_ALWAYS = (
+    "os.system",
+    "os.exec",
+    "os.posix_spawn",
+    "subprocess.Popen",
+    "pickle.find_class",
+    "socket.connect",
+    "ctypes.dlopen.",
+)
 _CHANGES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate", "shutil.rmtree")
 _LIBRARIES = tuple(
     {
         *map(os.path.realpath, (sys.prefix, sys.base_prefix, sysconfig.get_path("stdlib"), *site.getsitepackages())),
-        str(Path(makers.__file__).parent.parent), "/usr", "/lib", "/proc", "/sys", "/dev", "/etc",
+        str(Path(makers.__file__).parent.parent), os.path.expanduser("~/.cache/huggingface"), "/usr", "/lib", "/proc", "/sys", "/dev", "/etc",
     }
 )  # fmt: skip
 
@@ -43,7 +51,11 @@ class _Watch:
         elif event == "open":
             path, mode, flags = arguments
             if isinstance(path, (str, bytes)):
-                writes = bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC)) if isinstance(flags, int) else False
+                writes = (
+                    bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC))
+                    if isinstance(flags, int)
+                    else False
+                )
                 writes = writes or any(letter in str(mode or "") for letter in "wax+")
                 self._path(event, os.fsdecode(path), writes)
         elif event in _CHANGES:

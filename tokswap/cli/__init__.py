@@ -5,8 +5,14 @@ Nothing here or in the command modules imports torch, transformers or numba befo
 
 from __future__ import annotations
 
+import io
 import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
+from types import FrameType
 
 import click
 
@@ -25,6 +31,26 @@ COMMANDS = {
     "alias": "tokswap.cli.alias:alias",
 }
 """Command name -> "module:command", in the order of the help page."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: whoever asks a run to end wants it to tidy up as it does for a person who presses Ctrl-C."""
+
+
+@contextmanager
+def _answering_sigterm() -> Iterator[None]:
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not the main thread: the program around it answers
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class LazyGroup(click.Group):
@@ -57,8 +83,12 @@ class LazyGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> object:
         """Run a command; expected errors become messages, everything else is a bug and keeps its traceback."""
+        for stream in (sys.stdout, sys.stderr):  # a name that UTF-8 or the terminal cannot spell is no reason to fail
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
         try:
-            return super().invoke(ctx)
+            with _answering_sigterm():
+                return super().invoke(ctx)
         except TokswapError as error:
             if os.environ.get("TOKSWAP_DEBUG") == "1":
                 raise
@@ -68,9 +98,9 @@ class LazyGroup(click.Group):
             if ctx.meta["tokswap.json"]:
                 _output.error_document("bad-usage", error.format_message())
             raise
-        except KeyboardInterrupt:
-            click.echo("\ninterrupted: nothing was written", err=True)
-            ctx.exit(130)
+        except KeyboardInterrupt as stop:
+            click.echo("\ninterrupted: nothing half-written is left", err=True)
+            ctx.exit(143 if isinstance(stop, Terminated) else 130)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

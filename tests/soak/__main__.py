@@ -1,0 +1,153 @@
+"""`make soak`: every fault and every damaged input in full, a table at the end, and the figures in benchmarks/results/soak.json.
+
+    python -m soak [faults] [fuzz] [--kills N] [--inputs N] [--seed N]
+
+Each part replaces its own figures in the file, so that they can be run one after the other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent.parent
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+from _machine import RESULTS, keep  # noqa: E402
+
+_TIMES = {
+    "kill -9": 0,
+    "SIGINT, SIGTERM": 12,
+    "full disk": 8,
+    "read-only folder": 2,
+    "source removed": 6,
+    "two at once": 6,
+}
+"""How often each kind of trouble comes to each command; kills as asked for."""
+
+
+def faults(kills: int, seed: int, root: Path) -> dict[str, Any]:
+    """Run all commands into all kinds of trouble."""
+    from soak.commands import COMMANDS
+    from soak.faults import KINDS, Ground
+
+    ground, begin = Ground(root, megabytes=8), time.perf_counter()
+    times = {**_TIMES, "kill -9": -(-kills // len(COMMANDS))}
+    outcomes = []
+    for command in COMMANDS:
+        for kind, run in KINDS.items():
+            outcome = run(ground, command, times[kind], seed)
+            outcomes.append(outcome.as_dict())
+            counts = ", ".join(f"{count} {what}" for what, count in outcome.counts.items())
+            print(f"{command.name}, {kind}: {counts}", *outcome.troubles, sep="\n  ! ", flush=True)
+    rows = [("kind", "runs", "while writing", "refused or stopped", "troubles")]
+    for kind in KINDS:
+        own = [outcome for outcome in outcomes if outcome["kind"] == kind]
+        total: Counter[str] = Counter()
+        for outcome in own:
+            total.update({key: value for key, value in outcome.items() if isinstance(value, int)})
+        runs = total["kills"] + total["sent"] + total["times"] + total["pairs"]
+        ended = total["refused"] + total["stopped"] + total["one refused"]
+        rows.append(
+            (
+                kind,
+                str(runs),
+                str(total["while writing"] or ""),
+                str(ended or ""),
+                str(sum(len(o["troubles"]) for o in own)),
+            )
+        )
+    _table(rows)
+    seconds = round(time.perf_counter() - begin)
+    return {
+        "date": datetime.date.today().isoformat(),
+        "seed": seed,
+        "seconds": seconds,
+        "commands": len(COMMANDS),
+        "outcomes": outcomes,
+    }
+
+
+def fuzz(inputs: int, seed: int, root: Path) -> dict[str, Any]:
+    """Give all targets their share of damaged inputs."""
+    from soak.child import preload
+    from soak.fuzz import fuzz as run
+    from soak.fuzz import shares
+
+    preload()
+    begin, tallies = time.perf_counter(), []
+    for target, share in shares(inputs):
+        tally = run(target, share, seed, root / "fuzz")
+        tallies.append(tally.as_dict())
+        print(
+            f"{target.name}: {tally.inputs:,} inputs in {tally.seconds:.0f} s",
+            *(f"{what}, {len(numbers)} times, first as number {numbers[0]}" for what, numbers in tally.findings.items()),
+            sep="\n  ! ", flush=True,
+        )  # fmt: skip
+    rows = [("input", "number", "taken", "refused", "codes", "slowest s", "memory MB", "findings")]
+    rows += [
+        (t["name"], f"{t['inputs']:,}", f"{t['taken']:,}", f"{t['refused']:,}", str(len(t["codes"])), f"{t['slowest_seconds']}",
+         f"{t['memory_growth_mb']}", str(len(t["findings"])))
+        for t in tallies
+    ]  # fmt: skip
+    _table(rows)
+    total = sum(tally["inputs"] for tally in tallies)
+    print(f"{total:,} inputs")
+    seconds = round(time.perf_counter() - begin)
+    return {
+        "date": datetime.date.today().isoformat(),
+        "seed": seed,
+        "seconds": seconds,
+        "inputs": total,
+        "targets": tallies,
+    }
+
+
+def _table(rows: list[tuple[str, ...]]) -> None:
+    widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
+    print()
+    for row in rows:
+        print(
+            "  ".join(
+                cell.ljust(width) if not n else cell.rjust(width)
+                for n, (cell, width) in enumerate(zip(row, widths, strict=True))
+            )
+        )
+    print(flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m soak", description="Faults and damaged inputs in full.")
+    parser.add_argument("parts", nargs="*", default=["faults", "fuzz"], help="faults, fuzz, or both")
+    parser.add_argument("--kills", type=int, default=240)
+    parser.add_argument("--inputs", type=int, default=120_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="the folder of soak.json")
+    options = parser.parse_args()
+    file = options.results / "soak.json"
+    kept = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    found = {part: kept[part] for part in ("faults", "fuzz") if part in kept}
+    bad = False
+    for part, run, number in (("faults", faults, options.kills), ("fuzz", fuzz, options.inputs)):
+        if part in options.parts:
+            with tempfile.TemporaryDirectory() as root:
+                found[part] = run(number, options.seed, Path(root) / "root")
+            keep("soak", found, options.results)
+            bad = (
+                bad
+                or any(o["troubles"] for o in found[part].get("outcomes", ()))
+                or any(t["findings"] for t in found[part].get("targets", ()))
+            )
+    print(f"wrote {file}")
+    sys.exit(bad)
+
+
+if __name__ == "__main__":
+    main()
