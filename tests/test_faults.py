@@ -35,7 +35,9 @@ def test_every_command_that_writes_has_a_row() -> None:
     assert writers <= covered, f"no row for {sorted(writers - covered)}"
 
 
-@pytest.mark.parametrize("name", ["transplant", "transplant --force", "trim --like, adapter", "hypernet import --force"])
+@pytest.mark.parametrize(
+    "name", ["transplant", "transplant --force", "trim --like, adapter", "hypernet import --force"]
+)
 def test_kill_9(ground: Ground, name: str) -> None:
     outcome = kills(ground, BY_NAME[name], 4, seed=0)
     assert not outcome.troubles, "\n".join(outcome.troubles)

@@ -44,7 +44,11 @@ def test_what_reads_a_file_beside_its_folder_is_seen(tmp_path: Path) -> None:
     """The watch works: a read of the secret, and a file that is written beside the output, are findings."""
     target = TARGETS[0]
     secret = lambda folder, random: (folder.parent / "secret.safetensors").read_bytes() and "ok"  # noqa: E731
-    for run in (secret, lambda folder, random: (folder / "new").write_text("") or "ok", lambda f, r: eval("__import__('os').system('true')") or "ok"):
+    for run in (
+        secret,
+        lambda folder, random: (folder / "new").write_text("") or "ok",
+        lambda f, r: eval("__import__('os').system('true')") or "ok",
+    ):
         sandbox = Sandbox(Target("x", target.make, target.victims, run), tmp_path / str(id(run)))
         with pytest.raises(AssertionError, match="must not"):
             sandbox.once(Random(0))

@@ -14,6 +14,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,39 +77,43 @@ def faults(kills: int, seed: int, root: Path) -> dict[str, Any]:
     }
 
 
-def fuzz(inputs: int, seed: int, root: Path) -> dict[str, Any]:
-    """Give all targets their share of damaged inputs."""
+def fuzz(
+    inputs: int, seed: int, root: Path, only: str, before: dict[str, Any], save: Callable[[dict[str, Any]], object]
+) -> dict[str, Any]:
+    """Give all targets their share of damaged inputs, or those whose name has `only` in it; `before` has the others' figures."""
     from soak.child import preload
     from soak.fuzz import fuzz as run
     from soak.fuzz import shares
 
     preload()
-    begin, tallies = time.perf_counter(), []
+    found = {tally["name"]: tally for tally in before.get("targets", ()) if only}
+    order = [target.name for target, _ in shares(inputs)]
+    result: dict[str, Any] = {}
     for target, share in shares(inputs):
+        if only not in target.name:
+            continue
         tally = run(target, share, seed, root / "fuzz")
-        tallies.append(tally.as_dict())
+        found[target.name] = tally.as_dict()
         print(
             f"{target.name}: {tally.inputs:,} inputs in {tally.seconds:.0f} s",
             *(f"{what}, {len(numbers)} times, first as number {numbers[0]}" for what, numbers in tally.findings.items()),
             sep="\n  ! ", flush=True,
         )  # fmt: skip
+        tallies = sorted(found.values(), key=lambda tally: order.index(tally["name"]))
+        result = {
+            "date": datetime.date.today().isoformat(), "seed": seed, "inputs": sum(tally["inputs"] for tally in tallies),
+            "seconds": round(sum(tally["seconds"] for tally in tallies)), "targets": tallies,
+        }  # fmt: skip
+        save(result)
     rows = [("input", "number", "taken", "refused", "codes", "slowest s", "memory MB", "findings")]
     rows += [
         (t["name"], f"{t['inputs']:,}", f"{t['taken']:,}", f"{t['refused']:,}", str(len(t["codes"])), f"{t['slowest_seconds']}",
          f"{t['memory_growth_mb']}", str(len(t["findings"])))
-        for t in tallies
+        for t in result["targets"]
     ]  # fmt: skip
     _table(rows)
-    total = sum(tally["inputs"] for tally in tallies)
-    print(f"{total:,} inputs")
-    seconds = round(time.perf_counter() - begin)
-    return {
-        "date": datetime.date.today().isoformat(),
-        "seed": seed,
-        "seconds": seconds,
-        "inputs": total,
-        "targets": tallies,
-    }
+    print(f"{result['inputs']:,} inputs")
+    return result
 
 
 def _table(rows: list[tuple[str, ...]]) -> None:
@@ -129,22 +135,28 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=240)
     parser.add_argument("--inputs", type=int, default=120_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--only", default="", help="fuzz only what has this in its name, and keep the figures of the rest"
+    )
     parser.add_argument("--results", type=Path, default=RESULTS, help="the folder of soak.json")
     options = parser.parse_args()
     file = options.results / "soak.json"
     kept = json.loads(file.read_text("utf-8")) if file.is_file() else {}
-    found = {part: kept[part] for part in ("faults", "fuzz") if part in kept}
+
+    def save(part: str, result: dict[str, Any]) -> None:
+        kept[part] = result
+        keep("soak", {name: kept[name] for name in ("faults", "fuzz") if name in kept}, options.results)
+
     bad = False
-    for part, run, number in (("faults", faults, options.kills), ("fuzz", fuzz, options.inputs)):
-        if part in options.parts:
-            with tempfile.TemporaryDirectory() as root:
-                found[part] = run(number, options.seed, Path(root) / "root")
-            keep("soak", found, options.results)
-            bad = (
-                bad
-                or any(o["troubles"] for o in found[part].get("outcomes", ()))
-                or any(t["findings"] for t in found[part].get("targets", ()))
-            )
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "root"
+        if "faults" in options.parts:
+            found = faults(options.kills, options.seed, root)
+            save("faults", found)
+            bad = any(outcome["troubles"] for outcome in found["outcomes"])
+        if "fuzz" in options.parts:
+            found = fuzz(options.inputs, options.seed, root, options.only, kept.get("fuzz", {}), partial(save, "fuzz"))
+            bad = bad or any(tally["findings"] for tally in found["targets"])
     print(f"wrote {file}")
     sys.exit(bad)
 

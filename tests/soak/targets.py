@@ -35,7 +35,7 @@ class Target:
     make: Callable[[Path], object]
     victims: Mapping[str, Damage]
     run: Callable[[Path, Random], str]
-    share: int = 10
+    share: int
 
 
 def cli(*arguments: object) -> str:
@@ -462,13 +462,13 @@ def _merged(folder: Path) -> None:
 _FAMILIES = ("byte-level", "sentencepiece", "unigram", "wordpiece")
 
 TARGETS: tuple[Target, ...] = (
-    Target("safetensors header", _model("llama"), {"model.safetensors": as_header}, _weights, 30),
-    Target("weight index", _model("llama", shards=3), {"model.safetensors.index.json": as_json}, _weights, 20),
-    Target("config.json", _merged, {"config.json": as_json}, _plans, 14),
-    Target("config.json, encoder and decoder", _model("t5"), {"config.json": as_json}, _plans, 4),
-    Target("generation_config.json", _merged, {"generation_config.json": as_json}, _plans, 8),
+    Target("safetensors header", _model("llama"), {"model.safetensors": as_header}, _weights, 360),
+    Target("weight index", _model("llama", shards=3), {"model.safetensors.index.json": as_json}, _weights, 160),
+    Target("config.json", _merged, {"config.json": as_json}, _plans, 40),
+    Target("config.json, encoder and decoder", _model("t5"), {"config.json": as_json}, _plans, 10),
+    Target("generation_config.json", _merged, {"generation_config.json": as_json}, _plans, 20),
     *(
-        Target(f"tokenizer.json, {family}", _tokenizer(family), {"tokenizer.json": as_json}, _plans, 8)
+        Target(f"tokenizer.json, {family}", _tokenizer(family), {"tokenizer.json": as_json}, _plans, 20)
         for family in _FAMILIES
     ),
     Target(
@@ -476,39 +476,39 @@ TARGETS: tuple[Target, ...] = (
         _tokenizer("byte-level"),
         {"tokenizer_config.json": as_json, "special_tokens_map.json": as_json, "chat_template.jinja": damage_bytes},
         _plans,
-        10,
+        25,
     ),
-    Target("corpus, text", _text_file("text.txt"), {"text.txt": damage_bytes}, _corpus, 8),
-    Target("corpus, JSON lines", _text_file("text.jsonl"), {"text.jsonl": as_lines}, _corpus, 10),
-    Target("corpus, gzip", _text_file("text.jsonl.gz"), {"text.jsonl.gz": as_gzip(as_lines)}, _corpus, 10),
-    Target("corpus, parquet", _text_file("text.parquet"), {"text.parquet": damage_bytes}, _corpus, 10),
-    Target("texts and word lists", _text_file("text.txt"), {"text.txt": damage_bytes}, _plain_text, 6),
-    Target("word vectors, .npz", _vectors("vectors.npz"), {"vectors.npz": as_npz}, _word_vectors, 10),
-    Target("word vectors, .vec", _vectors("vectors.vec"), {"vectors.vec": damage_bytes}, _word_vectors, 6),
+    Target("corpus, text", _text_file("text.txt"), {"text.txt": damage_bytes}, _corpus, 50),
+    Target("corpus, JSON lines", _text_file("text.jsonl"), {"text.jsonl": as_lines}, _corpus, 50),
+    Target("corpus, gzip", _text_file("text.jsonl.gz"), {"text.jsonl.gz": as_gzip(as_lines)}, _corpus, 50),
+    Target("corpus, parquet", _text_file("text.parquet"), {"text.parquet": damage_bytes}, _corpus, 40),
+    Target("texts and word lists", _text_file("text.txt"), {"text.txt": damage_bytes}, _plain_text, 70),
+    Target("word vectors, .npz", _vectors("vectors.npz"), {"vectors.npz": as_npz}, _word_vectors, 80),
+    Target("word vectors, .vec", _vectors("vectors.vec"), {"vectors.vec": damage_bytes}, _word_vectors, 50),
     Target(
         "hypernetwork",
         _network,
         {"config.json": as_json, "model.safetensors": as_header, "tokenizer.json": as_json},
         _hypernet,
-        10,
+        20,
     ),
-    Target("hypernetwork, msgpack", _flax, {"flax_model.msgpack": as_msgpack}, _hypernet, 6),
+    Target("hypernetwork, msgpack", _flax, {"flax_model.msgpack": as_msgpack}, _hypernet, 15),
     Target(
         "adapter",
         make_adapter,
         {"adapter/adapter_config.json": as_json, "adapter/adapter_model.safetensors": as_header},
         _adapter,
-        6,
+        30,
     ),
-    Target("vocab_map.json", make_adapter, {"trimmed/vocab_map.json": as_json}, _like, 6),
-    Target("tokswap.json", _result, {"tokswap.json": as_json}, _report, 6),
+    Target("vocab_map.json", make_adapter, {"trimmed/vocab_map.json": as_json}, _like, 10),
+    Target("tokswap.json", _result, {"tokswap.json": as_json}, _report, 30),
     Target(
         "aliases.json",
         lambda f: (f / "aliases.json").write_text('{"mine": "../other"}'),
         {"aliases.json": as_json},
         _aliases,
-        4,
+        20,
     ),
-    Target("GGUF", make_gguf, {"model.gguf": _as_gguf}, _gguf, 1),
+    Target("GGUF", make_gguf, {"model.gguf": _as_gguf}, _gguf, 3),
 )
 """Every kind of input that is read. A new one is one row."""
