@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from soak.commands import COMMANDS, Command
+from soak.commands import COMMANDS
 from soak.faults import KINDS, Ground, kills
 
 BY_NAME = {command.name: command for command in COMMANDS}
@@ -42,24 +42,6 @@ def test_kill_9(ground: Ground, name: str) -> None:
     outcome = kills(ground, BY_NAME[name], 4, seed=0)
     assert not outcome.troubles, "\n".join(outcome.troubles)
     assert outcome.counts["recovered"] == 4
-
-
-def test_a_kill_in_the_middle_of_writing_is_cleared_away(ground: Ground) -> None:
-    """Not left to chance: the kill comes when the temporary folder is there."""
-    command: Command = BY_NAME["transplant"]
-    for _ in range(20):
-        ground.clear(command)
-        process = ground.launch(command.arguments)
-        seen = ground.wait_for_writing(command, process)
-        process.kill()
-        process.join()
-        left = list((ground.root / "work").glob(".out.tokswap-*"))
-        if seen and left:
-            assert not (ground.root / "work" / "out").exists()
-            assert ground.run(command.arguments) == 0
-            assert [path.name for path in (ground.root / "work").iterdir()] == ["out"]
-            return
-    pytest.fail("twenty runs were over before they could be killed")
 
 
 @pytest.mark.parametrize(

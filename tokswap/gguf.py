@@ -16,7 +16,7 @@ def dequantised(path: Path, cache: Path) -> Path:
     """Return the folder of a converted GGUF file, named by its content and made on first use.
 
     A conversion that fails or is killed leaves no folder of that name. bfloat16 keeps more digits than any of the
-    quantised types. Raises InputError: missing-extra, bad-gguf; OutputError: disk-full, cannot-write.
+    quantised types. Raises InputError: missing-extra, bad-gguf; OutputError: cannot-write.
     """
     digest = hashlib.sha256()
     with open(path, "rb") as file:
@@ -33,7 +33,7 @@ def dequantised(path: Path, cache: Path) -> Path:
         if error.code == "output-exists":  # another process finished first
             return done
         raise OutputError(
-            error.code,
+            "cannot-write",
             f"the converted model cannot be kept: {error.message}",
             "set TOKSWAP_CACHE to a folder on a disk with more room",
             cache=cache,

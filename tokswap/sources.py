@@ -69,6 +69,7 @@ def user_aliases() -> dict[str, str]:
 def set_alias(name: str, target: str | None) -> None:
     """Add, change or (with None) remove one of the user's aliases."""
     folder = config_folder()
+    _changed(user_aliases(), name, target)  # what is wrong with the request is said before anything is made
     try:
         with held(folder):  # so that two changes at once are both kept
             aliases = _changed(user_aliases(), name, target)

@@ -172,7 +172,9 @@ def kills(ground: Ground, command: Command, times: int, seed: int) -> Outcome:
     """kill -9: half of them at any moment of a run, half while it writes."""
     outcome, random = Outcome("kill -9", command.name), Random(f"{seed} {command.name}")
     reference = ground.reference(command)
-    for n in range(times):
+    for n in range(2 * times):  # a run may be over before it is killed: try again, but not for ever
+        if outcome.counts["kills"] == times:
+            break
         ground.clear(command)
         process = ground.launch(command.arguments)
         if n % 2:
@@ -206,9 +208,13 @@ def signals(ground: Ground, command: Command, times: int, seed: int) -> Outcome:
             os.kill(process.pid, number)
         status, what = ground.end(process), f"{number.name} {n}"
         stopped = status == 128 + number
+        # Before the command has begun, Python and click answer; nothing has been written then.
+        early = status == -number or (status == 1 and "Aborted!" in ground.words())
+        early = early and state(ground.root / command.out) == reference.old
         outcome.counts["sent"] += 1
         outcome.counts["stopped"] += stopped
-        outcome.expect(stopped or status == 0, f"{what}: exit status {status}: {ground.words()[-500:]}")
+        outcome.counts["before it began"] += early
+        outcome.expect(stopped or early or status == 0, f"{what}: exit status {status}: {ground.words()[-500:]}")
         outcome.expect("Traceback" not in ground.words(), f"{what}: a traceback: {ground.words()[-500:]}")
         if stopped:
             outcome.expect("interrupted" in ground.words(), f"{what}: no message: {ground.words()[-300:]}")

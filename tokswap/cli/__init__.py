@@ -33,24 +33,28 @@ COMMANDS = {
 """Command name -> "module:command", in the order of the help page."""
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM: whoever asks a run to end wants it to tidy up as it does for a person who presses Ctrl-C."""
-
-
 @contextmanager
-def _answering_sigterm() -> Iterator[None]:
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise Terminated
+def _noting_signals(seen: list[int]) -> Iterator[None]:
+    """SIGTERM is answered as Ctrl-C is: whoever asks a run to end wants it to tidy up. `seen` grows by what has come."""
 
+    def stop(number: int, frame: FrameType | None) -> None:
+        seen.append(number)
+        raise KeyboardInterrupt
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    ours = [
+        number for number, handler in before.items() if handler is not signal.SIG_IGN
+    ]  # as in the background of a shell
     try:
-        before = signal.signal(signal.SIGTERM, stop)
+        for number in ours:
+            signal.signal(number, stop)
     except ValueError:  # not the main thread: the program around it answers
-        yield
-        return
+        ours = []
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number in ours:
+            signal.signal(number, before[number])
 
 
 class LazyGroup(click.Group):
@@ -86,21 +90,20 @@ class LazyGroup(click.Group):
         for stream in (sys.stdout, sys.stderr):  # a name that UTF-8 or the terminal cannot spell is no reason to fail
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
+        stopped: list[int] = []
         try:
-            with _answering_sigterm():
+            with _noting_signals(stopped):
                 return super().invoke(ctx)
-        except TokswapError as error:
-            if os.environ.get("TOKSWAP_DEBUG") == "1":
-                raise
-            _output.error(error, as_json=ctx.meta["tokswap.json"])
-            ctx.exit(error.exit_status)
-        except click.ClickException as error:  # click says the rest on stderr
-            if ctx.meta["tokswap.json"]:
+        except (Exception, KeyboardInterrupt) as error:
+            if stopped or isinstance(error, KeyboardInterrupt):  # native code makes errors of its own of an interrupt
+                click.echo("\ninterrupted: nothing half-written is left", err=True)
+                ctx.exit(128 + (stopped[0] if stopped else signal.SIGINT))
+            if isinstance(error, TokswapError) and os.environ.get("TOKSWAP_DEBUG") != "1":
+                _output.error(error, as_json=ctx.meta["tokswap.json"])
+                ctx.exit(error.exit_status)
+            if isinstance(error, click.ClickException) and ctx.meta["tokswap.json"]:  # click says the rest on stderr
                 _output.error_document("bad-usage", error.format_message())
             raise
-        except KeyboardInterrupt as stop:
-            click.echo("\ninterrupted: nothing half-written is left", err=True)
-            ctx.exit(143 if isinstance(stop, Terminated) else 130)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
