@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check docs bench env clean
+.PHONY: demo test check docs bench soak env clean
 
 env: $(VENV)/.installed
 
@@ -34,6 +34,9 @@ bench: env
 	$(BIN)/python benchmarks/omp.py
 	$(BIN)/python benchmarks/omp.py --pair smollm2-gemma --tokens 8192 --no-whole --sklearn-tokens 0
 	$(BIN)/python benchmarks/omp.py --scaling
+
+soak: env
+	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m soak
 
 clean:
 	rm -rf $(VENV) demo build dist

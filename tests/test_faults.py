@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from soak.commands import COMMANDS
 from soak.faults import KINDS, Ground, kills

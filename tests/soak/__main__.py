@@ -28,24 +28,33 @@ _TIMES = {"SIGINT, SIGTERM": 4, "full disk": 3, "read-only folder": 1, "source r
 """How often each kind of trouble comes to each command; kills as asked for."""
 
 
-def faults(kills: int, seed: int, root: Path, save: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
-    """Run all commands into all kinds of trouble."""
+def faults(
+    kills: int, seed: int, root: Path, only: str, before: dict[str, Any], save: Callable[[dict[str, Any]], object]
+) -> dict[str, Any]:
+    """Run all commands, or those with `only` in their name, into all kinds of trouble; `before` has the others' figures."""
     from soak.commands import COMMANDS
     from soak.faults import KINDS, Ground
 
     ground, begin = Ground(root, megabytes=4), time.perf_counter()
     times = {**_TIMES, "kill -9": -(-kills // len(COMMANDS))}
-    outcomes: list[dict[str, Any]] = []
+    outcomes: list[dict[str, Any]] = [
+        outcome for outcome in before.get("outcomes", ()) if only and only not in outcome["command"]
+    ]
     result: dict[str, Any] = {}
     for command in COMMANDS:
+        if only not in command.name:
+            continue
         for kind, run in KINDS.items():
             outcome = run(ground, command, times[kind], seed)
             outcomes.append(outcome.as_dict())
             counts = ", ".join(f"{count} {what}" for what, count in outcome.counts.items())
             print(f"{command.name}, {kind}: {counts}", *outcome.troubles, sep="\n  ! ", flush=True)
+        order = [one.name for one in COMMANDS]
+        outcomes.sort(key=lambda outcome: order.index(outcome["command"]))
+        seconds = round(time.perf_counter() - begin) + (before.get("seconds", 0) if only else 0)
         result = {
-            "date": datetime.date.today().isoformat(), "seed": seed, "seconds": round(time.perf_counter() - begin),
-            "commands": [one.name for one in COMMANDS[: COMMANDS.index(command) + 1]], "outcomes": outcomes,
+            "date": datetime.date.today().isoformat(), "seed": seed, "seconds": seconds,
+            "commands": sorted({outcome["command"] for outcome in outcomes}, key=order.index), "outcomes": outcomes,
         }  # fmt: skip
         save(result)
     rows = [("kind", "runs", "while writing", "refused or stopped", "troubles")]
@@ -127,9 +136,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=234)
     parser.add_argument("--inputs", type=int, default=120_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--only", default="", help="fuzz only what has this in its name, and keep the figures of the rest"
-    )
+    parser.add_argument("--only", default="", help="only what has this in its name; keep the figures of the rest")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the folder of soak.json")
     options = parser.parse_args()
     file = options.results / "soak.json"
@@ -143,7 +150,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "root"
         if "faults" in options.parts:
-            found = faults(options.kills, options.seed, root, partial(save, "faults"))
+            found = faults(
+                options.kills, options.seed, root, options.only, kept.get("faults", {}), partial(save, "faults")
+            )
             bad = any(outcome["troubles"] for outcome in found["outcomes"])
         if "fuzz" in options.parts:
             found = fuzz(options.inputs, options.seed, root, options.only, kept.get("fuzz", {}), partial(save, "fuzz"))
