@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import gzip
+import importlib
 import json
 import os
 import signal
@@ -55,9 +56,8 @@ def test_a_signal_is_answered(number: signal.Signals, swallowed: bool, monkeypat
             raise
 
     handler = signal.getsignal(number)
-    import tokswap.inspect as module
-
-    monkeypatch.setattr(module, "inspect", hit)
+    importlib.import_module("tokswap.inspect")  # the package has a function of this name
+    monkeypatch.setattr(sys.modules["tokswap.inspect"], "inspect", hit)
     monkeypatch.setattr("tokswap.sources._resolve", lambda *arguments: Path())
     result = CliRunner().invoke(main, ["inspect", "x"])
     assert (result.exit_code, result.stderr) == (128 + number, "\ninterrupted: nothing half-written is left\n")
