@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -18,7 +19,7 @@ def check_links(folder: Path, names: Iterable[str]) -> None:
     for name in names:
         path = folder / name
         for file in (path, *(path.rglob("*") if path.is_dir() else ())):
-            real = file.resolve()
+            real = Path(os.path.realpath(file))  # unlike Path.resolve, says nothing of a link to itself
             blob = real.parent.name == "blobs" and (real.parent.parent / "snapshots").is_dir()
             if not real.is_relative_to(root) and not blob:
                 raise InputError(

@@ -42,9 +42,8 @@ def _noting_signals(seen: list[int]) -> Iterator[None]:
         raise KeyboardInterrupt
 
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    ours = [
-        number for number, handler in before.items() if handler is not signal.SIG_IGN
-    ]  # as in the background of a shell
+    # A shell starts jobs in the background with signals that are ignored, and they stay so.
+    ours = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
     try:
         for number in ours:
             signal.signal(number, stop)
