@@ -12,12 +12,19 @@ from hypothesis import strategies
 from soak.fuzz import Sandbox
 from soak.targets import TARGETS, Target
 
-INPUTS = {target.name: max(10, min(400, 12 * target.share)) for target in TARGETS}
+INPUTS = {target.name: max(10, min(300, 2 * target.share)) for target in TARGETS}
 
 
 @pytest.fixture(scope="module")
 def sandbox_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Target], Sandbox]:
-    return lambda target: Sandbox(target, tmp_path_factory.mktemp("fuzz") / "root")
+    first: list[Path] = []
+
+    def make(target: Target) -> Sandbox:
+        sandbox = Sandbox(target, tmp_path_factory.mktemp("fuzz") / "root", first[0] if first else None)
+        first.append(sandbox.root)
+        return sandbox
+
+    return make
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)

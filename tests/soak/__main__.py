@@ -1,6 +1,6 @@
 """`make soak`: every fault and every damaged input in full, a table at the end, and the figures in benchmarks/results/soak.json.
 
-    python -m soak [faults] [fuzz] [--kills N] [--inputs N] [--seed N]
+    python -m soak [faults] [fuzz] [--kills N] [--others N] [--inputs N] [--seed N] [--only NAME]
 
 Each part replaces its own figures in the file, so that they can be run one after the other.
 """
@@ -24,19 +24,22 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from _machine import RESULTS, keep  # noqa: E402
 
-_TIMES = {"SIGINT, SIGTERM": 4, "full disk": 3, "read-only folder": 1, "source removed": 3, "two at once": 2}
-"""How often each kind of trouble comes to each command; kills as asked for."""
-
 
 def faults(
-    kills: int, seed: int, root: Path, only: str, before: dict[str, Any], save: Callable[[dict[str, Any]], object]
+    kills: int,
+    others: int,
+    seed: int,
+    root: Path,
+    only: str,
+    before: dict[str, Any],
+    save: Callable[[dict[str, Any]], object],
 ) -> dict[str, Any]:
     """Run all commands, or those with `only` in their name, into all kinds of trouble; `before` has the others' figures."""
     from soak.commands import COMMANDS
     from soak.faults import KINDS, Ground
 
     ground, begin = Ground(root, megabytes=4), time.perf_counter()
-    times = {**_TIMES, "kill -9": -(-kills // len(COMMANDS))}
+    times = dict.fromkeys(KINDS, others) | {"kill -9": -(-kills // len(COMMANDS)), "read-only folder": 1}
     outcomes: list[dict[str, Any]] = [
         outcome for outcome in before.get("outcomes", ()) if only and only not in outcome["command"]
     ]
@@ -134,6 +137,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m soak", description="Faults and damaged inputs in full.")
     parser.add_argument("parts", nargs="*", default=["faults", "fuzz"], help="faults, fuzz, or both")
     parser.add_argument("--kills", type=int, default=234)
+    parser.add_argument(
+        "--others", type=int, default=6, help="how often each other kind of trouble comes to each command"
+    )
     parser.add_argument("--inputs", type=int, default=120_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="only what has this in its name; keep the figures of the rest")
@@ -151,7 +157,13 @@ def main() -> None:
         root = Path(folder) / "root"
         if "faults" in options.parts:
             found = faults(
-                options.kills, options.seed, root, options.only, kept.get("faults", {}), partial(save, "faults")
+                options.kills,
+                options.others,
+                options.seed,
+                root,
+                options.only,
+                kept.get("faults", {}),
+                partial(save, "faults"),
             )
             bad = any(outcome["troubles"] for outcome in found["outcomes"])
         if "fuzz" in options.parts:

@@ -1,6 +1,6 @@
 """Give damaged files to tokswap, and see to it that each is taken or refused: no traceback, no hang, no file elsewhere.
 
-Input n of a target follows from the seed and n alone, so that one can be repeated: `once(target, root, Random(...))`.
+Input n of a target follows from the seed and n alone, so that one can be repeated: `Sandbox(target, root).once(Random(f"{seed} {name} {n}"))`.
 """
 
 from __future__ import annotations
@@ -66,12 +66,16 @@ class Tally:
 class Sandbox:
     """A folder with good models, and the damaged one: root/in, root/other, root/model, root/text.txt, root/out."""
 
-    def __init__(self, target: Target, root: Path) -> None:
+    def __init__(self, target: Target, root: Path, models: Path | None = None) -> None:
+        """models: an older root, to copy the good models from."""
         self.target, self.root = target, root.resolve()
         self.folder, self.out = self.root / "in", self.root / "out"
         self.out.mkdir(parents=True)
-        makers.make_model("qwen2", self.root / "model", vocab_size=300)
-        makers.make_model("gemma3", self.root / "other", vocab_size=340)
+        for name, architecture, size in (("model", "qwen2", 300), ("other", "gemma3", 340)):
+            if models is None:
+                makers.make_model(architecture, self.root / name, vocab_size=size)
+            else:
+                shutil.copytree(models / name, self.root / name)
         (self.root / "text.txt").write_text(makers.shipped_text("english")[:2000], encoding="utf-8")
         shutil.copyfile(self.root / "model" / "model.safetensors", self.root / SECRET)
         self.folder.mkdir()
