@@ -12,7 +12,7 @@ from hypothesis import strategies
 from soak.fuzz import Sandbox
 from soak.targets import TARGETS, Target
 
-INPUTS = {target.name: max(10, min(300, 2 * target.share)) for target in TARGETS}
+INPUTS = {target.name: max(8, min(120, target.share)) for target in TARGETS}
 
 
 @pytest.fixture(scope="module")

@@ -56,7 +56,7 @@ def read_vectors(path: str, most: int) -> WordVectors:
 
 
 def _read_npz(file: Path, most: int) -> WordVectors:
-    with np.load(file, allow_pickle=False) as arrays:
+    with open(file, "rb") as raw, np.load(raw, allow_pickle=False) as arrays:  # numpy leaves a damaged file open
         words, rows = arrays["words"][:most], np.asarray(arrays["vectors"][:most], np.float32)
     if rows.ndim != 2 or len(words) != len(rows):
         raise ValueError(f"`words` has {len(words)} entries, and `vectors` the shape {rows.shape}")
