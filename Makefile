@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check docs bench compatibility env clean
+.PHONY: demo test check docs bench compatibility soak env clean
 
 env: $(VENV)/.installed
 
@@ -38,6 +38,10 @@ bench: env
 # Every architecture that transformers lists, through transplant and trim: writes docs/compatibility.md. Some minutes.
 compatibility: env
 	$(BIN)/python benchmarks/compatibility.py
+
+# Kills, signals, full disks and damaged files for every command and every kind of file. An hour or more.
+soak: env
+	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m soak
 
 clean:
 	rm -rf $(VENV) demo build dist

@@ -465,7 +465,7 @@ def test_an_interrupt_is_answered_and_leaves_nothing(
     monkeypatch.setattr(Mean, "__call__", interrupt)
     result = run("transplant", "--model", models[0], "--tokenizer", models[1], "--out", tmp_path / "out", "--init", "mean", "-q",
                  status=130)  # fmt: skip
-    assert result.stderr == "\ninterrupted: nothing was written\n"
+    assert result.stderr == "\ninterrupted: nothing half-written is left\n"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -40,7 +40,14 @@ CLASSES = ("UsageError", "InputError", "OutputError")
 MADE_UP: dict[tuple[str, str], set[str]] = {
     # read_json: the index is read only where it is.
     ("checkpoint.py", "f'missing-{what}'"): {"missing-config", "missing-map", "missing-report"},
-    ("checkpoint.py", "f'bad-{what}'"): {"bad-config", "bad-index", "bad-map", "bad-report"},
+    ("checkpoint.py", "f'bad-{what}'"): {
+        "bad-config",
+        "bad-index",
+        "bad-map",
+        "bad-report",
+        "bad-tokenizer",
+        "bad-checkpoint",
+    },
     ("checkpoint.py", "code"): {"bad-header", "truncated-weights"},
     ("sources.py", "f'bad-{what}'"): {"bad-model", "bad-tokenizer", "bad-encoder"},
     ("sources.py", "f'unknown-{what}'"): {"unknown-model", "unknown-tokenizer", "unknown-encoder"},

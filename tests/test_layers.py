@@ -12,8 +12,20 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "tokswap"
 LEVELS: tuple[tuple[str, ...], ...] = (
-    ("errors", "vocab", "probes", "template", "workspace", "vectors", "wording"),
-    ("align", "tables", "spelling", "offsets", "tokenizer", "bytelevel", "space", "configs", "checkpoint", "gguf"),
+    ("errors", "vocab", "probes", "template", "workspace", "vectors", "wording", "links"),
+    (
+        "align",
+        "tables",
+        "schema",
+        "spelling",
+        "offsets",
+        "tokenizer",
+        "bytelevel",
+        "space",
+        "configs",
+        "checkpoint",
+        "gguf",
+    ),
     ("sources", "encoder", "texts", "breakdown"),
     ("edit", "report", "init", "hypernet", "evaluate", "inspect", "compare", "verify", "verdict", "solve"),
     ("files", "advice", "judge", "donor", "calibrate", "page"),

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 
 from tokswap.errors import InputError
+from tokswap.links import check_links
+from tokswap.schema import check_config, too_deep
 from tokswap.tables import VocabTable, find_tables
 
 DTYPE_BYTES = {
@@ -135,12 +137,15 @@ def open_checkpoint(folder: str | Path) -> Checkpoint:
 
     Every fault that can be seen without reading a weight is reported here. Raises InputError: missing-config,
     bad-config, missing-weights, pickled-weights, adapter-weights, bad-index, missing-shard, outside-shard,
-    truncated-weights, bad-header.
+    outside-link, truncated-weights, bad-header.
     """
     folder = Path(folder)
+    check_links(folder, ("config.json", "generation_config.json", "model.safetensors.index.json"))
     config = read_json(folder / "config.json", "config")
     has_generation = (folder / "generation_config.json").is_file()
     generation = read_json(folder / "generation_config.json", "config") if has_generation else {}
+    check_config(config, folder / "config.json")
+    check_config(generation, folder / "generation_config.json")
     index_path = folder / "model.safetensors.index.json"
     index = None
     if index_path.is_file():
@@ -150,6 +155,7 @@ def open_checkpoint(folder: str | Path) -> Checkpoint:
         files = ["model.safetensors"]
     else:
         raise _no_weights(folder)
+    check_links(folder, files)
     shards = tuple(read_shard(folder / name) for name in files)
     tensors: dict[str, TensorInfo] = {}
     for shard in shards:
@@ -166,6 +172,21 @@ def open_checkpoint(folder: str | Path) -> Checkpoint:
     if index is not None:
         _check_index(index["weight_map"], tensors, index_path)
     return Checkpoint(folder, config, generation, shards, index, tensors)
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Any], dict[str, str] | None]:
+    """Load all of a small safetensors file: its tensors by name, for torch, and its metadata.
+
+    Raises InputError: missing-shard, bad-header, truncated-weights.
+    """
+    metadata = read_shard(path).metadata  # says what is wrong with a damaged file
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path), None if metadata is None else dict(metadata)
+    except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
+        raise _bad_header(path, f"its tensors cannot be read: {error}") from error
 
 
 def has_weights(folder: Path) -> bool:
@@ -187,7 +208,18 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
         raise InputError(f"bad-{what}", f"cannot read this file as JSON: {error}", file=path) from error
     if not isinstance(value, dict):
         raise InputError(f"bad-{what}", "this file should hold a JSON object", file=path)
+    if too_deep(value):
+        raise InputError(f"bad-{what}", "this file is nested deeper than any that is meant to be read", file=path)
     return value
+
+
+def json_bytes(value: object, *, indent: int | None = 2) -> bytes:
+    """Return a JSON file. Half a surrogate pair, which UTF-8 cannot hold, stays the escape that it was."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, indent=indent).encode()
 
 
 def read_shard(path: Path) -> Shard:
@@ -249,7 +281,11 @@ def _index_files(index: Mapping[str, Any], path: Path) -> list[str]:
     weight_map = index.get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
         raise InputError("bad-index", "the index has no `weight_map` from tensor to file name", file=path)
+    metadata = index.get("metadata")
+    if metadata is not None and not isinstance(metadata, dict):
+        raise InputError("bad-index", "the `metadata` of the index is no object", file=path)
     files = sorted(set(weight_map.values()))
+    present = set(os.listdir(path.parent))
     for name in files:
         if os.path.basename(name) != name or name in ("", ".", ".."):
             raise InputError(
@@ -258,7 +294,7 @@ def _index_files(index: Mapping[str, Any], path: Path) -> list[str]:
                 "every shard must lie beside the index",
                 index=path,
             )
-        if not (path.parent / name).is_file():
+        if name not in present or not (path.parent / name).is_file():
             hint = "download the missing file again"
             raise InputError("missing-shard", f"the index names {name}, which is not there", hint, index=path)
     return files

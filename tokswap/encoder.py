@@ -5,6 +5,8 @@ Reading and running them is left to the sentence-transformers library (the `enco
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -80,13 +82,15 @@ def encode(
             model = model or _load(folder, device)
             try:
                 cache.mkdir(parents=True, exist_ok=True)
+                _sweep(cache)
                 handle, work = tempfile.mkstemp(prefix=".encoding-", suffix=".npy", dir=cache)
-                os.close(handle)
                 try:
+                    fcntl.flock(handle, fcntl.LOCK_EX)  # as long as its writer lives
                     _encode(model, folder, texts, work, progress)
                     os.replace(work, path)
                 finally:
                     Path(work).unlink(missing_ok=True)
+                    os.close(handle)
                 found = np.load(path, mmap_mode="r")
             except OSError as error:
                 hint = "set TOKSWAP_CACHE to a folder on a disk with more room"
@@ -94,6 +98,14 @@ def encode(
                 raise OutputError("cannot-write", message, hint, cache=cache) from error
         arrays.append(found)
     return arrays
+
+
+def _sweep(cache: Path) -> None:
+    """Remove what killed runs have left."""
+    for stale in cache.glob(".encoding-*.npy"):
+        with contextlib.suppress(OSError), open(stale, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stale.unlink()
 
 
 def _cached(path: Path) -> np.ndarray | None:

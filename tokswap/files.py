@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tokswap.checkpoint import Checkpoint
+from tokswap.checkpoint import Checkpoint, json_bytes
 from tokswap.errors import InputError
+from tokswap.links import check_links
 from tokswap.tokenizer import COMPANIONS, Tokenizer
 
 _CARRIED = (
@@ -59,16 +60,17 @@ def result_files(
     for pattern in patterns:
         for path in sorted(source.folder.glob(pattern)):
             if path.name not in COMPANIONS:
+                check_links(source.folder, [path.name])
                 files.setdefault(path.name, path)
     if not trust_remote_code and config.pop("auto_map", None) is not None:
         notes.append("`auto_map` was left out of config.json: transformers has this architecture built in")
-    files["config.json"] = json.dumps(config, indent=2, ensure_ascii=False).encode()
+    files["config.json"] = json_bytes(config)
     if own:
-        files["tokenizer_config.json"] = json.dumps(target.config, ensure_ascii=False, indent=2).encode()
+        files["tokenizer_config.json"] = json_bytes(target.config)
     else:
         _settle_tokenizer_class(files, config, notes)
     if generation:
-        files["generation_config.json"] = json.dumps(generation, indent=2, ensure_ascii=False).encode()
+        files["generation_config.json"] = json_bytes(generation)
     return files
 
 
@@ -87,7 +89,7 @@ def _settle_tokenizer_class(files: dict[str, bytes | Path], config: Mapping[str,
             f"transformers would load {forced} for every {config['model_type']} model; {_OWN_CLASS}.py and an `auto_map` "
             "in tokenizer_config.json keep it to tokenizer.json"
         )
-    files["tokenizer_config.json"] = json.dumps(settings, ensure_ascii=False, indent=2).encode("utf-8", "surrogatepass")
+    files["tokenizer_config.json"] = json_bytes(settings)
 
 
 def check_remote_code(source: Checkpoint, trusted: bool) -> None:

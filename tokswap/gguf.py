@@ -6,11 +6,10 @@ Reading is left to transformers and the `gguf` package (the `gguf` extra).
 from __future__ import annotations
 
 import hashlib
-import shutil
-import tempfile
 from pathlib import Path
 
 from tokswap.errors import InputError, OutputError
+from tokswap.workspace import workspace
 
 
 def dequantised(path: Path, cache: Path) -> Path:
@@ -27,19 +26,18 @@ def dequantised(path: Path, cache: Path) -> Path:
     for done in sorted(cache.glob(f"*-{key}")):  # converted before, perhaps under another file name
         return done
     done = cache / f"{path.stem}-{key}"
-    cache.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=".converting-", dir=cache))
     try:
-        _convert(path, work)
-        work.rename(done)
-    except OSError as error:
-        if not done.is_dir():  # else another process finished first
-            hint = "set TOKSWAP_CACHE to a folder on a disk with more room"
-            raise OutputError(
-                "cannot-write", f"the converted model cannot be kept: {error}", hint, cache=cache
-            ) from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+        with workspace(done, force=False) as work:
+            _convert(path, work)
+    except OutputError as error:
+        if error.code == "output-exists":  # another process finished first
+            return done
+        raise OutputError(
+            "cannot-write",
+            f"the converted model cannot be kept: {error.message}",
+            "set TOKSWAP_CACHE to a folder on a disk with more room",
+            cache=cache,
+        ) from error
     return done
 
 
@@ -69,5 +67,10 @@ def _convert(path: Path, folder: Path) -> None:
     model.tie_weights()
     model.to(torch.bfloat16)
     model.generation_config = loaded.generation_config
-    model.save_pretrained(folder)
+    from safetensors import SafetensorError
+
+    try:
+        model.save_pretrained(folder)
+    except SafetensorError as error:  # the library's own name for what the disk says
+        raise OutputError("cannot-write", str(error)) from error
     tokenizer.save_pretrained(folder)

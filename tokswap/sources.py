@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tokswap.errors import InputError, OutputError, UsageError, did_you_mean
+from tokswap.workspace import held, replace_file
 
 ALIASES: Mapping[str, str] = {
     "bert": "google-bert/bert-base-uncased",
@@ -58,7 +59,7 @@ def user_aliases() -> dict[str, str]:
         aliases = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError("bad-aliases", f"cannot read your aliases: {error}", file=path) from error
     if not isinstance(aliases, dict) or not all(isinstance(value, str) for value in aliases.values()):
         raise InputError("bad-aliases", "your aliases should be a JSON object of names", file=path)
@@ -67,7 +68,18 @@ def user_aliases() -> dict[str, str]:
 
 def set_alias(name: str, target: str | None) -> None:
     """Add, change or (with None) remove one of the user's aliases."""
-    aliases = user_aliases()
+    folder = config_folder()
+    _changed(user_aliases(), name, target)  # what is wrong with the request is said before anything is made
+    try:
+        with held(folder):  # so that two changes at once are both kept
+            aliases = _changed(user_aliases(), name, target)
+            replace_file(folder / "aliases.json", (json.dumps(aliases, indent=2, sort_keys=True) + "\n").encode())
+    except OSError as error:
+        hint = "name another folder for your settings in TOKSWAP_HOME"
+        raise OutputError("cannot-write", f"your aliases could not be saved: {error}", hint, folder=folder) from error
+
+
+def _changed(aliases: dict[str, str], name: str, target: str | None) -> dict[str, str]:
     if target is None:
         if name not in aliases:
             hint = "built-in aliases stay; override one by setting it" if name in ALIASES else ""
@@ -77,15 +89,7 @@ def set_alias(name: str, target: str | None) -> None:
         raise UsageError("bad-alias", f"`{name}` cannot be an alias: use a plain word without slashes")
     else:
         aliases[name] = target
-    folder = config_folder()
-    temporary = folder / "aliases.json.new"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(aliases, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        temporary.replace(folder / "aliases.json")
-    except OSError as error:
-        hint = "name another folder for your settings in TOKSWAP_HOME"
-        raise OutputError("cannot-write", f"your aliases could not be saved: {error}", hint, folder=folder) from error
+    return aliases
 
 
 def resolve_model(name: str) -> Path:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tokswap.errors import InputError
+from tokswap.schema import MOST_IDS
 from tokswap.template import nodes
 from tokswap.vocab import (
     ROLES,
@@ -24,8 +25,6 @@ from tokswap.vocab import (
 )
 
 BYTE_LEVEL, SENTENCEPIECE, UNIGRAM, WORDPIECE = "byte-level BPE", "SentencePiece BPE", "Unigram", "WordPiece"
-
-_MOST_IDS = 1 << 24
 
 
 def _model_type(model: Mapping[str, Any]) -> str:
@@ -127,7 +126,7 @@ def _check_ids(model: list[tuple[int, str]], added: list[dict[str, Any]], path: 
     """Refuse ids that two different tokens claim, and ids that no table could have."""
     owner: dict[int, str] = {}
     for token, content in [*model, *((int(entry["id"]), str(entry["content"])) for entry in added)]:
-        if not 0 <= token < _MOST_IDS:
+        if not 0 <= token < MOST_IDS:
             raise InputError("bad-tokenizer", f"token {content!r} has the impossible id {token}", file=path)
         if owner.setdefault(token, content) != content:
             raise InputError(

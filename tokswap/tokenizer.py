@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tokswap.errors import InputError
+from tokswap.checkpoint import json_bytes, read_json
+from tokswap.errors import InputError, TokswapError
+from tokswap.links import check_links
+from tokswap.schema import check_tokenizer, check_tokenizer_config
 from tokswap.spelling import BYTE_LEVEL, SENTENCEPIECE, UNIGRAM, WORDPIECE, family_of, read_vocabulary
 from tokswap.template import leading_ids, with_leading
 from tokswap.vocab import Kind, Vocabulary, byte_level_token
@@ -66,7 +70,7 @@ class Tokenizer:
     def chat_template(self) -> str | None:
         """The chat template, from its own file or from tokenizer_config.json."""
         if "chat_template.jinja" in self.files:
-            return self.files["chat_template.jinja"].read_text(encoding="utf-8")
+            return _template_text(self.files["chat_template.jinja"])
         template = self.config.get("chat_template")
         return template if isinstance(template, str) else None
 
@@ -88,11 +92,13 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text, without the special tokens that a template adds."""
-        return list(self.backend.encode(text, add_special_tokens=False).ids)
+        with library(self.path):
+            return list(self.backend.encode(text, add_special_tokens=False).ids)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of many texts, as `encode` does, on all cores."""
-        return [encoding.ids for encoding in self.backend.encode_batch_fast(texts, add_special_tokens=False)]
+        with library(self.path):
+            return [encoding.ids for encoding in self.backend.encode_batch_fast(texts, add_special_tokens=False)]
 
     def segment(self, surfaces: Sequence[bytes]) -> list[list[int]]:
         """Cut each byte string into ids of this vocabulary, as it would be cut inside a text.
@@ -101,9 +107,13 @@ class Tokenizer:
         UTF-8 on their own are cut as bytes. Bytes that the vocabulary cannot spell are left out, so a list can be
         shorter than its surface, or empty.
         """
+        with library(self.path):
+            if self.family == WORDPIECE:
+                return [self._wordpiece(surface) for surface in surfaces]
+            return self._segment(surfaces)
+
+    def _segment(self, surfaces: Sequence[bytes]) -> list[list[int]]:
         unknown = self.vocabulary.roles.get("unk", -1)
-        if self.family == WORDPIECE:
-            return [self._wordpiece(surface) for surface in surfaces]
         texts: list[str] = []
         parts: list[list[int | bytes]] = []  # of each surface: the number of a text, or bytes that are none
         for surface in surfaces:
@@ -216,9 +226,9 @@ class Tokenizer:
         source = self.path if self.path.is_file() else self.path / "tokenizer.json"
         if bos is not None and bos not in leading_ids(spec):
             spec["post_processor"] = with_leading(spec.get("post_processor"), bos, self.vocabulary.text[bos])
-            files["tokenizer.json"] = _json_bytes(spec)
+            files["tokenizer.json"] = json_bytes(spec)
         else:
-            files["tokenizer.json"] = source if source.is_file() and not self.edited else _json_bytes(spec)
+            files["tokenizer.json"] = source if source.is_file() and not self.edited else json_bytes(spec)
         config = dict(self.config)
         if not config.get("tokenizer_class") or config["tokenizer_class"] == "TokenizersBackend":
             # Without a class transformers picks one by the model type, which belongs to another tokenizer now.
@@ -229,7 +239,7 @@ class Tokenizer:
                 # Family classes of release 5 rebuild the template from these flags.
                 config["add_bos_token"] = True
             config["bos_token"] = self.vocabulary.text[bos]
-        files["tokenizer_config.json"] = _json_bytes(config)
+        files["tokenizer_config.json"] = json_bytes(config)
         return files
 
 
@@ -237,16 +247,18 @@ def read_tokenizer(path: Path, *, trust_remote_code: bool = False) -> Tokenizer:
     """Read a tokenizer from a folder or from a tokenizer.json.
 
     A folder without tokenizer.json is converted by transformers, in memory.
-    Raises InputError: missing-tokenizer, bad-tokenizer, unsupported-tokenizer, duplicate-ids.
+    Raises InputError: missing-tokenizer, bad-tokenizer, unsupported-tokenizer, duplicate-ids, outside-link.
     """
     folder = path.parent if path.is_file() else path
+    check_links(folder, COMPANIONS if path.is_file() else ("tokenizer.json", *COMPANIONS))
     files = {name: folder / name for name in COMPANIONS if (folder / name).exists()}
-    config = _read_json(folder / "tokenizer_config.json") if "tokenizer_config.json" in files else {}
+    config = read_json(folder / "tokenizer_config.json", "tokenizer") if "tokenizer_config.json" in files else {}
     if "special_tokens_map.json" in files:
-        config = {**_read_json(files["special_tokens_map.json"]), **config}
+        config = {**read_json(files["special_tokens_map.json"], "tokenizer"), **config}
+    check_tokenizer_config(config, folder / "tokenizer_config.json")
     source = path if path.is_file() else path / "tokenizer.json"
     if source.is_file():
-        spec = _read_json(source)
+        spec = read_json(source, "tokenizer")
     elif not any(name in files for name in CONVERTIBLE):
         raise InputError(
             "missing-tokenizer",
@@ -256,8 +268,7 @@ def read_tokenizer(path: Path, *, trust_remote_code: bool = False) -> Tokenizer:
         )
     else:
         spec = json.loads(auto_tokenizer(folder, trust_remote_code=trust_remote_code).backend_tokenizer.to_str())
-    if not isinstance(spec.get("model"), dict):
-        raise InputError("bad-tokenizer", "this is not a tokenizer.json: it has no `model`", file=source)
+    check_tokenizer(spec, source)
     tokenizer = Tokenizer(path, spec, config, files)
     tokenizer.family, tokenizer.vocabulary  # noqa: B018  a damaged file must fail here, not in the middle of a run
     return tokenizer
@@ -278,28 +289,34 @@ def auto_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
         ) from error
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _template_text(path: Path) -> str:
     try:
-        with open(path, "rb") as file:
-            value = json.load(file)
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError("bad-tokenizer", f"cannot read this file as JSON: {error}", file=path) from error
-    if not isinstance(value, dict):
-        raise InputError("bad-tokenizer", "this file should hold a JSON object", file=path)
-    return value
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError("bad-tokenizer", f"this chat template cannot be read: {error}", file=path) from error
 
 
-def _json_bytes(value: object) -> bytes:
-    return json.dumps(value, ensure_ascii=False, indent=2).encode("utf-8", "surrogatepass")
+@contextmanager
+def library(path: Path) -> Iterator[None]:
+    """Turn what the tokenizers library raises into InputError bad-tokenizer: a bare Exception for a fault in a file, and
+    what it calls a panic, which is no Exception at all, where a file asks for the impossible.
+    """
+    try:
+        yield
+    except TokswapError:
+        raise
+    except BaseException as error:
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+            message = f"the tokenizers library cannot use this file: {error}"
+            raise InputError("bad-tokenizer", message, file=path) from error
+        raise
 
 
 def _backend(spec: Mapping[str, Any], path: Path) -> Backend:
     from tokenizers import Tokenizer as Backend
 
-    try:
+    with library(path):
         backend = Backend.from_str(json.dumps(spec))
-    except Exception as error:  # the library raises a bare Exception for any fault in the file
-        raise InputError("bad-tokenizer", f"the tokenizers library refuses this file: {error}", file=path) from error
     for entry in spec.get("added_tokens") or []:
         given = backend.token_to_id(entry["content"])
         if given != entry["id"]:  # the library numbers added tokens itself and ignores a gap that the file leaves

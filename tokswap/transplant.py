@@ -25,6 +25,7 @@ from tokswap.files import check_remote_code, result_files
 from tokswap.init import WORK_BYTES, BaseBound, Checked, Initializer
 from tokswap.init.blend import described, read_method
 from tokswap.report import REPORT_NAME, Plan, Report, TablePlan
+from tokswap.schema import MOST_IDS
 from tokswap.solve import Solver, estimate, looked_up
 from tokswap.sources import resolve_model, resolve_tokenizer, short_name
 from tokswap.tables import configs, head_name, text_config
@@ -349,6 +350,8 @@ def _rows(vocab_size: str | int, multiple: int | None, tokens: int, target_confi
         if multiple < 1:
             raise UsageError("bad-vocab-size", f"--pad-to-multiple takes a positive number, not {multiple}")
         rows = -(-rows // multiple) * multiple
+    if rows > MOST_IDS:
+        raise UsageError("bad-vocab-size", f"{rows:,} rows are more than any vocabulary has")
     return rows
 
 

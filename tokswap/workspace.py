@@ -38,7 +38,7 @@ def check_output(out: Path, *, sources: Sequence[Path], needed: int, force: bool
     if os.path.lexists(out) and not (out.is_dir() and not any(out.iterdir())):  # an empty folder is as good as none
         if not force:
             raise OutputError("output-exists", "the output exists already", "choose another --out, or --force", out=out)
-        if not (out / "config.json").is_file():
+        if not any((out / name).is_file() for name in ("config.json", "adapter_config.json")):
             hint = "--force replaces a model folder, nothing else"
             raise OutputError("not-a-checkpoint", "what stands at the output is no model folder", hint, out=out)
     parent = _existing(real.parent)
@@ -65,17 +65,45 @@ def workspace(out: Path, force: bool) -> Iterator[Path]:
         _sweep(out)
         work, lock = _claim(out)
     except OSError as error:
-        raise _write_error(error, out) from error
+        raise write_error(error, out) from error
     try:
         work.chmod(0o777 & ~_umask())
         yield work
         os.fsync(lock)
         _put_in_place(work, out, force)
     except OSError as error:
-        raise _write_error(error, out) from error
+        raise write_error(error, out) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
         os.close(lock)
+
+
+@contextlib.contextmanager
+def held(folder: Path, *, wait: bool = True) -> Iterator[None]:
+    """Keep a folder, which is made where it is not there, to this process. wait: for another one that has it.
+
+    Raises OutputError output-in-use, OSError.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+    except BlockingIOError as error:
+        message = "another run is writing to this output"
+        raise OutputError("output-in-use", message, "wait for it, or choose another --out", out=folder) from error
+    finally:
+        os.close(handle)
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file that is there whole or not at all, in a folder that this process holds. Raises OSError."""
+    temporary = path.with_name(f".{path.name}.new")
+    with open(temporary, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
 
 
 def _claim(out: Path) -> tuple[Path, int]:
@@ -158,7 +186,8 @@ def _umask() -> int:
     return mask
 
 
-def _write_error(error: OSError, out: Path) -> OutputError:
+def write_error(error: OSError, out: Path) -> OutputError:
+    """Return what to raise where a result cannot be written: disk-full, cannot-write."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         hint = "free some space, or choose an --out on another disk"
         return OutputError("disk-full", "the disk filled up; nothing was kept of the unfinished result", hint, out=out)

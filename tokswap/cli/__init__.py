@@ -5,9 +5,15 @@ Nothing here or in the command modules imports torch, transformers or numba befo
 
 from __future__ import annotations
 
+import io
 import os
 import shlex
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
+from types import FrameType
 
 import click
 
@@ -28,6 +34,29 @@ COMMANDS = {
     "completion": "tokswap.cli.completion:completion",
 }
 """Command name -> "module:command", in the order of the help page."""
+
+
+@contextmanager
+def _noting_signals(seen: list[int]) -> Iterator[None]:
+    """SIGTERM is answered as Ctrl-C is: whoever asks a run to end wants it to tidy up. `seen` grows by what has come."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        seen.append(number)
+        raise KeyboardInterrupt
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    # A shell starts jobs in the background with signals that are ignored, and they stay so.
+    ours = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
+    try:
+        for number in ours:
+            signal.signal(number, stop)
+    except ValueError:  # not the main thread: the program around it answers
+        ours = []
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, before[number])
 
 
 class LazyGroup(click.Group):
@@ -61,20 +90,23 @@ class LazyGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> object:
         """Run a command; expected errors become messages, everything else is a bug and keeps its traceback."""
+        for stream in (sys.stdout, sys.stderr):  # a name that UTF-8 or the terminal cannot spell is no reason to fail
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
+        stopped: list[int] = []
         try:
-            return super().invoke(ctx)
-        except TokswapError as error:
-            if os.environ.get("TOKSWAP_DEBUG") == "1":
-                raise
-            _output.error(error, as_json=ctx.meta["tokswap.json"])
-            ctx.exit(error.exit_status)
-        except click.ClickException as error:  # click says the rest on stderr
-            if ctx.meta["tokswap.json"]:
+            with _noting_signals(stopped):
+                return super().invoke(ctx)
+        except (Exception, KeyboardInterrupt) as error:
+            if stopped or isinstance(error, KeyboardInterrupt):  # native code makes errors of its own of an interrupt
+                click.echo("\ninterrupted: nothing half-written is left", err=True)
+                ctx.exit(128 + (stopped[0] if stopped else signal.SIGINT))
+            if isinstance(error, TokswapError) and os.environ.get("TOKSWAP_DEBUG") != "1":
+                _output.error(error, as_json=ctx.meta["tokswap.json"])
+                ctx.exit(error.exit_status)
+            if isinstance(error, click.ClickException) and ctx.meta["tokswap.json"]:  # click says the rest on stderr
                 _output.error_document("bad-usage", error.format_message())
             raise
-        except KeyboardInterrupt:
-            click.echo("\ninterrupted: nothing was written", err=True)
-            ctx.exit(130)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tokswap.errors import InputError, UsageError, did_you_mean
+from tokswap.schema import MOST_IDS
 
 _ONLY: Mapping[str, object] = {
     "hn_embed_using_source_embeddings": True,
@@ -23,6 +24,7 @@ _WITHOUT_EFFECT = (
     "hn_model_name_or_path", "hn_inter_token_attention_bias_by_priors", "hn_inter_token_attention_bias_scaler",
     "hn_n_inter_token_blocks",
 )  # fmt: skip
+_MOST_LAYERS = 1024
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ def _check(config: HypernetConfig, path: Path) -> None:
     positive = ("n_embd", "original_vocab_size", "hn_hidden_size", "hn_intermediate_size", "hn_n_layers",
                 "hn_num_attention_heads", "hn_surface_maxlen")  # fmt: skip
     for name in positive:
-        if getattr(config, name) < 1:
+        if not 1 <= getattr(config, name) <= (_MOST_LAYERS if name == "hn_n_layers" else MOST_IDS):
             raise _bad(f"`{name}` is {getattr(config, name)}", path)
     if config.hn_hidden_size % config.hn_num_attention_heads:
         raise _bad(
@@ -138,8 +140,9 @@ def _check(config: HypernetConfig, path: Path) -> None:
         )
     if config.hn_embed_lang_id and config.n_langs < 1:
         raise _bad("`hn_embed_lang_id` is set, and `n_langs` names no language", path)
-    if config.hn_n_extra_tokens < 0 or config.pad_token_id < 0:
-        raise _bad("`hn_n_extra_tokens` or `pad_token_id` is negative", path)
+    for name in ("hn_n_extra_tokens", "pad_token_id", "n_langs"):
+        if not 0 <= getattr(config, name) <= MOST_IDS:
+            raise _bad(f"`{name}` is {getattr(config, name)}", path)
     if config.languages and len(config.languages) != config.n_langs:
         raise _bad(f"{len(config.languages)} language codes for {config.n_langs} languages", path)
 

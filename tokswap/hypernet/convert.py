@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tokswap.checkpoint import read_json, read_shard
+from tokswap.checkpoint import json_bytes, load_tensors, read_json
 from tokswap.errors import InputError, UsageError
 from tokswap.hypernet.config import HypernetConfig, read_config
 from tokswap.hypernet.predict import Hypernet
 from tokswap.hypernet.surface import Surface
+from tokswap.links import check_links
 from tokswap.sources import resolve_hypernet
 from tokswap.tokenizer import read_tokenizer
-from tokswap.workspace import check_output, workspace
+from tokswap.workspace import check_output, replace_file, workspace
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -84,20 +85,12 @@ def import_hypernet(
 
 def save(network: Network, surface: Surface, folder: Path) -> None:
     """Write a hypernetwork's files to a folder; config.json comes last, and each appears whole or not at all."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save as packed
 
-    def put(name: str, content: bytes | Path | None) -> None:
-        temporary = folder / f".{name}.new"
-        if content is None:
-            state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
-            save_file(state, temporary, metadata={"format": "pt"})
-        else:
-            temporary.write_bytes(content if isinstance(content, bytes) else content.read_bytes())
-        temporary.replace(folder / name)
-
-    put("model.safetensors", None)
-    put("tokenizer.json", json.dumps(surface.tokenizer.spec, ensure_ascii=False).encode("utf-8", "surrogatepass"))
-    put("config.json", (json.dumps(network.config.as_dict(), indent=2) + "\n").encode())
+    state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    replace_file(folder / "model.safetensors", packed(state, metadata={"format": "pt"}))
+    replace_file(folder / "tokenizer.json", json_bytes(surface.tokenizer.spec, indent=None))
+    replace_file(folder / "config.json", (json.dumps(network.config.as_dict(), indent=2) + "\n").encode())
 
 
 def build(config: HypernetConfig, state: Mapping[str, Tensor], folder: Path) -> Network:
@@ -134,6 +127,8 @@ def build(config: HypernetConfig, state: Mapping[str, Tensor], folder: Path) -> 
 
 
 def _config(folder: Path) -> HypernetConfig:
+    weights = sorted(path.name for path in folder.glob("*.safetensors"))
+    check_links(folder, ("config.json", "langs.txt", FLAX, *weights))
     config = read_config(read_json(folder / "config.json", "config"), folder / "config.json")
     listed = folder / "langs.txt"
     if config.hn_embed_lang_id and not config.languages and listed.is_file():
@@ -146,11 +141,7 @@ def _weights(folder: Path) -> dict[str, Tensor]:
     """Return every tensor under its published PyTorch name."""
     shards = sorted(folder.glob("*.safetensors"))
     if shards:
-        from safetensors.torch import load_file
-
-        for path in shards:
-            read_shard(path)  # says what is wrong with a damaged file
-        return {name: tensor for path in shards for name, tensor in load_file(path).items()}
+        return {name: tensor for path in shards for name, tensor in load_tensors(path)[0].items()}
     if (folder / FLAX).is_file():
         return dict(_from_flax(folder / FLAX))
     if any(folder.glob("*.bin")) or any(folder.glob("*.pt")):

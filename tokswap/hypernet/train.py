@@ -16,7 +16,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from tokswap.bytelevel import byte_level_spec
+from tokswap.checkpoint import read_json
 from tokswap.errors import InputError, OutputError, TokswapError, UsageError
 from tokswap.hypernet.base import open_base
 from tokswap.hypernet.config import HypernetConfig
@@ -37,6 +38,7 @@ from tokswap.hypernet.surface import Surface
 from tokswap.sources import resolve_model, short_name
 from tokswap.tokenizer import Tokenizer
 from tokswap.vocab import Kind, Vocabulary
+from tokswap.workspace import held, replace_file, write_error
 
 _STATE = "training"
 _CHARACTERS = 4
@@ -58,22 +60,29 @@ def train(
     Checkpoints, settings and metrics.jsonl lie in its subfolder `training`; each checkpoint also leaves a usable
     hypernetwork. resume: go on from the last checkpoint, if there is one. each_step: called after every step.
     Raises UsageError bad-setting, settings-changed; InputError training-diverged, bad-text, not-byte-level,
-    unsupported-base; OutputError output-exists, cannot-write.
+    unsupported-base, bad-checkpoint; OutputError output-exists, output-in-use, cannot-write, disk-full.
     """
     settings = settings or TrainSettings()
     out = Path(out)
+    _check_free(out, resume)
+    trainer, network = prepare(model, [Path(path) for path in texts], settings)
+    try:
+        # One process keeps the folder for all of them, so that no other run writes into it.
+        with held(out, wait=False) if trainer.accelerator.is_main_process else nullcontext():
+            if trainer.accelerator.is_main_process:
+                _check_free(out, resume)
+            return _run(trainer, network, out, _identity(model, texts, settings), progress, each_step)
+    except OSError as error:
+        raise write_error(error, out) from error
+
+
+def _check_free(out: Path, resume: bool) -> None:
+    """Raise OutputError output-exists where there is something that this run must not go on with."""
     known = out / _STATE / "settings.json"
     taken = out.exists() and (not out.is_dir() or any(out.iterdir()))
     if taken and not (resume and known.is_file()):
         hint = "choose another --out" + ("; --resume goes on with it" if known.is_file() else "")
         raise OutputError("output-exists", "the output exists already", hint, out=out)
-    trainer, network = prepare(model, [Path(path) for path in texts], settings)
-    try:
-        return _run(trainer, network, out, _identity(model, texts, settings), progress, each_step)
-    except OSError as error:
-        raise OutputError(
-            "cannot-write", f"the training cannot be written: {error}", "choose another --out", out=out
-        ) from error
 
 
 def prepare(model: str, texts: Sequence[Path], settings: TrainSettings) -> tuple[Trainer, Network]:
@@ -210,8 +219,9 @@ def _start(accelerator: Any, state: Path, out: Path, identity: dict[str, Any]) -
     known = state / "settings.json"
     done = 0
     if known.is_file():
-        before = json.loads(known.read_text("utf-8"))
+        before = read_json(known, "checkpoint")
         if before != identity:
+            before = {"settings": {}, "model": None, "texts": None, **before}
             old, new = ({**run["settings"], "model": run["model"], "texts": run["texts"]} for run in (before, identity))
             changed = ", ".join(sorted(key for key in {*old, *new} if old.get(key) != new.get(key)))
             hint = "give the same ones, or start anew with another --out"
@@ -219,13 +229,19 @@ def _start(accelerator: Any, state: Path, out: Path, identity: dict[str, Any]) -
         found = sorted(state.glob("step-*[0-9]"))
         if found:
             done = int(found[-1].name.removeprefix("step-"))
-            accelerator.load_state(str(found[-1]))
+            try:
+                accelerator.load_state(str(found[-1]))
+            except Exception as error:  # whatever the libraries say about a damaged file
+                hint = "remove that folder, to go on from the checkpoint before it"
+                raise InputError(
+                    "bad-checkpoint", f"this checkpoint cannot be read: {error}", hint, folder=found[-1]
+                ) from error
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         state.mkdir(parents=True, exist_ok=True)
         for partial in state.glob("*.partial"):
             shutil.rmtree(partial, ignore_errors=True)
-        known.write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
+        replace_file(known, (json.dumps(identity, indent=2) + "\n").encode())
         _keep_metrics(state / "metrics.jsonl", done)
     accelerator.wait_for_everyone()
     return done
@@ -238,14 +254,18 @@ def _keep_metrics(path: Path, done: int) -> None:
     for line in lines:
         with suppress(ValueError):
             kept += [line] if json.loads(line)["step"] < done else []
-    path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+    replace_file(path, "".join(line + "\n" for line in kept).encode())
 
 
 def _checkpoint(trainer: Trainer, network: Network, state: Path, out: Path, done: int) -> None:
     """Save what a later run needs, under its name only when all of it is there; then the hypernetwork itself."""
     accelerator = trainer.accelerator
     partial = state / f"step-{done:08}.partial"
-    accelerator.save_state(str(partial))
+    try:
+        accelerator.save_state(str(partial))
+    except Exception as error:  # torch and safetensors each have a name of their own for a full disk
+        message = f"the training cannot be written: {error}"
+        raise OutputError("cannot-write", message, "free some space; --resume goes on", out=out) from error
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         final = state / f"step-{done:08}"

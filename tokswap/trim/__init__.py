@@ -21,6 +21,7 @@ from tokswap.evaluate import check_device
 from tokswap.files import check_remote_code, result_files
 from tokswap.init import make_initializer
 from tokswap.report import REPORT_NAME, Plan, Report, TablePlan
+from tokswap.schema import MOST_IDS
 from tokswap.solve import Solver, estimate
 from tokswap.sources import resolve_model, short_name
 from tokswap.tokenizer import Tokenizer, read_tokenizer
@@ -198,8 +199,9 @@ def plan_trim(
         raise UsageError(
             "bad-like", "--like keeps exactly another model's tokens", "leave out what else says what to keep"
         )
-    if pad_to_multiple is not None and pad_to_multiple < 1:
-        raise UsageError("bad-vocab-size", f"--pad-to-multiple takes a positive number, not {pad_to_multiple}")
+    if pad_to_multiple is not None and not 0 < pad_to_multiple <= MOST_IDS:
+        message = f"--pad-to-multiple takes a positive number up to {MOST_IDS:,}, not {pad_to_multiple}"
+        raise UsageError("bad-vocab-size", message)
     if check not in ("auto", "full", "tokens"):
         raise UsageError("bad-check", f"--check is auto, full or tokens, not {check!r}")
     check_device(device)

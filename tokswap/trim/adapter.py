@@ -6,14 +6,14 @@ an embedding (`lora_embedding_A` [r, V]) and of a head (`lora_B.weight` [V, r]),
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from pathlib import Path
 from typing import Any
 
-from tokswap.checkpoint import read_json
+from tokswap.checkpoint import json_bytes, load_tensors, read_json
 from tokswap.errors import InputError
+from tokswap.links import check_links
 from tokswap.tokenizer import CONVERTIBLE
 from tokswap.trim.ids import read_map
 from tokswap.workspace import check_output, workspace
@@ -39,42 +39,39 @@ def remap_adapter(
     """Write an adapter for the trimmed form of its model. trimmed: the folder that a trim has written.
 
     Returns plain data: adapter, out, tensors, and remapped (tensor name -> shape before and after). Raises InputError:
-    adapter-format, unmapped-row, missing-map, bad-map; OutputError.
+    adapter-format, outside-link, unmapped-row, missing-map, bad-map; OutputError.
     """
     folder, target = Path(adapter).expanduser(), Path(trimmed).expanduser()
     path = Path(str(out)) if out is not None else Path(f"{folder.name}-trimmed")
     if not (folder / _WEIGHTS).is_file():
         hint = f"save it again with peft's save_pretrained, which writes {_WEIGHTS}"
         raise InputError("adapter-format", "this adapter has no safetensors weights", hint, folder=folder)
+    check_links(folder, sorted(file.name for file in folder.iterdir()))
     settings = read_json(folder / _CONFIG, "config")
     new_of, before, after = read_map(target)
     _follow_rows(settings, new_of)
     check_output(path, sources=[folder, target], needed=(folder / _WEIGHTS).stat().st_size, force=force)
     import torch
-    from safetensors import safe_open
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     source_of = torch.zeros(after, dtype=torch.long)  # padding takes row 0: it is never looked up
     for old, new in new_of.items():
         source_of[new] = old
-    tensors, remapped = {}, {}
-    with safe_open(folder / _WEIGHTS, "pt") as reader:
-        metadata = reader.metadata()
-        for name in reader.keys():  # noqa: SIM118  not a dictionary
-            tensor = reader.get_tensor(name)
-            tensors[name] = tensor
-            if not _TABLE.search(name):
-                continue
-            sides = [side for side, size in enumerate(tensor.shape) if size == before]
-            if not sides:
-                raise InputError(
-                    "adapter-format",
-                    f"{name} has no side of {before:,}, the rows that the model had",
-                    "name the trim of the model that this adapter belongs to",
-                    folder=folder,
-                )
-            tensors[name] = tensor.index_select(sides[0], source_of).contiguous()
-            remapped[name] = [list(tensor.shape), list(tensors[name].shape)]
+    tensors, metadata = load_tensors(folder / _WEIGHTS)
+    remapped = {}
+    for name, tensor in tensors.items():
+        if not _TABLE.search(name):
+            continue
+        sides = [side for side, size in enumerate(tensor.shape) if size == before]
+        if not sides:
+            raise InputError(
+                "adapter-format",
+                f"{name} has no side of {before:,}, the rows that the model had",
+                "name the trim of the model that this adapter belongs to",
+                folder=folder,
+            )
+        tensors[name] = tensor.index_select(sides[0], source_of).contiguous()
+        remapped[name] = [list(tensor.shape), list(tensors[name].shape)]
     result = {"adapter": adapter, "out": str(path), "tensors": len(tensors), "remapped": remapped}
     if dry_run:
         return result
@@ -85,8 +82,8 @@ def remap_adapter(
             old_tokenizer = file.parent == folder and ("token" in file.name or file.name in CONVERTIBLE)
             if file.is_file() and not written and not old_tokenizer:
                 shutil.copyfile(file, work / file.name)
-        (work / _CONFIG).write_text(json.dumps(settings, indent=2, ensure_ascii=False), encoding="utf-8")
-        save_file(tensors, work / _WEIGHTS, metadata=metadata)
+        (work / _CONFIG).write_bytes(json_bytes(settings))
+        (work / _WEIGHTS).write_bytes(save(tensors, metadata=metadata))
     return result
 
 
@@ -95,6 +92,9 @@ def _follow_rows(settings: dict[str, Any], new_of: dict[int, int]) -> None:
     value = settings.get("trainable_token_indices")
     lists = value if isinstance(value, dict) else {"": value} if isinstance(value, list) else {}
     for key, ids in lists.items():
+        if not (isinstance(ids, list) and all(type(token) is int for token in ids)):
+            message = "the adapter's `trainable_token_indices` are no ids"
+            raise InputError("adapter-format", message, "save it again with peft's save_pretrained")
         gone = [token for token in ids if token not in new_of]
         if gone:
             raise InputError(

@@ -23,6 +23,7 @@ from tokswap.tokenizer import Tokenizer
 SAMPLE_BYTES = 4 << 20
 """Text that is kept of a corpus, for the verification of the result."""
 _READ_BYTES = 1 << 20
+_LINE_BYTES = 64 << 20
 _BLOCK = 4096
 _BATCH = 1 << 20
 
@@ -221,7 +222,9 @@ def _plain(path: Path, file: IO[bytes]) -> Iterator[str]:
 
 
 def _json_lines(path: Path, file: IO[bytes], key: str) -> Iterator[str]:
-    for number, line in enumerate(file, 1):
+    for number, line in enumerate(iter(lambda: file.readline(_LINE_BYTES + 1), b""), 1):
+        if len(line) > _LINE_BYTES:  # a packed file of a few kB can hold a line that fills the memory
+            raise InputError("bad-text", f"line {number:,} is longer than {_LINE_BYTES:,} bytes", file=path)
         if not line.strip():
             continue
         try:
@@ -249,7 +252,7 @@ def _parquet(path: Path, key: str) -> Iterator[str]:
                 raise _no_field(path, key, "this file", file.schema_arrow.names)
             for batch in file.iter_batches(columns=[key], batch_size=1024):
                 yield from (text for text in batch.column(0).to_pylist() if isinstance(text, str))
-    except (ArrowException, OSError) as error:
+    except (ArrowException, OSError, ValueError) as error:
         raise InputError("bad-text", f"this parquet file cannot be read: {error}", file=path) from error
 
 

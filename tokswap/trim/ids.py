@@ -14,6 +14,7 @@ from tokswap.align import Alignment, Reason
 from tokswap.checkpoint import read_json
 from tokswap.configs import IdMap
 from tokswap.errors import InputError
+from tokswap.schema import MOST_IDS
 
 MAP_NAME = "vocab_map.json"
 
@@ -39,7 +40,7 @@ class KeptIds(IdMap):
     def words(self, key: str, value: Any) -> Any:
         """Follow lists of words; a word with a token that is gone cannot occur any more."""
         if key == "forced_decoder_ids":
-            return [[place, self.new_of[token]] for place, token in value]
+            return [[place, None if token is None else self.new_of[token]] for place, token in value]
         if key == "bad_words_ids":
             kept = [word for word in value if all(token in self.new_of for token in word)]
             return [[self.new_of[token] for token in word] for word in kept] or None
@@ -82,6 +83,12 @@ def read_map(folder: Path) -> tuple[dict[int, int], int, int]:
     try:
         found = {int(old): int(new) for old, new in value["new_id_of"].items()}
         before, after = int(value["rows_before"]), int(value["rows_after"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if not (
+            max(before, after) <= MOST_IDS
+            and set(found) <= set(range(before))
+            and set(found.values()) <= set(range(after))
+        ):
+            raise ValueError("an id has no row")
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError("bad-map", f"this is no {MAP_NAME} of a trim", file=path) from error
     return found, before, after

@@ -1,0 +1,129 @@
+"""What a child process does: runs the command line as a user would, and tells how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from multiprocessing.synchronize import Event
+from pathlib import Path
+
+TRACE = 70
+"""The exit status of a command that ended in a traceback."""
+
+
+def preload() -> None:
+    """Import what commands import, once, so that the children that are forked from here start at once."""
+    os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error", TOKENIZERS_PARALLELISM="false")
+    os.environ.update(OMP_NUM_THREADS="1", HF_HUB_DISABLE_PROGRESS_BARS="1", TQDM_DISABLE="1")
+    import accelerate  # noqa: F401
+    import gguf  # noqa: F401
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast  # noqa: F401
+
+    import tokswap.calibrate
+    import tokswap.cli
+    import tokswap.hypernet.train
+    import tokswap.judge
+    import tokswap.transplant
+    import tokswap.trim
+    import tokswap.trim.adapter
+    import tokswap.verify
+
+    for command in tokswap.cli.COMMANDS.values():
+        __import__(command.partition(":")[0])
+    torch.set_num_threads(1)
+
+
+def run_cli(arguments: Sequence[str]) -> int:
+    """Run a command in this process. Returns its exit status, `TRACE` for an exception that nothing has caught."""
+    from tokswap.cli import main
+
+    try:
+        main(list(arguments), prog_name="tokswap")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        return TRACE
+    return 0
+
+
+def start(arguments: Sequence[str], folder: Path, said: Path, environment: Mapping[str, str], ready: Event) -> None:
+    """Run a command in a child: its words go to the file `said`, and it ends with the command's exit status."""
+    handle = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    os.chdir(folder)
+    os.environ.update(environment)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    sys.stdout, sys.stderr = (io.TextIOWrapper(io.FileIO(n, "w", closefd=False), write_through=True) for n in (1, 2))
+    ready.set()
+    status = run_cli(arguments)
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    os._exit(status)
+
+
+def start_on(
+    kind: str, place: Path, size: int, keep: Path | None, result: Path, arguments: Sequence[str], folder: Path, said: Path,
+    environment: Mapping[str, str],
+) -> None:  # fmt: skip
+    """Run a command with a file system of its own mounted on `place`, and write how it ended to `result`, as JSON.
+
+    kind: "full" for one of `size` bytes (and room for a copy of `keep`, which is put there), "read-only" for what is there.
+    """
+    import json
+    import shutil
+    from collections import namedtuple
+    from multiprocessing import get_context
+
+    try:
+        mount(kind, place, size)
+    except OSError as error:
+        result.write_text(json.dumps({"skipped": str(error)}))
+        os._exit(0)
+    if keep is not None and kind == "full":
+        copy = shutil.copytree if keep.is_dir() else shutil.copyfile
+        copy(keep, place / keep.name)
+    before = _listing(place)
+    child = os.fork()
+    if not child:
+        if kind == "full":  # as for a disk that others fill while the command runs: the check beforehand sees room
+            usage = namedtuple("usage", "total used free")
+            shutil.disk_usage = lambda path: usage(1 << 40, 0, 1 << 40)  # type: ignore[assignment]
+        start(arguments, folder, said, environment, get_context("fork").Event())
+    _, status = os.waitpid(child, 0)
+    after = _listing(place)
+    result.write_text(json.dumps({"status": os.waitstatus_to_exitcode(status), "before": before, "after": after}))
+    os._exit(0)
+
+
+def mount(kind: str, place: Path, size: int) -> None:
+    """Put this process into a mount namespace of its own, where `place` is a small disk or read-only. Raises OSError."""
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    private, bind, remount, read_only = 1 << 18 | 1 << 14, 1 << 12, 1 << 5, 1
+
+    def call(function: str, *arguments: object) -> None:
+        if getattr(libc, function)(*arguments):
+            raise OSError(ctypes.get_errno(), f"{function}: {os.strerror(ctypes.get_errno())}")
+
+    here = os.fsencode(place)
+    call("unshare", 0x00020000)
+    call("mount", None, b"/", None, private, None)
+    if kind == "full":
+        call("mount", b"tmpfs", here, b"tmpfs", 0, f"size={size}".encode())
+    else:
+        call("mount", here, here, None, bind, None)
+        call("mount", None, here, None, bind | remount | read_only, None)
+
+
+def _listing(place: Path) -> dict[str, int]:
+    return {str(path.relative_to(place)): path.stat().st_size for path in sorted(place.rglob("*")) if path.is_file()}

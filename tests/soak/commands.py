@@ -1,0 +1,148 @@
+"""Every command that writes: one row each. `faults` runs each of them into every kind of trouble."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import makers
+
+TRAINING = (
+    "--steps", "4", "--identity-steps", "4", "--batch", "2", "--length", "16", "--identity-batch", "16", "--vocabulary",
+    "512", "--negatives", "20", "--queue", "2", "--hidden", "16", "--layers", "1", "--save-every", "2",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Command:
+    """arguments: what a user types in the folder `work`, inputs under `../src`. out: the path of what appears, in `root`.
+
+    before: the command that has made what is replaced. leftovers: patterns, in `root`, of what only a killed run leaves.
+    again: what is typed after a kill, where it is not the same. also: what a second run types beside it.
+    stages: whether the output grows as the command runs, so that a kill may leave it begun.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    out: str = "work/out"
+    before: tuple[str, ...] = ()
+    leftovers: tuple[str, ...] = ("work/.out.tokswap-*",)
+    again: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
+    stages: bool = False
+
+    @property
+    def replaces(self) -> bool:
+        """Whether two runs at once may both succeed."""
+        return bool(self.before) or self.out != "work/out"
+
+
+_TRANSPLANT = ("transplant", "--model", "../src/model", "--tokenizer", "../src/other", "--out", "out", "-q", "--init")
+_TRIM = ("trim", "--model", "../src/model", "--out", "out", "-q")
+_ADAPTER = ("trim", "--model", "../src/adapters/adapter", "--like", "../src/adapters/trimmed", "--out", "out")
+_IMPORT = ("hypernet", "import", "../src/hypernet", "--out", "out", "-q")
+_TRAIN = ("hypernet", "train", "--model", "../src/model", "--text", "../src/text.txt", "--out", "out", "-q", *TRAINING)
+
+COMMANDS: tuple[Command, ...] = (
+    Command("transplant", (*_TRANSPLANT, "subword")),
+    Command("transplant --force", (*_TRANSPLANT, "subword", "--force"), before=(*_TRANSPLANT, "mean")),
+    Command("transplant --link", (*_TRANSPLANT, "mean", "--link")),
+    Command(
+        "transplant, text encoder", (*_TRANSPLANT, "tokenadapt", "--set", "encoder=../src/encoder"),
+        leftovers=("work/.out.tokswap-*", "cache/encoder/.encoding-*"),
+    ),
+    Command("trim", (*_TRIM, "--corpus", "../src/text.txt")),
+    Command("trim --force", (*_TRIM, "--corpus", "../src/text.txt", "--force"), before=(*_TRIM, "--keep-script", "Latin")),
+    Command("trim --like, adapter", _ADAPTER),
+    Command("trim --like, adapter, --force", (*_ADAPTER, "--force"), before=_ADAPTER),
+    Command("hypernet import", _IMPORT),
+    Command("hypernet import --force", (*_IMPORT, "--force"), before=_IMPORT),
+    Command("hypernet train", _TRAIN, leftovers=("work/out/training/*.partial", "work/out/.*.new*"), again=(*_TRAIN, "--resume"), stages=True),
+    Command("reading a .gguf file", ("inspect", "../src/model.gguf"), out="cache/gguf", leftovers=("cache/gguf/.*.tokswap-*",)),
+    Command(
+        "alias", ("alias", "mine", "somebody/model"), out="home/aliases.json", before=("alias", "yours", "somebody/else"),
+        leftovers=("home/.aliases.json.new",), also=("alias", "theirs", "nobody/model"),
+    ),
+)  # fmt: skip
+
+
+def make_sources(root: Path, megabytes: int = 4) -> None:
+    """Write every input under root/src; the weights of the model take some megabytes, so that writing takes a while."""
+    from hypernets import make_hypernet
+
+    from soak.targets import make_adapter, make_gguf
+
+    src = root / "src"
+    makers.make_model("llama", src / "model", vocab_size=400, adds_bos=True)
+    makers.make_model("qwen2", src / "other", vocab_size=420)
+    makers.make_model("qwen2", src / "base", vocab_size=300)
+    (src / "text.txt").write_text(makers.shipped_text("english")[:6000], encoding="utf-8")
+    _grow(src / "model", megabytes)
+    make_hypernet(src / "base", src / "hypernet", hn_hidden_size=96, hn_intermediate_size=192)
+    makers.make_encoder(src / "encoder")
+    makers.make_model("qwen2", src / "adapters" / "model", vocab_size=300)
+    make_adapter(src / "adapters", rank=200)
+    make_gguf(src)
+
+
+def _grow(folder: Path, megabytes: int) -> None:
+    """Split a model into shards, and give it a buffer that transformers ignores and tokswap must carry."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    draw = torch.Generator().manual_seed(0)
+    for n in range(megabytes):
+        tensors[f"model.layers.{n % 2}.self_attn.rotary_emb.buffer_{n}"] = torch.randn(512, 512, generator=draw)
+    names = sorted(tensors)
+    files = [names[n::3] for n in range(3)]
+    index: dict[str, str] = {}
+    for n, part in enumerate(files, 1):
+        file = f"model-{n:05}-of-{len(files):05}.safetensors"
+        save_file({name: tensors[name] for name in part}, folder / file, metadata={"format": "pt"})
+        index |= dict.fromkeys(part, file)
+    total = sum(tensor.nbytes for tensor in tensors.values())
+    makers.write_json(folder / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": index})
+
+
+def state(path: Path) -> dict[str, str] | None:
+    """Return file -> hash of what lies at a path, hidden files left out; None where there is nothing.
+
+    Left out of it: what is different in every run, and the steps of a training, which are compared by their result.
+    """
+    if path.is_file():
+        return {"": hashlib.sha256(path.read_bytes()).hexdigest()}
+    if not path.is_dir():
+        return None
+    found = {}
+    for file in sorted(path.rglob("*")):
+        name = str(file.relative_to(path))
+        if (
+            file.is_file()
+            and not any(part.startswith(".") for part in Path(name).parts)
+            and not name.startswith("training")
+        ):
+            found[name] = _hash(file)
+    return found or None
+
+
+def _hash(file: Path) -> str:
+    data = file.read_bytes()
+    if file.name == "tokswap.json":
+        report = json.loads(data)
+        for part in (report, report["plan"]):  # an estimate takes into account what the cache has
+            part.pop("seconds", None), part.pop("memory_bytes", None)
+        data = json.dumps(report, sort_keys=True).encode()
+    return hashlib.sha256(data).hexdigest()
+
+
+def leftovers(command: Command, root: Path) -> list[Path]:
+    """Return what a killed run has left, and a later one must sweep."""
+    return [path for pattern in command.leftovers for path in root.glob(pattern)]
+
+
+Check = Callable[[Command, Path], None]

@@ -1,0 +1,91 @@
+"""What a process may do while it reads damaged files, seen through Python's audit hooks.
+
+Opens by native code (safetensors, tokenizers, pyarrow) are not seen: what they write is found in the folders afterwards.
+"""
+
+from __future__ import annotations
+
+import os
+import site
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import makers
+
+_ALWAYS = (
+    "os.system",
+    "os.exec",
+    "os.posix_spawn",
+    "subprocess.Popen",
+    "pickle.find_class",
+    "socket.connect",
+    "ctypes.dlopen.",
+)
+_CHANGES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate", "shutil.rmtree")
+_LIBRARIES = tuple(
+    {
+        *map(os.path.realpath, (sys.prefix, sys.base_prefix, sysconfig.get_path("stdlib"), *site.getsitepackages())),
+        str(Path(makers.__file__).parent.parent), os.path.expanduser("~/.cache/huggingface"), "/usr", "/lib", "/proc", "/sys", "/dev", "/etc",
+    }
+)  # fmt: skip
+
+
+class _Watch:
+    """The folders that may be read and written now, and what was done beside them."""
+
+    root: str = ""
+    out: tuple[str, ...] = ()
+    seen: list[str]
+    installed = False
+
+    def hook(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if not self.root:
+            return
+        if event in _ALWAYS:
+            self.seen.append(f"{event} {arguments!r:.200}")
+        elif event == "open":
+            path, mode, flags = arguments
+            if isinstance(path, (str, bytes)):
+                writes = (
+                    bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC))
+                    if isinstance(flags, int)
+                    else False
+                )
+                writes = writes or any(letter in str(mode or "") for letter in "wax+")
+                self._path(event, os.fsdecode(path), writes)
+        elif event in _CHANGES:
+            for path in arguments[: 2 if event in ("os.rename", "os.link", "os.symlink") else 1]:
+                if isinstance(path, (str, bytes, os.PathLike)):
+                    self._path(event, os.fsdecode(path), True)
+
+    def _path(self, event: str, path: str, writes: bool) -> None:
+        whole = os.path.abspath(path)
+        inside = lambda folders: any(whole == folder or whole.startswith(folder + "/") for folder in folders)  # noqa: E731
+        allowed = inside(self.out) if writes else inside((self.root, *self.out)) or inside(_LIBRARIES)
+        if whole == "/dev/null" or (writes and whole.endswith((".pyc", ".nbi", ".nbc"))) or "__pycache__" in whole:
+            return
+        if not allowed or os.path.basename(whole) == "secret.safetensors":
+            self.seen.append(f"{event} {'for writing ' if writes else ''}{whole}")
+
+
+_WATCH = _Watch()
+
+
+@contextmanager
+def watched(root: Path, out: Path) -> Iterator[list[str]]:
+    """Give a list that grows by everything that is done beside `root` (may be read) and `out` (may be written)."""
+    if not _WATCH.installed:
+        sys.addaudithook(_WATCH.hook)
+        _Watch.installed = True
+    _WATCH.seen = []
+    _WATCH.out = (str(out), tempfile.gettempdir() + "/tokswap-scratch")
+    _WATCH.root = str(root)
+    try:
+        yield _WATCH.seen
+    finally:
+        _WATCH.root = ""
