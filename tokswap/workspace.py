@@ -41,7 +41,12 @@ def check_output(out: Path, *, sources: Sequence[Path], needed: int, force: bool
         if not (out / "config.json").is_file():
             hint = "--force replaces a model folder, nothing else"
             raise OutputError("not-a-checkpoint", "what stands at the output is no model folder", hint, out=out)
-    parent = _existing(real.parent)
+    check_room(real, needed)
+
+
+def check_room(out: Path, needed: int) -> None:
+    """Raise OutputError where `needed` bytes cannot be written at `out`: disk-full, cannot-write."""
+    parent = _existing(out.resolve().parent)
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise OutputError("cannot-write", "this folder is not writable", "choose another --out", folder=parent)
     free = shutil.disk_usage(parent).free
@@ -73,6 +78,22 @@ def workspace(out: Path, force: bool) -> Iterator[Path]:
         _put_in_place(work, out, force)
     except OSError as error:
         raise _write_error(error, out) from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+        os.close(lock)
+
+
+@contextlib.contextmanager
+def scratch(beside: Path) -> Iterator[Path]:
+    """Give a temporary folder beside a path that vanishes at the end; the next run removes what a kill has left."""
+    try:
+        beside.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(beside)
+        work, lock = _claim(beside)
+    except OSError as error:
+        raise _write_error(error, beside) from error
+    try:
+        yield work
     finally:
         shutil.rmtree(work, ignore_errors=True)
         os.close(lock)

@@ -107,7 +107,7 @@ def evaluate(
 
 
 def _lines(result: Evaluation, *, details: bool) -> list[str]:
-    lines = _summary(result)
+    lines = summary(result)
     for judged in result.models:
         if details and not judged.is_source:
             lines += _where(judged)
@@ -115,11 +115,11 @@ def _lines(result: Evaluation, *, details: bool) -> list[str]:
     if notes:
         lines += ["", *notes]
     if details:
-        lines += _samples(result)
+        lines += samples(result)
     return lines
 
 
-def _summary(result: Evaluation) -> list[str]:
+def summary(result: Evaluation) -> list[str]:
     """A block a text, a line a model; the figures of all texts last."""
     first = result.models[0].verdict
     shown = list(result.texts) if 1 < len(result.texts) <= _TEXTS_SHOWN else []
@@ -204,7 +204,7 @@ def _quoted(surface: bytes, most: int = 32) -> str:
     return shown if len(shown) <= most else f"{shown[: most - 4]}...{shown[-1]}"
 
 
-def _samples(result: Evaluation) -> list[str]:
+def samples(result: Evaluation) -> list[str]:
     """What each model goes on with, a block a prompt."""
     lines: list[str] = []
     prompts: Sequence[str] = list(result.models[0].samples)
