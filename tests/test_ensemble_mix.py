@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tools
 import torch
 from makers import CHAT_TEMPLATE, copy_model, edit_json, read_json, shipped_text, write_json
 from test_cli import one_document, run
@@ -91,9 +92,8 @@ def test_the_cache_changes_nothing(loaded: tuple[MixedModel, Any], mix: str) -> 
     assert ids.shape[1] == 40
     with torch.inference_mode():
         whole = model(ids).logits
-        cache, steps = model.new_cache(), []
-        for n in range(40):
-            steps.append(model(ids[:, n : n + 1], past_key_values=cache).logits)
+        cache = model.new_cache()
+        steps = [model(ids[:, n : n + 1], past_key_values=cache).logits for n in range(40)]
     assert cache.get_seq_length() == 40
     assert torch.allclose(torch.cat(steps, 1), whole, atol=1e-4)
 
@@ -197,7 +197,8 @@ def test_the_loss_of_the_mix_is_that_of_the_mean_distribution(folder: Path, load
     text = shipped_text("english")[:500]
     result = evaluate_ensemble(folder, {"text": text}, window=64, overlap=16, tokens=2, prompts=["Once"])
     names = [judged.model for judged in result.models]
-    assert names[-1] == MIX and len(names) == 4
+    assert names[-1] == MIX
+    assert len(names) == 4
     losses = [token_losses(member, loaded[1], text, window=64, overlap=16).bits for member in loaded[0].members]
     expected = -sum(w * 2.0**-bits for w, bits in zip(WEIGHTS, losses, strict=True))
     bits = -torch.log2(torch.tensor(-expected)).sum()
@@ -223,15 +224,22 @@ def test_commands_mix(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text(shipped_text("english")[:300], encoding="utf-8")
     flags = ["ensemble", "eval", folder, "--text", tmp_path / "notes.txt", "--window", 64, "--overlap", 16]
     shown = run(*flags, "--tokens", 2, "--prompt", "Once", "--weights", "1,1,2").stdout
-    assert "mean of probabilities, 0.25" in shown and MIX in shown and "'Once' goes on:" in shown
+    assert "mean of probabilities, 0.25" in shown
+    assert MIX in shown
+    assert "'Once' goes on:" in shown
     document = one_document(run(*flags, "--tokens", 0, "--mix", "logits", "--json").stdout)
-    assert document["settings"]["mix"] == "logits" and document["models"][-1]["model"] == MIX
+    assert document["settings"]["mix"] == "logits"
+    assert document["models"][-1]["model"] == MIX
     flags = ["ensemble", "generate", folder, "--prompt", PROMPT, "--tokens", 5]
     text = run(*flags, "-q").stdout
     found = one_document(run(*flags, "--json").stdout)
-    assert found["text"] + "\n" == text and found["tokens"] <= 5
+    assert found["text"] + "\n" == text
+    assert found["tokens"] <= 5
     drawn = one_document(run(*flags, "--sample", "--seed", 2, "--json").stdout)
-    assert drawn == {**drawn, "text": one_document(run(*flags, "--temperature", 1, "--seed", 2, "--json").stdout)["text"]}
+    assert drawn == {
+        **drawn,
+        "text": one_document(run(*flags, "--temperature", 1, "--seed", 2, "--json").stdout)["text"],
+    }
     wrong = run(*flags, "--weights", "1,1", "--json", status=2)
     assert one_document(wrong.stdout)["error"]["code"] == "bad-weights"
     lost = run("ensemble", "generate", tmp_path, "--prompt", PROMPT, "--json", status=1)
@@ -251,7 +259,8 @@ def test_prepared_members_pass_every_check(folder: Path) -> None:
     assert {"vocabulary", "as prepared", "added tokens", "vocab_size", "eos", "same ids", "chat template",
             "members load", "averaged probabilities", "averaged logits"} == {check.name for check in checks}  # fmt: skip
     document = one_document(run("ensemble", "check", folder, "--json").stdout)
-    assert document["ok"] and len(document["checks"]) == len(checks)
+    assert document["ok"]
+    assert len(document["checks"]) == len(checks)
 
 
 @pytest.fixture
@@ -270,7 +279,8 @@ def test_other_ids_are_named(copied: tuple[Path, Path]) -> None:
     vocab[first], vocab[second] = vocab[second], vocab[first]
     write_json(member / "tokenizer.json", spec)
     found = failed(out)
-    assert f"{vocab[first]} is" in found["vocabulary"] and f"{vocab[second]} is" in found["vocabulary"]
+    assert f"{vocab[first]} is" in found["vocabulary"]
+    assert f"{vocab[second]} is" in found["vocabulary"]
     with pytest.raises(InputError, match=f"{vocab[first]} is") as error:
         load_ensemble(out)
     assert error.value.code == "members-disagree"
@@ -303,14 +313,10 @@ def _no_bos(member: Path) -> None:
 
 
 def _not_finite(member: Path) -> None:
-    import tools
-
     tools.rewrite(member, lambda tensors: tensors["model.norm.weight"].fill_(float("nan")))
 
 
 def _no_weights(member: Path) -> None:
-    import tools
-
     tools.rewrite(member, lambda tensors: tensors.pop("model.norm.weight"))
 
 
@@ -342,7 +348,8 @@ def test_tables_of_two_sizes_are_found(copied: tuple[Path, Path], model_of: Make
     for name in ("model.safetensors", "config.json"):
         shutil.copy(bigger / name, member / name)
     found = failed(out)
-    assert "640" in found["vocab_size"] and "600" in found["vocab_size"]
+    assert "640" in found["vocab_size"]
+    assert "600" in found["vocab_size"]
     with pytest.raises(InputError) as error:
         load_ensemble(out)
     assert error.value.code == "members-disagree"

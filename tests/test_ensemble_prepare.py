@@ -27,7 +27,9 @@ def models(model_of: Make, tmp_path_factory: pytest.TempPathFactory) -> list[str
     """One that begins texts with bos and has another vocabulary, and two that share the tokenizer; the last one stops elsewhere."""
     other = model_of("llama", vocab_size=640, adds_bos=True)
     owner = model_of("gpt-neox", **BYTE_LEVEL)
-    tuned = copy_model(model_of("llama-tied", rows=720, seed=5, **BYTE_LEVEL), tmp_path_factory.mktemp("tuned") / "tuned")
+    tuned = copy_model(
+        model_of("llama-tied", rows=720, seed=5, **BYTE_LEVEL), tmp_path_factory.mktemp("tuned") / "tuned"
+    )
     edit_json(tuned / "generation_config.json", eos_token_id=[0, 2])
     return [str(other), str(owner), str(tuned)]
 
@@ -49,10 +51,13 @@ def test_the_folder_says_what_is_in_it(prepared: Path, models: list[str]) -> Non
     assert ensemble.weights == (0.5, 0.25, 0.25)
     assert [member.model for member in ensemble.members] == models
     assert len({member.name for member in ensemble.members}) == 3, "folders of one name are told apart"
-    assert ensemble.members[0].made and not ensemble.members[1].made and not ensemble.members[2].made
+    assert ensemble.members[0].made
+    assert not ensemble.members[1].made
+    assert not ensemble.members[2].made
     for member in ensemble.members:
         names = {path.name for path in ensemble.path_of(member).iterdir()}
-        assert set(member.files) == names and {"config.json", "tokenizer.json", "model.safetensors"} <= names
+        assert set(member.files) == names
+        assert {"config.json", "tokenizer.json", "model.safetensors"} <= names
     assert {path.name for path in prepared.iterdir()} == {FILE, *(member.name for member in ensemble.members)}
 
 
@@ -184,7 +189,7 @@ def test_other_source_weights_do_not_pass_for_the_same(prepared: Path, models: l
     whole = read_json(tmp_path / "abc" / FILE)
     whole["members"][2]["source_files"] = {"model.safetensors": "0" * 64}
     edit_json(tmp_path / "abc" / FILE, members=whole["members"])
-    with pytest.raises(OutputError, match="the weights of .* are others"):
+    with pytest.raises(OutputError, match=r"the weights of .* are others"):
         again(models, tmp_path / "abc")
 
 
@@ -242,7 +247,8 @@ def test_broken_members_are_refused(
 
 
 @pytest.mark.parametrize(
-    ("weights", "count"), [("1", 2), ("1,2,3", 2), ("1,-1", 2), ("1,0", 2), ("1,nan", 2), ("1,x", 2), ([1, float("inf")], 2)]
+    ("weights", "count"),
+    [("1", 2), ("1,2,3", 2), ("1,-1", 2), ("1,0", 2), ("1,nan", 2), ("1,x", 2), ([1, float("inf")], 2)],
 )
 def test_bad_weights(weights: Any, count: int) -> None:
     with pytest.raises(UsageError) as found:
@@ -314,15 +320,30 @@ def test_auto_takes_the_tokenizer_that_costs_least(models: list[str], tmp_path: 
     of_first = next(one for one in tried if one["tokenizer"] == models[0])
     names = list(of_first["excess"])
     assert of_first["excess"][names[0]] == 0, "its own tokenizer costs a model nothing"
-    assert of_first["made"][names[1]] > 0 and of_first["excess"][names[1]] != 0
+    assert of_first["made"][names[1]] > 0
+    assert of_first["excess"][names[1]] != 0
     assert list(tmp_path.iterdir()) == [], "nothing is left of the candidates"
-    assert choose_tokenizer(models, texts, out, before={**choice, "tokenizer": "kept"}, init="subword")["tokenizer"] == "kept"
+    assert (
+        choose_tokenizer(models, texts, out, before={**choice, "tokenizer": "kept"}, init="subword")["tokenizer"]
+        == "kept"
+    )
 
 
 def test_auto_on_the_command_line(models: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "notes.txt").write_text(shipped_text("english")[:400], encoding="utf-8")
-    flags = ["ensemble", "prepare", "--model", models[0], "--model", models[1], "--tokenizer", "auto", "--init", "subword"]
+    flags = [
+        "ensemble",
+        "prepare",
+        "--model",
+        models[0],
+        "--model",
+        models[1],
+        "--tokenizer",
+        "auto",
+        "--init",
+        "subword",
+    ]
     dry = run(*flags, "--out", "ab", "--dry-run")
     assert dry.stdout.count("ensemble: ab") == 2, "a plan for each candidate"
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
@@ -340,10 +361,12 @@ def test_prepare_on_the_command_line(models: list[str], tmp_path: Path, monkeypa
     flags = ["ensemble", "prepare", "--model", models[0], "--model", models[1], "--tokenizer", models[1], "--out", "ab",
              "--init", "subword"]  # fmt: skip
     dry = run(*flags, "--dry-run")
-    assert "none: it has this vocabulary" in dry.stdout and "made by subword" in dry.stdout
+    assert "none: it has this vocabulary" in dry.stdout
+    assert "made by subword" in dry.stdout
     assert list(tmp_path.iterdir()) == []
     plans = one_document(run(*flags, "--dry-run", "--json").stdout)
-    assert len(plans["plans"]) == 2 and plans["ensemble"]["unfinished"] == list(plans["plans"])
+    assert len(plans["plans"]) == 2
+    assert plans["ensemble"]["unfinished"] == list(plans["plans"])
     assert "next: tokswap ensemble check ab" in run(*flags).stdout
     assert run(*flags, "-q").stdout == "ab\n"
     wrong = run("ensemble", "prepare", "--model", models[0], "--tokenizer", models[1], "--out", "x", "--json", status=2)
@@ -352,7 +375,13 @@ def test_prepare_on_the_command_line(models: list[str], tmp_path: Path, monkeypa
 
 def test_options_reach_the_members_whose_vocabulary_changes(models: list[str], tmp_path: Path) -> None:
     plan = plan_ensemble(
-        models[:2], models[1], tmp_path / "out", init="subword", settings={"weights": "last"}, output_init="mean", seed=4
+        models[:2],
+        models[1],
+        tmp_path / "out",
+        init="subword",
+        settings={"weights": "last"},
+        output_init="mean",
+        seed=4,
     )
     moved, kept = (job.job.plan for job in plan.jobs)
     assert (moved.settings["weights"], moved.output_method, moved.options["seed"]) == ("last", "mean", 4)

@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tokswap.checkpoint import Checkpoint, open_checkpoint
 from tokswap.configs import token_ids
+from tokswap.ensemble.agree import differences, listed
 from tokswap.ensemble.members import Ensemble, check_kind, read_ensemble, vocabulary_digest
-from tokswap.errors import InputError, TokswapError
+from tokswap.errors import TokswapError
 from tokswap.evaluate import check_device
 from tokswap.probes import PROMPTS, TEXTS
 from tokswap.tables import text_config
@@ -23,7 +22,6 @@ _CHAT = (
     {"role": "assistant", "content": "The second one:  it goes to the islands."},
     {"role": "user", "content": "Thanks! 👋🏽"},
 )
-_SHOWN = 5
 
 
 def check_ensemble(
@@ -47,42 +45,12 @@ def check_ensemble(
     return checks
 
 
-def check_agreement(ensemble: Ensemble) -> None:
-    """Raise InputError members-disagree where an id does not mean the same to all members. Reads tokenizers alone."""
-    tokenizers = [read_tokenizer(ensemble.path_of(member)) for member in ensemble.members]
-    for member, tokenizer in zip(ensemble.members[1:], tokenizers[1:], strict=True):
-        found = _differences(tokenizers[0], tokenizer)
-        if found:
-            raise InputError(
-                "members-disagree",
-                f"{len(found):,} ids do not mean the same to {ensemble.members[0].name} and {member.name}: {_listed(found)}",
-                "averages need one vocabulary: `tokswap ensemble prepare` puts the members on one",
-                folder=ensemble.folder,
-            )
-
-
-def _differences(first: Tokenizer, second: Tokenizer) -> list[str]:
-    """Each id that the two do not agree on, and what it is to each."""
-    a, b = first.vocabulary, second.vocabulary
-    longest = max(len(a), len(b))
-    texts = [[*v.text, *[""] * (longest - len(v))] for v in (a, b)]
-    kinds = [np.concatenate([v.kind, np.full(longest - len(v), -1)]) for v in (a, b)]
-    found = []
-    for token in range(longest):
-        if texts[0][token] != texts[1][token]:
-            shown = [repr(text[token]) if text[token] else "nothing" for text in texts]
-            found.append(f"{token} is {shown[0]} and {shown[1]}")
-        elif kinds[0][token] != kinds[1][token]:
-            found.append(f"{token} ({texts[0][token]!r}) is a control token to one of them")
-    return found
-
-
 def _vocabulary_checks(ensemble: Ensemble, names: Sequence[str], tokenizers: Sequence[Tokenizer]) -> Iterator[Check]:
     problems = []
     for name, tokenizer in zip(names[1:], tokenizers[1:], strict=True):
-        found = _differences(tokenizers[0], tokenizer)
+        found = differences(tokenizers[0], tokenizer)
         if found:
-            problems.append(f"{len(found):,} ids differ between {names[0]} and {name}: {_listed(found)}")
+            problems.append(f"{len(found):,} ids differ between {names[0]} and {name}: {listed(found)}")
     size = len(tokenizers[0].vocabulary)
     yield Check(
         "vocabulary", not problems, "; ".join(problems) or f"{size:,} ids mean the same to all {len(names)} members"
@@ -95,7 +63,7 @@ def _vocabulary_checks(ensemble: Ensemble, names: Sequence[str], tokenizers: Seq
     added = [{entry["id"]: entry for entry in t.spec.get("added_tokens") or []} for t in tokenizers]
     wrong = sorted({i for other in added[1:] for i in {*added[0], *other} if added[0].get(i) != other.get(i)})
     detail = (
-        f"these ids differ or are treated otherwise: {_listed(wrong)}" if wrong else f"{len(added[0]):,} are the same"
+        f"these ids differ or are treated otherwise: {listed(wrong)}" if wrong else f"{len(added[0]):,} are the same"
     )
     yield Check("added tokens", not wrong, detail)
 
@@ -119,7 +87,7 @@ def _text_checks(names: Sequence[str], loaded: Sequence[Any]) -> Iterator[Check]
         ids = [tokenizer(text)["input_ids"] for tokenizer in loaded]
         differ += [f"{name} ({other})" for other, own in zip(names[1:], ids[1:], strict=True) if own != ids[0]]
     fine = f"{len(TEXTS)} texts, with what comes before and after them"
-    yield Check("same ids", not differ, f"these are cut otherwise: {_listed(differ)}" if differ else fine)
+    yield Check("same ids", not differ, f"these are cut otherwise: {listed(differ)}" if differ else fine)
     templates = [tokenizer.chat_template for tokenizer in loaded]
     if not any(templates):
         yield Check("chat template", True, "none has one")
@@ -171,7 +139,7 @@ def _model_checks(
                 bad.append(repr(prompt))
             farthest = max(farthest, total)
         fine = f"finite for {len(PROMPTS)} prompts; probabilities add up to 1 within {farthest:.0e}"
-        yield Check(f"averaged {mix}", not bad, f"not finite for {_listed(bad)}" if bad else fine)
+        yield Check(f"averaged {mix}", not bad, f"not finite for {listed(bad)}" if bad else fine)
 
 
 def _same(
@@ -182,8 +150,3 @@ def _same(
             name, more, shown(values[0]) if more else f"{shown(values[0])}, and a table has another number of rows"
         )
     return Check(name, False, "; ".join(f"{member}: {shown(v)}" for member, v in zip(members, values, strict=True)))
-
-
-def _listed(items: Sequence[Any]) -> str:
-    more = f", ... and {len(items) - _SHOWN:,} more" if len(items) > _SHOWN else ""
-    return ", ".join(map(str, items[:_SHOWN])) + more

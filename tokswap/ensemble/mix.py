@@ -13,6 +13,7 @@ from transformers import Cache, DynamicCache, GenerationConfig, GenerationMixin,
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from tokswap.configs import token_ids
+from tokswap.ensemble.agree import check_agreement
 from tokswap.ensemble.members import Ensemble, read_ensemble, read_weights
 from tokswap.errors import InputError, UsageError
 from tokswap.evaluate import load_model
@@ -148,8 +149,6 @@ def load_ensemble(
     bad-device; InputError members-disagree where an id does not mean the same to all members, what `read_ensemble` raises, and
     what loading a member raises.
     """
-    from tokswap.ensemble.check import check_agreement
-
     ensemble = read_ensemble(folder)
     check_mix(mix)
     shares = ensemble.weights if weights is None else read_weights(weights, len(ensemble.members))

@@ -126,6 +126,12 @@ def plan_ensemble(
     shares = read_weights(weights, len(models))
     jobs = plan_members(models, tokenizer, out, bos=bos, **options)
     before = _before(out, force)
+    strangers = sorted(set(before) - {job.name for job in jobs})
+    if strangers and not force:
+        raise OutputError(
+            "output-exists", f"an ensemble with other members is there already: {', '.join(strangers)}",
+            "choose another --out, or --force", out=out,
+        )  # fmt: skip
     records: list[Member] = []
     left: list[str] = []
     for job, weight in zip(jobs, shares, strict=True):
@@ -138,12 +144,6 @@ def plan_ensemble(
             _check_free(job, record, old, out, force)
             left.append(job.name)
         records.append(record)
-    strangers = sorted(set(before) - {job.name for job in jobs})
-    if strangers and not force:
-        raise OutputError(
-            "output-exists", f"an ensemble with other members is there already: {', '.join(strangers)}",
-            "choose another --out, or --force", out=out,
-        )  # fmt: skip
     check_room(out / FILE, sum(job.job.plan.bytes_written for job in jobs if job.name in left))
     target = jobs[0].job.target
     ensemble = Ensemble(
