@@ -180,17 +180,16 @@ def test_another_request_does_not_take_over(
     assert tools.snapshot(prepared) == before
 
 
-def test_other_source_weights_do_not_pass_for_the_same(prepared: Path, models: list[str], tmp_path: Path) -> None:
-    shutil.copytree(prepared, tmp_path / "abc")
-    changed = copy_model(Path(models[2]), tmp_path / "elsewhere" / "tuned")
-    with pytest.raises(OutputError, match="another request"):
-        again([*models[:2], str(changed)], tmp_path / "abc")
-    # The same name with other weights: what a digest of names would take for the same.
-    whole = read_json(tmp_path / "abc" / FILE)
-    whole["members"][2]["source_files"] = {"model.safetensors": "0" * 64}
-    edit_json(tmp_path / "abc" / FILE, members=whole["members"])
-    with pytest.raises(OutputError, match=r"the weights of .* are others"):
-        again(models, tmp_path / "abc")
+def test_content_decides_what_the_same_source_is(prepared: Path, models: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "abc"
+    shutil.copytree(prepared, out)
+    moved = copy_model(Path(models[2]), tmp_path / "elsewhere" / "tuned")
+    plan = again([*models[:2], str(moved)], out)
+    assert plan.ensemble.unfinished == (), "the same files under another name"
+    tools.rewrite(moved, lambda tensors: tensors["model.norm.weight"].mul_(2))
+    with pytest.raises(OutputError, match=r"the weights of .* are others") as found:
+        again([*models[:2], str(moved)], out)
+    assert found.value.code == "output-exists"
 
 
 def test_an_ensemble_of_others_is_not_taken_over(prepared: Path, models: list[str]) -> None:

@@ -20,9 +20,9 @@ from tokswap.tokenizer import read_tokenizer
 from tokswap.transplant import Transplant, plan_transplant
 from tokswap.workspace import check_room
 
-_NOT_THE_RESULT = ("seconds", "memory_bytes", "bytes_written", "notes", "out")
-"""What a plan holds besides what decides its result; and so do some options."""
-_NOT_THE_RESULT_EITHER = ("link", "memory", "device")
+_NOT_THE_RESULT = ("seconds", "memory_bytes", "bytes_written", "notes", "out", "model", "tokenizer")
+"""What a plan holds besides what decides its result; names are none of it, since contents are compared. And options:"""
+_NO_SETTINGS = ("link", "memory", "device", "calibrate")
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class MemberJob:
         plan = self.job.plan.as_dict()
         for key in _NOT_THE_RESULT:
             del plan[key]
-        plan["options"] = {key: plan["options"][key] for key in plan["options"] if key not in _NOT_THE_RESULT_EITHER}
-        files = {name: _digest_of(content) for name, content in self.job.edit.files.items()}
         texts = [_digest_of(Path(path)) for path in plan["options"]["calibrate"]]
+        plan["options"] = {key: value for key, value in plan["options"].items() if key not in _NO_SETTINGS}
+        files = {name: _digest_of(content) for name, content in self.job.edit.files.items()}
         content = [plan, files, texts, versions()["tokswap"]]
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -268,11 +268,10 @@ def _check_free(job: MemberJob, wanted: Member, old: Member | None, out: Path, f
     place = out / job.name
     if force or not place.exists() or not any(place.iterdir()):
         return
-    # Finished, but the run was stopped before it could say so.
-    if old is not None and not old.files and old.plan == wanted.plan and (place / REPORT_NAME).is_file():
-        found = read_json(place / REPORT_NAME, "report").get("plan", {})
-        if found.get("model") == job.job.plan.model and found.get("tokenizer") == job.job.plan.tokenizer:
-            return
+    report = place / REPORT_NAME
+    unrecorded = old is not None and not old.files and old.plan == wanted.plan and report.is_file()
+    if unrecorded and read_json(report, "report").get("plan", {}).get("coverage") == job.job.plan.coverage:
+        return  # finished, but the run was stopped before it could say so
     if old is None or not old.files:
         raise _taken(place, "it was not made by this request")
 
