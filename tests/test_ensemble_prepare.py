@@ -322,10 +322,14 @@ def test_auto_takes_the_tokenizer_that_costs_least(models: list[str], tmp_path: 
     assert of_first["made"][names[1]] > 0
     assert of_first["excess"][names[1]] != 0
     assert list(tmp_path.iterdir()) == [], "nothing is left of the candidates"
-    assert (
-        choose_tokenizer(models, texts, out, before={**choice, "tokenizer": "kept"}, init="subword")["tokenizer"]
-        == "kept"
-    )
+    plan = plan_ensemble(models, choice["tokenizer"], out, choice={**choice, "tokenizer": "kept"}, init="subword")
+    plan.ensemble.write()
+    assert choose_tokenizer(models, texts, out, init="subword")["tokenizer"] == "kept", "not asked again"
+    assert choose_tokenizer(models, texts, out, init="mean")["tokenizer"] in models[:2], "another question"
+    (out / FILE).write_text("{", encoding="utf-8")
+    with pytest.raises(InputError) as found:
+        choose_tokenizer(models, texts, out, init="mean")
+    assert found.value.code == "bad-ensemble"
 
 
 def test_auto_on_the_command_line(models: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,12 +65,7 @@ def workspace(out: Path, force: bool) -> Iterator[Path]:
 
     The folder is locked while its writer lives, so that a later run can tell the leavings of a killed one.
     """
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(out)
-        work, lock = _claim(out)
-    except OSError as error:
-        raise _write_error(error, out) from error
+    work, lock = _opened(out)
     try:
         work.chmod(0o777 & ~_umask())
         yield work
@@ -86,17 +81,22 @@ def workspace(out: Path, force: bool) -> Iterator[Path]:
 @contextlib.contextmanager
 def scratch(beside: Path) -> Iterator[Path]:
     """Give a temporary folder beside a path that vanishes at the end; the next run removes what a kill has left."""
-    try:
-        beside.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(beside)
-        work, lock = _claim(beside)
-    except OSError as error:
-        raise _write_error(error, beside) from error
+    work, lock = _opened(beside)
     try:
         yield work
     finally:
         shutil.rmtree(work, ignore_errors=True)
         os.close(lock)
+
+
+def _opened(out: Path) -> tuple[Path, int]:
+    """Remove what killed runs have left, and return a temporary folder and its lock."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(out)
+        return _claim(out)
+    except OSError as error:
+        raise _write_error(error, out) from error
 
 
 def _claim(out: Path) -> tuple[Path, int]:

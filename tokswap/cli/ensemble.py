@@ -128,7 +128,17 @@ def prepare(
     tried = [tokenizer]
     choice: Mapping[str, Any] | None = None
     if tokenizer == "auto":
-        tried, choice = _choose(models, texts, Path(out), weights, options, dry_run, force, progress=not quiet)
+        from tokswap.ensemble.choose import candidates, choose_tokenizer
+        from tokswap.ensemble.members import read_weights
+        from tokswap.texts import read_texts
+
+        read_weights(weights, len(models))
+        tried = candidates(models)
+        if not dry_run:
+            choice = choose_tokenizer(
+                models, read_texts(texts), Path(out), force=force, progress=not quiet, **options
+            )  # fmt: skip
+            tried = [choice["tokenizer"]]
     plans = [plan_ensemble(models, one, out, weights=weights, choice=choice, force=force, **options) for one in tried]
     if dry_run:
         if as_json:
@@ -156,37 +166,6 @@ def prepare(
         click.echo(out)
     else:
         click.echo("\n".join(_result(plan, result)))
-
-
-def _choose(
-    models: tuple[str, ...],
-    texts: tuple[Path, ...],
-    out: Path,
-    weights: str | None,
-    options: Mapping[str, Any],
-    dry_run: bool,
-    force: bool,
-    *,
-    progress: bool,
-) -> tuple[list[str], Mapping[str, Any] | None]:
-    """Return the tokenizer that costs least, and what was tried; all candidates for a dry run."""
-    from tokswap.ensemble.choose import candidates, choose_tokenizer
-    from tokswap.ensemble.members import FILE, read_ensemble, read_weights
-    from tokswap.errors import InputError
-    from tokswap.texts import read_texts
-
-    read_weights(weights, len(models))
-    if dry_run:
-        return candidates(models), None
-    before: Mapping[str, Any] = {}
-    if (out / FILE).is_file():
-        try:
-            before = read_ensemble(out, unfinished=True).choice
-        except InputError:
-            if not force:
-                raise
-    choice = choose_tokenizer(models, read_texts(texts), out, before=before, progress=progress, **options)
-    return [choice["tokenizer"]], choice
 
 
 def _document(plan: Preparation) -> dict[str, Any]:

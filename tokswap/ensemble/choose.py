@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tokswap.ensemble.members import FILE, read_ensemble
 from tokswap.ensemble.prepare import MemberJob, plan_members
-from tokswap.errors import UsageError
+from tokswap.errors import InputError, UsageError
 from tokswap.judge import evaluate
 from tokswap.report import versions
 from tokswap.sources import resolve_tokenizer
@@ -32,24 +33,27 @@ def choose_tokenizer(
     texts: Mapping[str, str],
     out: Path,
     *,
-    before: Mapping[str, Any] | None = None,
+    force: bool = False,
     progress: bool = False,
     **options: Any,
 ) -> dict[str, Any]:
     """Try the tokenizer of each model for all of them, and return what each costs on the texts.
 
-    The transplants are made in a temporary folder beside `out`, one at a time. before: what an earlier call has returned; taken as
-    it is where it answers the same question. options: of `plan_ensemble`. Returns "tokenizer", the one with the
-    least excess summed over the models; "tried", for each tokenizer its excess in bits per byte by model, their sum, the rows that were
-    made, and seconds; and "request", a digest of the question. Raises UsageError missing-text.
+    The transplants are made in a temporary folder beside `out`, one at a time. What an ensemble.json in `out` has as the answer
+    to the same question is taken as it is; a damaged one is an error without force. options: of `plan_ensemble`. Returns
+    "tokenizer", the one with the least excess summed over the models; "tried", for each tokenizer its excess in bits per byte by
+    model, their sum, the rows that were made, and seconds; "texts"; and "request", a digest of the question.
+
+    Raises UsageError missing-text, InputError bad-ensemble, and what a transplant or a judgement raises.
     """
     if not texts:
         message = "the tokenizer that costs least is found on a text"
         raise UsageError("missing-text", message, "give one with --text, of the kind that the ensemble is for")
     asked = [list(models), dict(texts), {k: str(options[k]) for k in sorted(options)}, versions()]
     request = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
-    if before and before.get("request") == request:
-        return dict(before)
+    before = _answered(out, force)
+    if before.get("request") == request:
+        return before
     tried: list[dict[str, Any]] = []
     for tokenizer in candidates(models):
         begin = time.perf_counter()
@@ -68,6 +72,18 @@ def choose_tokenizer(
         )
     tried.sort(key=lambda one: float(one["total"]))
     return {"tokenizer": tried[0]["tokenizer"], "tried": tried, "texts": list(texts), "request": request}
+
+
+def _answered(out: Path, force: bool) -> dict[str, Any]:
+    """What an earlier run has found."""
+    if not (out / FILE).is_file():
+        return {}
+    try:
+        return dict(read_ensemble(out, unfinished=True).choice)
+    except InputError:
+        if force:
+            return {}
+        raise
 
 
 def _excess(job: MemberJob, texts: Mapping[str, str], options: Mapping[str, Any], progress: bool) -> float:
