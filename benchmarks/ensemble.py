@@ -34,7 +34,8 @@ from tokswap.sources import resolve_model
 
 PROMPT = "The ferry leaves the harbour at nine, and"
 _PEAK = """
-import json, resource, sys
+import json, re, sys
+from pathlib import Path
 kind, path, prompt = sys.argv[1:]
 if kind == "mix":
     from tokswap import load_ensemble
@@ -44,7 +45,8 @@ else:
     model, tokenizer = load_model(path)
 ids = tokenizer(prompt, return_tensors="pt")["input_ids"]
 model.generate(ids, max_new_tokens=16, min_new_tokens=16, do_sample=False)
-print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024))
+# Not getrusage: what the parent had in memory would count too.
+print(1024 * int(re.search(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text())[1]))
 """
 
 
@@ -72,6 +74,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as work:
         folder = options.folder or Path(work) / "pair"
         ensemble = tokswap.prepare_ensemble(models, models[1], folder, init="subword")
+        memory = {member.name: peak("member", ensemble.path_of(member)) for member in ensemble.members}
+        memory["mix"] = peak("mix", folder)
         model, tokenizer = tokswap.load_ensemble(folder, dtype=options.dtype)
         ids = tokenizer(PROMPT, return_tensors="pt")["input_ids"]
         seconds: dict[str, list[float]] = {}
@@ -88,9 +92,6 @@ def main() -> None:
         shares = {
             mix: spread([s / own for s, own in zip(sums, seconds[f"mix of {mix}"], strict=True)]) for mix in MIXES
         }
-        del model
-        memory = {member.name: peak("member", ensemble.path_of(member)) for member in ensemble.members}
-        memory["mix"] = peak("mix", folder)
     print(f"{'':36}{'tokens/s':>10}{'peak memory':>14}")
     for name, values in seconds.items():
         size = memory.get(name, memory["mix"]) / 1e9
@@ -103,6 +104,7 @@ def main() -> None:
         "dtype": options.dtype,
         "tokens": options.tokens,
         "runs": options.runs,
+        "load_average": os.getloadavg(),
         "tokens_per_second": {n: spread([options.tokens / s for s in values]) for n, values in seconds.items()},
         "share_of_the_sum": shares,
         "peak_bytes": memory,
