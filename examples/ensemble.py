@@ -33,10 +33,9 @@ def main() -> None:
         print(f"{'ok' if check.ok else 'FAIL':5}{check.name}: {check.detail}")
     texts = {name: (TEXTS / f"{name}.txt").read_text("utf-8") for name in ("english", "code")}
     judged = tokswap.evaluate_ensemble(out, texts, sources=True, tokens=0)
-    print(f"\n{'bits per byte':50}{''.join(f'{name:>10}' for name in texts)}")
+    print(f"\n{'bits per byte':56}{''.join(f'{name:>10}' for name in texts)}")
     for one in judged.models:
-        label = f"{Path(one.model).name}"
-        print(f"{label:50}{''.join(f'{one.verdict.only(name).bits_per_byte:10.3f}' for name in texts)}")
+        print(f"{Path(one.model).name:56}{''.join(f'{one.verdict.only(name).bits_per_byte:10.3f}' for name in texts)}")
     model, tokenizer = tokswap.load_ensemble(out)
     ids = tokenizer(PROMPT, return_tensors="pt")["input_ids"]
     found = model.generate(ids, max_new_tokens=16, do_sample=False)
