@@ -184,3 +184,13 @@ def test_a_trimmed_model_computes_the_same(models: Mapping[str, Path], tmp_path:
     assert report.checks["model"]["logit_difference"] < 1e-3
     assert report.checks["reloaded"]["chats"] == report.checks["reloaded"]["chats_equal"] > 0
     assert report.plan.parameters_after < 0.85 * report.plan.parameters_before
+
+
+def test_the_mix_beats_both_members(models: Mapping[str, Path], tmp_path: Path) -> None:
+    names = [str(models["gemma"]), str(models["smollm2"])]
+    tokswap.prepare_ensemble(names, names[1], tmp_path / "pair", init="subword")
+    assert [check for check in tokswap.check_ensemble(tmp_path / "pair") if not check.ok] == []
+    judged = tokswap.evaluate_ensemble(tmp_path / "pair", {"english": ENGLISH}, tokens=0)
+    first, second, mix = (one.verdict.bits_per_byte for one in judged.models)
+    assert mix < min(first, second)
+    assert mix == pytest.approx(1.07, abs=0.03)

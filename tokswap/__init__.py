@@ -16,6 +16,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tokswap.checkpoint import Checkpoint, open_checkpoint
     from tokswap.compare import compare
+    from tokswap.ensemble.check import check_ensemble
+    from tokswap.ensemble.members import Ensemble, read_ensemble
+    from tokswap.ensemble.mix import load_ensemble
+    from tokswap.ensemble.prepare import plan_ensemble, prepare_ensemble
+    from tokswap.ensemble.score import evaluate_ensemble
     from tokswap.errors import InputError, OutputError, TokswapError, UsageError
     from tokswap.evaluate import Score, TokenLosses, bits_per_byte, token_losses
     from tokswap.inspect import inspect
@@ -32,12 +37,16 @@ _HOME = {
     "OutputError": "errors", "TokswapError": "errors", "UsageError": "errors", "Score": "evaluate",
     "evaluate": "judge", "Evaluation": "judge", "TokenLosses": "evaluate", "bits_per_byte": "evaluate", "token_losses": "evaluate", "inspect": "inspect", "Plan": "report", "Report": "report",
     "Tokenizer": "tokenizer", "read_tokenizer": "tokenizer", "plan_transplant": "transplant",
+    "Ensemble": "ensemble.members", "read_ensemble": "ensemble.members", "plan_ensemble": "ensemble.prepare",
+    "prepare_ensemble": "ensemble.prepare", "check_ensemble": "ensemble.check", "load_ensemble": "ensemble.mix",
+    "evaluate_ensemble": "ensemble.score",
     "transplant": "transplant", "plan_trim": "trim", "trim": "trim", "Check": "verify", "verify": "verify", "Kind": "vocab", "Vocabulary": "vocab",
 }  # fmt: skip
 
 __all__ = [
     "Check",
     "Checkpoint",
+    "Ensemble",
     "Evaluation",
     "InputError",
     "Kind",
@@ -51,12 +60,18 @@ __all__ = [
     "UsageError",
     "Vocabulary",
     "bits_per_byte",
+    "check_ensemble",
     "compare",
     "evaluate",
+    "evaluate_ensemble",
     "inspect",
+    "load_ensemble",
     "open_checkpoint",
+    "plan_ensemble",
     "plan_transplant",
     "plan_trim",
+    "prepare_ensemble",
+    "read_ensemble",
     "read_tokenizer",
     "token_losses",
     "transplant",

@@ -148,6 +148,17 @@ def align(
     return Alignment(source_of, reason)
 
 
+def identity(target: Vocabulary, source: Vocabulary, rows: int) -> Alignment:
+    """Give every id its own row. For two tokenizers of one vocabulary, whose roles may differ."""
+    if list(target.text) != list(source.text):
+        raise ValueError("the two vocabularies are not the same id for id")
+    source_of = np.full(rows, -1, np.int32)
+    reason = np.full(rows, Reason.PADDING, np.uint8)
+    source_of[: len(target)] = np.arange(len(target))
+    reason[: len(target)] = Reason.BYTES
+    return Alignment(source_of, reason)
+
+
 def _control(target: Vocabulary, source: Vocabulary, token: int, bos_first: bool) -> tuple[int | None, Reason]:
     """Match a special or reserved token. Pad and unk come last: a name says more about a token than they do."""
     roles = target.roles_of(token)

@@ -65,7 +65,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class _Run:
+class Run:
     """What is kept of a model when it is gone. made: the ids whose rows were made, None where that is not known."""
 
     losses: Mapping[str, TokenLosses]
@@ -112,20 +112,50 @@ def evaluate(
     folders = {name: resolve_model(name) for name in names}
     source_folder = folders[against] if against is not None else None
     made = {name: _made_ids(folder, source_folder) for name, folder in folders.items()}
-    whole = {name: text.encode("utf-8") for name, text in texts.items()}
-    runs: dict[str, _Run] = {}
-    with tqdm(total=len(names) * sum(map(len, whole.values())), unit="B", unit_scale=True,
+    runs: dict[str, Run] = {}
+    with tqdm(total=len(names) * sum(len(text.encode("utf-8")) for text in texts.values()), unit="B", unit_scale=True,
               disable=None if progress else True) as bar:  # fmt: skip
         for name, folder in folders.items():
             bar.set_description(folder.name)
             model, tokenizer = load_model(folder, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
-            losses = {
-                key: _losses(model, tokenizer, key, text, window, overlap, bar.update) for key, text in texts.items()
-            }
-            samples = {prompt: greedy(model, tokenizer, prompt, tokens) for prompt in prompts} if tokens > 0 else {}
-            runs[name] = _Run(losses, samples, made[name])
+            runs[name] = run(
+                model, tokenizer, texts, window=window, overlap=overlap, prompts=prompts, tokens=tokens,
+                made=made[name], done=bar.update,
+            )  # fmt: skip
             del model, tokenizer
-            _release(device)
+            release(device)
+    settings = {"dtype": dtype, "device": device, "window": window, "overlap": overlap, "tokens": tokens, "seed": seed}
+    return conclude(runs, texts, settings, against=against, seed=seed)
+
+
+def run(
+    model: Any,
+    tokenizer: Any,
+    texts: Mapping[str, str],
+    *,
+    window: int = 512,
+    overlap: int = 128,
+    prompts: Sequence[str] = PROMPTS,
+    tokens: int = 24,
+    made: np.ndarray | None = None,
+    done: Callable[[int], object] = lambda n: None,
+) -> Run:
+    """Let one loaded model read the texts and go on from the prompts; see `evaluate` for the rest."""
+    losses = {key: _losses(model, tokenizer, key, text, window, overlap, done) for key, text in texts.items()}
+    samples = {prompt: greedy(model, tokenizer, prompt, tokens) for prompt in prompts} if tokens > 0 else {}
+    return Run(losses, samples, made)
+
+
+def conclude(
+    runs: Mapping[str, Run],
+    texts: Mapping[str, str],
+    settings: Mapping[str, object],
+    *,
+    against: str | None = None,
+    seed: int = 0,
+) -> Evaluation:
+    """Make a verdict on each run, on the bytes that all of them predict. against: the run to which the others are compared."""
+    whole = {name: text.encode("utf-8") for name, text in texts.items()}
     begins = {key: _common_begin(key, [run.losses[key] for run in runs.values()]) for key in texts}
     spans = {name: run.spans(begins) for name, run in runs.items()}
     units = Units.of(whole)
@@ -135,7 +165,6 @@ def evaluate(
         source = spans[against] if against is not None and not is_source else None
         verdict = Verdict(whole, spans[name], source, run.made is not None and not is_source, units, seed)
         judged.append(Judged(name, is_source, verdict, run.samples, _notes(verdict)))
-    settings = {"dtype": dtype, "device": device, "window": window, "overlap": overlap, "tokens": tokens, "seed": seed}
     return Evaluation(judged, list(texts), against, settings, units)
 
 
@@ -185,7 +214,7 @@ def _notes(verdict: Verdict) -> list[str]:
     return [note for note in found if note]
 
 
-def _release(device: str) -> None:
+def release(device: str) -> None:
     """Give a model's memory back before the next one is loaded."""
     gc.collect()
     if device.startswith("cuda"):

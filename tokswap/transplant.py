@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tokswap.advice import plan_notes, row_notes
-from tokswap.align import Alignment, Reason, align
+from tokswap.align import Alignment, Reason, align, identity
 from tokswap.calibrate.run import CalibrationJob, Outcome, candidates, plan_calibration
 from tokswap.checkpoint import Checkpoint, open_checkpoint, read_json
 from tokswap.configs import IdMap, edit_config, edit_generation_config, token_ids
@@ -137,6 +137,7 @@ def plan_transplant(
     pad_to_multiple: int | None = None,
     tie: bool | None = None,
     bos: str = "auto",
+    keep_rows: bool = False,
     trim_corpora: Sequence[str] = (),
     trim_languages: Sequence[str] = (),
     trim_size: int | None = None,
@@ -156,7 +157,9 @@ def plan_transplant(
     vocab_size: "match" (as many rows as the tokenizer's own model), "tight" (one a token), or a number of rows.
     pad_to_multiple: round the rows up. tie: True or False to join or split input and output tables.
     memory: bytes that a method may take for its work besides the tables.
-    bos: "auto" lets the tokenizer begin texts with bos where the source model's does; "keep" leaves it alone.
+    bos: "auto" lets the tokenizer begin texts with bos where the source model's does; "keep" leaves it alone; a token of
+    the target begins every text, whatever the source does.
+    keep_rows: every id keeps its own row, roles and names notwithstanding; for a model that has this vocabulary already.
     trim_corpora, trim_languages, trim_size: trim the target vocabulary first; see `tokswap.trim.plan_trim`.
 
     Raises UsageError, InputError or OutputError for everything that can be known beforehand.
@@ -188,13 +191,16 @@ def plan_transplant(
         cut = trim_target(target, target_config, target_generation, choice, notes)
         target, target_config, target_generation = cut.tokenizer, cut.config, cut.generation
     rows = _rows(vocab_size, pad_to_multiple, len(target.vocabulary), target_config)
-    alignment = align(
-        target.vocabulary,
-        source_tokenizer.vocabulary,
-        rows=rows,
-        mapped=_read_map(map_tokens, target.vocabulary, source_tokenizer.vocabulary),
-        bos_first=source_tokenizer.adds_bos,
-    )
+    if keep_rows:
+        alignment = identity(target.vocabulary, source_tokenizer.vocabulary, rows)
+    else:
+        alignment = align(
+            target.vocabulary,
+            source_tokenizer.vocabulary,
+            rows=rows,
+            mapped=_read_map(map_tokens, target.vocabulary, source_tokenizer.vocabulary),
+            bos_first=source_tokenizer.adds_bos,
+        )
     if not (alignment.reason == Reason.BYTES).any():
         raise InputError(
             "no-shared-token",
@@ -399,7 +405,13 @@ def _owner_configs(target_path: Path, donor: Checkpoint | None) -> tuple[Mapping
 def _bos_to_add(bos: str, source: Tokenizer, target: Tokenizer, alignment: Alignment, notes: list[str]) -> int | None:
     """The id that the result's tokenizer must begin texts with, None where it can stay as it is."""
     if bos not in ("auto", "keep"):
-        raise UsageError("bad-bos", f"--bos is auto or keep, not {bos!r}")
+        named = _token(target.vocabulary, bos)
+        if named is None:
+            raise UsageError("bad-bos", f"bos is auto, keep or a token of the target tokenizer, not {bos!r}")
+        if named in target.leading:
+            return None
+        notes.append(f"the tokenizer will begin every text with {target.vocabulary.text[named]}, as was asked")
+        return named
     if not source.adds_bos or target.adds_bos:
         return None
     token = alignment.target_of(source.vocabulary.roles["bos"], target.vocabulary.roles.get("bos"))

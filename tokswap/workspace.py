@@ -41,7 +41,12 @@ def check_output(out: Path, *, sources: Sequence[Path], needed: int, force: bool
         if not any((out / name).is_file() for name in ("config.json", "adapter_config.json")):
             hint = "--force replaces a model folder, nothing else"
             raise OutputError("not-a-checkpoint", "what stands at the output is no model folder", hint, out=out)
-    parent = _existing(real.parent)
+    check_room(real, needed)
+
+
+def check_room(out: Path, needed: int) -> None:
+    """Raise OutputError where `needed` bytes cannot be written at `out`: disk-full, cannot-write."""
+    parent = _existing(out.resolve().parent)
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise OutputError("cannot-write", "this folder is not writable", "choose another --out", folder=parent)
     free = shutil.disk_usage(parent).free
@@ -60,12 +65,7 @@ def workspace(out: Path, force: bool) -> Iterator[Path]:
 
     The folder is locked while its writer lives, so that a later run can tell the leavings of a killed one.
     """
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(out)
-        work, lock = _claim(out)
-    except OSError as error:
-        raise write_error(error, out) from error
+    work, lock = _opened(out)
     try:
         work.chmod(0o777 & ~_umask())
         yield work
@@ -104,6 +104,27 @@ def replace_file(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+@contextlib.contextmanager
+def scratch(beside: Path) -> Iterator[Path]:
+    """Give a temporary folder beside a path that vanishes at the end; the next run removes what a kill has left."""
+    work, lock = _opened(beside)
+    try:
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+        os.close(lock)
+
+
+def _opened(out: Path) -> tuple[Path, int]:
+    """Remove what killed runs have left, and return a temporary folder and its lock."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(out)
+        return _claim(out)
+    except OSError as error:
+        raise write_error(error, out) from error
 
 
 def _claim(out: Path) -> tuple[Path, int]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tokswap.errors import TokswapError
     from tokswap.report import Plan, Report
     from tokswap.trim import TrimPlan
+    from tokswap.verify import Check
 
 
 def document(value: object) -> None:
@@ -130,6 +131,19 @@ def _evidence(role: str, found: Mapping[str, Any]) -> list[str]:
 def facts(title: str, rows: Sequence[tuple[str, Any]]) -> list[str]:
     """Return a title and a list of named facts; empty facts are left out."""
     return [title, *columns([row for row in rows if row[1] not in (None, "", [])])]
+
+
+def checks(checks: Sequence[Check], as_json: bool, quiet: bool) -> None:
+    """Print checks, a line each, only those that fail where it is to be quiet; exits with 1 where one fails."""
+    failed = [check for check in checks if not check.ok]
+    if as_json:
+        document({"ok": not failed, "checks": [{"name": c.name, "ok": c.ok, "detail": c.detail} for c in checks]})
+    else:
+        shown = failed if quiet else checks
+        lines = columns([("ok" if check.ok else "FAIL", check.name, check.detail) for check in shown])
+        click.echo("\n".join([*lines, f"{len(checks) - len(failed)} of {len(checks)} checks hold"]))
+    if failed:
+        raise SystemExit(1)
 
 
 def _shape(shape: Sequence[int]) -> str:

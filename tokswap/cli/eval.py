@@ -110,7 +110,7 @@ def evaluate(
 
 
 def _lines(result: Evaluation, *, details: bool) -> list[str]:
-    lines = _summary(result)
+    lines = summary(result)
     for judged in result.models:
         if details and not judged.is_source:
             lines += _where(judged)
@@ -118,11 +118,11 @@ def _lines(result: Evaluation, *, details: bool) -> list[str]:
     if notes:
         lines += ["", *notes]
     if details:
-        lines += _samples(result)
+        lines += samples(result)
     return lines
 
 
-def _summary(result: Evaluation) -> list[str]:
+def summary(result: Evaluation) -> list[str]:
     """A block a text, a line a model; the figures of all texts last."""
     first = result.models[0].verdict
     shown = list(result.texts) if 1 < len(result.texts) <= _TEXTS_SHOWN else []
@@ -199,7 +199,7 @@ def _piece(piece: Piece, verdict: Verdict) -> list[str]:
     return [*row, f"{piece.source_bits / piece.count:.2f}", f"{excess:+.3f}", kind]
 
 
-def _samples(result: Evaluation) -> list[str]:
+def samples(result: Evaluation) -> list[str]:
     """What each model goes on with, a block a prompt."""
     lines: list[str] = []
     prompts: Sequence[str] = list(result.models[0].samples)

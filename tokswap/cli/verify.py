@@ -43,14 +43,4 @@ def verify(
         device=device,
         trust_remote_code=trust_remote_code,
     )
-    failed = [check for check in checks if not check.ok]
-    if as_json:
-        _output.document(
-            {"ok": not failed, "checks": [{"name": c.name, "ok": c.ok, "detail": c.detail} for c in checks]}
-        )
-    else:
-        shown = failed if quiet else checks
-        lines = _output.columns([("ok" if check.ok else "FAIL", check.name, check.detail) for check in shown])
-        click.echo("\n".join([*lines, f"{len(checks) - len(failed)} of {len(checks)} checks hold"]))
-    if failed:
-        raise SystemExit(1)
+    _output.checks(checks, as_json, quiet)

@@ -1,0 +1,116 @@
+"""Speed and memory of a mixed model beside its members alone.
+
+    python benchmarks/ensemble.py [--tokens 48] [--runs 3] [--dtype float32]
+
+The pair: Gemma-3-270m and SmolLM2-135M-Instruct, both with SmolLM2's tokenizer. A token of the mix takes a token of each member and the
+averaging, so what counts is the tokens a second of the mix against those of the members one after the other:
+share = (seconds of member 1 + seconds of member 2) / seconds of the mix. Runs take turns, so that what else the machine does
+meets all of them alike; memory is the highest resident size of a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+from _machine import keep, spread
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
+from models import fetch
+
+import tokswap
+from tokswap.ensemble.mix import MIXES
+from tokswap.sources import resolve_model
+
+PROMPT = "The ferry leaves the harbour at nine, and"
+_PEAK = """
+import json, re, sys
+from pathlib import Path
+kind, path, prompt = sys.argv[1:]
+if kind == "mix":
+    from tokswap import load_ensemble
+    model, tokenizer = load_ensemble(path)
+else:
+    from tokswap.evaluate import load_model
+    model, tokenizer = load_model(path)
+ids = tokenizer(prompt, return_tensors="pt")["input_ids"]
+model.generate(ids, max_new_tokens=16, min_new_tokens=16, do_sample=False)
+# Not getrusage: what the parent had in memory would count too.
+print(1024 * int(re.search(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text())[1]))
+"""
+
+
+def timed(model: Any, ids: Any, tokens: int) -> float:
+    """Return the seconds of one greedy continuation of exactly so many tokens."""
+    begin = time.perf_counter()
+    model.generate(ids, max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False)
+    return time.perf_counter() - begin
+
+
+def peak(kind: str, path: Path) -> int:
+    """Return the highest resident size of a process that loads and generates."""
+    command = [sys.executable, "-c", _PEAK, kind, str(path), PROMPT]
+    return int(json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--tokens", type=int, default=48)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--folder", type=Path, help="where the ensemble is made and kept; by default it is thrown away")
+    options = parser.parse_args()
+    models = [str(resolve_model(str(fetch(name)))) for name in ("gemma", "smollm2")]
+    with tempfile.TemporaryDirectory() as work:
+        folder = options.folder or Path(work) / "pair"
+        ensemble = tokswap.prepare_ensemble(models, models[1], folder, init="subword")
+        memory = {member.name: peak("member", ensemble.path_of(member)) for member in ensemble.members}
+        memory["mix"] = peak("mix", folder)
+        model, tokenizer = tokswap.load_ensemble(folder, dtype=options.dtype)
+        ids = tokenizer(PROMPT, return_tensors="pt")["input_ids"]
+        seconds: dict[str, list[float]] = {}
+        for run in range(options.runs + 1):  # the first one warms up
+            for n, member in enumerate(ensemble.members):
+                seconds.setdefault(member.name, []).append(timed(model.members[n], ids, options.tokens))
+            for mix in MIXES:
+                model.mix = mix
+                seconds.setdefault(f"mix of {mix}", []).append(timed(model, ids, options.tokens))
+            if not run:
+                seconds = {}
+        names = [member.name for member in ensemble.members]
+        sums = [sum(parts) for parts in zip(*(seconds[name] for name in names), strict=True)]
+        shares = {
+            mix: spread([s / own for s, own in zip(sums, seconds[f"mix of {mix}"], strict=True)]) for mix in MIXES
+        }
+    print(f"{'':36}{'tokens/s':>10}{'peak memory':>14}")
+    for name, values in seconds.items():
+        size = memory.get(name, memory["mix"]) / 1e9
+        print(f"{name:36}{options.tokens / spread(values)['median']:10.1f}{size:11.2f} GB")
+    for mix, share in shares.items():
+        print(
+            f"{mix}: {100 * share['median']:.1f} % of the members' sum ({100 * share['least']:.1f} to {100 * share['most']:.1f})"
+        )
+    result = {
+        "dtype": options.dtype,
+        "tokens": options.tokens,
+        "runs": options.runs,
+        "load_average": os.getloadavg(),
+        "tokens_per_second": {n: spread([options.tokens / s for s in values]) for n, values in seconds.items()},
+        "share_of_the_sum": shares,
+        "peak_bytes": memory,
+    }
+    print("kept in", keep("ensemble", result))
+
+
+if __name__ == "__main__":
+    main()
