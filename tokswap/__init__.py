@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tokswap.checkpoint import Checkpoint, open_checkpoint
     from tokswap.compare import compare
+    from tokswap.draft import draft, plan_draft
+    from tokswap.engines import Verdict, draft_verdicts
     from tokswap.errors import InputError, OutputError, TokswapError, UsageError
     from tokswap.evaluate import Score, TokenLosses, bits_per_byte, token_losses
     from tokswap.inspect import inspect
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from tokswap.vocab import Kind, Vocabulary
 
 _HOME = {
+    "draft": "draft", "plan_draft": "draft", "Verdict": "engines", "draft_verdicts": "engines",
     "Checkpoint": "checkpoint", "open_checkpoint": "checkpoint", "compare": "compare", "InputError": "errors",
     "OutputError": "errors", "TokswapError": "errors", "UsageError": "errors", "Score": "evaluate",
     "evaluate": "judge", "Evaluation": "judge", "TokenLosses": "evaluate", "bits_per_byte": "evaluate", "token_losses": "evaluate", "inspect": "inspect", "Plan": "report", "Report": "report",
@@ -49,12 +52,16 @@ __all__ = [
     "Tokenizer",
     "TokswapError",
     "UsageError",
+    "Verdict",
     "Vocabulary",
     "bits_per_byte",
     "compare",
+    "draft",
+    "draft_verdicts",
     "evaluate",
     "inspect",
     "open_checkpoint",
+    "plan_draft",
     "plan_transplant",
     "plan_trim",
     "read_tokenizer",

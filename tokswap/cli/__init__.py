@@ -16,6 +16,7 @@ from tokswap.errors import TokswapError, did_you_mean
 COMMANDS = {
     "transplant": "tokswap.cli.transplant:transplant",
     "trim": "tokswap.cli.trim:trim",
+    "draft": "tokswap.cli.draft:draft",
     "verify": "tokswap.cli.verify:verify",
     "eval": "tokswap.cli.eval:evaluate",
     "inspect": "tokswap.cli.inspect:inspect",

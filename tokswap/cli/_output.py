@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from tokswap.engines import Verdict
     from tokswap.errors import TokswapError
     from tokswap.report import Plan, Report
     from tokswap.trim import TrimPlan
@@ -129,7 +130,8 @@ def report(report: Report) -> list[str]:
     if report.worst:
         tokens = "  ".join(f"{token} {residual:.2f}" for token, residual in report.worst)
         lines.append(f"  explained least (residual): {tokens}")
-    return [*lines, *_notes(report.notes), "", f"next: tokswap verify {plan.out} --against {plan.model}"]
+    more = f" --draft-for {plan.tokenizer}" if plan.operation == "draft" else ""
+    return [*lines, *_notes(report.notes), "", f"next: tokswap verify {plan.out} --against {plan.model}{more}"]
 
 
 def _evidence(role: str, found: Mapping[str, Any]) -> list[str]:
@@ -151,6 +153,16 @@ def _evidence(role: str, found: Mapping[str, Any]) -> list[str]:
         lines += columns(rows, right=(0,), indent="    ")
     others = [f"{kind} by {name}" for kind, name in found["chosen"].items() if kind != "all"]
     return lines + ([f"    but {', '.join(others)}"] if others else [])
+
+
+def verdicts(found: Sequence[Verdict]) -> list[str]:
+    """Return the lines that say which engines would take a draft, and why not."""
+    lines = ["", "as a draft, by the engines' own rules (no engine was run)"]
+    width = max(len(one.engine) for one in found)
+    for one in found:
+        lines.append(f"  {'ok  ' if one.ok else 'FAIL'}  {one.engine:{width}}  {one.rule}")
+        lines += [f"        {'':{width}}  - {reason}" for reason in one.reasons]
+    return lines
 
 
 def facts(title: str, rows: Sequence[tuple[str, Any]]) -> list[str]:
