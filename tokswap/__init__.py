@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tokswap.checkpoint import Checkpoint, open_checkpoint
     from tokswap.compare import compare
+    from tokswap.draft import draft, plan_draft
+    from tokswap.engines import Verdict, draft_verdicts
     from tokswap.ensemble.check import check_ensemble
     from tokswap.ensemble.members import Ensemble, read_ensemble
     from tokswap.ensemble.mix import load_ensemble
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from tokswap.vocab import Kind, Vocabulary
 
 _HOME = {
+    "draft": "draft", "plan_draft": "draft", "Verdict": "engines", "draft_verdicts": "engines",
     "Checkpoint": "checkpoint", "open_checkpoint": "checkpoint", "compare": "compare", "InputError": "errors",
     "OutputError": "errors", "TokswapError": "errors", "UsageError": "errors", "Score": "evaluate",
     "evaluate": "judge", "Evaluation": "judge", "TokenLosses": "evaluate", "bits_per_byte": "evaluate", "token_losses": "evaluate", "inspect": "inspect", "Plan": "report", "Report": "report",
@@ -58,15 +61,19 @@ __all__ = [
     "Tokenizer",
     "TokswapError",
     "UsageError",
+    "Verdict",
     "Vocabulary",
     "bits_per_byte",
     "check_ensemble",
     "compare",
+    "draft",
+    "draft_verdicts",
     "evaluate",
     "evaluate_ensemble",
     "inspect",
     "load_ensemble",
     "open_checkpoint",
+    "plan_draft",
     "plan_ensemble",
     "plan_transplant",
     "plan_trim",

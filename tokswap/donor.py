@@ -23,27 +23,30 @@ def find_donor(
 ) -> Checkpoint | None:
     """Return the donor of a transplant, None where no method reads one.
 
-    name: as the user gave it; without one the model that the tokenizer came with. tokenizer, path: as the user gave
-    the tokenizer, and where it lies. Raises InputError: missing-donor, donor-too-small, donor-mismatch.
+    name: as the user gave it; without one the model that the tokenizer came with, "none" to do without. tokenizer, path:
+    as the user gave the tokenizer, and where it lies. Raises InputError: missing-donor, donor-too-small, donor-mismatch.
     """
     if not any(map(wants_donor, methods)):
-        if name is not None:
+        if name not in (None, "none"):
             notes.append("--donor is not used: no method of this run needs a donor")
         return None
-    if name is None:
-        name = _default(tokenizer, path)
-    if name is None:
+    given, name = name, _default(tokenizer, path) if name is None else name
+    if name in (None, "none"):
         if any(method.needs_donor for method in methods):
             raise InputError(
                 "missing-donor",
-                "the target tokenizer comes without weights, and the method needs the donor's embeddings",
+                "the target tokenizer comes without weights, and the method needs the donor's embeddings"
+                if given is None
+                else "there is to be no donor, and the method needs the donor's embeddings",
                 "name them with --donor MODEL, or use a method that needs none: --init auto, tokenadapt, subword",
                 tokenizer=path,
             )
-        notes.append(
-            "the tokenizer comes without weights, so new rows are made without a donor; --donor MODEL names one"
-        )
+        if given is None:
+            notes.append(
+                "the tokenizer comes without weights, so new rows are made without a donor; --donor MODEL names one"
+            )
         return None
+    assert name is not None
     donor = open_checkpoint(resolve_model(name))
     _check(donor, target.vocabulary, read=donor.folder.resolve() == path.resolve())
     return donor

@@ -30,6 +30,20 @@ def leading_ids(spec: Mapping[str, Any]) -> set[int]:
     return leading
 
 
+def trailing_ids(spec: Mapping[str, Any]) -> set[int]:
+    """The ids that the post-processor puts after a single text."""
+    trailing: set[int] = set()
+    for node in nodes(spec.get("post_processor")):
+        if node.get("type") == "TemplateProcessing":
+            for part in reversed(node.get("single") or []):
+                if "SpecialToken" not in part:
+                    break
+                trailing.update(node["special_tokens"][part["SpecialToken"]["id"]]["ids"])
+        elif node.get("type") in ("RobertaProcessing", "BertProcessing"):
+            trailing.add(node["sep"][1])
+    return trailing
+
+
 def template_ids(spec: Mapping[str, Any]) -> set[int]:
     """All ids that the post-processor may put round a text."""
     ids: set[int] = set()

@@ -21,7 +21,7 @@ from tokswap.errors import InputError, TokswapError
 from tokswap.links import check_links
 from tokswap.schema import check_tokenizer, check_tokenizer_config
 from tokswap.spelling import BYTE_LEVEL, SENTENCEPIECE, UNIGRAM, WORDPIECE, family_of, read_vocabulary
-from tokswap.template import leading_ids, with_leading
+from tokswap.template import leading_ids, trailing_ids, with_leading
 from tokswap.vocab import Kind, Vocabulary, byte_level_token
 
 if TYPE_CHECKING:
@@ -79,6 +79,12 @@ class Tokenizer:
         """Whether an encoded text begins with the bos token."""
         bos = self.vocabulary.roles.get("bos")
         return bos is not None and bos in self.leading
+
+    @property
+    def adds_eos(self) -> bool:
+        """Whether an encoded text ends with the eos token."""
+        eos = self.vocabulary.roles.get("eos")
+        return eos is not None and eos in trailing_ids(self.spec)
 
     @property
     def leading(self) -> tuple[int, ...]:
@@ -195,6 +201,18 @@ class Tokenizer:
     @cached_property
     def _bare(self) -> Backend:
         """This tokenizer without control tokens, and without what treats the start of a text in a special way."""
+        return self._stripped()
+
+    def literal(self) -> Backend:
+        """Return a `tokenizers` object that cuts a text as it stands.
+
+        It adds and knows no control tokens, puts no space before a text, and leaves characters as they are (no NFC, no
+        lower case), so that its tokens spell exactly the text.
+        """
+        return self._stripped(("NFC", "NFD", "NFKC", "NFKD", "Nmt", "Precompiled", "Lowercase", "StripAccents"))
+
+    def _stripped(self, more: tuple[str, ...] = ()) -> Backend:
+        """What `_bare` is, made anew. more: types of normalizers to leave out too."""
         control = set(np.flatnonzero(np.isin(self.vocabulary.kind, (Kind.SPECIAL, Kind.UNUSED))).tolist())
         spec = {**self.spec, "post_processor": None, "truncation": None, "padding": None}
         # Ids stay as they are: the library hands them out again, so that nothing may be left out.
@@ -209,7 +227,7 @@ class Tokenizer:
             for entry in spec["added_tokens"]:
                 if entry["special"]:
                     entry["content"] = unheard(entry["id"])
-        spec["normalizer"] = _without(spec.get("normalizer"), ("Prepend", "Strip"))
+        spec["normalizer"] = _without(spec.get("normalizer"), ("Prepend", "Strip", *more))
         spec["pre_tokenizer"] = _without(spec.get("pre_tokenizer"), ("WhitespaceSplit",))
         backend = _backend(spec, self.path)
         backend.encode_special_tokens = True

@@ -23,6 +23,7 @@ from tokswap.errors import TokswapError, did_you_mean
 COMMANDS = {
     "transplant": "tokswap.cli.transplant:transplant",
     "trim": "tokswap.cli.trim:trim",
+    "draft": "tokswap.cli.draft:draft",
     "ensemble": "tokswap.cli.ensemble:ensemble",
     "verify": "tokswap.cli.verify:verify",
     "eval": "tokswap.cli.eval:evaluate",

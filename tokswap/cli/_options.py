@@ -38,6 +38,27 @@ def volume(command: Command) -> Command:
     return click.option("-v", "--verbose", is_flag=True, help="Show what the libraries underneath say.")(command)
 
 
+def making_flags(command: Command) -> Command:
+    """What the commands that make rows and write a model have in common, in this order."""
+    for option in (
+        click.option("--seed", type=int, default=0, show_default=True, help="For methods that draw random numbers."),
+        click.option("--device", default="cpu", show_default=True, help="Where torch computes: cpu, cuda, mps, ..."),
+        click.option(
+            "--memory",
+            type=Bytes(),
+            default="256MB",
+            show_default=True,
+            metavar="SIZE",
+            help="What a method may take for its work besides the tables; more is faster.",
+        ),
+        click.option("--link", is_flag=True, help="Hard-link weight files that do not change instead of copying them."),
+        click.option("--dry-run", is_flag=True, help="Print the plan and stop."),
+        click.option("--force", is_flag=True, help="Replace a model folder that is in the way."),
+    )[::-1]:
+        command = option(command)
+    return command
+
+
 def trust_flag(command: Command) -> Command:
     """--trust-remote-code, off unless the user gives it."""
     return click.option(

@@ -11,6 +11,7 @@ import click
 from tokswap.wording import COVERAGE, KEPT, duration, size
 
 if TYPE_CHECKING:
+    from tokswap.engines import Verdict
     from tokswap.errors import TokswapError
     from tokswap.report import Plan, Report
     from tokswap.trim import TrimPlan
@@ -104,7 +105,8 @@ def report(report: Report) -> list[str]:
     if report.worst:
         tokens = "  ".join(f"{token} {residual:.2f}" for token, residual in report.worst)
         lines.append(f"  explained least (residual): {tokens}")
-    return [*lines, *_notes(report.notes), "", f"next: tokswap verify {plan.out} --against {plan.model}"]
+    more = f" --draft-for {plan.tokenizer}" if plan.operation == "draft" else ""
+    return [*lines, *_notes(report.notes), "", f"next: tokswap verify {plan.out} --against {plan.model}{more}"]
 
 
 def _evidence(role: str, found: Mapping[str, Any]) -> list[str]:
@@ -128,21 +130,36 @@ def _evidence(role: str, found: Mapping[str, Any]) -> list[str]:
     return lines + ([f"    but {', '.join(others)}"] if others else [])
 
 
+def _engines(found: Sequence[Verdict]) -> list[str]:
+    """Return the lines that say which engines would take a draft, and why not."""
+    lines = ["", "as a draft, by the engines' own rules (no engine was run)"]
+    width = max(len(one.engine) for one in found)
+    for one in found:
+        lines.append(f"  {'ok  ' if one.ok else 'FAIL'}  {one.engine:{width}}  {one.rule}")
+        lines += [f"        {'':{width}}  - {reason}" for reason in one.reasons]
+    return lines
+
+
 def facts(title: str, rows: Sequence[tuple[str, Any]]) -> list[str]:
     """Return a title and a list of named facts; empty facts are left out."""
     return [title, *columns([row for row in rows if row[1] not in (None, "", [])])]
 
 
-def checks(checks: Sequence[Check], as_json: bool, quiet: bool) -> None:
-    """Print checks, a line each, only those that fail where it is to be quiet; exits with 1 where one fails."""
-    failed = [check for check in checks if not check.ok]
+def checks(checks: Sequence[Check], as_json: bool, quiet: bool, verdicts: Sequence[Verdict] = ()) -> None:
+    """Print checks and what engines say, a line each, only what fails where it is to be quiet; exits with 1 then."""
+    failed, refused = [check for check in checks if not check.ok], [one for one in verdicts if not one.ok]
     if as_json:
-        document({"ok": not failed, "checks": [{"name": c.name, "ok": c.ok, "detail": c.detail} for c in checks]})
+        found: dict[str, Any] = {
+            "ok": not failed and not refused,
+            "checks": [{"name": c.name, "ok": c.ok, "detail": c.detail} for c in checks],
+        }
+        document(found | ({"engines": [one.as_dict() for one in verdicts]} if verdicts else {}))
     else:
-        shown = failed if quiet else checks
+        shown, told = (failed, refused) if quiet else (checks, verdicts)
         lines = columns([("ok" if check.ok else "FAIL", check.name, check.detail) for check in shown])
-        click.echo("\n".join([*lines, f"{len(checks) - len(failed)} of {len(checks)} checks hold"]))
-    if failed:
+        lines.append(f"{len(checks) - len(failed)} of {len(checks)} checks hold")
+        click.echo("\n".join([*lines, *(_engines(told) if told else [])]))
+    if failed or refused:
         raise SystemExit(1)
 
 

@@ -50,7 +50,7 @@ Examples:
     "--donor",
     shell_complete=_complete.models,
     metavar="M",
-    help="The model that owns the new tokenizer. [default: TGT where it has weights]",
+    help="The model that owns the new tokenizer, or none. [default: TGT where it has weights]",
 )
 @click.option("--out", metavar="DIR", help="The result. [default: SRC-TGT in this folder]")
 @click.option(
@@ -114,19 +114,7 @@ Examples:
 )
 @click.option("--trim-lang", metavar="CODES", help="First trim TGT's vocabulary to these languages: de,en.")
 @click.option("--trim-size", type=int, metavar="N", help="Rows that such a trim leaves at most.")
-@click.option("--seed", type=int, default=0, show_default=True, help="For methods that draw random numbers.")
-@click.option("--device", default="cpu", show_default=True, help="Where torch computes: cpu, cuda, mps, ...")
-@click.option(
-    "--memory",
-    type=_options.Bytes(),
-    default="256MB",
-    show_default=True,
-    metavar="SIZE",
-    help="What a method may take for its work besides the tables; more is faster.",
-)
-@click.option("--link", is_flag=True, help="Hard-link weight files that do not change instead of copying them.")
-@click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
-@click.option("--force", is_flag=True, help="Replace a model folder that is in the way.")
+@_options.making_flags
 @_options.trust_flag
 @_page.flag
 @_options.json_flag

@@ -1,0 +1,104 @@
+"""tokswap draft."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from tokswap.cli import _options, _output
+
+
+@click.command(
+    epilog="""
+\b
+Examples:
+  # what it would take, without reading a weight
+  tokswap draft --model smollm --target llama-8b --dry-run
+\b
+  # a draft, and whether engines would take it
+  tokswap draft --model ./small-model --target ./big-model --out ./draft
+  tokswap verify ./draft --draft-for ./big-model
+\b
+  # fitted to text of the kind that the big model will write
+  tokswap draft --model ./small-model --target ./big-model --calibrate answers.txt --out ./draft
+\b
+  # a turn marker by hand
+  tokswap draft --model ./small-model --target ./big-model --map-token '<|im_end|>=<end_of_turn>' --out ./draft
+"""
+)
+@click.option(
+    "--model", required=True, metavar="SMALL", help="The model to make a draft of: folder, hub id, alias or .gguf."
+)
+@click.option(
+    "--target", required=True, metavar="BIG", help="The model to draft for; its tokenizer and configs are enough."
+)
+@click.option("--out", metavar="DIR", help="The result. [default: SMALL-for-BIG in this folder]")
+@click.option(
+    "--donor",
+    metavar="M",
+    help="The model whose embeddings help to make new rows, or none. [default: BIG where its folder has weights]",
+)
+@click.option(
+    "--init",
+    default="auto",
+    show_default=True,
+    metavar="METHOD",
+    help="How new rows are made: a method of `tokswap methods`, or a sum of them.",
+)
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the method; may be repeated.")
+@click.option(
+    "--init-output", "output_init", metavar="METHOD", help="Another method for an output head. [default: as --init]"
+)
+@click.option("--tie/--untie", default=None, help="Join or split input and output tables. [default: as SMALL has them]")
+@click.option(
+    "--map-token",
+    "map_tokens",
+    multiple=True,
+    metavar="BIG=SMALL",
+    help="Copy this token's row for that token of BIG, where roles and known chat markers do not do; may be repeated.",
+)
+@click.option(
+    "--calibrate",
+    multiple=True,
+    metavar="TEXT",
+    type=click.Path(dir_okay=False),
+    help="Fit the new tables to this text (UTF-8, 40 kB is a good start); may be repeated.",
+)
+@_options.making_flags
+@_options.trust_flag
+@_options.json_flag
+@_options.volume
+def draft(
+    model: str,
+    target: str,
+    settings: tuple[str, ...],
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+    **options: Any,
+) -> None:
+    """Make a small model a draft of a big one, for speculative decoding.
+
+    The result is SMALL with the vocabulary of BIG, id for id: tokenizer files, chat template, padded vocab_size, bos, eos
+    and pad ids and generation config are BIG's. Engines refuse a draft that differs in these, or use it wrongly; `tokswap
+    verify --draft-for` says which would take it.
+    """
+    _options.set_volume(quiet, verbose)
+    values = _options.read_settings(settings)
+    from tokswap.draft import plan_draft
+
+    job = plan_draft(model, target, settings=values, **options)
+    if dry_run:
+        _output.document({"plan": job.plan.as_dict()}) if as_json else click.echo("\n".join(_output.plan(job.plan)))
+        return
+    if not quiet:
+        click.echo("\n".join([*_output.plan(job.plan), ""]), err=True)
+    report = job.run(progress=not quiet)
+    if as_json:
+        _output.document(report.summary())
+    elif quiet:
+        click.echo(job.plan.out)
+    else:
+        click.echo("\n".join(_output.report(report)))
