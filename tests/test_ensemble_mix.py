@@ -263,6 +263,40 @@ def test_prepared_members_pass_every_check(folder: Path) -> None:
     assert len(document["checks"]) == len(checks)
 
 
+def test_members_of_bytes(folder: Path, model_of: Make, tmp_path: Path) -> None:
+    """Any models, each with its own tokenizer; a prepared folder stands for its members and their weights."""
+    from tokswap.bytewise import load_byte_mix
+    from tokswap.ensemble.members import read_ensemble
+
+    ensemble = read_ensemble(folder)
+    parts = [str(ensemble.path_of(member)) for member in ensemble.members]
+    other = str(model_of("gemma3", family="sentencepiece"))
+    text = tmp_path / "short.txt"
+    text.write_text("The ferry", encoding="utf-8")
+
+    def asked(*arguments: str, status: int = 0) -> Any:
+        return one_document(run("ensemble", *arguments, "--json", status=status).stdout)
+
+    for names, shares, models in (
+        ([str(folder)], ensemble.weights, parts),
+        ([parts[0], other], (0.25, 0.75), [parts[0], other]),
+    ):
+        weights = ["--weights", "1,3"] if len(names) > 1 else []
+        found = asked("eval", "--byte-level", *names, *weights, "--text", str(text))
+        wanted = load_byte_mix(models, shares).score("The ferry")
+        assert found["weights"] == pytest.approx(shares)
+        assert list(found["bits_per_byte"]["short.txt"].values()) == pytest.approx(
+            [*wanted.member_bits_per_byte, wanted.bits_per_byte], rel=1e-5
+        )
+        said = asked("generate", "--byte-level", *names, *weights, "--prompt", "The", "--tokens", "3")
+        assert said["bytes"] <= 3
+        assert said["text"] == "".join(load_byte_mix(models, shares).generate("The", most=3))
+    refused = asked("generate", "--byte-level", parts[0], "--prompt", "The", "--mix", "logits", status=2)
+    assert refused["error"]["code"] == "bad-mix"
+    refused = asked("generate", *parts, "--prompt", "The", status=2)
+    assert refused["error"]["code"] == "too-many-folders"
+
+
 @pytest.fixture
 def copied(folder: Path, tmp_path: Path) -> tuple[Path, Path]:
     """A copy to damage, and the folder of its last member."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from tokswap.cli import _options, _output
+from tokswap.cli import _mix, _options, _output
 from tokswap.wording import duration, size
 
 if TYPE_CHECKING:
@@ -33,20 +32,6 @@ def ensemble() -> None:
     Averages need members that mean the same by every id and cut every text alike. `prepare` makes such members, `check`
     proves that they are, `generate` and `eval` mix them. Prepared members of one architecture can be merged too.
     """
-
-
-def _mixing(command: Any) -> Any:
-    """The options of the commands that mix."""
-    for option in (
-        click.option("--mix", type=click.Choice(["probabilities", "logits"]), default="probabilities", show_default=True,
-                     help="The mean of the members' distributions, or of their logits."),
-        click.option("--weights", metavar="W,W", help="One weight a member, in their order. [default: as prepared]"),
-        click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32",
-                     show_default=True, help="What members compute in."),
-        click.option("--device", default="cpu", show_default=True, help="Where torch computes: cpu, cuda, mps, ..."),
-    )[::-1]:  # fmt: skip
-        command = option(command)
-    return command
 
 
 @ensemble.command(
@@ -245,131 +230,5 @@ def check(folder: str, device: str, trust_remote_code: bool, as_json: bool, quie
     _output.checks(check_ensemble(folder, device=device, trust_remote_code=trust_remote_code), as_json, quiet)
 
 
-@ensemble.command(
-    epilog="""
-\b
-Examples:
-  tokswap ensemble generate ./ab --prompt 'Once upon a time'
-\b
-  # the first member counts more, and tokens are drawn
-  tokswap ensemble generate ./ab --prompt 'Once upon a time' --weights 0.7,0.3 --temperature 0.8 --seed 1
-"""
-)
-@click.argument("folder", metavar="DIR")
-@click.option("--prompt", required=True, help="The beginning of the text.")
-@_mixing
-@click.option("--tokens", type=click.IntRange(1), default=64, show_default=True, help="How far at most.")
-@click.option("--sample", is_flag=True, help="Draw tokens at random instead of taking the likeliest.")
-@click.option("--temperature", type=float, metavar="T", help="Draw at this temperature. [default: 1 with --sample]")
-@click.option("--seed", type=int, default=0, show_default=True, help="For what is drawn.")
-@_options.trust_flag
-@_options.json_flag
-@_options.volume
-def generate(
-    folder: str,
-    prompt: str,
-    mix: str,
-    weights: str | None,
-    dtype: str,
-    device: str,
-    tokens: int,
-    sample: bool,
-    temperature: float | None,
-    seed: int,
-    trust_remote_code: bool,
-    as_json: bool,
-    quiet: bool,
-    verbose: bool,
-) -> None:
-    """Go on from a prompt, each token predicted by all members together. The text is printed as it comes."""
-    _options.set_volume(quiet, verbose)
-    from tokswap.ensemble.generate import continue_text
-    from tokswap.ensemble.mix import load_ensemble
-
-    model, tokenizer = load_ensemble(
-        folder, weights=weights, mix=mix, dtype=dtype, device=device, trust_remote_code=trust_remote_code
-    )
-
-    def write(text: str) -> None:
-        if not as_json:
-            click.echo(text, nl=False)
-            sys.stdout.flush()
-
-    found = continue_text(
-        model, tokenizer, prompt, tokens=tokens, temperature=1.0 if sample and temperature is None else temperature,
-        seed=seed, write=write,
-    )  # fmt: skip
-    if as_json:
-        _output.document(
-            {"prompt": prompt, "text": found.text, "tokens": found.tokens, "seconds": found.seconds, "mix": mix,
-             "weights": list(model.weights)}
-        )  # fmt: skip
-        return
-    click.echo()
-    if not quiet:
-        speed = f"{found.tokens} tokens in {found.seconds:.1f} s, {found.tokens / found.seconds:.1f} a second"
-        click.echo(f"({speed})", err=True)
-
-
-@ensemble.command(
-    name="eval",
-    epilog="""
-\b
-Examples:
-  # each member and the mix, and the models that they were made from, with their own tokenizers
-  tokswap ensemble eval ./ab --text notes.txt --sources
-""",
-)
-@click.argument("folder", metavar="DIR")
-@click.option("--text", "texts", multiple=True, required=True, type=click.Path(path_type=Path), metavar="FILE",
-              help="A plain text in UTF-8; may be repeated.")  # fmt: skip
-@_mixing
-@click.option("--sources", is_flag=True, help="Judge the models that the members were made from too.")
-@click.option("--window", type=int, default=512, show_default=True, metavar="N", help="Tokens that are read at once.")
-@click.option("--overlap", type=int, default=128, show_default=True, metavar="N",
-              help="Tokens of context that windows share.")  # fmt: skip
-@click.option("--prompt", "prompts", multiple=True, help="Let all go on from this; may be repeated. [default: five]")
-@click.option("--tokens", type=click.IntRange(0), default=24, show_default=True, help="How far; 0 for no samples.")
-@click.option("--seed", type=int, default=0, show_default=True, help="For the draws behind the intervals.")
-@_options.trust_flag
-@_options.json_flag
-@_options.volume
-def evaluate(
-    folder: str,
-    texts: tuple[Path, ...],
-    mix: str,
-    weights: str | None,
-    dtype: str,
-    device: str,
-    sources: bool,
-    window: int,
-    overlap: int,
-    prompts: tuple[str, ...],
-    tokens: int,
-    seed: int,
-    trust_remote_code: bool,
-    as_json: bool,
-    quiet: bool,
-    verbose: bool,
-) -> None:
-    """Judge each member and the mix by the bits per byte that they need for texts, on the same bytes."""
-    _options.set_volume(quiet, verbose)
-    from tokswap.cli.eval import samples, summary
-    from tokswap.ensemble.score import evaluate_ensemble
-    from tokswap.probes import PROMPTS
-    from tokswap.texts import read_texts
-
-    result = evaluate_ensemble(
-        folder, read_texts(texts), weights=weights, mix=mix, sources=sources, dtype=dtype, device=device, window=window,
-        overlap=overlap, prompts=prompts or PROMPTS, tokens=tokens, seed=seed, trust_remote_code=trust_remote_code,
-        progress=not quiet,
-    )  # fmt: skip
-    if as_json:
-        _output.document(result.as_dict())
-        return
-    shares = result.settings["weights"]
-    assert isinstance(shares, dict)
-    said = " + ".join(f"{weight:.3g} {name}" for name, weight in shares.items())
-    click.echo(
-        "\n".join([f"the mix: mean of {mix}, {said}", "", *summary(result), *([] if quiet else samples(result))])
-    )
+ensemble.add_command(_mix.generate)
+ensemble.add_command(_mix.evaluate)

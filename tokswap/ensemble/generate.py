@@ -9,12 +9,13 @@ from typing import Any
 
 from transformers import TextStreamer, set_seed
 
+from tokswap.bytewise import ByteMixture
 from tokswap.errors import UsageError
 
 
 @dataclass(frozen=True)
 class Continuation:
-    """What was written: the text, the tokens that it took, and the seconds."""
+    """What was written: the text, the tokens (or bytes) that it took, and the seconds."""
 
     text: str
     tokens: int
@@ -67,3 +68,25 @@ def continue_text(
     output = model.generate(**inputs, max_new_tokens=tokens, streamer=_Stream(tokenizer, take), **how)
     seconds = time.perf_counter() - begin
     return Continuation("".join(pieces), int(output.shape[1] - inputs["input_ids"].shape[1]), seconds)
+
+
+def continue_bytes(
+    mixture: ByteMixture,
+    prompt: str,
+    *,
+    most: int = 64,
+    temperature: float | None = None,
+    seed: int = 0,
+    write: Callable[[str], object] = lambda text: None,
+) -> Continuation:
+    """Go on from a prompt by at most `most` bytes, as members of bytes predict them; the Continuation counts bytes.
+
+    The rest is as for `continue_text`. Raises UsageError bad-temperature.
+    """
+    pieces: list[str] = []
+    begin = time.perf_counter()
+    for piece in mixture.generate(prompt, most=most, temperature=temperature or 0.0, seed=seed):
+        pieces.append(piece)
+        write(piece)
+    text = "".join(pieces)
+    return Continuation(text, len(text.encode("utf-8")), time.perf_counter() - begin)
