@@ -33,13 +33,12 @@ def test_every_command_that_writes_has_a_row() -> None:
     assert writers <= covered, f"no row for {sorted(writers - covered)}"
 
 
-@pytest.mark.parametrize(
-    "name", ["transplant", "transplant --force", "trim --like, adapter", "hypernet import --force"]
-)
+@pytest.mark.parametrize("name", ["transplant", "transplant --force", "trim --like, adapter", "ensemble prepare"])
 def test_kill_9(ground: Ground, name: str) -> None:
-    outcome = kills(ground, BY_NAME[name], 4, seed=0)
+    outcome = kills(ground, BY_NAME[name], 3, seed=0)
     assert not outcome.troubles, "\n".join(outcome.troubles)
-    assert outcome.counts["recovered"] == 4
+    assert outcome.counts["kills"] > 0
+    assert outcome.counts["recovered"] == outcome.counts["kills"] + outcome.counts["ended before"]
 
 
 @pytest.mark.parametrize(

@@ -59,9 +59,11 @@ class _Watch:
                 writes = writes or any(letter in str(mode or "") for letter in "wax+")
                 self._path(event, os.fsdecode(path), writes)
         elif event in _CHANGES:
+            base = arguments[-1] if event in ("os.remove", "os.rmdir", "os.mkdir") else -1
+            where = os.readlink(f"/proc/self/fd/{base}") if isinstance(base, int) and base >= 0 else ""  # shutil.rmtree
             for path in arguments[: 2 if event in ("os.rename", "os.link", "os.symlink") else 1]:
                 if isinstance(path, (str, bytes, os.PathLike)):
-                    self._path(event, os.fsdecode(path), True)
+                    self._path(event, os.path.join(where, os.fsdecode(path)), True)
 
     def _path(self, event: str, path: str, writes: bool) -> None:
         whole = os.path.abspath(path)
