@@ -189,7 +189,7 @@ def test_older_configs_name_no_heads() -> None:
         ({"hn_embed_lang_id": True}, "bad-hypernet", "names no language"),
         ({"languages": ["de"]}, "bad-hypernet", "1 language codes for 0"),
         ({"languages": "de"}, "bad-hypernet", "no list"),
-        ({"pad_token_id": -1}, "bad-hypernet", "negative"),
+        ({"pad_token_id": -1}, "bad-hypernet", "`pad_token_id` is -1"),
         ({"hn_add_inter_token_attention": True}, "unsupported-hypernet", "`hn_add_inter_token_attention`"),
         ({"hn_model_type": "t5"}, "unsupported-hypernet", "'t5'"),
     ],
