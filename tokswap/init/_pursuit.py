@@ -30,7 +30,7 @@ import torch
 from tokswap.init import WORK_BYTES
 from tokswap.init._kernels import RANK_GUARD, advance, nominate
 
-REFRESH, DRIFT = 1.25, 0.5
+REFRESH, DRIFT = 1.2, 0.5
 """See above; larger numbers sweep more often."""
 SHORTLIST = 512
 NEAR = 96
