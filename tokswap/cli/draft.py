@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-from tokswap.cli import _options, _output
+from tokswap.cli import _options
+from tokswap.cli._run import carry_out
 
 
 @click.command(
@@ -90,15 +91,4 @@ def draft(
     from tokswap.draft import plan_draft
 
     job = plan_draft(model, target, settings=values, **options)
-    if dry_run:
-        _output.document({"plan": job.plan.as_dict()}) if as_json else click.echo("\n".join(_output.plan(job.plan)))
-        return
-    if not quiet:
-        click.echo("\n".join([*_output.plan(job.plan), ""]), err=True)
-    report = job.run(progress=not quiet)
-    if as_json:
-        _output.document(report.summary())
-    elif quiet:
-        click.echo(job.plan.out)
-    else:
-        click.echo("\n".join(_output.report(report)))
+    carry_out(job, dry_run=dry_run, as_json=as_json, quiet=quiet)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from tokswap.cli import _complete, _options, _output, _page
+from tokswap.cli import _complete, _options, _page
+from tokswap.cli._run import carry_out
 
 
 @click.command(
@@ -167,19 +168,6 @@ def transplant(
         trim_corpora=trim_corpora, trim_languages=_options.read_codes(trim_lang), trim_size=trim_size, seed=seed, device=device, memory=memory,
         link=link, force=force, trust_remote_code=trust_remote_code,
     )  # fmt: skip
-    if dry_run:
-        if as_json:
-            _output.document({"plan": job.plan.as_dict()})
-        else:
-            click.echo("\n".join(_output.plan(job.plan)))
-        return
-    if not quiet:
-        click.echo("\n".join([*_output.plan(job.plan), ""]), err=True)
-    report = job.run(progress=not quiet)
-    if as_json:
-        _output.document(report.summary())
-    elif quiet:
-        click.echo(job.plan.out)
-    else:
-        click.echo("\n".join(_output.report(report)))
-    _page.write(page_path, "transplant", report.as_dict(), quiet=quiet)
+    report = carry_out(job, dry_run=dry_run, as_json=as_json, quiet=quiet)
+    if report is not None:
+        _page.write(page_path, "transplant", report.as_dict(), quiet=quiet)
