@@ -19,7 +19,7 @@ import makers
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from soak.targets import make_adapter
+from soak.targets import make_adapter, make_gguf
 
 from tokswap import gguf
 from tokswap.checkpoint import load_tensors
@@ -160,6 +160,18 @@ def test_a_full_disk_under_a_conversion(tmp_path: Path, monkeypatch: pytest.Monk
 
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
     monkeypatch.setattr(gguf, "_convert", convert)
+    assert code_of(gguf.dequantised, tmp_path / "model.gguf", tmp_path / "cache") == "cannot-write"
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_full_disk_under_the_tokenizer_of_a_conversion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import PreTrainedTokenizerBase
+
+    def save(self: object, folder: Path) -> None:
+        raise Exception("No space left on device (os error 28)")  # as the tokenizers library says it
+
+    make_gguf(tmp_path)
+    monkeypatch.setattr(PreTrainedTokenizerBase, "save_pretrained", save)
     assert code_of(gguf.dequantised, tmp_path / "model.gguf", tmp_path / "cache") == "cannot-write"
     assert list((tmp_path / "cache").iterdir()) == []
 

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from tokswap.ensemble.choose import candidates, choose_tokenizer
 from tokswap.ensemble.members import FILE, read_ensemble, read_weights
 from tokswap.ensemble.prepare import plan_ensemble, prepare_ensemble
 from tokswap.errors import InputError, OutputError, TokswapError, UsageError
+from tokswap.transplant import Transplant
+from tokswap.workspace import held
 
 Make = Callable[..., Path]
 BYTE_LEVEL: dict[str, Any] = {"family": "byte-level", "vocab_size": 700, "chat_template": CHAT_TEMPLATE}
@@ -128,6 +132,25 @@ def test_a_run_that_was_stopped_goes_on(models: list[str], tmp_path: Path, monke
     plan.run()
     assert (out / plan.jobs[0].name / "model.safetensors").stat().st_mtime_ns == stamp
     assert len(read_ensemble(out).members) == 3
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_answered(
+    models: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    monkeypatch.setattr(Transplant, "run", lambda self, progress: os.kill(os.getpid(), number))
+    flags = ["--model", models[0], "--model", models[1], "--tokenizer", models[1], "--init", "subword"]
+    said = run("ensemble", "prepare", *flags, "--out", tmp_path / "ab", "-q", status=128 + number).stderr
+    assert said == "\ninterrupted: finished members stay; run the same again to go on\n"
+
+
+def test_two_runs_into_one_folder(models: list[str], tmp_path: Path) -> None:
+    plan = again(models, tmp_path / "abc")
+    with held(tmp_path / "abc"), pytest.raises(OutputError) as found:
+        plan.run()
+    assert found.value.code == "output-in-use"
+    assert list((tmp_path / "abc").iterdir()) == []
+    assert len(plan.run().members) == 3
 
 
 def test_a_member_whose_record_was_not_written_is_made_again(models: list[str], prepared: Path, tmp_path: Path) -> None:

@@ -67,10 +67,10 @@ def _convert(path: Path, folder: Path) -> None:
     model.tie_weights()
     model.to(torch.bfloat16)
     model.generation_config = loaded.generation_config
-    from safetensors import SafetensorError
-
     try:
         model.save_pretrained(folder)
-    except SafetensorError as error:  # the library's own name for what the disk says
+        tokenizer.save_pretrained(folder)
+    except OSError:
+        raise
+    except Exception as error:  # libraries in Rust have names of their own for what the disk says
         raise OutputError("cannot-write", str(error)) from error
-    tokenizer.save_pretrained(folder)

@@ -22,7 +22,8 @@ class Command:
 
     before: the command that has made what is replaced. leftovers: patterns, in `root`, of what only a killed run leaves.
     again: what is typed after a kill, where it is not the same. also: what a second run types beside it.
-    stages: whether the output grows as the command runs, so that a kill may leave it begun.
+    stages: whether the output grows as the command runs, so that a kill may leave it begun. keeps: whether a run that finds its
+    own result there already leaves it and is content.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Command:
     again: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
     stages: bool = False
+    keeps: bool = False
 
     @property
     def replaces(self) -> bool:
@@ -59,7 +61,7 @@ COMMANDS: tuple[Command, ...] = (
         "ensemble prepare",
         ("ensemble", "prepare", "--model", "../src/model", "--model", "../src/other", "--tokenizer", "../src/other",
          "--init", "subword", "--out", "out", "-q"),
-        leftovers=("work/out/.*.tokswap-*", "work/out/.*.new"), stages=True,
+        leftovers=("work/out/.*.tokswap-*", "work/out/.*.new"), stages=True, keeps=True,
     ),
     Command(
         "report", ("report", "../src/adapters/trimmed", "--out", "page.html"), out="work/page.html", leftovers=("work/.page.html*",)

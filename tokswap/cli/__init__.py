@@ -101,7 +101,8 @@ class LazyGroup(click.Group):
                 return super().invoke(ctx)
         except (Exception, KeyboardInterrupt) as error:
             if stopped or isinstance(error, KeyboardInterrupt):  # native code makes errors of its own of an interrupt
-                click.echo("\ninterrupted: nothing half-written is left", err=True)
+                left = ctx.meta.get("tokswap.interrupted", "nothing half-written is left")
+                click.echo(f"\ninterrupted: {left}", err=True)
                 ctx.exit(128 + (stopped[0] if stopped else signal.SIGINT))
             if isinstance(error, TokswapError) and os.environ.get("TOKSWAP_DEBUG") != "1":
                 _output.error(error, as_json=ctx.meta["tokswap.json"])

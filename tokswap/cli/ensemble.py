@@ -141,11 +141,8 @@ def prepare(
         if not quiet:
             click.echo(f"made {name} in {duration(seconds)}", err=True)
 
-    try:
-        result = plan.run(progress=not quiet, done=done)
-    except KeyboardInterrupt:
-        click.echo("\ninterrupted: finished members stay; run the same again to go on", err=True)
-        raise SystemExit(130) from None
+    click.get_current_context().meta["tokswap.interrupted"] = "finished members stay; run the same again to go on"
+    result = plan.run(progress=not quiet, done=done)
     if as_json:
         _output.document(result.as_dict())
     elif quiet:

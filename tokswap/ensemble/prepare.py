@@ -18,7 +18,7 @@ from tokswap.report import REPORT_NAME, versions
 from tokswap.sources import resolve_model, resolve_tokenizer, short_name
 from tokswap.tokenizer import read_tokenizer
 from tokswap.transplant import Transplant, plan_transplant
-from tokswap.workspace import check_room
+from tokswap.workspace import check_room, held
 
 _NOT_THE_RESULT = ("seconds", "memory_bytes", "bytes_written", "notes", "out", "model", "tokenizer")
 """What a plan holds besides what decides its result; names are none of it, since contents are compared. And options:"""
@@ -69,8 +69,12 @@ class Preparation:
 
         done: told each member as it is finished, and its seconds. Each member appears whole or not at all, and
         ensemble.json names those that are left, so that a run that was stopped can be run again.
-        Raises what a transplant raises; the finished members stay.
+        Raises OutputError output-in-use, and what a transplant raises; the finished members stay.
         """
+        with held(self.ensemble.folder, wait=False):
+            return self._run(progress, done)
+
+    def _run(self, progress: bool, done: Callable[[str, float], object]) -> Ensemble:
         ensemble = self.ensemble
         ensemble.write()
         for job in self.jobs:

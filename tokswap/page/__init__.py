@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from tokswap.errors import InputError, OutputError
+from tokswap.workspace import scratch
 
 COMMANDS = ("transplant", "trim", "eval", "compare")
 """The commands that have a page; the module of each is named like it."""
@@ -62,23 +62,14 @@ def make_page(command: str, document: Mapping[str, Any], line: str = "") -> str:
 
 
 def write_page(path: Path, text: str) -> None:
-    """Write a page, whole or not at all. Raises OutputError cannot-write."""
-    temporary = None
+    """Write a page, whole or not at all. Raises OutputError cannot-write, disk-full."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-        with open(handle, "w", encoding="utf-8") as file:
+        with scratch(path) as folder, open(folder / path.name, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, path)
+            os.replace(file.name, path)
     except OSError as error:
-        if temporary is not None:
-            with suppress(OSError):
-                os.unlink(temporary)
         message = f"the report page could not be written: {error}"
         raise OutputError("cannot-write", message, "choose another name for the page", file=path) from error
 
