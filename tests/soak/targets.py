@@ -286,6 +286,22 @@ def _report(folder: Path, random: Random) -> str:
     return call(read_origin, folder) if random.random() < 0.9 else cli("verify", folder)
 
 
+def _members(folder: Path) -> list[object]:
+    root = folder.parent
+    return ["--model", root / "model", "--model", root / "other", "--tokenizer", root / "other", "--init", "subword"]
+
+
+def _ensemble(folder: Path, random: Random) -> str:
+    from tokswap.ensemble.members import read_ensemble
+
+    kind = random.random()
+    if kind < 0.6:
+        return call(read_ensemble, folder)
+    if kind < 0.9:
+        return cli("ensemble", "prepare", *_members(folder), "--dry-run", "--out", folder)
+    return cli("ensemble", "check", folder)
+
+
 def _aliases(folder: Path, random: Random) -> str:
     import os
 
@@ -404,6 +420,13 @@ def _result(folder: Path) -> None:
     tokswap.transplant(str(root / "model"), str(root / "other"), init="subword", out=folder)
 
 
+def _prepared(folder: Path) -> None:
+    from tokswap.ensemble.prepare import prepare_ensemble
+
+    root = folder.parent
+    prepare_ensemble([str(root / "model"), str(root / "other")], str(root / "other"), folder, init="subword")
+
+
 def make_gguf(folder: Path) -> None:
     """Write a tiny Llama with random weights and a byte-level tokenizer as a .gguf file."""
     import gguf
@@ -502,6 +525,7 @@ TARGETS: tuple[Target, ...] = (
     ),
     Target("vocab_map.json", make_adapter, {"trimmed/vocab_map.json": as_json}, _like, 10),
     Target("tokswap.json", _result, {"tokswap.json": as_json}, _report, 30),
+    Target("ensemble.json", _prepared, {"ensemble.json": as_json}, _ensemble, 10),
     Target(
         "aliases.json",
         lambda f: (f / "aliases.json").write_text('{"mine": "../other"}'),
