@@ -85,6 +85,21 @@ def test_every_16_bit_pattern_is_decoded_as_torch_does(dtype: str) -> None:
     np.testing.assert_array_equal(decode(bits.view(np.uint8), dtype), expected)
 
 
+@pytest.mark.parametrize("dtype", ["BF16", "F16"])
+def test_every_16_bit_pattern_is_known_for_finite_or_not(dtype: str) -> None:
+    raw = np.arange(1 << 16, dtype="<u2").view(np.uint8).reshape(-1, 2)
+    assert np.array_equal(Columns(raw, dtype).finite(), np.isfinite(decode(raw, dtype))[:, 0])
+
+
+@pytest.mark.parametrize(("dtype", "kind"), [("F32", np.float32), ("F64", np.float64)])
+def test_rows_with_numbers_that_are_not_finite(dtype: str, kind: type) -> None:
+    rows = np.ones((1000, 6), kind)
+    rows[0], rows[1] = np.finfo(kind).max, -np.finfo(kind).smallest_subnormal
+    rows[3, 0], rows[700, 5], rows[999, 2] = np.nan, np.inf, -np.inf
+    finite = Columns(rows.view(np.uint8), dtype).finite()
+    assert np.flatnonzero(~finite).tolist() == [3, 700, 999]
+
+
 def test_decode_takes_a_read_only_view_that_is_not_contiguous() -> None:
     rows = normal(10, 4)
     raw = encode(rows, "F32")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from tokswap.errors import InputError
 from tokswap.spelling import BYTE_LEVEL, SENTENCEPIECE, UNIGRAM, WORDPIECE
-from tokswap.tokenizer import Tokenizer, auto_tokenizer, read_tokenizer
+from tokswap.tokenizer import Tokenizer, auto_tokenizer, read_tokenizer, spec_bytes
 from tokswap.vocab import Kind
 
 LOSSLESS = ("byte-level", "sentencepiece")
@@ -524,6 +525,25 @@ def test_output_files_copy_the_tokenizer(read, tokenizer_of, tmp_path: Path, fam
     assert {path.name for path in folder.iterdir()} == {path.name for path in source.iterdir()}
     text = makers.shipped_text("german")
     assert auto_tokenizer(folder)(text).input_ids == auto_tokenizer(source)(text).input_ids
+
+
+@pytest.mark.parametrize("family", makers.FAMILIES)
+def test_spec_bytes_is_the_same_json(tokenizer_of, family: str) -> None:
+    spec = {**read_tokenizer(tokenizer_of(family)).spec, "half": "\ud800", "whole": "é▁"}
+    assert json.loads(spec_bytes(spec)) == spec
+    assert spec_bytes(spec).count(b"\n") == len(spec) + 1
+
+
+@pytest.mark.parametrize("family", makers.FAMILIES)
+def test_preloading_changes_nothing(tokenizer_of, family: str) -> None:
+    folder, text = tokenizer_of(family), makers.shipped_text("german")
+    plain, loaded = read_tokenizer(folder), read_tokenizer(folder, preload=True)
+    assert plain.loading is None
+    assert loaded.loading is not None
+    assert loaded == plain
+    assert loaded.encode(text) == plain.encode(text)
+    edited = dataclasses.replace(loaded, spec={**loaded.spec, "normalizer": None}, edited=True)
+    assert edited.encode("É") == dataclasses.replace(plain, spec=edited.spec, edited=True).encode("É")
 
 
 def test_output_files_of_a_lone_file_of_any_name(tokenizer_of, tmp_path: Path) -> None:

@@ -11,7 +11,12 @@ from tokswap.tables import FLOATS
 from tokswap.vocab import Vocabulary
 
 _TORCH_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-_BLOCK_ROWS = 8192
+_BLOCK_ROWS, _FINITE_ROWS = 8192, 256
+_EXPONENTS = {
+    "F64": (np.uint64, 0x7FF << 52), "F32": (np.uint32, 0xFF << 23), "F16": (np.uint16, 0x1F << 10),
+    "BF16": (np.uint16, 0xFF << 7),
+}  # fmt: skip
+"""Of each dtype, the word that an element fills and the bits that are all set in infinities and NaN alone (IEEE 754)."""
 
 
 def decode(raw: np.ndarray, dtype: str) -> np.ndarray:
@@ -49,6 +54,16 @@ class Columns:
     def width(self) -> int:
         """Elements a row."""
         return int(self.raw.shape[1]) // FLOATS[self.dtype]
+
+    def finite(self) -> np.ndarray:
+        """Return bool[V], whether all elements of each row are finite numbers; looks at bits and converts nothing."""
+        word, exponent = _EXPONENTS[self.dtype]
+        result = np.empty(len(self.raw), bool)
+        for start in range(0, len(result), _FINITE_ROWS):
+            part = slice(start, start + _FINITE_ROWS)
+            bits = np.ascontiguousarray(self.raw[part]).view(word)
+            result[part] = (bits & word(exponent)).max(axis=1, initial=0) < exponent
+        return result
 
 
 @dataclass(frozen=True)

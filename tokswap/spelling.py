@@ -24,6 +24,8 @@ from tokswap.vocab import (
     wordpiece_bytes,
 )
 
+_BRACKETS = ("<", "[")
+"""How reserved slots and byte pieces begin."""
 BYTE_LEVEL, SENTENCEPIECE, UNIGRAM, WORDPIECE = "byte-level BPE", "SentencePiece BPE", "Unigram", "WordPiece"
 
 
@@ -82,14 +84,19 @@ def read_vocabulary(spec: Mapping[str, Any], config: Mapping[str, Any], family: 
         raise InputError("bad-tokenizer", "the tokenizer's `added_tokens` are damaged", file=path) from error
     _check_ids(model, listed, path)
     size = 1 + max((token for token, _ in [*model, *added.items()]), default=-1)
-    text, surface, kind = [""] * size, [b""] * size, np.full(size, Kind.UNUSED, np.uint8)
+    text, surface, kind = [""] * size, [b""] * size, bytearray([Kind.UNUSED]) * size
     spell = spelling_of(family, spec)
     has_byte_pieces = family in (SENTENCEPIECE, UNIGRAM)
+    normal, byte = int(Kind.NORMAL), int(Kind.BYTE)
     for token, content in model:
-        text[token], surface[token] = content, content.encode("utf-8", "surrogatepass")
-        if not is_reserved(content):
+        text[token] = content
+        if content[:1] not in _BRACKETS:  # nearly all, so that they are worth a way of their own
+            surface[token], kind[token] = spell(content), normal
+        elif is_reserved(content):
+            surface[token] = content.encode("utf-8", "surrogatepass")
+        else:
             surface[token] = spell(content)
-            kind[token] = Kind.BYTE if has_byte_pieces and is_byte_piece(content) else Kind.NORMAL
+            kind[token] = byte if has_byte_pieces and is_byte_piece(content) else normal
     in_model = {content for _, content in model}
     for token, (content, special) in added.items():
         raw = content.encode("utf-8", "surrogatepass")
@@ -107,7 +114,7 @@ def read_vocabulary(spec: Mapping[str, Any], config: Mapping[str, Any], family: 
                 "bad-tokenizer", f"the tokenizer's {role} token has the id {token}, past its last", file=path
             )
         kind[token], surface[token] = Kind.SPECIAL, text[token].encode("utf-8", "surrogatepass")
-    return Vocabulary(text, surface, kind, roles)
+    return Vocabulary(text, surface, np.frombuffer(bytes(kind), np.uint8), roles)
 
 
 def spelling_of(family: str, spec: Mapping[str, Any]) -> Callable[[str], bytes]:
@@ -124,10 +131,9 @@ def spelling_of(family: str, spec: Mapping[str, Any]) -> Callable[[str], bytes]:
 
 def _check_ids(model: list[tuple[int, str]], added: list[dict[str, Any]], path: Path) -> None:
     """Refuse ids that two different tokens claim, and ids that no table could have."""
-    owner: dict[int, str] = {}
-    for token, content in [*model, *((int(entry["id"]), str(entry["content"])) for entry in added)]:
-        if not 0 <= token < MOST_IDS:
-            raise InputError("bad-tokenizer", f"token {content!r} has the impossible id {token}", file=path)
+    owner = dict(model)
+    repeats = model if len(owner) < len(model) else []
+    for token, content in [*repeats, *((int(entry["id"]), str(entry["content"])) for entry in added)]:
         if owner.setdefault(token, content) != content:
             raise InputError(
                 "duplicate-ids",
@@ -135,9 +141,12 @@ def _check_ids(model: list[tuple[int, str]], added: list[dict[str, Any]], path: 
                 "a row can belong to one token only; give one of them an id of its own in tokenizer.json",
                 file=path,
             )
-    repeated = [content for content, count in Counter(content for _, content in model).items() if count > 1]
-    if repeated:
-        raise InputError("duplicate-ids", f"the token {repeated[0]!r} stands twice in the vocabulary", file=path)
+    for token in (min(owner), max(owner)) if owner else ():
+        if not 0 <= token < MOST_IDS:
+            raise InputError("bad-tokenizer", f"token {owner[token]!r} has the impossible id {token}", file=path)
+    if len({content for _, content in model}) < len(model):
+        ((content, _),) = Counter(content for _, content in model).most_common(1)
+        raise InputError("duplicate-ids", f"the token {content!r} stands twice in the vocabulary", file=path)
 
 
 def _roles(config: Mapping[str, Any], spec: Mapping[str, Any], ids: Mapping[str, int]) -> dict[str, int]:

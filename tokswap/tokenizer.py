@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +50,7 @@ class Tokenizer:
 
     path: the folder or tokenizer.json that it came from. spec: the parsed tokenizer.json.
     config: the parsed tokenizer_config.json, {} without one. files: companion name -> path.
-    edited: whether `spec` is no longer what the file says.
+    edited: whether `spec` is no longer what the file says. loading: the `tokenizers` object of the file, being made meanwhile.
     """
 
     path: Path
@@ -55,6 +58,7 @@ class Tokenizer:
     config: Mapping[str, Any]
     files: Mapping[str, Path]
     edited: bool = False
+    loading: Future[Backend] | None = field(default=None, repr=False, compare=False)
 
     @cached_property
     def family(self) -> str:
@@ -94,7 +98,24 @@ class Tokenizer:
     @cached_property
     def backend(self) -> Backend:
         """The `tokenizers` object of this tokenizer.json; it neither cuts long texts short nor fills short ones up."""
-        return _backend({**self.spec, "truncation": None, "padding": None}, self.path)
+        backend = self._made()
+        backend.no_truncation()
+        backend.no_padding()
+        return backend
+
+    def _made(self) -> Backend:
+        """Make the `tokenizers` object. The file is faster read by the library than written out for it."""
+        if self.edited or not self.file.is_file():
+            return _backend(self.spec, self.path)
+        with library(self.path):
+            backend = self.loading.result() if self.loading else _from_file(self.file)
+        _check_added(backend, self.spec, self.path)
+        return backend
+
+    @property
+    def file(self) -> Path:
+        """Where tokenizer.json is, or would be."""
+        return self.path if self.path.is_file() else self.path / "tokenizer.json"
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text, without the special tokens that a template adds."""
@@ -196,7 +217,8 @@ class Tokenizer:
 
     def check(self) -> None:
         """Raise InputError where the tokenizers library refuses this file or gives its tokens other ids."""
-        _backend(self.spec, self.path)  # and let go of it again: it takes as much memory as a table
+        if "backend" not in vars(self):
+            self._made()  # and let go of it again: it takes as much memory as a table
 
     @cached_property
     def _bare(self) -> Backend:
@@ -214,23 +236,39 @@ class Tokenizer:
     def _stripped(self, more: tuple[str, ...] = ()) -> Backend:
         """What `_bare` is, made anew. more: types of normalizers to leave out too."""
         control = set(np.flatnonzero(np.isin(self.vocabulary.kind, (Kind.SPECIAL, Kind.UNUSED))).tolist())
-        spec = {**self.spec, "post_processor": None, "truncation": None, "padding": None}
         # Ids stay as they are: the library hands them out again, so that nothing may be left out.
-        spec["added_tokens"] = [
-            {**entry, "special": entry["id"] in control} for entry in self.spec.get("added_tokens") or []
-        ]
+        added = [{**entry, "special": entry["id"] in control} for entry in self.spec.get("added_tokens") or []]
+        spec = {
+            **self.spec, "post_processor": None, "truncation": None, "padding": None,
+            "normalizer": _without(self.spec.get("normalizer"), ("Prepend", "Strip", *more)),
+            "pre_tokenizer": _without(self.spec.get("pre_tokenizer"), ("WhitespaceSplit",)),
+        }  # fmt: skip
         if self.family == UNIGRAM:  # its model would take a control token for the likeliest piece of all
             vocab = [
                 [unheard(n) if n in control else text, *rest] for n, (text, *rest) in enumerate(spec["model"]["vocab"])
             ]
             spec["model"] = {**spec["model"], "vocab": vocab}
-            for entry in spec["added_tokens"]:
-                if entry["special"]:
-                    entry["content"] = unheard(entry["id"])
-        spec["normalizer"] = _without(spec.get("normalizer"), ("Prepend", "Strip", *more))
-        spec["pre_tokenizer"] = _without(spec.get("pre_tokenizer"), ("WhitespaceSplit",))
-        backend = _backend(spec, self.path)
+            spec["added_tokens"] = [
+                {**entry, "content": unheard(entry["id"])} if entry["special"] else entry for entry in added
+            ]
+            backend = _backend(spec, self.path)
+        else:
+            backend = self._with_own_model(spec, added)
         backend.encode_special_tokens = True
+        return backend
+
+    def _with_own_model(self, spec: dict[str, Any], added: Sequence[dict[str, Any]]) -> Backend:
+        """Make an object of another pipeline and other added tokens round the model of `backend`, which is not made twice."""
+        from tokenizers import AddedToken
+
+        backend = _backend({**spec, "model": {"type": "BPE", "vocab": {}, "merges": []}, "added_tokens": []}, self.path)
+        with library(self.path):
+            backend.model = self.backend.model
+            flags = ("content", "single_word", "lstrip", "rstrip", "normalized")
+            for special, entries in groupby(added, itemgetter("special")):  # in their order, which decides their ids
+                tokens = [AddedToken(**{flag: entry[flag] for flag in flags if flag in entry}) for entry in entries]
+                (backend.add_special_tokens if special else backend.add_tokens)(tokens)
+        _check_added(backend, {"added_tokens": added}, self.path)
         return backend
 
     def output_files(self, *, bos: int | None = None) -> dict[str, bytes | Path]:
@@ -241,12 +279,11 @@ class Tokenizer:
         """
         files: dict[str, bytes | Path] = dict(self.files)
         spec = dict(self.spec)
-        source = self.path if self.path.is_file() else self.path / "tokenizer.json"
         if bos is not None and bos not in leading_ids(spec):
             spec["post_processor"] = with_leading(spec.get("post_processor"), bos, self.vocabulary.text[bos])
-            files["tokenizer.json"] = json_bytes(spec)
+            files["tokenizer.json"] = spec_bytes(spec)
         else:
-            files["tokenizer.json"] = source if source.is_file() and not self.edited else json_bytes(spec)
+            files["tokenizer.json"] = self.file if self.file.is_file() and not self.edited else spec_bytes(spec)
         config = dict(self.config)
         if not config.get("tokenizer_class") or config["tokenizer_class"] == "TokenizersBackend":
             # Without a class transformers picks one by the model type, which belongs to another tokenizer now.
@@ -261,10 +298,11 @@ class Tokenizer:
         return files
 
 
-def read_tokenizer(path: Path, *, trust_remote_code: bool = False) -> Tokenizer:
+def read_tokenizer(path: Path, *, trust_remote_code: bool = False, preload: bool = False) -> Tokenizer:
     """Read a tokenizer from a folder or from a tokenizer.json.
 
-    A folder without tokenizer.json is converted by transformers, in memory.
+    A folder without tokenizer.json is converted by transformers, in memory. preload: let the library make its object of
+    the file meanwhile, on another core, for those who will need it.
     Raises InputError: missing-tokenizer, bad-tokenizer, unsupported-tokenizer, duplicate-ids, outside-link.
     """
     folder = path.parent if path.is_file() else path
@@ -275,7 +313,9 @@ def read_tokenizer(path: Path, *, trust_remote_code: bool = False) -> Tokenizer:
         config = {**read_json(files["special_tokens_map.json"], "tokenizer"), **config}
     check_tokenizer_config(config, folder / "tokenizer_config.json")
     source = path if path.is_file() else path / "tokenizer.json"
+    loading = None
     if source.is_file():
+        loading = _in_background(source) if preload else None
         spec = read_json(source, "tokenizer")
     elif not any(name in files for name in CONVERTIBLE):
         raise InputError(
@@ -287,9 +327,14 @@ def read_tokenizer(path: Path, *, trust_remote_code: bool = False) -> Tokenizer:
     else:
         spec = json.loads(auto_tokenizer(folder, trust_remote_code=trust_remote_code).backend_tokenizer.to_str())
     check_tokenizer(spec, source)
-    tokenizer = Tokenizer(path, spec, config, files)
+    tokenizer = Tokenizer(path, spec, config, files, loading=loading)
     tokenizer.family, tokenizer.vocabulary  # noqa: B018  a damaged file must fail here, not in the middle of a run
     return tokenizer
+
+
+def spec_bytes(spec: Mapping[str, Any]) -> bytes:
+    """Return a tokenizer.json with a line for each of its parts: with one for each token the writing takes seconds."""
+    return b"{\n" + b",\n".join(json_bytes({key: spec[key]}, indent=None)[1:-1] for key in spec) + b"\n}"
 
 
 def auto_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
@@ -335,6 +380,25 @@ def _backend(spec: Mapping[str, Any], path: Path) -> Backend:
 
     with library(path):
         backend = Backend.from_str(json.dumps(spec))
+    _check_added(backend, spec, path)
+    return backend
+
+
+def _from_file(path: Path) -> Backend:
+    from tokenizers import Tokenizer as Backend
+
+    return Backend.from_file(str(path))
+
+
+def _in_background(path: Path) -> Future[Backend]:
+    pool = ThreadPoolExecutor(1)
+    loading = pool.submit(_from_file, path)
+    pool.shutdown(wait=False)
+    return loading
+
+
+def _check_added(backend: Backend, spec: Mapping[str, Any], path: Path) -> None:
+    """Raise InputError bad-tokenizer where the library gives an added token another id than the file."""
     for entry in spec.get("added_tokens") or []:
         given = backend.token_to_id(entry["content"])
         if given != entry["id"]:  # the library numbers added tokens itself and ignores a gap that the file leaves
@@ -345,7 +409,6 @@ def _backend(spec: Mapping[str, Any], path: Path) -> Backend:
                 "save the tokenizer again with save_pretrained, so that its ids are those that it produces",
                 file=path,
             )
-    return backend
 
 
 def _without(node: Any, unwanted: tuple[str, ...]) -> Any:

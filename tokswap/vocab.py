@@ -50,6 +50,8 @@ def _byte_alphabet() -> dict[str, int]:
 
 BYTE_ALPHABET = _byte_alphabet()
 _BYTE_CHARACTERS = {byte: character for character, byte in BYTE_ALPHABET.items()}
+_LATIN = dict.fromkeys(range(256), "\uffff") | {ord(character): byte for character, byte in BYTE_ALPHABET.items()}
+"""For `str.translate`: each character of the byte alphabet becomes the code point of its byte, others nothing in Latin-1."""
 
 
 def byte_level_bytes(token: str) -> bytes:
@@ -58,8 +60,8 @@ def byte_level_bytes(token: str) -> bytes:
     A token with a character outside the byte alphabet was added by hand and stands for its own text.
     """
     try:
-        return bytes([BYTE_ALPHABET[character] for character in token])
-    except KeyError:
+        return token.translate(_LATIN).encode("latin-1")
+    except UnicodeEncodeError:
         return token.encode("utf-8", "surrogatepass")
 
 

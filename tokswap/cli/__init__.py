@@ -5,6 +5,7 @@ Nothing here or in the command modules imports torch, transformers or numba befo
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import shlex
@@ -95,6 +96,8 @@ class LazyGroup(click.Group):
         for stream in (sys.stdout, sys.stderr):  # a name that UTF-8 or the terminal cannot spell is no reason to fail
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
+        # A large tokenizer.json is a million objects that all stay: looking through them for garbage takes a tenth of a plan.
+        gc.set_threshold(200_000, 20, 20)
         stopped: list[int] = []
         try:
             with _noting_signals(stopped):

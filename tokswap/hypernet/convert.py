@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tokswap.checkpoint import json_bytes, load_tensors, read_json
+from tokswap.checkpoint import load_tensors, read_json
 from tokswap.errors import InputError, UsageError
 from tokswap.hypernet.config import HypernetConfig, read_config
 from tokswap.hypernet.predict import Hypernet
 from tokswap.hypernet.surface import Surface
 from tokswap.links import check_links
 from tokswap.sources import resolve_hypernet
-from tokswap.tokenizer import read_tokenizer
+from tokswap.tokenizer import read_tokenizer, spec_bytes
 from tokswap.workspace import check_output, replace_file, workspace
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def save(network: Network, surface: Surface, folder: Path) -> None:
 
     state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
     replace_file(folder / "model.safetensors", packed(state, metadata={"format": "pt"}))
-    replace_file(folder / "tokenizer.json", json_bytes(surface.tokenizer.spec, indent=None))
+    replace_file(folder / "tokenizer.json", spec_bytes(surface.tokenizer.spec))
     replace_file(folder / "config.json", (json.dumps(network.config.as_dict(), indent=2) + "\n").encode())
 
 

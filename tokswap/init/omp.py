@@ -53,7 +53,9 @@ class OMP:
             low, high = np.percentile(problem.source.norms(source_ids), [0.5, 99.5])
             norms = np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)
             rows *= np.clip(norms, low, high) / norms
-        rows[details["support"] == 0] = problem.source_mean
+        zero = details["support"] == 0
+        if zero.any():
+            rows[zero] = problem.source_mean
         problem.details.update(details)
         return np.asarray(rows, np.float32)
 
