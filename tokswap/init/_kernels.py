@@ -12,14 +12,33 @@ RANK_GUARD = 1e-3
 _FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
 
 
-@njit(parallel=True, cache=True)  # type: ignore[untyped-decorator]
-def nominate(scores: np.ndarray, shortlist: np.ndarray, weakest: np.ndarray) -> None:
-    """Write the indices of the largest scores of each row, and the smallest of those scores.
+@njit(inline="always")  # type: ignore[untyped-decorator]
+def _gather(
+    row: np.ndarray, low: int, high: int, threshold: int, index: np.ndarray, value: np.ndarray, found: int
+) -> int:
+    """Append the scores from `low` to `high` that reach the threshold; returns how many there are now.
 
-    scores: uint16[B, N], bfloat16 bits; without the sign bit they order like magnitudes. shortlist: int32[B, S].
-    A histogram of every sixteenth score gives a threshold near the wanted rank; blocks below it are skipped.
+    Each is written, and overwritten by the next where it falls short: a branch that nobody can predict costs more. So
+    the arrays have room for one more than there are scores.
+    """
+    for i in range(low, high):
+        score = row[i] & np.uint16(0x7FFF)
+        index[found] = i
+        value[found] = score
+        found += score >= threshold
+    return found
+
+
+@njit(parallel=True, cache=True)  # type: ignore[untyped-decorator]
+def nominate(scores: np.ndarray, words: np.ndarray, shortlist: np.ndarray, weakest: np.ndarray) -> None:
+    """Write the indices of the largest scores of each row, in no order, and the smallest of those scores.
+
+    scores: uint16[B, N], bfloat16 bits; without the sign bit they order like magnitudes. words: uint64[B * N // 4], the same
+    memory. shortlist: int32[B, S]. A histogram of every sixteenth score gives a threshold near the wanted rank. Scores are
+    compared with it four at a time: a sum in each quarter of a word sets its highest bit where the score reaches it.
     """
     count, wanted = scores.shape[1], shortlist.shape[1]
+    magnitudes, tops = np.uint64(0x7FFF7FFF7FFF7FFF), np.uint64(0x8000800080008000)
     for b in prange(scores.shape[0]):
         row = scores[b]
         if wanted == count:
@@ -40,30 +59,39 @@ def nominate(scores: np.ndarray, shortlist: np.ndarray, weakest: np.ndarray) -> 
             bin_ -= 1
             seen += histogram[bin_]
         threshold = bin_ << 3
-        index = np.empty(count, np.int32)
-        value = np.empty(count, np.uint16)
-        found = 0
+        index = np.empty(count + 1, np.int32)
+        value = np.empty(count + 1, np.uint16)
+        begin = b * count
+        first, last = (begin + 3) // 4, (begin + count) // 4  # the words that lie in this row
+        blocks = (last - first) // 4 if last > first else 0
+        body = first * 4 - begin if blocks else 0
         while True:
-            for low in range(0, count, 64):
-                high = min(low + 64, count)
-                top = np.uint16(0)
-                for i in range(low, high):
-                    top = max(top, row[i] & np.uint16(0x7FFF))
-                if top >= threshold:
-                    for i in range(low, high):
-                        score = row[i] & np.uint16(0x7FFF)
-                        if score >= threshold:
-                            index[found] = i
-                            value[found] = score
-                            found += 1
+            lift = np.uint64(0x8000 - threshold) * np.uint64(0x0001000100010001)
+            found = _gather(row, 0, body, threshold, index, value, 0)
+            for block in range(blocks):
+                at = first + 4 * block
+                reach = np.uint64(0)
+                for w in range(4):
+                    reach |= (words[at + w] & magnitudes) + lift
+                if reach & tops:
+                    low = body + 16 * block
+                    found = _gather(row, low, low + 16, threshold, index, value, found)
+            found = _gather(row, body + 16 * blocks, count, threshold, index, value, found)
             if found >= wanted or threshold == 0:
                 break
             threshold = max(0, threshold - 16)
-            found = 0
-        order = np.argsort(value[:found])
-        for i in range(wanted):
-            shortlist[b, i] = index[order[found - 1 - i]]
-        weakest[b] = value[order[found - wanted]]
+        cut = np.partition(value[:found], found - wanted)[found - wanted]
+        kept, level = 0, 0
+        for i in range(found):
+            if value[i] > cut:
+                shortlist[b, kept] = index[i]
+                kept += 1
+        while kept < wanted:
+            if value[level] == cut:
+                shortlist[b, kept] = index[level]
+                kept += 1
+            level += 1
+        weakest[b] = cut
 
 
 @njit(inline="always", fastmath=_FASTMATH)  # type: ignore[untyped-decorator]

@@ -162,7 +162,7 @@ class _CpuSearch:
         bits = scores.bfloat16().view(torch.int16).numpy().view(np.uint16)
         shortlist = np.empty((len(active), min(EXACT_SHORTLIST if exact else SHORTLIST, bits.shape[1])), np.int32)
         weakest = np.empty(len(active), np.uint16)
-        nominate(bits, shortlist, weakest)
+        nominate(bits, bits.reshape(-1)[: bits.size // 4 * 4].view(np.uint64), shortlist, weakest)
         limit = torch.from_numpy(weakest.astype(np.int16)).view(torch.bfloat16).float().numpy()
         complete = shortlist.shape[1] == bits.shape[1]
         drift = 0.0 if complete else DRIFT / self.dictionary.shape[1] ** 0.5
