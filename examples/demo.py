@@ -18,6 +18,7 @@ from models import fetch
 
 import tokswap
 from tokswap.evaluate import bits_per_byte, greedy, load_model
+from tokswap.page import check_page, make_page, write_page
 from tokswap.sources import resolve_model
 
 PROMPT = "The ferry leaves the harbour at nine, and"
@@ -46,7 +47,7 @@ def main() -> None:
     print("dequantising the two models (once) ...", flush=True)
     source, target = (resolve_model(str(gguf[name])) for name in ("gemma", "smollm2"))
     rows = [("Gemma-3-270m, own tokenizer", measure(source))]
-    for init in ("omp", "subword"):
+    for init in ("omp", "auto"):
         folder = out / f"gemma-smollm2-{init}"
         print(
             f"tokswap transplant --model {source.name} --tokenizer {target.name} --init {init} --out {folder}",
@@ -64,7 +65,10 @@ def main() -> None:
     print(f"\n{PROMPT!r} goes on:")
     for name, (_, _, sentence) in rows:
         print(f"{name:34}{sentence!r}")
-    print(f"\n{time.perf_counter() - begin:.0f} s after downloads. Next: tokswap verify {folder} --against {source}")
+    page = check_page(out / "report.html")
+    write_page(page, make_page("transplant", report.as_dict()))
+    print(f"\n{time.perf_counter() - begin:.0f} s after downloads. What `{init}` did, as a page: {page}")
+    print(f"Next: tokswap verify {folder} --against {source}")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from soak.targets import make_adapter, make_gguf
 from tokswap import gguf
 from tokswap.checkpoint import load_tensors
 from tokswap.cli import main
-from tokswap.errors import OutputError, TokswapError
+from tokswap.errors import InputError, OutputError, TokswapError
 from tokswap.hypernet.config import read_config
 from tokswap.sources import set_alias, user_aliases
 from tokswap.tokenizer import read_tokenizer
@@ -162,6 +162,16 @@ def test_a_full_disk_under_a_conversion(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(gguf, "_convert", convert)
     assert code_of(gguf.dequantised, tmp_path / "model.gguf", tmp_path / "cache") == "cannot-write"
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_conversion_of_more_layers_than_any_file_holds(tmp_path: Path) -> None:
+    make_gguf(tmp_path)
+    data = (tmp_path / "model.gguf").read_bytes()
+    at = data.index(b"llama.block_count") + len(b"llama.block_count") + 4  # past the type of the value
+    (tmp_path / "model.gguf").write_bytes(data[:at] + (1 << 28).to_bytes(4, "little") + data[at + 4 :])
+    with pytest.raises(InputError, match="268,435,456 layers, and holds 11 tensors") as found:
+        gguf.dequantised(tmp_path / "model.gguf", tmp_path / "cache")
+    assert found.value.code == "bad-gguf"
 
 
 def test_a_full_disk_under_the_tokenizer_of_a_conversion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

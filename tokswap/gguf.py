@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 from tokswap.errors import InputError, OutputError
 from tokswap.workspace import workspace
@@ -49,13 +50,16 @@ def _convert(path: Path, folder: Path) -> None:
         hint = "pip install 'tokswap[gguf]'"
         raise InputError("missing-extra", "reading a GGUF file needs two more packages", hint, file=path) from error
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+    where = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name, "local_files_only": True}
     try:
-        loaded = AutoModelForCausalLM.from_pretrained(
-            str(path.parent), gguf_file=path.name, dtype=torch.bfloat16, local_files_only=True
-        )
-        tokenizer = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name, local_files_only=True)
+        config = AutoConfig.from_pretrained(**where)
+        _check_layers(config, path)
+        loaded = AutoModelForCausalLM.from_pretrained(**where, config=config, dtype=torch.bfloat16)
+        tokenizer = AutoTokenizer.from_pretrained(**where)
+    except InputError:
+        raise
     except Exception as error:  # a damaged file can fail anywhere inside the reader
         raise InputError("bad-gguf", f"transformers cannot read this GGUF file: {error}", file=path) from error
     config = loaded.config
@@ -74,3 +78,12 @@ def _convert(path: Path, folder: Path) -> None:
         raise
     except Exception as error:  # libraries in Rust have names of their own for what the disk says
         raise OutputError("cannot-write", str(error)) from error
+
+
+def _check_layers(config: Any, path: Path) -> None:
+    """Raise InputError bad-gguf for a number of layers that no file holds: the reader would name the tensors of each."""
+    with open(path, "rb") as file:
+        tensors = int.from_bytes(file.read(16)[8:], "little")
+    layers = getattr(config, "num_hidden_layers", 0)
+    if layers > tensors:
+        raise InputError("bad-gguf", f"this file claims {layers:,} layers, and holds {tensors:,} tensors", file=path)
