@@ -16,7 +16,7 @@ from test_methods import ENCODER, NEW, SHARED, WORDS, made_files, problem
 from tokswap.align import Alignment, Reason
 from tokswap.cli import _output
 from tokswap.errors import InputError, TokswapError
-from tokswap.init import Checked, Problem, make_initializer
+from tokswap.init import Checked, Pieces, Problem, make_initializer
 from tokswap.init.focus import sparsemax
 from tokswap.init.wechsel import _token_vectors
 from tokswap.space import EmbeddingSpace
@@ -75,7 +75,7 @@ def test_a_decay_above_one_favours_the_last_piece_however_long_the_token() -> No
     task = problem()
     last = solve("subword", task, weights="last")
     np.testing.assert_allclose(solve("subword", task, weights="exponential", decay=1000), last, atol=0.02)
-    long = dataclasses.replace(task.pieces, start=np.array([0, 500]), ids=np.arange(500) % SHARED)
+    long = Pieces.from_lists([(np.arange(500) % SHARED).tolist()])
     task = dataclasses.replace(task, missing=task.missing[:1], pieces=long)
     assert np.isfinite(solve("subword", task, weights="exponential", decay=1000)).all()
 

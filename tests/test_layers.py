@@ -19,6 +19,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         "schema",
         "spelling",
         "offsets",
+        "backend",
         "tokenizer",
         "bytelevel",
         "space",
@@ -148,8 +149,12 @@ def _uses_tokenizers(tree: ast.AST) -> bool:
     return any(name.split(".")[0] == "tokenizers" for name in imports(tree))
 
 
-def test_one_module_uses_the_tokenizer_libraries() -> None:
-    assert {name for name, tree in TREES.items() if _uses_tokenizers(tree)} == {"tokswap.tokenizer", "tokswap.gguf"}
+def test_two_modules_use_the_tokenizer_libraries() -> None:
+    assert {name for name, tree in TREES.items() if _uses_tokenizers(tree)} == {
+        "tokswap.backend",
+        "tokswap.tokenizer",
+        "tokswap.gguf",
+    }
 
 
 def test_the_command_line_starts_without_heavy_libraries() -> None:

@@ -534,16 +534,39 @@ def test_spec_bytes_is_the_same_json(tokenizer_of, family: str) -> None:
     assert spec_bytes(spec).count(b"\n") == len(spec) + 1
 
 
-@pytest.mark.parametrize("family", makers.FAMILIES)
-def test_preloading_changes_nothing(tokenizer_of, family: str) -> None:
-    folder, text = tokenizer_of(family), makers.shipped_text("german")
-    plain, loaded = read_tokenizer(folder), read_tokenizer(folder, preload=True)
-    assert plain.loading is None
-    assert loaded.loading is not None
-    assert loaded == plain
-    assert loaded.encode(text) == plain.encode(text)
-    edited = dataclasses.replace(loaded, spec={**loaded.spec, "normalizer": None}, edited=True)
-    assert edited.encode("É") == dataclasses.replace(plain, spec=edited.spec, edited=True).encode("É")
+SURFACES = [
+    b" the",
+    b"12345",
+    b"  \n\n",
+    "Straße".encode(),
+    "日本".encode(),
+    b"\xff\xe2\x82",
+    b"<s>",
+    b"<0x41>",
+    b"<unused1>",
+    b" a<pad>b ",
+]
+
+
+@pytest.mark.parametrize("family", ["byte-level", "sentencepiece"])
+@given(surfaces=st.lists(st.binary(max_size=12) | st.sampled_from(SURFACES), min_size=1, max_size=6))
+def test_a_few_surfaces_are_cut_as_all_are(tokenizer_of, family: str, surfaces: list[bytes]) -> None:
+    """A tokenizer that has not loaded its model cuts them with the part of it that they reach."""
+    whole = read_tokenizer(tokenizer_of(family))
+    whole.segment([b" the " * 200])  # loads it
+    few = dataclasses.replace(whole)
+    assert few.segment(surfaces) == whole.segment(surfaces)
+    assert "_bare" in vars(whole)
+    assert "_bare" not in vars(few)
+
+
+def test_few_surfaces_with_an_added_token_outside_the_model(tokenizer_of, tmp_path: Path) -> None:
+    folder = shutil.copytree(tokenizer_of("byte-level"), tmp_path / "more")
+    spec = makers.read_json(folder / "tokenizer.json")
+    token = len(read_tokenizer(folder).vocabulary)
+    spec["added_tokens"].append({**spec["added_tokens"][0], "id": token, "content": "@@", "special": False})
+    makers.write_json(folder / "tokenizer.json", spec)
+    assert token in read_tokenizer(folder).segment([b" a@@b"])[0]
 
 
 def test_output_files_of_a_lone_file_of_any_name(tokenizer_of, tmp_path: Path) -> None:

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from tokswap.backend import unheard
 from tokswap.errors import InputError
 from tokswap.spelling import BYTE_LEVEL, SENTENCEPIECE, UNIGRAM
 from tokswap.template import nodes
-from tokswap.tokenizer import Tokenizer, unheard
+from tokswap.tokenizer import Tokenizer
 from tokswap.vocab import Kind, Vocabulary, byte_level_token, sentencepiece_bytes
 
 _UNLIKELY = 10.0

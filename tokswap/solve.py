@@ -92,7 +92,7 @@ class Solver:
 
     def __post_init__(self) -> None:
         surfaces = [self.target.vocabulary.surface[token] for token in self.alignment.missing.tolist()]
-        self.pieces = Pieces.from_lists(self.source_tokenizer.segment(surfaces))
+        self.pieces = Pieces(lambda: self.source_tokenizer.segment(surfaces))
         self.halves = _Halves(self.source_tokenizer)
         self.made: dict[int, MadeRows] = {}
         self.cache: dict[object, Any] = {}
@@ -206,14 +206,12 @@ class Solver:
             return ()
         far = np.abs(np.log(np.maximum(lengths, 1e-12) / max(float(np.median(lengths)), 1e-12)))
         order = [n for n in np.argsort(-far, kind="stable")[:count].tolist() if far[n] > least]
-        source, target, start = self.source_tokenizer.vocabulary, self.target.vocabulary, self.pieces.start
+        source, target = self.source_tokenizer.vocabulary, self.target.vocabulary
+        tokens = self.alignment.missing[order].tolist()
+        cut = self.source_tokenizer.segment([target.surface[token] for token in tokens])
         return tuple(
-            (
-                target.readable(int(self.alignment.missing[n])),
-                round(float(lengths[n]), 4),
-                tuple(source.readable(piece) for piece in self.pieces.ids[start[n] : start[n + 1]].tolist()),
-            )
-            for n in order
+            (target.readable(token), round(float(lengths[n]), 4), tuple(map(source.readable, pieces)))
+            for n, token, pieces in zip(order, tokens, cut, strict=True)
         )
 
     def worst(self, count: int = 10) -> tuple[tuple[str, float], ...]:

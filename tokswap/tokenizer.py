@@ -1,26 +1,23 @@
 """Tokenizer files: reading them, cutting bytes with them, and the files that a result carries.
 
 The family of a tokenizer is read from what `tokenizer.json` does (model type, normalizer, pre-tokenizer, decoder),
-never from a class name. This is the only module that imports `tokenizers` or a transformers tokenizer.
+never from a class name. Besides `backend`, this is the only module that imports `tokenizers` or a transformers tokenizer.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tokswap.backend import library, make_backend, reaching, read_backend, stripped
 from tokswap.checkpoint import json_bytes, read_json
-from tokswap.errors import InputError, TokswapError
+from tokswap.errors import InputError
 from tokswap.links import check_links
 from tokswap.schema import check_tokenizer, check_tokenizer_config
 from tokswap.spelling import BYTE_LEVEL, SENTENCEPIECE, UNIGRAM, WORDPIECE, family_of, read_vocabulary
@@ -42,6 +39,7 @@ COMPANIONS = (
     "additional_chat_templates",
 )
 """Files that belong to a tokenizer besides tokenizer.json."""
+_FEW_BYTES = 500
 
 
 @dataclass(frozen=True)
@@ -50,15 +48,14 @@ class Tokenizer:
 
     path: the folder or tokenizer.json that it came from. spec: the parsed tokenizer.json.
     config: the parsed tokenizer_config.json, {} without one. files: companion name -> path.
-    edited: whether `spec` is no longer what the file says. loading: the `tokenizers` object of the file, being made meanwhile.
+    edited: whether `spec` may be something else than what a file at `path` says.
     """
 
     path: Path
     spec: Mapping[str, Any]
     config: Mapping[str, Any]
     files: Mapping[str, Path]
-    edited: bool = False
-    loading: Future[Backend] | None = field(default=None, repr=False, compare=False)
+    edited: bool = True
 
     @cached_property
     def family(self) -> str:
@@ -106,11 +103,8 @@ class Tokenizer:
     def _made(self) -> Backend:
         """Make the `tokenizers` object. The file is faster read by the library than written out for it."""
         if self.edited or not self.file.is_file():
-            return _backend(self.spec, self.path)
-        with library(self.path):
-            backend = self.loading.result() if self.loading else _from_file(self.file)
-        _check_added(backend, self.spec, self.path)
-        return backend
+            return make_backend(self.spec, self.path)
+        return read_backend(self.file, self.spec)
 
     @property
     def file(self) -> Path:
@@ -152,7 +146,7 @@ class Tokenizer:
                 parts[-1].append(len(texts) if is_text else run)
                 if is_text:
                     texts.append(run.decode("utf-8"))
-        bare = self._bare
+        bare = self._bare_for(texts, surfaces)
         encoded = [encoding.ids for encoding in bare.encode_batch_fast(texts, add_special_tokens=False)]
         cut = [
             [
@@ -235,41 +229,19 @@ class Tokenizer:
 
     def _stripped(self, more: tuple[str, ...] = ()) -> Backend:
         """What `_bare` is, made anew. more: types of normalizers to leave out too."""
-        control = set(np.flatnonzero(np.isin(self.vocabulary.kind, (Kind.SPECIAL, Kind.UNUSED))).tolist())
-        # Ids stay as they are: the library hands them out again, so that nothing may be left out.
-        added = [{**entry, "special": entry["id"] in control} for entry in self.spec.get("added_tokens") or []]
-        spec = {
-            **self.spec, "post_processor": None, "truncation": None, "padding": None,
-            "normalizer": _without(self.spec.get("normalizer"), ("Prepend", "Strip", *more)),
-            "pre_tokenizer": _without(self.spec.get("pre_tokenizer"), ("WhitespaceSplit",)),
-        }  # fmt: skip
-        if self.family == UNIGRAM:  # its model would take a control token for the likeliest piece of all
-            vocab = [
-                [unheard(n) if n in control else text, *rest] for n, (text, *rest) in enumerate(spec["model"]["vocab"])
-            ]
-            spec["model"] = {**spec["model"], "vocab": vocab}
-            spec["added_tokens"] = [
-                {**entry, "content": unheard(entry["id"])} if entry["special"] else entry for entry in added
-            ]
-            backend = _backend(spec, self.path)
-        else:
-            backend = self._with_own_model(spec, added)
-        backend.encode_special_tokens = True
-        return backend
+        return stripped(self.spec, self._controls, more, self.path, lambda: self.backend.model)
 
-    def _with_own_model(self, spec: dict[str, Any], added: Sequence[dict[str, Any]]) -> Backend:
-        """Make an object of another pipeline and other added tokens round the model of `backend`, which is not made twice."""
-        from tokenizers import AddedToken
+    @property
+    def _controls(self) -> set[int]:
+        """Ids that stand for no text."""
+        return set(np.flatnonzero(np.isin(self.vocabulary.kind, (Kind.SPECIAL, Kind.UNUSED))).tolist())
 
-        backend = _backend({**spec, "model": {"type": "BPE", "vocab": {}, "merges": []}, "added_tokens": []}, self.path)
-        with library(self.path):
-            backend.model = self.backend.model
-            flags = ("content", "single_word", "lstrip", "rstrip", "normalized")
-            for special, entries in groupby(added, itemgetter("special")):  # in their order, which decides their ids
-                tokens = [AddedToken(**{flag: entry[flag] for flag in flags if flag in entry}) for entry in entries]
-                (backend.add_special_tokens if special else backend.add_tokens)(tokens)
-        _check_added(backend, {"added_tokens": added}, self.path)
-        return backend
+    def _bare_for(self, texts: Sequence[str], surfaces: Sequence[bytes]) -> Backend:
+        """Return `_bare`, or an object that cuts a few texts as it does and need not wait for a large model."""
+        if "_bare" in vars(self) or self.family == UNIGRAM or sum(map(len, surfaces)) > _FEW_BYTES:
+            return self._bare
+        spelt = [byte_level_token(surface) for surface in surfaces] if self.family == BYTE_LEVEL else []
+        return reaching(self.spec, self._controls, texts, spelt, self.path) or self._bare
 
     def output_files(self, *, bos: int | None = None) -> dict[str, bytes | Path]:
         """Return the tokenizer files of a result: name -> content, or the path of a file to copy.
@@ -298,11 +270,10 @@ class Tokenizer:
         return files
 
 
-def read_tokenizer(path: Path, *, trust_remote_code: bool = False, preload: bool = False) -> Tokenizer:
+def read_tokenizer(path: Path, *, trust_remote_code: bool = False) -> Tokenizer:
     """Read a tokenizer from a folder or from a tokenizer.json.
 
-    A folder without tokenizer.json is converted by transformers, in memory. preload: let the library make its object of
-    the file meanwhile, on another core, for those who will need it.
+    A folder without tokenizer.json is converted by transformers, in memory.
     Raises InputError: missing-tokenizer, bad-tokenizer, unsupported-tokenizer, duplicate-ids, outside-link.
     """
     folder = path.parent if path.is_file() else path
@@ -313,9 +284,7 @@ def read_tokenizer(path: Path, *, trust_remote_code: bool = False, preload: bool
         config = {**read_json(files["special_tokens_map.json"], "tokenizer"), **config}
     check_tokenizer_config(config, folder / "tokenizer_config.json")
     source = path if path.is_file() else path / "tokenizer.json"
-    loading = None
     if source.is_file():
-        loading = _in_background(source) if preload else None
         spec = read_json(source, "tokenizer")
     elif not any(name in files for name in CONVERTIBLE):
         raise InputError(
@@ -327,7 +296,7 @@ def read_tokenizer(path: Path, *, trust_remote_code: bool = False, preload: bool
     else:
         spec = json.loads(auto_tokenizer(folder, trust_remote_code=trust_remote_code).backend_tokenizer.to_str())
     check_tokenizer(spec, source)
-    tokenizer = Tokenizer(path, spec, config, files, loading=loading)
+    tokenizer = Tokenizer(path, spec, config, files, edited=not source.is_file())
     tokenizer.family, tokenizer.vocabulary  # noqa: B018  a damaged file must fail here, not in the middle of a run
     return tokenizer
 
@@ -357,80 +326,6 @@ def _template_text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError("bad-tokenizer", f"this chat template cannot be read: {error}", file=path) from error
-
-
-@contextmanager
-def library(path: Path) -> Iterator[None]:
-    """Turn what the tokenizers library raises into InputError bad-tokenizer: a bare Exception for a fault in a file, and
-    what it calls a panic, which is no Exception at all, where a file asks for the impossible.
-    """
-    try:
-        yield
-    except TokswapError:
-        raise
-    except BaseException as error:
-        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
-            message = f"the tokenizers library cannot use this file: {error}"
-            raise InputError("bad-tokenizer", message, file=path) from error
-        raise
-
-
-def _backend(spec: Mapping[str, Any], path: Path) -> Backend:
-    from tokenizers import Tokenizer as Backend
-
-    with library(path):
-        backend = Backend.from_str(json.dumps(spec))
-    _check_added(backend, spec, path)
-    return backend
-
-
-def _from_file(path: Path) -> Backend:
-    from tokenizers import Tokenizer as Backend
-
-    return Backend.from_file(str(path))
-
-
-def _in_background(path: Path) -> Future[Backend]:
-    pool = ThreadPoolExecutor(1)
-    loading = pool.submit(_from_file, path)
-    pool.shutdown(wait=False)
-    return loading
-
-
-def _check_added(backend: Backend, spec: Mapping[str, Any], path: Path) -> None:
-    """Raise InputError bad-tokenizer where the library gives an added token another id than the file."""
-    for entry in spec.get("added_tokens") or []:
-        given = backend.token_to_id(entry["content"])
-        if given != entry["id"]:  # the library numbers added tokens itself and ignores a gap that the file leaves
-            raise InputError(
-                "bad-tokenizer",
-                f"the added token {entry['content']!r} has the id {entry['id']} in the file, and the tokenizers "
-                f"library gives it {given}",
-                "save the tokenizer again with save_pretrained, so that its ids are those that it produces",
-                file=path,
-            )
-
-
-def _without(node: Any, unwanted: tuple[str, ...]) -> Any:
-    """Return a copy of a pipeline node without some types, and with no space put in front of a text."""
-    if not isinstance(node, dict):
-        return node
-    node = dict(node)
-    if node.get("type") in unwanted:
-        return None
-    if "add_prefix_space" in node:
-        node["add_prefix_space"] = False
-    if "prepend_scheme" in node:
-        node["prepend_scheme"] = "never"
-    for key in ("normalizers", "pretokenizers"):
-        if key in node:
-            node[key] = [kept for kept in (_without(child, unwanted) for child in node[key]) if kept is not None]
-    return node
-
-
-def unheard(token: int) -> str:
-    """Return a spelling that no text contains, made of code points that are reserved for no use at all."""
-    return f"\ufdd0\ufdd1{token}\ufdd2"
 
 
 def _utf8_runs(surface: bytes) -> Iterator[tuple[bool, bytes]]:

@@ -171,9 +171,9 @@ def plan_transplant(
             method.check()
     source = open_checkpoint(resolve_model(model))
     check_remote_code(source, trust_remote_code)
-    source_tokenizer = read_tokenizer(source.folder, trust_remote_code=trust_remote_code, preload=True)
+    source_tokenizer = read_tokenizer(source.folder, trust_remote_code=trust_remote_code)
     target_path = resolve_tokenizer(tokenizer)
-    target = read_tokenizer(target_path, trust_remote_code=trust_remote_code, preload=True)
+    target = read_tokenizer(target_path, trust_remote_code=trust_remote_code)
     if len(source_tokenizer.vocabulary) > source.tables[0].rows:
         raise InputError(
             "source-too-small",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
@@ -48,25 +48,39 @@ WORK_BYTES = 256 << 20
 class Pieces:
     """The source tokens that spell each missing token: those of token m are ids[start[m]:start[m + 1]].
 
-    start: int64[M + 1]. ids: int64. A token that the source cannot spell at all has none.
+    cut: returns one list of ids a token; called when they are first asked for, since it takes a tokenizer and some
+    methods never ask. A token that the source cannot spell at all has none.
     """
 
-    start: np.ndarray
-    ids: np.ndarray
+    cut: Callable[[], list[list[int]]]
 
     @classmethod
     def from_lists(cls, lists: list[list[int]]) -> Pieces:
         """Pack one list of ids a token."""
+        return cls(lambda: lists)
+
+    @cached_property
+    def _packed(self) -> tuple[np.ndarray, np.ndarray]:
+        lists = self.cut()
         lengths = np.array([len(ids) for ids in lists], np.int64)
         start = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-        return cls(start, np.array([token for ids in lists for token in ids], np.int64))
+        return start, np.array([token for ids in lists for token in ids], np.int64)
+
+    @property
+    def start(self) -> np.ndarray:
+        """Where each token's ids begin, and the end of all, int64[M + 1]."""
+        return self._packed[0]
+
+    @property
+    def ids(self) -> np.ndarray:
+        """All ids, one token's after the other's, int64."""
+        return self._packed[1]
 
     def __getitem__(self, tokens: np.ndarray) -> Pieces:
         """Return the pieces of some of the tokens, int64[n], in their order."""
-        counts = np.diff(self.start)[tokens]
-        start = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
-        place = np.arange(start[-1]) + np.repeat(self.start[tokens] - start[:-1], counts)
-        return Pieces(start, self.ids[place])
+        return Pieces(
+            lambda: [self.ids[self.start[n] : self.start[n + 1]].tolist() for n in np.asarray(tokens).tolist()]
+        )
 
 
 class Halves(Protocol):
