@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import argparse
 import resource
+import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -24,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _machine import keep
+from _machine import keep, spread
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 from models import fetch
@@ -134,8 +136,8 @@ def kernels(atoms: np.ndarray, targets: np.ndarray, sklearn_tokens: int, exact: 
     return rows
 
 
-def whole(model: Path, tokenizer: Path, mergekit: str | None, work: Path, exact: bool) -> dict[str, Any]:
-    """Time whole transplants, peer and ours, as processes of their own, and score the results."""
+def whole(model: Path, tokenizer: Path, mergekit: str | None, work: Path, exact: bool, pairs: int) -> dict[str, Any]:
+    """Time whole transplants, peer and ours in turn, as processes of their own, and score the results."""
     rows: dict[str, Any] = {}
     ours = "import sys, tokswap; tokswap.transplant(sys.argv[1], sys.argv[2], init='omp', out=sys.argv[3], settings={'exact': sys.argv[4]})"
     commands = {"fast": [sys.executable, "-c", ours, str(model), str(tokenizer), str(work / "fast"), "no"]}
@@ -153,7 +155,11 @@ def whole(model: Path, tokenizer: Path, mergekit: str | None, work: Path, exact:
             "-k",
             str(K),
         ]
-    for name, command in commands.items():
+    order = [name for name in ("fast", "mergekit") if name in commands] * pairs + ["exact"] * exact
+    costs: dict[str, list[dict[str, float]]] = {name: [] for name in commands}
+    for name in order:
+        command = commands[name]
+        shutil.rmtree(work / name, ignore_errors=True)
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         begin = time.perf_counter()
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -170,13 +176,20 @@ def whole(model: Path, tokenizer: Path, mergekit: str | None, work: Path, exact:
         if process.returncode:
             raise SystemExit(f"{name} failed with status {process.returncode}")
         cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        rows[name] = {"wall_s": round(wall, 1), "cpu_s": round(cpu, 1), "peak_mb": round(peak / 1e6)}
+        costs[name].append({"wall_s": round(wall, 1), "cpu_s": round(cpu, 1), "peak_mb": round(peak / 1e6)})
+        print(f"whole process, {name}: {costs[name][-1]}", flush=True)
+    for name, runs in costs.items():
+        rows[name] = {key: round(statistics.median(run[key] for run in runs), 1) for key in runs[0]} | {"runs": runs}
         if name == "mergekit":
             # Judge the rows and not the template: the text must begin with bos, as ours does.
             for file in ("tokenizer.json", "tokenizer_config.json"):
                 (work / name / file).write_bytes((work / "fast" / file).read_bytes())
         rows[name]["excess"] = excess(model, work / name)
         print(f"whole process, {name}: {rows[name]}", flush=True)
+    if mergekit:
+        turns = zip(costs["fast"], costs["mergekit"], strict=True)
+        rows["times_faster"] = spread([theirs["wall_s"] / own["wall_s"] for own, theirs in turns])
+        print(f"mergekit over fast, wall: {rows['times_faster']}")
     return rows
 
 
@@ -236,6 +249,7 @@ def main() -> None:
     parser.add_argument("--sklearn-tokens", type=int, default=200)
     parser.add_argument("--no-exact", action="store_true")
     parser.add_argument("--no-whole", action="store_true")
+    parser.add_argument("--pairs", type=int, default=3, help="how often the whole processes are timed in turn")
     parser.add_argument("--scaling", action="store_true", help="only the scaling curves")
     parser.add_argument("--large", action="store_true", help="only a dictionary of 131,072 atoms of 4,096 numbers")
     options = parser.parse_args()
@@ -258,7 +272,9 @@ def main() -> None:
     }  # fmt: skip
     if not options.no_whole:
         with tempfile.TemporaryDirectory() as work:
-            result["whole_process"] = whole(model, tokenizer, options.mergekit, Path(work), not options.no_exact)
+            result["whole_process"] = whole(
+                model, tokenizer, options.mergekit, Path(work), not options.no_exact, options.pairs
+            )
     print("kept in", keep(f"omp-{options.pair}", result))
 
 
