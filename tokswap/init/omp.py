@@ -120,5 +120,5 @@ class OMP:
 
     def flops(self, missing: int, anchors: int, width: int) -> float:
         """In sweeps over the dictionary, as measured for k = 64 (benchmarks/omp.md)."""
-        sweeps = (25.0 if self.exact else 5.0) * min(self.k, anchors, width) / 64
+        sweeps = (27.0 if self.exact else 7.0) * min(self.k, anchors, width) / 64
         return 2.0 * sweeps * missing * anchors * width
