@@ -42,7 +42,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         "engines",
         "bytewise",
     ),
-    ("files", "advice", "judge", "donor", "calibrate", "page"),
+    ("files", "request", "advice", "judge", "donor", "calibrate", "page"),
     ("transplant", "trim", "extend", "draft", "ensemble"),
     ("cli",),
     ("__init__", "__main__"),

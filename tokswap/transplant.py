@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,20 +17,19 @@ from tokswap.calibrate.run import CalibrationJob, Outcome, candidates, plan_cali
 from tokswap.checkpoint import Checkpoint, open_checkpoint, read_json
 from tokswap.configs import IdMap, edit_config, edit_generation_config, token_ids
 from tokswap.donor import find_donor
-from tokswap.edit import Edit, Layout, TableEdit, apply, lay_out, untied
-from tokswap.errors import InputError, UsageError, did_you_mean
+from tokswap.edit import Edit, Layout, TableEdit, apply, lay_out
+from tokswap.errors import InputError, UsageError
 from tokswap.evaluate import check_device
 from tokswap.files import check_remote_code, result_files
 from tokswap.init import WORK_BYTES, BaseBound, Checked, Initializer
 from tokswap.init.blend import described, read_method
 from tokswap.report import REPORT_NAME, Plan, Report, TablePlan
-from tokswap.schema import MOST_IDS
+from tokswap.request import bos_to_add, read_token_map, set_tie, table_edits, table_rows
 from tokswap.solve import Solver, estimate, looked_up
 from tokswap.sources import resolve_model, resolve_tokenizer, short_name
-from tokswap.tables import configs, head_name, text_config
+from tokswap.tables import configs
 from tokswap.tokenizer import Tokenizer, read_tokenizer
 from tokswap.trim import MAP_NAME, Choice, trim_target
-from tokswap.vocab import Vocabulary
 from tokswap.workspace import check_output
 
 
@@ -190,7 +188,7 @@ def plan_transplant(
         choice = Choice(tuple(trim_corpora), tuple(trim_languages), target_size=trim_size)
         cut = trim_target(target, target_config, target_generation, choice, notes)
         target, target_config, target_generation = cut.tokenizer, cut.config, cut.generation
-    rows = _rows(vocab_size, pad_to_multiple, len(target.vocabulary), target_config)
+    rows = table_rows(vocab_size, pad_to_multiple, len(target.vocabulary), target_config)
     if keep_rows:
         alignment = identity(target.vocabulary, source_tokenizer.vocabulary, rows)
     else:
@@ -198,7 +196,7 @@ def plan_transplant(
             target.vocabulary,
             source_tokenizer.vocabulary,
             rows=rows,
-            mapped=_read_map(map_tokens, target.vocabulary, source_tokenizer.vocabulary),
+            mapped=read_token_map(map_tokens, target.vocabulary, source_tokenizer.vocabulary),
             bos_first=source_tokenizer.adds_bos,
         )
     if not (alignment.reason == Reason.BYTES).any():
@@ -215,8 +213,8 @@ def plan_transplant(
         table = source.tables[0]
         initializer.check_base(source_tokenizer.vocabulary, table.width, table.rows, source.tied)
     notes += plan_notes(source_tokenizer, target)
-    bos_id = _bos_to_add(bos, source_tokenizer, target, alignment, notes)
-    tables = _table_edits(source, alignment, tie, notes)
+    bos_id = bos_to_add(bos, source_tokenizer, target, alignment, notes)
+    tables = table_edits(source, alignment, tie, notes)
     if any(table.table.role == "lookup" for table in tables):
         tables = looked_up(tables, alignment, source_tokenizer, target)
         notes.append(
@@ -230,7 +228,7 @@ def plan_transplant(
         )
     ids = IdMap(alignment, source_tokenizer.vocabulary, target.vocabulary, target_config, notes)
     config = edit_config(source.config, ids, rows)
-    _set_tie(config, tie)
+    set_tie(config, tie)
     owner_eos = [token for token in token_ids(target_generation, "eos_token_id") if token < rows]
     generation = edit_generation_config(source.generation_config, ids, owner_eos, config)
     files = result_files(source, target, config, generation, bos_id, trust_remote_code, notes)
@@ -306,90 +304,6 @@ def plan_transplant(
     )  # fmt: skip
 
 
-def _table_edits(source: Checkpoint, alignment: Alignment, tie: bool | None, notes: list[str]) -> tuple[TableEdit, ...]:
-    edits = [TableEdit(table, table.names, alignment.source_of) for table in source.tables]
-    if tie is False and source.tied:
-        split = next(edit for edit in edits if edit.table.is_head)
-        head = head_name(split.table)
-        if head is None:
-            raise UsageError(
-                "cannot-untie",
-                f"tokswap does not know how a separate head of this architecture is stored (beside {split.names[0]})",
-                "leave out --untie",
-            )
-        kept = tuple(name for name in split.names if name != head)
-        edits[edits.index(split) : edits.index(split) + 1] = untied(dataclasses.replace(split, names=kept), head)
-    if tie is True and not source.tied:
-        heads = [edit for edit in edits if edit.table.role == "output"]
-        if not heads:
-            raise UsageError("cannot-tie", "this model has no output head to tie to its embeddings", "leave out --tie")
-        edits = [edit for edit in edits if edit.table.role != "output"]
-        edits[0] = dataclasses.replace(edits[0], table=dataclasses.replace(edits[0].table, is_head=True))
-        notes.append("the output head is thrown away (--tie): every logit of the model changes")
-    return tuple(edits)
-
-
-def _set_tie(config: dict[str, Any], tie: bool | None) -> None:
-    if tie is None:
-        return
-    holders = [child for _, child in configs(config) if "tie_word_embeddings" in child] or [config]
-    for child in holders:
-        child["tie_word_embeddings"] = tie  # type: ignore[index]
-
-
-def _rows(vocab_size: str | int, multiple: int | None, tokens: int, target_config: Mapping[str, Any]) -> int:
-    if vocab_size == "match":
-        owner = text_config(target_config)[1]["vocab_size"] if target_config else tokens
-        rows = max(tokens, owner)
-    elif vocab_size == "tight":
-        rows = tokens
-    else:
-        try:
-            rows = int(vocab_size)
-        except ValueError as error:
-            raise UsageError(
-                "bad-vocab-size", f"--vocab-size is match, tight or a number, not {vocab_size!r}"
-            ) from error
-        if rows < tokens:
-            raise UsageError("bad-vocab-size", f"{rows:,} rows are too few: the tokenizer has {tokens:,} ids")
-    if multiple is not None:
-        if multiple < 1:
-            raise UsageError("bad-vocab-size", f"--pad-to-multiple takes a positive number, not {multiple}")
-        rows = -(-rows // multiple) * multiple
-    if rows > MOST_IDS:
-        raise UsageError("bad-vocab-size", f"{rows:,} rows are more than any vocabulary has")
-    return rows
-
-
-def _read_map(pairs: Sequence[str], target: Vocabulary, source: Vocabulary) -> dict[int, int]:
-    """Read "TARGET=SOURCE" pairs. A token may contain "=": the split at which both sides exist is meant."""
-    mapped: dict[int, int] = {}
-    for pair in pairs:
-        cuts = [n for n, character in enumerate(pair) if character == "=" and 0 < n < len(pair) - 1]
-        found = [
-            (_token(target, pair[:n]), _token(source, pair[n + 1 :]))
-            for n in cuts
-            if _token(target, pair[:n]) is not None and _token(source, pair[n + 1 :]) is not None
-        ]
-        if not found:
-            left, _, right = pair.partition("=")
-            side, word, names = (
-                ("source", right, source) if _token(target, left) is not None else ("target", left, target)
-            )
-            raise UsageError(
-                "unknown-token",
-                f"--map-token {pair!r}: the {side} tokenizer has no token {word!r}."
-                + did_you_mean(word, [text for text in names.text if text.startswith(("<", "["))]),
-                "write it as TARGET=SOURCE, each token as its tokenizer spells it",
-            )
-        mapped[found[0][0]] = found[0][1]  # type: ignore[index,assignment]
-    return mapped
-
-
-def _token(vocabulary: Vocabulary, text: str) -> int | None:
-    return vocabulary.id_of_text.get(text, vocabulary.id_of.get(text.encode()))
-
-
 def _owner_configs(target_path: Path, donor: Checkpoint | None) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     """The config and generation config of the model that owns the tokenizer; {} where that is not known."""
     if donor is not None:
@@ -400,33 +314,6 @@ def _owner_configs(target_path: Path, donor: Checkpoint | None) -> tuple[Mapping
         found.append(read_json(path, "config") if target_path.is_dir() and path.is_file() else {})
     has_size = any("vocab_size" in child for _, child in configs(found[0]))
     return (found[0] if has_size else {}), found[1]
-
-
-def _bos_to_add(bos: str, source: Tokenizer, target: Tokenizer, alignment: Alignment, notes: list[str]) -> int | None:
-    """The id that the result's tokenizer must begin texts with, None where it can stay as it is."""
-    if bos not in ("auto", "keep"):
-        named = _token(target.vocabulary, bos)
-        if named is None:
-            raise UsageError("bad-bos", f"bos is auto, keep or a token of the target tokenizer, not {bos!r}")
-        if named in target.leading:
-            return None
-        notes.append(f"the tokenizer will begin every text with {target.vocabulary.text[named]}, as was asked")
-        return named
-    if not source.adds_bos or target.adds_bos:
-        return None
-    token = alignment.target_of(source.vocabulary.roles["bos"], target.vocabulary.roles.get("bos"))
-    if token is None:
-        notes.append(
-            "the model expects every text to begin with bos, and the target tokenizer has no token for it: "
-            f"name one with --map-token 'TARGET={source.vocabulary.text[source.vocabulary.roles['bos']]}'"
-        )
-        return None
-    text = target.vocabulary.text[token]
-    if bos == "keep":
-        notes.append(f"the model expects every text to begin with bos ({text}), and the tokenizer will not add it")
-        return None
-    notes.append(f"the tokenizer will begin every text with {text}, as the model expects (--bos keep leaves it alone)")
-    return token
 
 
 def _table_plans(source: Checkpoint, tables: Sequence[TableEdit]) -> tuple[TablePlan, ...]:
