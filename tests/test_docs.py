@@ -36,7 +36,7 @@ def page_id(value: object) -> str:
 
 # Error codes.
 
-CLASSES = ("UsageError", "InputError", "OutputError")
+CLASSES = ("UsageError", "InputError", "OutputError", "ClusterError")
 MADE_UP: dict[tuple[str, str], set[str]] = {
     # read_json: the index is read only where it is.
     ("checkpoint.py", "f'missing-{what}'"): {"missing-config", "missing-map", "missing-report"},

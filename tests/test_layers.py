@@ -12,7 +12,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "tokswap"
 LEVELS: tuple[tuple[str, ...], ...] = (
-    ("errors", "vocab", "probes", "template", "workspace", "vectors", "wording", "links"),
+    ("errors", "vocab", "probes", "template", "workspace", "vectors", "wording", "links", "cluster"),
     (
         "align",
         "tables",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tokswap.ensemble.mix import load_ensemble
     from tokswap.ensemble.prepare import plan_ensemble, prepare_ensemble
     from tokswap.ensemble.score import evaluate_ensemble
-    from tokswap.errors import InputError, OutputError, TokswapError, UsageError
+    from tokswap.errors import ClusterError, InputError, OutputError, TokswapError, UsageError
     from tokswap.evaluate import Score, TokenLosses, bits_per_byte, token_losses
     from tokswap.inspect import inspect
     from tokswap.judge import Evaluation, evaluate
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "draft": "draft", "plan_draft": "draft", "Verdict": "engines", "draft_verdicts": "engines",
-    "Checkpoint": "checkpoint", "open_checkpoint": "checkpoint", "compare": "compare", "InputError": "errors",
+    "Checkpoint": "checkpoint", "ClusterError": "errors", "open_checkpoint": "checkpoint", "compare": "compare", "InputError": "errors",
     "OutputError": "errors", "TokswapError": "errors", "UsageError": "errors", "Score": "evaluate",
     "evaluate": "judge", "Evaluation": "judge", "TokenLosses": "evaluate", "bits_per_byte": "evaluate", "token_losses": "evaluate", "inspect": "inspect", "Plan": "report", "Report": "report",
     "Tokenizer": "tokenizer", "read_tokenizer": "tokenizer", "plan_transplant": "transplant",
@@ -49,6 +49,7 @@ _HOME = {
 __all__ = [
     "Check",
     "Checkpoint",
+    "ClusterError",
     "Ensemble",
     "Evaluation",
     "InputError",

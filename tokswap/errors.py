@@ -3,7 +3,8 @@
     TokswapError            base: a stable code, what happened, where, and how to fix it
     ├── UsageError          the request itself is wrong (exit status 2)
     ├── InputError          a model, tokenizer or text cannot be used (exit status 1)
-    └── OutputError         the result cannot be written (exit status 1)
+    ├── OutputError         the result cannot be written (exit status 1)
+    └── ClusterError        the machines that a run is spread over cannot be used (exit status 1)
 
 The code is the stable part: scripts and `docs/errors.md` refer to it. This module imports nothing from tokswap.
 """
@@ -12,6 +13,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from functools import partial
+from typing import Any
 
 
 class TokswapError(Exception):
@@ -25,6 +28,10 @@ class TokswapError(Exception):
         self.message = message
         self.hint = hint
         self.where = {name.replace("_", " "): str(value) for name, value in where.items()}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Come through a pickle whole, so that the error of another process is the same one here."""
+        return partial(type(self), self.code, self.message, self.hint, **self.where), ()
 
     def __str__(self) -> str:
         lines = [f"{self.message}  [{self.code}]"]
@@ -46,6 +53,10 @@ class InputError(TokswapError):
 
 class OutputError(TokswapError):
     """The result cannot be written, or must not be written over what is there."""
+
+
+class ClusterError(TokswapError):
+    """The machines that a run is spread over cannot be reached, were lost, or are not alike."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

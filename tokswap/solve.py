@@ -13,6 +13,7 @@ import numpy as np
 
 from tokswap.align import Alignment, Reason
 from tokswap.checkpoint import Checkpoint
+from tokswap.cluster import LOCAL, Engine
 from tokswap.edit import MadeRows, TableEdit
 from tokswap.errors import InputError
 from tokswap.init import WORK_BYTES, Initializer, Pieces, Problem
@@ -64,6 +65,7 @@ class Solver:
 
     initializer: the method. output_initializer: another one for an output head with its biases.
     donor_rows: int64[V], the donor's row of each target token; None where it is the token's id.
+    engine: where methods do work that splits into parts.
     seconds: time spent in methods so far. diagnostics: table role -> name -> float[M]. evidence: table role -> why a
     method that chooses chose what it did. lengths: table role -> float[M], the norms of the made rows. copied_lengths: table role ->
     float[S], those of the rows that are copied. notes: each once.
@@ -82,6 +84,7 @@ class Solver:
     progress: bool = False
     donor_rows: np.ndarray | None = None
     output_initializer: Initializer | None = None
+    engine: Engine = LOCAL
     seconds: float = 0.0
     checks: dict[str, int] = field(default_factory=dict)
     diagnostics: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
@@ -123,6 +126,7 @@ class Solver:
             lead.role, self.seed, self.device, self.memory, self.progress, self.cache, halves=self.halves,
             scores=lead.role == "output" or lead.is_head,
             spaces=self._spaces, source_tokenizer=self.source_tokenizer, target_tokenizer=self.target,
+            engine=self.engine,
         )  # fmt: skip
         initializer = (self.output_initializer if lead.role == "output" else None) or self.initializer
         rows = np.zeros((0, space.width), np.float32)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,6 +56,10 @@ class Tokenizer:
     config: Mapping[str, Any]
     files: Mapping[str, Path]
     edited: bool = True
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave behind what was made from these, and do not rely on a file, which may be another one on another machine."""
+        return {**{field.name: getattr(self, field.name) for field in fields(self)}, "edited": True}
 
     @cached_property
     def family(self) -> str:

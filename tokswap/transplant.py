@@ -15,6 +15,7 @@ from tokswap.advice import plan_notes, row_notes
 from tokswap.align import Alignment, Reason, align, identity
 from tokswap.calibrate.run import CalibrationJob, Outcome, candidates, plan_calibration
 from tokswap.checkpoint import Checkpoint, open_checkpoint, read_json
+from tokswap.cluster import LOCAL, Engine, check_engine, find_engine, idle_notes
 from tokswap.configs import IdMap, edit_config, edit_generation_config, token_ids
 from tokswap.donor import find_donor
 from tokswap.edit import Edit, Layout, TableEdit, apply, lay_out
@@ -54,6 +55,7 @@ class Transplant:
     link: bool = False
     force: bool = False
     donor_rows: np.ndarray | None = None
+    engine: Engine = LOCAL
 
     def run(self, *, progress: bool = False) -> Report:
         """Make the missing rows and write the result; returns the Report that also lies in it as tokswap.json.
@@ -69,6 +71,7 @@ class Transplant:
             return Solver(
                 self.source, self.source_tokenizer, self.target, self.donor, self.alignment, initializer, self.edit.tables,
                 self.seed, self.device, self.memory, progress, self.donor_rows, output_initializer,
+                self.engine,
             )  # fmt: skip
 
         clock: dict[str, float] = {"prepare": time.perf_counter() - begin}
@@ -95,7 +98,7 @@ class Transplant:
                     solver.checks,
                     solver.diagnostics,
                     solver.worst(),
-                    (*solver.notes, *outcome.notes, *far),
+                    (*solver.notes, *outcome.notes, *far, *idle_notes(self.engine)),
                     {**solver.evidence, **outcome.evidence},
                     outcome.calibrated,
                     groups=self.alignment.by_group(self.target.vocabulary),
@@ -142,6 +145,7 @@ def plan_transplant(
     seed: int = 0,
     device: str = "cpu",
     memory: int = WORK_BYTES,
+    engine: str = "local",
     link: bool = False,
     force: bool = False,
     trust_remote_code: bool = False,
@@ -154,7 +158,8 @@ def plan_transplant(
     for the output head, where that is a table of its own. calibrate: texts to fit the new tables to. map_tokens: "TARGET=SOURCE" pairs of token texts.
     vocab_size: "match" (as many rows as the tokenizer's own model), "tight" (one a token), or a number of rows.
     pad_to_multiple: round the rows up. tie: True or False to join or split input and output tables.
-    memory: bytes that a method may take for its work besides the tables.
+    memory: bytes that a method may take for its work besides the tables. engine: "local", or "ray" to compute `omp` and to
+    count corpora on a Ray cluster; see `tokswap.cluster`.
     bos: "auto" lets the tokenizer begin texts with bos where the source model's does; "keep" leaves it alone; a token of
     the target begins every text, whatever the source does.
     keep_rows: every id keeps its own row, roles and names notwithstanding; for a model that has this vocabulary already.
@@ -167,6 +172,8 @@ def plan_transplant(
     for method in (initializer, output_initializer):
         if isinstance(method, Checked):
             method.check()
+    where = find_engine(engine)
+    check_engine(where, device)
     source = open_checkpoint(resolve_model(model))
     check_remote_code(source, trust_remote_code)
     source_tokenizer = read_tokenizer(source.folder, trust_remote_code=trust_remote_code)
@@ -186,7 +193,7 @@ def plan_transplant(
     cut = None
     if trim_corpora or trim_languages or trim_size is not None:
         choice = Choice(tuple(trim_corpora), tuple(trim_languages), target_size=trim_size)
-        cut = trim_target(target, target_config, target_generation, choice, notes)
+        cut = trim_target(target, target_config, target_generation, choice, notes, engine=where)
         target, target_config, target_generation = cut.tokenizer, cut.config, cut.generation
     rows = table_rows(vocab_size, pad_to_multiple, len(target.vocabulary), target_config)
     if keep_rows:
@@ -282,6 +289,7 @@ def plan_transplant(
             "seed": seed,
             "device": device,
             "memory": memory,
+            "engine": engine,
             "link": link,
             "calibrate": [str(path) for path in calibrate],
         },
@@ -301,6 +309,7 @@ def plan_transplant(
     return Transplant(
         plan, source, source_tokenizer, target, donor_checkpoint, alignment, initializer, output_initializer, edit,
         layout, calibration, seed, device, memory, link, force, cut.kept if cut else None,
+        where,
     )  # fmt: skip
 
 

@@ -38,6 +38,18 @@ def volume(command: Command) -> Command:
     return click.option("-v", "--verbose", is_flag=True, help="Show what the libraries underneath say.")(command)
 
 
+def engine_flag(command: Command) -> Command:
+    """--engine, for work that splits into parts."""
+    return click.option(
+        "--engine",
+        type=click.Choice(["local", "ray"]),
+        default="local",
+        show_default=True,
+        help="Where corpora are counted and `omp` computes: here, or on a Ray cluster: the one of RAY_ADDRESS or of this "
+        "machine, or else one is started here.",
+    )(command)
+
+
 def making_flags(command: Command) -> Command:
     """What the commands that make rows and write a model have in common, in this order."""
     for option in (
@@ -51,6 +63,7 @@ def making_flags(command: Command) -> Command:
             metavar="SIZE",
             help="What a method may take for its work besides the tables; more is faster.",
         ),
+        engine_flag,
         click.option("--link", is_flag=True, help="Hard-link weight files that do not change instead of copying them."),
         click.option("--dry-run", is_flag=True, help="Print the plan and stop."),
         click.option("--force", is_flag=True, help="Replace a model folder that is in the way."),

@@ -140,6 +140,7 @@ def transplant(
     seed: int,
     device: str,
     memory: int,
+    engine: str,
     link: bool,
     dry_run: bool,
     force: bool,
@@ -166,7 +167,7 @@ def transplant(
         calibrate=calibrate, map_tokens=map_tokens,
         vocab_size=vocab_size, pad_to_multiple=pad_to_multiple, tie=tie, bos=bos,
         trim_corpora=trim_corpora, trim_languages=_options.read_codes(trim_lang), trim_size=trim_size, seed=seed, device=device, memory=memory,
-        link=link, force=force, trust_remote_code=trust_remote_code,
+        engine=engine, link=link, force=force, trust_remote_code=trust_remote_code,
     )  # fmt: skip
     report = carry_out(job, dry_run=dry_run, as_json=as_json, quiet=quiet)
     if report is not None:

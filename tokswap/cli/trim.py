@@ -82,6 +82,7 @@ Examples:
     show_default=True,
     help="Compare the outputs of both models after writing: where there is memory, always, or never.",
 )
+@_options.engine_flag
 @click.option("--device", default="cpu", show_default=True, help="Where torch computes: cpu, cuda, mps, ...")
 @click.option("--link", is_flag=True, help="Hard-link weight files that do not change instead of copying them.")
 @click.option("--dry-run", is_flag=True, help="Count, print the plan and stop.")

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Protocol, cast, runtime_checkable
 import numpy as np
 
 from tokswap.align import Alignment, Reason
+from tokswap.cluster import LOCAL, Engine
 from tokswap.errors import UsageError, did_you_mean
 from tokswap.space import EmbeddingSpace
 from tokswap.vocab import Kind, Vocabulary
@@ -120,6 +121,7 @@ class Problem:
     None where that is not known. With them every shared token shows how a row follows from the rows of its parts.
     source_tokenizer, target_tokenizer: for methods that read a text or words; always there in a run.
     spaces: the rows of all the source's tables by role, for a method that reads several to make one.
+    engine: where work that splits into parts is done.
     """
 
     source: EmbeddingSpace
@@ -142,6 +144,7 @@ class Problem:
     source_tokenizer: Cutter | None = None
     target_tokenizer: Cutter | None = None
     spaces: Mapping[str, EmbeddingSpace] = field(default_factory=dict)
+    engine: Engine = LOCAL
 
     @cached_property
     def anchors(self) -> np.ndarray:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from tokswap.errors import InputError
 from tokswap.init import Problem, option
 from tokswap.vocab import Kind
+
+if TYPE_CHECKING:
+    from tokswap.init._pursuit import SparseCode
 
 _PART = 16384
 
@@ -63,8 +67,6 @@ class OMP:
         """Return anchors int64[N], atoms int32[M, k], weights float32[M, k] of raw donor rows, and the details."""
         from tqdm import tqdm
 
-        from tokswap.init._pursuit import orthogonal_matching_pursuit
-
         donor, anchors = problem.donor, self._atoms(problem)
         assert donor is not None
         if not len(anchors):
@@ -78,15 +80,16 @@ class OMP:
         dictionary -= centre
         length = np.maximum(np.linalg.norm(dictionary, axis=1), np.finfo(np.float32).tiny)
         dictionary /= length[:, None]
+        size = problem.engine.part(len(problem.missing), _PART)
+        targets = (  # a part's rows in float32 at a time
+            donor.rows(problem.missing[start : start + size]) - centre
+            for start in range(0, max(len(problem.missing), 1), size)
+        )
         parts = []
         with tqdm(total=len(problem.missing), desc=f"omp, {problem.role} rows", unit=" tokens",
                   disable=None if problem.progress else True) as bar:  # fmt: skip
-            for start in range(0, max(len(problem.missing), 1), _PART):  # a part's rows in float32 at a time
-                code = orthogonal_matching_pursuit(
-                    dictionary, donor.rows(problem.missing[start : start + _PART]) - centre, self.k,
-                    exact=self.exact, tolerance=self.tolerance, ridge=self.ridge,
-                    memory=problem.memory, device=problem.device, done=bar.update,
-                )  # fmt: skip
+            shared = _Shared(dictionary, self, problem.memory, problem.device)
+            for code in problem.engine.map(_pursue, targets, shared, bar.update):
                 norm = np.linalg.norm(code.weights, axis=1)
                 weights = code.weights / length[code.atoms]
                 parts.append(
@@ -122,3 +125,37 @@ class OMP:
         """In sweeps over the dictionary, as measured for k = 64 (benchmarks/omp.md)."""
         sweeps = (27.0 if self.exact else 7.0) * min(self.k, anchors, width) / 64
         return 2.0 * sweeps * missing * anchors * width
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What all parts need. dictionary: float32[N, D], rows of length 1."""
+
+    dictionary: np.ndarray
+    method: OMP
+    memory: int
+    device: str
+
+
+def _pursue(shared: _Shared, targets: np.ndarray, done: Callable[[int], object]) -> SparseCode:
+    """Code a part of the targets, float32[n, D], in whatever process this is."""
+    from tokswap.init._pursuit import orthogonal_matching_pursuit
+
+    method = shared.method
+    return orthogonal_matching_pursuit(
+        _plain(shared.dictionary), targets, method.k, exact=method.exact, tolerance=method.tolerance,
+        ridge=method.ridge, memory=shared.memory, device=shared.device, done=done,
+    )  # fmt: skip
+
+
+def _plain(rows: np.ndarray) -> np.ndarray:
+    """Take off the mark of an array that several processes read. Nothing writes to it; the kernels are compiled without it."""
+    if rows.flags.writeable:
+        return rows
+    import warnings
+
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
+        return torch.from_numpy(rows).numpy()

@@ -14,6 +14,7 @@ import numpy as np
 
 from tokswap.align import Alignment, Reason
 from tokswap.checkpoint import Checkpoint, open_checkpoint
+from tokswap.cluster import LOCAL, Engine, find_engine, idle_notes
 from tokswap.configs import edit_config, edit_generation_config, needed_ids
 from tokswap.edit import Edit, Layout, MadeRows, TableEdit, apply, lay_out
 from tokswap.errors import InputError, OutputError, UsageError
@@ -169,6 +170,7 @@ def plan_trim(
     out: str | Path | None = None,
     pad_to_multiple: int | None = None,
     check: str = "auto",
+    engine: str = "local",
     device: str = "cpu",
     link: bool = False,
     force: bool = False,
@@ -185,7 +187,8 @@ def plan_trim(
     corpus. coverage: keep the most frequent tokens that make up this share of each corpus.
     field: where the text is in JSON lines and parquet files. held_out: texts to measure the result on.
     pad_to_multiple: round the rows up. check: "full" compares the outputs of both models after writing, "tokens" leaves
-    them out, "auto" compares them where the model is small beside the machine's memory.
+    them out, "auto" compares them where the model is small beside the machine's memory. engine: "local", or "ray" to count
+    corpora on a Ray cluster, with the same result.
 
     Raises UsageError, InputError or OutputError for everything that can be known beforehand.
     """
@@ -205,6 +208,7 @@ def plan_trim(
     if check not in ("auto", "full", "tokens"):
         raise UsageError("bad-check", f"--check is auto, full or tokens, not {check!r}")
     check_device(device)
+    where = find_engine(engine)
     source = open_checkpoint(resolve_model(model))
     check_remote_code(source, trust_remote_code)
     tokenizer = read_tokenizer(source.folder, trust_remote_code=trust_remote_code)
@@ -225,9 +229,10 @@ def plan_trim(
         _like(Path(like), tokenizer, needed)
         if like is not None
         else _counted(
-            choice, tokenizer, needed | _chat_ids(tokenizer, notes), notes, len(extra), pad_to_multiple, progress
+            choice, tokenizer, needed | _chat_ids(tokenizer, notes), notes, len(extra), pad_to_multiple, where, progress
         )
     )
+    notes += idle_notes(where)
     trimmed = rebuilt(tokenizer, selection.ids.tolist())
     alignment = rows_of(trimmed.kept, selection.reason, extra, size, old_rows, pad_to_multiple)
     copied = np.maximum(alignment.source_of, 0)  # padding cannot be made in a table of integers
@@ -269,6 +274,7 @@ def plan_trim(
             "pad_to_multiple": pad_to_multiple,
             "held_out": list(held_out),
             "check": check,
+            "engine": engine,
             "device": device,
             "link": link,
         },
@@ -316,13 +322,17 @@ def trim_target(
     choice: Choice,
     notes: list[str],
     *,
+    engine: Engine = LOCAL,
     progress: bool = False,
 ) -> TrimmedTarget:
-    """Trim a tokenizer that a model is about to get. config, generation: of the model that owns it, {} where unknown."""
+    """Trim a tokenizer that a model is about to get. config, generation: of the model that owns it, {} where unknown.
+
+    engine: where corpora are counted.
+    """
     choice.check()
     vocabulary = tokenizer.vocabulary
     needed = {token for token in {**needed_ids(config), **needed_ids(generation)} if 0 <= token < len(vocabulary)}
-    selection = _counted(choice, tokenizer, needed | _chat_ids(tokenizer, notes), notes, 0, None, progress)
+    selection = _counted(choice, tokenizer, needed | _chat_ids(tokenizer, notes), notes, 0, None, engine, progress)
     trimmed = rebuilt(tokenizer, selection.ids.tolist())
     alignment = rows_of(trimmed.kept, selection.reason, [], len(vocabulary), len(vocabulary), None)
     new_of = {old: new for new, old in enumerate(trimmed.kept.tolist())}
@@ -355,7 +365,7 @@ def _chat_ids(tokenizer: Tokenizer, notes: list[str]) -> set[int]:
 
 def _counted(
     choice: Choice, tokenizer: Tokenizer, needed: set[int], notes: list[str], extra: int, multiple: int | None,
-    progress: bool,
+    engine: Engine, progress: bool,
 ) -> Selection:  # fmt: skip
     from tqdm import tqdm
 
@@ -364,7 +374,7 @@ def _counted(
         choice = replace(choice, target_size=choice.target_size // multiple * multiple)
     total = sum(find_corpus(spec).nbytes for spec in choice.corpora)
     with tqdm(total=total, desc="count", unit="B", unit_scale=True, disable=None if progress else True) as bar:
-        return select(choice, tokenizer, needed, notes, extra_rows=extra, progress=bar.update)
+        return select(choice, tokenizer, needed, notes, extra_rows=extra, engine=engine, progress=bar.update)
 
 
 def _like(folder: Path, tokenizer: Tokenizer, needed: set[int]) -> Selection:

@@ -17,6 +17,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from tokswap.cluster import LOCAL, Engine
 from tokswap.errors import InputError, UsageError
 from tokswap.tokenizer import Tokenizer
 
@@ -93,31 +94,39 @@ def find_corpus(spec: str) -> Corpus:
 
 
 def count(
-    corpus: Corpus, tokenizer: Tokenizer, *, key: str = "text", progress: Callable[[int], object] = lambda n: None
+    corpus: Corpus,
+    tokenizer: Tokenizer,
+    *,
+    key: str = "text",
+    engine: Engine = LOCAL,
+    progress: Callable[[int], object] = lambda n: None,
 ) -> Counts:
-    """Count the tokens of a corpus.
+    """Count the tokens of a corpus. The files are read here, and cut into tokens wherever the engine does its work.
 
     key: where the text is in JSON lines and parquet files. progress: told the bytes of text that have been counted.
-    Raises InputError: empty-corpus, bad-text, missing-extra, missing-field.
+    Raises InputError: empty-corpus, bad-text, missing-extra, missing-field; and what `engine.map` raises.
     """
     counts = np.zeros(len(tokenizer.vocabulary), np.int64)
     sample = _Sample()
     size = 0
     stream = chain.from_iterable(map(blocks, chain.from_iterable(_texts(file, key) for file in corpus.files)))
-    # The library lets go of Python while it works, so the next batch is read meanwhile.
-    with ThreadPoolExecutor(1) as worker:
-        before: list[str] = []
-        for batch in chain(_batches(stream), [[]]):
-            running = worker.submit(tokenizer.encode_batch, before)
-            nbytes = len("".join(batch).encode("utf-8", "surrogatepass"))
-            size += nbytes
-            for block in batch:
-                sample.add(block)
-            ids = running.result()
-            counts += np.bincount(np.fromiter(chain.from_iterable(ids), np.int64), minlength=len(counts))
-            progress(nbytes)
-            before = batch
+    batches = _read_ahead(_batches(stream, sample))
+    for ids, found, nbytes in engine.map(_count_batch, batches, tokenizer, progress):
+        counts[ids] += found
+        size += nbytes
     return Counts(corpus.name, counts, size, corpus.minimum, sample.checked(corpus))
+
+
+def _count_batch(
+    tokenizer: Tokenizer, batch: list[str], done: Callable[[int], object]
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Return the ids that occur in a batch, how often each does, and the bytes of its text."""
+    ids = tokenizer.encode_batch(batch)
+    counts = np.bincount(np.fromiter(chain.from_iterable(ids), np.int64))
+    nbytes = len("".join(batch).encode("utf-8", "surrogatepass"))
+    done(nbytes)
+    found = np.flatnonzero(counts)  # a batch has few of all ids, and this may have to travel
+    return found, counts[found], nbytes
 
 
 def read_sample(corpus: Corpus, key: str = "text") -> tuple[str, ...]:
@@ -156,10 +165,20 @@ class _Sample:
         return tuple(self.blocks)
 
 
-def _batches(stream: Iterable[str]) -> Iterator[list[str]]:
+def _read_ahead(batches: Iterator[list[str]]) -> Iterator[list[str]]:
+    """Read the next batch while the last one is worked on: the tokenizers library lets go of Python meanwhile."""
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = reader.submit(next, batches, None)
+            yield batch
+
+
+def _batches(stream: Iterable[str], sample: _Sample) -> Iterator[list[str]]:
     batch: list[str] = []
     size = 0
     for block in stream:
+        sample.add(block)
         batch.append(block)
         size += len(block)
         if size >= _BATCH:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tokswap.align import Reason
+from tokswap.cluster import LOCAL, Engine
 from tokswap.errors import InputError, UsageError, did_you_mean
 from tokswap.template import template_ids
 from tokswap.tokenizer import Tokenizer
@@ -93,12 +94,13 @@ def select(
     notes: list[str],
     *,
     extra_rows: int = 0,
+    engine: Engine = LOCAL,
     progress: Callable[[int], object] = lambda n: None,
 ) -> Selection:
     """Decide which ids to keep.
 
     needed: ids that the model's configs and chat template use, besides what the tokenizer itself needs. extra_rows: rows of
-    the target size that are no token. notes: grows by warnings. progress: told the bytes of text as they are counted.
+    the target size that are no token. engine: where corpora are counted. notes: grows by warnings. progress: told the bytes of text as they are counted.
     Raises UsageError: unknown-token, unknown-script, unknown-language, needed-token; InputError: target-too-small, and
     what `count` raises.
     """
@@ -118,7 +120,7 @@ def select(
     if languages and "en" not in choice.languages:  # texts of every language have some English in them
         lists.append(weigh("frequent words of `en`", language("en", _ENGLISH).words, tokenizer))
     lists += [weigh(name, read_words(Path(name)), tokenizer) for name in choice.words]
-    counted = [count(corpus, tokenizer, key=choice.field, progress=progress) for corpus in corpora]
+    counted = [count(corpus, tokenizer, key=choice.field, engine=engine, progress=progress) for corpus in corpora]
     _check_languages(languages, counted, notes)
     score, observed = np.zeros(len(vocabulary)), set()
     for counts in (*counted, *lists):
