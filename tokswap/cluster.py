@@ -35,6 +35,7 @@ _AHEAD = 2
 _SHARES, _SMALLEST = 4, 256
 """A cluster gets this many parts for each processor where there is enough to do, so that all end at about one time."""
 _CONNECT_SECONDS = 10
+_ALIKE = "install the same release of tokswap, with the same Python and Ray, on all machines"
 
 
 class Engine(Protocol):
@@ -159,9 +160,7 @@ def _work(caller: str, work: Callable[..., Any], key: str, box: list[Any], part:
     """Do a part in a worker; returns the result, and how much was done."""
     if caller != _version():
         message = f"a worker has tokswap {_version()}, and this is {caller}"
-        raise ClusterError(
-            "worker-differs", message, "install one version on all machines", machine=socket.gethostname()
-        )
+        raise ClusterError("worker-differs", message, _ALIKE, machine=socket.gethostname())
     if key not in _held:
         import ray
 
@@ -228,9 +227,13 @@ def _processors(ray: Any) -> int:
 
 def _reason(error: Any, ray: Any) -> BaseException:
     """Return what a worker raised, or why there is no result of it."""
-    cause = getattr(error, "cause", None)
-    if isinstance(error, ray.exceptions.RayTaskError) and isinstance(cause, BaseException):
-        return cause
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    hint = "--engine local does without; where memory ran short, start the workers with fewer processors (`--num-cpus`)"
-    return ClusterError("worker-lost", f"a worker of the cluster was lost: {lines[0]}", hint)
+    failures = ray.exceptions
+    if not isinstance(error, failures.RayTaskError):
+        hint = "--engine local does without; where memory ran short, start workers with fewer processors (`--num-cpus`)"
+        message = (str(error).strip() or type(error).__name__).splitlines()[0]
+        return ClusterError("worker-lost", f"a worker of the cluster was lost: {message}", hint)
+    cause: BaseException = error.cause
+    if isinstance(cause, failures.RaySystemError) or "failed to import on the worker" in str(cause):
+        message = f"a worker cannot load what it should do: {str(cause).strip().splitlines()[-1]}"
+        return ClusterError("worker-differs", message, _ALIKE)
+    return cause
