@@ -168,7 +168,7 @@ def test_the_command_line_starts_without_heavy_libraries() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
     assert {"tokswap", "click"} <= loaded
-    heavy = {"torch", "transformers", "numba", "scipy", "sklearn", "tokenizers", "huggingface_hub", "safetensors", "numpy",
+    heavy = {"torch", "transformers", "numba", "ray", "scipy", "sklearn", "tokenizers", "huggingface_hub", "safetensors", "numpy",
              "matplotlib", "jinja2"}  # fmt: skip
     assert loaded & heavy == set()
 

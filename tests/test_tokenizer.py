@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -558,6 +559,14 @@ def test_a_few_surfaces_are_cut_as_all_are(tokenizer_of, family: str, surfaces: 
     assert few.segment(surfaces) == whole.segment(surfaces)
     assert "_bare" in vars(whole)
     assert "_bare" not in vars(few)
+
+
+def test_a_pickled_tokenizer_needs_no_file(tokenizer_of, tmp_path: Path) -> None:
+    folder = shutil.copytree(tokenizer_of("byte-level"), tmp_path / "mine")
+    tokenizer = read_tokenizer(folder)
+    ids, packed = tokenizer.encode("a ferry"), pickle.dumps(tokenizer)
+    makers.edit_json(folder / "tokenizer.json", pre_tokenizer=None, normalizer={"type": "Lowercase"}, model={})
+    assert pickle.loads(packed).encode("a ferry") == ids
 
 
 def test_few_surfaces_with_an_added_token_outside_the_model(tokenizer_of, tmp_path: Path) -> None:
