@@ -44,9 +44,7 @@ def _mixing(command: Any) -> Any:
         click.option("--mix", type=click.Choice(["probabilities", "logits"]), default="probabilities", show_default=True,
                      help="The mean of the members' distributions, or of their logits."),
         click.option("--weights", metavar="W,W", help="One weight a member, in their order. [default: as prepared]"),
-        click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32",
-                     show_default=True, help="What members compute in."),
-        click.option("--device", default="cpu", show_default=True, help="Where torch computes: cpu, cuda, mps, ..."),
+        _options.computing_flags("members"),
     )[::-1]:  # fmt: skip
         command = option(command)
     return command
@@ -155,16 +153,10 @@ Examples:
 """,
 )
 @_members
-@click.option("--text", "texts", multiple=True, required=True, type=click.Path(path_type=Path), metavar="FILE",
-              help="A plain text in UTF-8; may be repeated.")  # fmt: skip
+@_options.text_option("A plain text in UTF-8; may be repeated.")
 @_mixing
 @click.option("--sources", is_flag=True, help="Judge the models that the members were made from too.")
-@click.option("--window", type=int, default=512, show_default=True, metavar="N", help="Tokens that are read at once.")
-@click.option("--overlap", type=int, default=128, show_default=True, metavar="N",
-              help="Tokens of context that windows share.")  # fmt: skip
-@click.option("--prompt", "prompts", multiple=True, help="Let all go on from this; may be repeated. [default: five]")
-@click.option("--tokens", type=click.IntRange(0), default=24, show_default=True, help="How far; 0 for no samples.")
-@click.option("--seed", type=int, default=0, show_default=True, help="For the draws behind the intervals.")
+@_options.judging_flags("all")
 @_options.trust_flag
 @_options.json_flag
 @_options.volume

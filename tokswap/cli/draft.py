@@ -28,29 +28,19 @@ Examples:
   tokswap draft --model ./small-model --target ./big-model --map-token '<|im_end|>=<end_of_turn>' --out ./draft
 """
 )
-@click.option(
-    "--model", required=True, metavar="SMALL", help="The model to make a draft of: folder, hub id, alias or .gguf."
+@_options.model_option(
+    "--model", "The model to make a draft of: folder, hub id, alias or .gguf.", required=True, metavar="SMALL"
 )
-@click.option(
-    "--target", required=True, metavar="BIG", help="The model to draft for; its tokenizer and configs are enough."
+@_options.model_option(
+    "--target", "The model to draft for; its tokenizer and configs are enough.", required=True, metavar="BIG"
 )
 @click.option("--out", metavar="DIR", help="The result. [default: SMALL-for-BIG in this folder]")
-@click.option(
-    "--donor",
+@_options.model_option(
+    "--donor", "The model whose embeddings help to make new rows, or none. [default: BIG where its folder has weights]",
     metavar="M",
-    help="The model whose embeddings help to make new rows, or none. [default: BIG where its folder has weights]",
-)
-@click.option(
-    "--init",
-    default="auto",
-    show_default=True,
-    metavar="METHOD",
-    help="How new rows are made: a method of `tokswap methods`, or a sum of them.",
-)
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the method; may be repeated.")
-@click.option(
-    "--init-output", "output_init", metavar="METHOD", help="Another method for an output head. [default: as --init]"
-)
+)  # fmt: skip
+@_options.method_flags
+@_options.output_method_flag
 @click.option("--tie/--untie", default=None, help="Join or split input and output tables. [default: as SMALL has them]")
 @click.option(
     "--map-token",
@@ -59,14 +49,9 @@ Examples:
     metavar="BIG=SMALL",
     help="Copy this token's row for that token of BIG, where roles and known chat markers do not do; may be repeated.",
 )
-@click.option(
-    "--calibrate",
-    multiple=True,
-    metavar="TEXT",
-    type=click.Path(dir_okay=False),
-    help="Fit the new tables to this text (UTF-8, 40 kB is a good start); may be repeated.",
-)
+@_options.calibrate_flag()
 @_options.making_flags
+@_options.writing_flags()
 @_options.trust_flag
 @_options.json_flag
 @_options.volume

@@ -48,29 +48,28 @@ Examples:
   tokswap ensemble prepare --model ./a --model ./b --tokenizer auto --text notes.txt --out ./ab
 """
 )
-@click.option("--model", "models", multiple=True, required=True, metavar="SRC",
-              help="A member: folder, hub id, alias or .gguf file; repeat it for each.")  # fmt: skip
-@click.option("--tokenizer", required=True, metavar="TGT|auto",
-              help="The tokenizer of all: one of those, a tokenizer.json, or auto for that of the member that costs least on --text.")  # fmt: skip
-@click.option("--text", "texts", multiple=True, type=click.Path(path_type=Path), metavar="FILE",
-              help="What --tokenizer auto judges by; may be repeated.")  # fmt: skip
+@_options.model_option(
+    "--model models", "A member: folder, hub id, alias or .gguf file; repeat it for each.",
+    multiple=True, required=True, metavar="SRC",
+)  # fmt: skip
+@_options.model_option(
+    "--tokenizer",
+    "The tokenizer of all: one of those, a tokenizer.json, or auto for that of the member that costs least on --text.",
+    required=True, metavar="TGT|auto",
+)  # fmt: skip
+@_options.text_option("What --tokenizer auto judges by; may be repeated.", required=False)
 @click.option("--out", required=True, metavar="DIR", help="A folder for the members and ensemble.json.")
 @click.option("--weights", metavar="W,W", help="What each member weighs, in their order. [default: all the same]")
-@click.option("--donor", metavar="M", help="The model that owns the tokenizer. [default: TGT where it has weights]")
-@click.option("--init", default="auto", show_default=True, metavar="METHOD",
-              help="How new rows are made: see `tokswap transplant`.")  # fmt: skip
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the method; may be repeated.")
-@click.option("--calibrate", multiple=True, metavar="TEXT", type=click.Path(dir_okay=False),
-              help="Fit the new tables to this text, of the members whose vocabulary changes; may be repeated.")  # fmt: skip
+@_options.model_option("--donor", "The model that owns the tokenizer. [default: TGT where it has weights]", metavar="M")
+@_options.method_flags
+@_options.calibrate_flag(", of the members whose vocabulary changes,")
 @click.option("--bos", type=click.Choice(["auto", "keep"]), default="auto", show_default=True,
               help="Let texts begin with bos where a member needs it, or keep the tokenizer as it is.")  # fmt: skip
-@click.option("--seed", type=int, default=0, show_default=True, help="For methods that draw random numbers.")
-@click.option("--device", default="cpu", show_default=True, help="Where torch computes: cpu, cuda, mps, ...")
-@click.option("--memory", type=_options.Bytes(), default="256MB", show_default=True, metavar="SIZE",
-              help="What a method may take for its work besides the tables; more is faster.")  # fmt: skip
-@click.option("--link", is_flag=True, help="Hard-link weight files that do not change instead of copying them.")
-@click.option("--dry-run", is_flag=True, help="Print the plans and stop.")
-@click.option("--force", is_flag=True, help="Make members again that are there and are not what this request makes.")
+@_options.making_flags
+@_options.writing_flags(
+    dry_run="Print the plans and stop.",
+    force="Make members again that are there and are not what this request makes.",
+)
 @_options.trust_flag
 @_options.json_flag
 @_options.volume
@@ -88,6 +87,7 @@ def prepare(
     seed: int,
     device: str,
     memory: int,
+    engine: str,
     link: bool,
     dry_run: bool,
     force: bool,
@@ -105,7 +105,7 @@ def prepare(
     _options.set_volume(quiet, verbose)
     options: dict[str, Any] = {
         "init": init, "settings": _options.read_settings(settings), "calibrate": calibrate, "bos": bos, "seed": seed,
-        "device": device, "memory": memory, "link": link, "trust_remote_code": trust_remote_code,
+        "device": device, "memory": memory, "engine": engine, "link": link, "trust_remote_code": trust_remote_code,
     }  # fmt: skip
     if donor:
         options["donor"] = donor
@@ -212,7 +212,7 @@ Examples:
 """
 )
 @click.argument("folder", metavar="DIR")
-@click.option("--device", default="cpu", show_default=True, help="Where the members are loaded.")
+@_options.device_flag("Where the members are loaded.")
 @_options.trust_flag
 @_options.json_flag
 @_options.volume

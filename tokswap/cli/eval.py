@@ -35,36 +35,12 @@ Examples:
 """,
 )
 @click.argument("models", shell_complete=_complete.models, nargs=-1, required=True, metavar="MODEL...")
-@click.option(
-    "--text",
-    "texts",
-    multiple=True,
-    required=True,
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="A plain text in UTF-8, best one that no model was tuned on; may be repeated.",
+@_options.text_option("A plain text in UTF-8, best one that no model was tuned on; may be repeated.")
+@_options.model_option(
+    "--against", "The model that the others were made from; the excess is over its loss.", metavar="SRC"
 )
-@click.option(
-    "--against",
-    shell_complete=_complete.models,
-    metavar="SRC",
-    help="The model that the others were made from; the excess is over its loss.",
-)
-@click.option(
-    "--dtype",
-    type=click.Choice(["float32", "bfloat16", "float16"]),
-    default="float32",
-    show_default=True,
-    help="What models compute in.",
-)
-@click.option("--device", default="cpu", show_default=True, help="Where torch computes: cpu, cuda, mps, ...")
-@click.option("--window", type=int, default=512, show_default=True, metavar="N", help="Tokens that are read at once.")
-@click.option(
-    "--overlap", type=int, default=128, show_default=True, metavar="N", help="Tokens of context that windows share."
-)
-@click.option("--prompt", "prompts", multiple=True, help="Let models go on from this; may be repeated. [default: five]")
-@click.option("--tokens", type=click.IntRange(0), default=24, show_default=True, help="How far; 0 for no samples.")
-@click.option("--seed", type=int, default=0, show_default=True, help="For the draws behind the intervals.")
+@_options.computing_flags("models")
+@_options.judging_flags("models")
 @_options.trust_flag
 @_page.flag
 @_options.json_flag

@@ -114,11 +114,10 @@ Several processes share each batch and come to the same result:
   accelerate launch -m tokswap.hypernet.train --model ./my-model --text corpus.txt --out ./hypernet
 """
 )
-@click.option(
-    "--model", required=True, metavar="SRC", help="The model to train for: folder, hub id, alias or .gguf file."
+@_options.model_option(
+    "--model", "The model to train for: folder, hub id, alias or .gguf file.", required=True, metavar="SRC"
 )
-@click.option("--text", "texts", multiple=True, required=True, type=click.Path(path_type=Path), metavar="FILE",
-              help="Plain text like what the model knows; may be repeated.")  # fmt: skip
+@_options.text_option("Plain text like what the model knows; may be repeated.")
 @click.option(
     "--out", required=True, metavar="DIR", help="The hypernetwork; checkpoints and metrics lie in DIR/training."
 )

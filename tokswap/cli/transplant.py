@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from tokswap.cli import _complete, _options, _page
+from tokswap.cli import _options, _page
 from tokswap.cli._run import carry_out
 
 
@@ -33,56 +33,19 @@ Examples:
       --map-token '<|im_end|>=<end_of_turn>' --pad-to-multiple 64
 """
 )
-@click.option(
-    "--model",
-    shell_complete=_complete.models,
-    required=True,
-    metavar="SRC",
-    help="The model to change: folder, hub id, alias or .gguf file.",
+@_options.model_option(
+    "--model", "The model to change: folder, hub id, alias or .gguf file.", required=True, metavar="SRC"
 )
-@click.option(
-    "--tokenizer",
-    shell_complete=_complete.models,
-    required=True,
-    metavar="TGT",
-    help="Its new tokenizer: one of those, or a tokenizer.json.",
+@_options.model_option(
+    "--tokenizer", "Its new tokenizer: one of those, or a tokenizer.json.", required=True, metavar="TGT"
 )
-@click.option(
-    "--donor",
-    shell_complete=_complete.models,
-    metavar="M",
-    help="The model that owns the new tokenizer, or none. [default: TGT where it has weights]",
+@_options.model_option(
+    "--donor", "The model that owns the new tokenizer, or none. [default: TGT where it has weights]", metavar="M"
 )
 @click.option("--out", metavar="DIR", help="The result. [default: SRC-TGT in this folder]")
-@click.option(
-    "--init",
-    shell_complete=_complete.methods,
-    default="auto",
-    show_default=True,
-    metavar="METHOD",
-    help="How new rows are made: a method of `tokswap methods`, or a sum of them.",
-)
-@click.option(
-    "--set",
-    "settings",
-    shell_complete=_complete.settings,
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="A setting of the method; may be repeated.",
-)
-@click.option(
-    "--init-output",
-    shell_complete=_complete.methods,
-    metavar="METHOD",
-    help="Another method for an output head. [default: as --init]",
-)
-@click.option(
-    "--calibrate",
-    multiple=True,
-    metavar="TEXT",
-    type=click.Path(dir_okay=False),
-    help="Fit the new tables to this text (UTF-8, 40 kB is a good start); may be repeated.",
-)
+@_options.method_flags
+@_options.output_method_flag
+@_options.calibrate_flag()
 @click.option(
     "--map-token",
     "map_tokens",
@@ -116,6 +79,7 @@ Examples:
 @click.option("--trim-lang", metavar="CODES", help="First trim TGT's vocabulary to these languages: de,en.")
 @click.option("--trim-size", type=int, metavar="N", help="Rows that such a trim leaves at most.")
 @_options.making_flags
+@_options.writing_flags()
 @_options.trust_flag
 @_page.flag
 @_options.json_flag
@@ -127,7 +91,7 @@ def transplant(
     out: str | None,
     init: str,
     settings: tuple[str, ...],
-    init_output: str | None,
+    output_init: str | None,
     calibrate: tuple[str, ...],
     map_tokens: tuple[str, ...],
     vocab_size: str,
@@ -163,7 +127,7 @@ def transplant(
     from tokswap.transplant import plan_transplant
 
     job = plan_transplant(
-        model, tokenizer, donor=donor, out=out, init=init, settings=values, output_init=init_output,
+        model, tokenizer, donor=donor, out=out, init=init, settings=values, output_init=output_init,
         calibrate=calibrate, map_tokens=map_tokens,
         vocab_size=vocab_size, pad_to_multiple=pad_to_multiple, tie=tie, bos=bos,
         trim_corpora=trim_corpora, trim_languages=_options.read_codes(trim_lang), trim_size=trim_size, seed=seed, device=device, memory=memory,

@@ -24,12 +24,8 @@ Examples:
   tokswap trim --model ./my-adapter --like ./my-model-small --out ./my-adapter-small
 """
 )
-@click.option(
-    "--model",
-    shell_complete=_complete.models,
-    required=True,
-    metavar="SRC",
-    help="The model to trim: folder, hub id, alias or .gguf file.",
+@_options.model_option(
+    "--model", "The model to trim: folder, hub id, alias or .gguf file.", required=True, metavar="SRC"
 )
 @click.option(
     "--corpus",
@@ -52,11 +48,8 @@ Examples:
 @click.option(
     "--drop-token", "drop_tokens", multiple=True, metavar="T", help="Drop this control token; may be repeated."
 )
-@click.option(
-    "--like",
-    shell_complete=_complete.models,
-    metavar="DIR",
-    help="Keep exactly the tokens of a trimmed model; SRC may be an adapter then.",
+@_options.model_option(
+    "--like", "Keep exactly the tokens of a trimmed model; SRC may be an adapter then.", metavar="DIR"
 )
 @click.option("--target-size", type=int, metavar="N", help="Rows of the result at most, parts of tokens included.")
 @click.option(
@@ -83,10 +76,8 @@ Examples:
     help="Compare the outputs of both models after writing: where there is memory, always, or never.",
 )
 @_options.engine_flag
-@click.option("--device", default="cpu", show_default=True, help="Where torch computes: cpu, cuda, mps, ...")
-@click.option("--link", is_flag=True, help="Hard-link weight files that do not change instead of copying them.")
-@click.option("--dry-run", is_flag=True, help="Count, print the plan and stop.")
-@click.option("--force", is_flag=True, help="Replace a model folder that is in the way.")
+@_options.device_flag()
+@_options.writing_flags(dry_run="Count, print the plan and stop.")
 @_options.trust_flag
 @_page.flag
 @_options.json_flag

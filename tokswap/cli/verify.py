@@ -31,7 +31,7 @@ Examples:
     metavar="BIG",
     help="The model to draft for: says for each engine whether it would take DIR; its tokenizer and configs are enough.",
 )
-@click.option("--device", default="cpu", show_default=True, help="Where the model is loaded.")
+@_options.device_flag("Where the model is loaded.")
 @_options.trust_flag
 @_options.json_flag
 @_options.volume
