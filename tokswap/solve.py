@@ -17,7 +17,7 @@ from tokswap.cluster import LOCAL, Engine
 from tokswap.edit import MadeRows, TableEdit
 from tokswap.errors import InputError
 from tokswap.init import WORK_BYTES, Initializer, Pieces, Problem
-from tokswap.space import Columns, EmbeddingSpace
+from tokswap.space import Columns, EmbeddingSpace, row_norms
 from tokswap.tokenizer import Tokenizer
 from tokswap.vocab import Vocabulary
 
@@ -132,7 +132,8 @@ class Solver:
         rows = np.zeros((0, space.width), np.float32)
         if len(problem.missing):
             rows = initializer(problem)
-        if not np.isfinite(rows).all():
+        self.lengths[lead.role] = row_norms(rows)
+        if not np.isfinite(self.lengths[lead.role]).all():
             raise InputError("method-failed", f"`{type(initializer).__name__}` made rows that are not finite numbers")
         neutral = _never_predicted(problem, group) if len(self.alignment.neutral) else np.zeros(space.width, np.float32)
         missing = self.alignment.reason[self.alignment.source_of < 0] == Reason.MISSING
@@ -141,7 +142,6 @@ class Solver:
         if problem.evidence:
             self.evidence[lead.role] = problem.evidence
         self.notes += [note for note in problem.notes if note not in self.notes]
-        self.lengths[lead.role] = np.linalg.norm(rows, axis=1)
         self.copied_lengths[lead.role] = space.norms(self.alignment.source_of[self.alignment.shared])
         at = 0
         for table, part in zip(group, columns, strict=True):

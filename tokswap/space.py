@@ -39,6 +39,12 @@ def encode(rows: np.ndarray, dtype: str) -> np.ndarray:
     return values.contiguous().view(torch.uint8).numpy()
 
 
+def row_norms(rows: np.ndarray) -> np.ndarray:
+    """Return the Euclidean norm of each row of float32[n, D], float32[n]; numpy's own would square a copy of them all."""
+    blocks = (rows[start : start + _BLOCK_ROWS] for start in range(0, len(rows), _BLOCK_ROWS))
+    return np.concatenate([np.zeros(0, np.float32), *(np.linalg.norm(block, axis=1) for block in blocks)])
+
+
 @dataclass(frozen=True)
 class Columns:
     """Some columns of a space: raw rows, uint8[V, bytes] (often memory-mapped), and their dtype.
@@ -112,5 +118,4 @@ class EmbeddingSpace:
 
     def norms(self, ids: np.ndarray) -> np.ndarray:
         """Return the Euclidean norm of each row, float32[len(ids)]."""
-        parts = [np.linalg.norm(block, axis=1) for block in self.blocks(ids)]
-        return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+        return np.concatenate([np.zeros(0, np.float32), *map(row_norms, self.blocks(ids))])

@@ -10,6 +10,7 @@ import numpy as np
 
 from tokswap.errors import InputError
 from tokswap.init import Problem, option
+from tokswap.space import row_norms
 from tokswap.vocab import Kind
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class OMP:
             rows += centre - weights.sum(axis=1, keepdims=True) * centre
         if self.norm_guard:
             low, high = np.percentile(problem.source.norms(source_ids), [0.5, 99.5])
-            norms = np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+            norms = np.maximum(row_norms(rows)[:, None], np.finfo(np.float32).tiny)
             rows *= np.clip(norms, low, high) / norms
         zero = details["support"] == 0
         if zero.any():
@@ -78,7 +79,7 @@ class OMP:
         dictionary = donor.rows(anchors)
         centre = dictionary.mean(axis=0) if self.centre else np.zeros(donor.width, np.float32)
         dictionary -= centre
-        length = np.maximum(np.linalg.norm(dictionary, axis=1), np.finfo(np.float32).tiny)
+        length = np.maximum(row_norms(dictionary), np.finfo(np.float32).tiny)
         dictionary /= length[:, None]
         size = problem.engine.part(len(problem.missing), _PART)
         targets = (  # a part's rows in float32 at a time
