@@ -1,6 +1,6 @@
-"""`make soak`: every fault and every damaged input in full, a table at the end, and the figures in benchmarks/results/soak.json.
+"""`make soak`: every fault, every damaged input and every command that the docs show, in full, a table at the end, and the figures in benchmarks/results/soak.json.
 
-    python -m soak [faults] [fuzz] [--kills N] [--others N] [--inputs N] [--seed N] [--only NAME]
+    python -m soak [faults] [fuzz] [shown] [--kills N] [--others N] [--inputs N] [--seed N] [--only NAME]
 
 Each part replaces its own figures in the file, so that they can be run one after the other.
 """
@@ -135,7 +135,7 @@ def _table(rows: list[tuple[str, ...]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m soak", description="Faults and damaged inputs in full.")
-    parser.add_argument("parts", nargs="*", default=["faults", "fuzz"], help="faults, fuzz, or both")
+    parser.add_argument("parts", nargs="*", default=["faults", "fuzz", "shown"], help="faults, fuzz, shown")
     parser.add_argument("--kills", type=int, default=234)
     parser.add_argument(
         "--others", type=int, default=6, help="how often each other kind of trouble comes to each command"
@@ -150,7 +150,7 @@ def main() -> None:
 
     def save(part: str, result: dict[str, Any]) -> None:
         kept[part] = result
-        keep("soak", {name: kept[name] for name in ("faults", "fuzz") if name in kept}, options.results)
+        keep("soak", {name: kept[name] for name in ("faults", "fuzz", "shown") if name in kept}, options.results)
 
     bad = False
     with tempfile.TemporaryDirectory() as folder:
@@ -169,6 +169,14 @@ def main() -> None:
         if "fuzz" in options.parts:
             found = fuzz(options.inputs, options.seed, root, options.only, kept.get("fuzz", {}), partial(save, "fuzz"))
             bad = bad or any(tally["findings"] for tally in found["targets"])
+        if "shown" in options.parts:
+            from soak.shown import run_all
+
+            records = run_all(Path(folder) / "shown")
+            ended = Counter(record["ended"].partition(":")[0] for record in records)
+            lines = {"date": datetime.date.today().isoformat(), "lines": len(records), "ended": dict(ended)}
+            save("shown", lines)
+            bad = bad or set(ended) > {"ok", "left out"}
     print(f"wrote {file}")
     sys.exit(bad)
 

@@ -55,6 +55,13 @@ def tables(found: dict[str, Any]) -> str:
                 f"| {target['name']} | {target['inputs']:,} | {target['taken']:,} | {target['refused']:,} | {len(codes)} "
                 f"| {target['slowest_seconds']} s | {target['memory_growth_mb']:.0f} MB | {len(target['findings'])} |"
             )
+        lines.append("")
+    if "shown" in found:
+        shown, ended = found["shown"], found["shown"]["ended"]
+        lines.append(
+            f"{shown['date']}: {shown['lines']} command lines of the README, the docs and the help texts were run on tiny models with the names that "
+            f"they use; {ended.get('ok', 0)} did what they should, {ended.get('left out', 0)} were left out (see `tests/soak/shown.py`)."
+        )
     return "\n".join(lines).rstrip()
 
 

@@ -1,0 +1,154 @@
+"""Run every command line that the README, the docs and the help texts show, on tiny models of the names that they use.
+
+    python -m soak shown
+
+Each runs in one folder, where what it reads is there. What is in the way of its output is removed first. A line with a
+name from a model hub finds an alias under that name. A line that needs another machine or a network is left out by name.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import makers
+from hypernets import make_hypernet
+from test_docs import WRITTEN, commands, epilog_commands, fences
+
+from soak.targets import cli
+
+LEFT_OUT = {
+    "tokswap hypernet import benjamin/": "reads a model hub",
+    "tokswap transplant --model ./my-model.gguf": "is run on the demo models, by tests/test_demo.py",
+    "tokswap completion": "prints a script for a shell, which has tests of its own",
+}
+_ALIASES = {"llama": "my-model", "llama-8b": "big-model", "mistral": "their-model", "gemma": "my-model", "smollm": "small-model",
+            "qwen": "their-model", "tinyllama": "my-model"}  # fmt: skip
+_SHORT = ["--identity-steps", "3", "--steps", "5", "--save-every", "2", "--batch", "4", "--length", "32", "--identity-batch", "32",
+          "--vocabulary", "512", "--negatives", "16", "--hidden", "16", "--layers", "1"]  # fmt: skip
+"""Added to a training, which would take an hour."""
+_FIRST = (
+    "tokswap transplant --model ./my-model --tokenizer ./their-model --init subword --out ./mine-with-theirs",
+    "tokswap transplant --model ./gemma-3-270m --tokenizer ./smollm2-135m --init subword --out ./gemma-with-smollm2",
+    "tokswap transplant --model ./my-model --tokenizer ./their-model --init omp --out ./with-omp",
+    "tokswap transplant --model ./my-model --tokenizer ./their-model --init subword --out ./with-subword",
+    "tokswap trim --model ./my-model --lang de --out ./my-model-de",
+    "tokswap trim --model ./my-model --corpus ./texts --out ./my-model-small",
+    "tokswap draft --model ./small-model --target ./big-model --out ./draft",
+    "tokswap ensemble prepare --model ./a --model ./b --tokenizer ./b --out ./ab",
+    "tokswap ensemble prepare --model ./gemma-3-270m --model ./smollm2-135m --tokenizer ./smollm2-135m --out ./pair",
+)
+"""What other lines read, made as the docs make it."""
+
+
+def shown() -> list[str]:
+    """Return the command lines, each once, in the order of the pages."""
+    pages = [line for page in WRITTEN for block in fences(page, "(?:sh)?") for line in commands(block)]
+    lines = [shlex.join(shlex.split(line, comments=True)) for line in [*pages, *epilog_commands()]]
+    return list(dict.fromkeys(lines))
+
+
+def stage(folder: Path) -> None:
+    """Make everything that the lines name."""
+    options: dict[str, Any] = {"chat_template": makers.CHAT_TEMPLATE}
+    mine = makers.make_model(
+        "llama-tied", folder / "my-model", family="sentencepiece", vocab_size=640, adds_bos=True, **options
+    )
+    theirs = makers.make_model("gpt-neox", folder / "their-model", family="byte-level", vocab_size=700, **options)
+    _rename(mine, "<unused0>", "<end_of_turn>")
+    for name in ("A", "gemma-3-270m", "a", "c", "small-model", "my-draft"):
+        shutil.copytree(mine, folder / name)
+    for name in ("B", "smollm2-135m", "b", "big-model", "big-tokenizer"):
+        shutil.copytree(theirs, folder / name)
+    shutil.copy(theirs / "tokenizer.json", folder / "tokenizer.json")
+    make_hypernet(mine, folder / "hypernet")
+    make_hypernet(mine, folder / "downloaded", hn_embed_lang_id=True, n_langs=2)
+    _adapter(folder / "my-adapter", rows=makers.tokenizer_size(mine))
+    (folder / "26l.txt").write_text("de\nen\n")
+    (folder / "models").mkdir()
+    shutil.copytree(mine, folder / "models" / "my-model")
+    texts = {"english": ("english", "notes", "answers", "corpus", "other", "my-text"), "german": ("german", "de")}
+    for text, names in texts.items():
+        for name in names:
+            (folder / f"{name}.txt").write_text(makers.shipped_text(text)[:6000] * 3, "utf-8")
+    (folder / "short.txt").write_text("The ferry leaves.", "utf-8")
+    for name in ("code.py", "code.txt"):
+        (folder / name).write_text(makers.shipped_text("code")[:6000] * 2, "utf-8")
+    for name in ("texts", "german-texts", "en"):
+        (folder / name).mkdir()
+        shutil.copy(folder / "german.txt", folder / name)
+    (folder / "en" / "a.jsonl").write_text(json.dumps({"text": makers.shipped_text("english")}))
+
+
+def _adapter(folder: Path, rows: int) -> None:
+    """Write a LoRA adapter on the input table of a model."""
+    import torch
+    from safetensors.torch import save_file
+
+    folder.mkdir()
+    name = "base_model.model.model.embed_tokens"
+    tensors = {f"{name}.lora_embedding_A": torch.ones(2, rows), f"{name}.lora_embedding_B": torch.ones(4, 2)}
+    save_file(tensors, folder / "adapter_model.safetensors")
+    makers.write_json(folder / "adapter_config.json", {"peft_type": "LORA", "r": 2})
+
+
+def _rename(model: Path, before: str, after: str) -> None:
+    """Call a control token of a model otherwise."""
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        path = model / name
+        path.write_text(path.read_text("utf-8").replace(f'"{before}"', f'"{after}"'), "utf-8")
+
+
+def _output(words: list[str]) -> Path | None:
+    """What a line writes, so that it can be removed before."""
+    if "--resume" in words:
+        return None
+    if "--out" in words:
+        return Path(words[words.index("--out") + 1])
+    named = {
+        flag: words[words.index(flag) + 1].strip("./")
+        for flag in ("--model", "--tokenizer", "--target")
+        if flag in words
+    }
+    if words[1] == "transplant":
+        return Path(f"{named['--model']}-{named['--tokenizer']}")
+    if words[1] == "draft":
+        return Path(f"{named['--model']}-for-{named['--target']}")
+    return Path(f"{named['--model']}-trimmed") if words[1] == "trim" else None
+
+
+def run(line: str) -> tuple[str, float]:
+    """Run one line in the current folder; returns how it ended, and its seconds."""
+    words = shlex.split(line)
+    if words[1:3] == ["hypernet", "train"]:
+        words += _SHORT
+    out = _output(words)
+    if out is not None and out.is_dir():
+        shutil.rmtree(out)
+    begin = time.perf_counter()
+    ended = cli(*words[1:])
+    return ended, time.perf_counter() - begin
+
+
+def run_all(folder: Path) -> list[dict[str, Any]]:
+    """Run all lines in a folder; returns a record of each."""
+    stage(folder)
+    os.environ["TOKSWAP_HOME"], os.environ["TOKSWAP_CACHE"] = str(folder / "home"), str(folder / "cache")
+    (folder / "home").mkdir()
+    makers.write_json(folder / "home" / "aliases.json", {name: str(folder / path) for name, path in _ALIASES.items()})
+    before, records = Path.cwd(), []
+    os.chdir(folder)
+    try:
+        for line in [*_FIRST, *shown()]:
+            why = next((why for start, why in LEFT_OUT.items() if line.startswith(start)), "")
+            ended, seconds = (f"left out: {why}", 0.0) if why else run(line)
+            records.append({"line": line, "ended": ended, "seconds": round(seconds, 2)})
+            print(f"{ended:8} {seconds:6.2f} s  {line}", flush=True)
+    finally:
+        os.chdir(before)
+    return records
