@@ -12,7 +12,11 @@ import os
 
 # Before anything imports the libraries that read these.
 os.environ.update(
-    HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error", TOKENIZERS_PARALLELISM="false", OMP_NUM_THREADS="1"
+    HF_HUB_OFFLINE="1",
+    TRANSFORMERS_VERBOSITY="error",
+    TOKENIZERS_PARALLELISM="false",
+    OMP_NUM_THREADS="1",
+    TQDM_DISABLE="1",
 )
 
 import argparse

@@ -1,7 +1,7 @@
 """Write the pages that come from the code, or with --check say which are out of date.
 
 docs/cli.md comes from the help texts, docs/methods.md from the methods' docstrings and settings, the list of methods in
-README.md from their summaries, and docs/compatibility.md from what `make compatibility` has kept.
+README.md from their summaries, and docs/compatibility.md from what `make compatibility` and `.ci/environment` have kept.
 """
 
 from __future__ import annotations
@@ -117,7 +117,6 @@ def compatibility() -> str:
             "model with random weights. `make compatibility` makes this page; these outcomes are of "
             f"{kept['date']}, with transformers {versions['transformers']}, tokenizers {versions['tokenizers']}\n"
             f"and torch {versions['torch']}, on CPU. Quality is another question: see the README's *Limits*.\n",
-            *([kept["note"] + "\n"] if kept.get("note") else []),
             "An architecture *works* where\n",
             "- put onto its own tokens under other numbers, its hidden states are equal bit for bit, and its logits only change places;\n"
             "- put onto another tokenizer, it passes every check of `tokswap verify` that the source passes;\n"
@@ -136,8 +135,26 @@ def compatibility() -> str:
             "## What could not be made here\n",
             "So small, from a config and without further packages, by the rules of this test. It says nothing about real models.\n",
             others("not made"),
+            "## Tests in other environments\n",
+            environments(),
         ]
     )
+
+
+def environments() -> str:
+    """Return the table of what came of the tests with other releases."""
+    runs = json.loads((DOCS.parent / "benchmarks" / "results" / "environments.json").read_text("utf-8"))["runs"]
+    libraries = ("transformers", "tokenizers", "torch", "numpy")
+    rows = [
+        (f"`.ci/{run['name']}`", run["python"], *(run["versions"][name] for name in libraries),
+         *(str(run[word]) for word in ("files", "passed", "skipped", "failed")), run["date"])
+        for run in runs
+    ]  # fmt: skip
+    return (
+        "What these scripts found when they were last run, without the tests that need the demo models. `lowest` installs the oldest\n"
+        "releases that `pyproject.toml` allows, `newest` the newest that could be had on that day, `pinned` those of `constraints.txt`.\n"
+        "They write this table; nothing is claimed for what is not in it.\n\n"
+    ) + _table(("run by", "Python", *libraries, "test files", "passed", "skipped", "failed", "date"), rows)
 
 
 def _worst(*results: str) -> str:
