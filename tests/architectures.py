@@ -20,6 +20,7 @@ import tools
 import tokswap
 from tokswap.errors import TokswapError
 from tokswap.trim import trim
+from tokswap.trim.check import aligned
 
 TASKS = {
     "causal": ("MODEL_FOR_CAUSAL_LM_MAPPING_NAMES", "AutoModelForCausalLM"),
@@ -121,7 +122,7 @@ def shrunk(config: Mapping[str, Any], fixed: Mapping[str, Any]) -> dict[str, Any
             new[key] = shrunk(value, fixed.get(key) or FIXED.get(value.get("model_type", ""), {}))
         elif key in fixed:
             new[key] = fixed[key]
-        elif isinstance(value, list) and depth and len(value) == depth:
+        elif isinstance(value, (list, tuple)) and depth and len(value) == depth:
             new[key] = [value[n] for n in kept]
         elif match := re.fullmatch(r"(.*)_token_(id|index)", key):
             new[key] = _IDS.get(match[1], None if value is None else next(slots))
@@ -146,6 +147,7 @@ FIXED: dict[str, dict[str, Any]] = {
     "cohere_compass_text": {"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 10000.0}}},
     "dbrx": {"attn_config": {"rope_theta": 10000.0, "kv_n_heads": 2, "clip_qkv": 8}},
     "deepseek_v2": {"num_experts_per_tok": 2, "n_group": 1, "topk_group": 1, "topk_method": "greedy"},
+    "deepseek_v3": {"qk_head_dim": 16},
     "dots3_note": {"text_config": _DOTS},
     "dots3_note_text": _DOTS,
     "dots1": {"n_routed_experts": 4, "n_shared_experts": 1, "n_group": 1, "topk_group": 1, "num_experts_per_tok": 2,
@@ -300,7 +302,7 @@ class Loaded:
         own = getattr(transformers, config.architectures[0])
         if self.info["missing_keys"] and type(self.model) is not own:  # Emu3's Auto class finds none of its tensors
             self.model, self.info = own.from_pretrained(folder, **options)
-        self.model.eval()
+        aligned(self.model.eval())
 
     @property
     def problems(self) -> dict[str, set[str]]:

@@ -18,6 +18,7 @@ from tokswap.cli import main
 from tokswap.errors import InputError, OutputError, TokswapError, UsageError
 from tokswap.tokenizer import Tokenizer, read_tokenizer
 from tokswap.trim import plan_trim, trim
+from tokswap.trim.check import aligned
 from tokswap.verify import verify
 
 GERMAN = makers.TEXTS / "german.txt"
@@ -222,6 +223,23 @@ def test_a_model_that_needs_more_than_text(model_of: Callable[..., Path], tmp_pa
         assert "input_features" in error.message
         assert "--check tokens" in error.hint
         trim(str(model_of("llama", **SIZES)), corpora=[str(GERMAN)], out=tmp_path / "out", check="tokens")
+
+
+def test_models_are_compared_in_memory_that_begins_alike() -> None:
+    """Else the same weights, mapped from two files, may give sums that differ in their last bits."""
+    import torch
+
+    model = torch.nn.ModuleList([torch.nn.Linear(24, 24), torch.nn.Linear(24, 24)])
+    model[1].weight = model[0].weight
+    store = torch.arange(24 * 24 + 1, dtype=torch.float32)
+    model[0].weight.data = store[1:].view(24, 24)
+    model.register_buffer("table", store[3:7])
+    assert model[0].weight.data_ptr() % 64
+    expected = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    assert aligned(model) is model
+    assert [t.data_ptr() % 64 for t in (*model.parameters(), *model.buffers())] == [0] * 4
+    assert model[1].weight is model[0].weight
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in model.state_dict().items())
 
 
 def test_an_encoder_without_a_head(model_of: Callable[..., Path], tmp_path: Path) -> None:

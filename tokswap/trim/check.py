@@ -146,7 +146,7 @@ def _outputs(folder: Path, architecture: str, ids: Sequence[Sequence[int]], devi
     import transformers
 
     cls = getattr(transformers, architecture, transformers.AutoModel)
-    model = cls.from_pretrained(str(folder), dtype="auto", local_files_only=True).to(device).eval()
+    model = aligned(cls.from_pretrained(str(folder), dtype="auto", local_files_only=True).to(device).eval())
     accepted = inspect.signature(model.forward).parameters
     hidden: list[Any] = []
     logits: list[Any] = []
@@ -167,6 +167,18 @@ def _outputs(folder: Path, architecture: str, ids: Sequence[Sequence[int]], devi
         if output.get("logits") is not None and output.logits.dim() == 3:
             logits.append(output.logits[0].float().cpu())
     return [state.cpu() for state in hidden], logits
+
+
+def aligned(model: Any) -> Any:
+    """Give every tensor of a model memory of its own where it does not begin on a multiple of 64 bytes; returns the model.
+
+    Weights stay where their file is mapped, and sums over numbers that begin elsewhere may be rounded otherwise. In two
+    files the same tensor begins elsewhere, so the same model could be taken for another.
+    """
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.data_ptr() % 64:
+            tensor.data = tensor.data.clone()
+    return model
 
 
 def _tensors(states: Any) -> list[Any]:
