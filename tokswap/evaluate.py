@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -48,6 +49,11 @@ def check_device(device: str) -> None:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = (str(error).splitlines() or ["torch gives no reason"])[0]
         raise UsageError("bad-device", f"torch cannot use the device `{device}`: {reason}") from error
+
+
+def cache_name(method: Callable[..., Any]) -> str:
+    """Return what a method of a model calls its cache: `cache` from transformers 5.24 on, `past_key_values` before."""
+    return "cache" if "cache" in inspect.signature(method).parameters else "past_key_values"
 
 
 def load_model(

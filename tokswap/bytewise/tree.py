@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from tokswap.evaluate import cache_name
+
 _ROOM = 256
 
 
@@ -67,8 +69,8 @@ class Tree:
                 input_ids=torch.tensor([tokens], device=device),
                 attention_mask=self._masks(first),
                 position_ids=torch.tensor([self.depth[first:]], device=device),
-                past_key_values=self._cache,
                 use_cache=True,
+                **{cache_name(self.model.forward): self._cache},
             ).logits[0]
             found: np.ndarray = torch.log_softmax(logits.float(), dim=-1).cpu().numpy()
         return found

@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Cache, DynamicCache, GenerationConfig, GenerationMixin, PreTrainedConfig, PreTrainedModel
+from transformers import Cache, DynamicCache, GenerationConfig, GenerationMixin, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from tokswap.configs import token_ids
 from tokswap.ensemble.agree import check_agreement
 from tokswap.ensemble.members import Ensemble, read_ensemble, read_weights
 from tokswap.errors import InputError, UsageError
-from tokswap.evaluate import load_model
+from tokswap.evaluate import cache_name, load_model
 
 MIXES = ("probabilities", "logits")
+_CACHE = cache_name(GenerationMixin.prepare_inputs_for_generation)
+"""What `generate` calls the cache."""
 
 
 class MixedCache(Cache):  # type: ignore[misc]
@@ -29,7 +31,7 @@ class MixedCache(Cache):  # type: ignore[misc]
         self.caches = tuple(caches)
 
 
-class MixedConfig(PreTrainedConfig):  # type: ignore[misc]
+class MixedConfig(PretrainedConfig):  # type: ignore[misc]
     """What `generate` and the tokenizer's user need to know of all members at once."""
 
     model_type = "tokswap_mix"
@@ -82,32 +84,35 @@ class MixedModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         past_key_values: MixedCache | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int = 0,
+        cache: MixedCache | None = None,
         **_: object,
     ) -> CausalLMOutputWithPast:
         """Let every member read the ids, int64[batch, n], and average what they predict.
 
-        logits_to_keep: predict only at so many places at the end, 0 for all. Raises UsageError bad-cache.
+        logits_to_keep: predict only at so many places at the end, 0 for all. cache: from `new_cache`, under the new name or
+        the old, past_key_values. Raises UsageError bad-cache.
         """
-        if past_key_values is None and use_cache:
-            past_key_values = self.new_cache()
-        if past_key_values is not None and not isinstance(past_key_values, MixedCache):
+        cache = past_key_values if cache is None else cache
+        if cache is None and use_cache:
+            cache = self.new_cache()
+        if cache is not None and not isinstance(cache, MixedCache):
             raise UsageError(
                 "bad-cache", "a mixed model needs a cache of its own kind", "leave it out, or take model.new_cache()"
             )
         shared = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids,
-                  "logits_to_keep": logits_to_keep, "use_cache": past_key_values is not None}  # fmt: skip
+                  "logits_to_keep": logits_to_keep, "use_cache": cache is not None}  # fmt: skip
         mixed: torch.Tensor | None = None
         for n, member in enumerate(self.members):
             inputs = {name: value for name, value in shared.items() if name in self._takes[n] and value is not None}
-            if past_key_values is not None:
-                inputs["past_key_values"] = past_key_values.caches[n]
+            if cache is not None:
+                inputs[cache_name(member.forward)] = cache.caches[n]
             logits = member(**inputs).logits[:, -logits_to_keep:].float()
             mixed = self._added(mixed, logits, self.weights[n])
             del logits
         assert mixed is not None
         if self.mix == "logits":
             mixed = torch.log_softmax(mixed, -1)
-        return CausalLMOutputWithPast(logits=mixed, past_key_values=past_key_values)
+        return CausalLMOutputWithPast(logits=mixed, **{_CACHE: cache})
 
     def _added(self, mixed: torch.Tensor | None, logits: torch.Tensor, weight: float) -> torch.Tensor:
         """Return the sum so far with one member more, as logits or as log-probabilities."""
@@ -124,8 +129,8 @@ class MixedModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
                 f"a mixed model has no {generation_config.cache_implementation} cache",
                 "leave out cache_implementation: every member gets the cache of its kind",
             )
-        if model_kwargs.get("past_key_values") is None and generation_config.use_cache is not False:
-            model_kwargs["past_key_values"] = self.new_cache()
+        if model_kwargs.get(_CACHE) is None and generation_config.use_cache is not False:
+            model_kwargs[_CACHE] = self.new_cache()
 
 
 def check_mix(mix: str) -> None:
