@@ -1,9 +1,10 @@
 """Keep what came of the tests in one environment: a Python, and releases of what tokswap builds on.
 
-    python benchmarks/environments.py NAME OUTCOME.xml
+    python benchmarks/environments.py NAME OUTCOME.xml [LATER.xml ...]
 
 OUTCOME.xml is what `pytest --junitxml` wrote, and this runs with the Python of that environment: `.ci/environment` does
-both. results/environments.json has one run for each name and Python, and docs/compatibility.md is made from them.
+both. Where failed tests were run again after a fix, LATER.xml has what came of them then, and the table says how many
+those are. results/environments.json has one run for each name and Python, and docs/compatibility.md is made from them.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import platform
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -30,24 +32,33 @@ KEPT = RESULTS / "environments.json"
 TESTS = Path(__file__).parent.parent / "tests"
 
 
-def outcome(path: Path) -> dict[str, int]:
-    """Return how many tests passed, were skipped and failed, and how many files they stand in."""
-    cases = list(ElementTree.parse(path).iter("testcase"))
-    # A test that ran and then failed in its teardown is two cases here: one that passed, and an error.
-    results: dict[tuple[str, str], str] = {}
-    order = ("passed", "skipped", "failed")
-    for case in cases:
+RESULTS_OF_A_TEST = ("passed", "skipped", "failed")
+
+
+def outcomes(path: Path) -> dict[tuple[str, str], str]:
+    """Return (class, name) of each test -> "passed", "skipped" or "failed"."""
+    found: dict[tuple[str, str], str] = {}
+    for case in ElementTree.parse(path).iter("testcase"):
         marks = {child.tag for child in case}
         result = "failed" if marks & {"failure", "error"} else "skipped" if "skipped" in marks else "passed"
         name = (case.get("classname") or "", case.get("name") or "")
-        results[name] = max(result, results.get(name, result), key=order.index)
-    count = Counter(results.values())
+        # A test that ran and then failed in its teardown is two cases here: one that passed, and an error.
+        found[name] = max(result, found.get(name, result), key=RESULTS_OF_A_TEST.index)
+    return found
+
+
+def count(paths: Sequence[Path]) -> dict[str, int]:
+    """Return how many tests passed, were skipped and failed, in how many files, and how many were run again."""
+    first, *more = map(outcomes, paths)
+    later = {name: result for found in more for name, result in found.items()}
+    results = {**first, **later}
+    of_result = Counter(results.values())
     files = {part for name, _ in results for part in name.split(".") if (TESTS / f"{part}.py").is_file()}
-    return {**{word: count[word] for word in order}, "files": len(files)}
+    return {**{word: of_result[word] for word in RESULTS_OF_A_TEST}, "files": len(files), "again": len(later)}
 
 
 def main() -> None:
-    name, path = sys.argv[1:]
+    name, *paths = sys.argv[1:]
     run: dict[str, Any] = {
         "name": name,
         "date": datetime.date.today().isoformat(),
@@ -55,7 +66,7 @@ def main() -> None:
         "system": f"{platform.system()} {platform.machine()}",
         "cores": os.cpu_count(),
         "versions": versions(),
-        **outcome(Path(path)),
+        **count(list(map(Path, paths))),
     }
     runs = json.loads(KEPT.read_text("utf-8"))["runs"] if KEPT.is_file() else []
 
