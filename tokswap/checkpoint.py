@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib import metadata
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -187,6 +188,18 @@ def load_tensors(path: Path) -> tuple[dict[str, Any], dict[str, str] | None]:
         return load_file(path), None if metadata is None else dict(metadata)
     except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
         raise _bad_header(path, f"its tensors cannot be read: {error}") from error
+
+
+def check_code(folder: str | Path, trusted: bool) -> None:
+    """Raise InputError remote-code where transformers 4 would run a folder's own `generate`, whatever trust it is given."""
+    old = metadata.version("transformers").startswith("4.")
+    if old and not trusted and (Path(folder) / "custom_generate" / "generate.py").exists():
+        raise InputError(
+            "remote-code",
+            "this model has a `generate` of its own, whose Python code transformers 4 runs unasked",
+            "read that code; `--trust-remote-code` lets it run, and transformers 5 leaves it alone",
+            folder=folder,
+        )
 
 
 def has_weights(folder: Path) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tokswap.checkpoint import read_json
+from tokswap.checkpoint import check_code, read_json
 from tokswap.errors import InputError, UsageError
 from tokswap.offsets import encode_with_offsets
 from tokswap.tokenizer import auto_tokenizer
@@ -76,6 +76,7 @@ def load_model(
             "read that code; `--trust-remote-code` lets it run",
             folder=folder,
         )
+    check_code(folder, trust_remote_code)
     if config.get("is_encoder_decoder"):
         raise _not_causal("it is an encoder with a decoder", folder)
     try:

@@ -9,6 +9,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from tokswap.checkpoint import check_code
 from tokswap.errors import InputError, OutputError
 from tokswap.workspace import workspace
 
@@ -52,6 +53,7 @@ def _convert(path: Path, folder: Path) -> None:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+    check_code(path.parent, trusted=False)
     where = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name, "local_files_only": True}
     try:
         config = AutoConfig.from_pretrained(**where)

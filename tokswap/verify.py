@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tokswap.align import Reason
-from tokswap.checkpoint import Checkpoint, open_checkpoint
+from tokswap.checkpoint import Checkpoint, check_code, open_checkpoint
 from tokswap.configs import token_ids
 from tokswap.evaluate import check_device
 from tokswap.probes import PROMPTS, TEXTS
@@ -175,6 +175,7 @@ def _model_checks(
     names = checkpoint.config.get("architectures") or ["AutoModel"]
     cls = getattr(transformers, names[0], transformers.AutoModel)
     try:
+        check_code(checkpoint.folder, trust_remote_code)
         model, info = cls.from_pretrained(
             str(checkpoint.folder), output_loading_info=True, dtype="auto", local_files_only=True,
             trust_remote_code=trust_remote_code,

@@ -118,8 +118,9 @@ class Trim:
             if self.check_model and ids:
                 architecture = (self.source.config.get("architectures") or ["AutoModel"])[0]
                 checks["model"] = model_figures(
-                    self.source.folder, folder, architecture, self.alignment.source_of, ids, self.device
-                )
+                    self.source.folder, folder, architecture, self.alignment.source_of, ids, self.device,
+                    self.trust_remote_code,
+                )  # fmt: skip
             checks["failed"] = failures(checks)
             clock["check"] = time.perf_counter() - begin - clock["prepare"] - clock["write"]
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tokswap.checkpoint import check_code
 from tokswap.errors import InputError
 from tokswap.spelling import WORDPIECE
 from tokswap.tokenizer import Tokenizer, auto_tokenizer
@@ -96,7 +97,13 @@ def unreachable(tokenizer: Tokenizer) -> int:
 
 
 def model_figures(
-    source: Path, folder: Path, architecture: str, source_of: np.ndarray, ids: Sequence[Sequence[int]], device: str
+    source: Path,
+    folder: Path,
+    architecture: str,
+    source_of: np.ndarray,
+    ids: Sequence[Sequence[int]],
+    device: str,
+    trusted: bool = False,
 ) -> dict[str, Any]:
     """Run both models, one after the other, on the same tokens. ids: sequences of old ids, all of them kept.
 
@@ -107,9 +114,9 @@ def model_figures(
     import torch
 
     new_of = {int(old): new for new, old in reversed(list(enumerate(source_of.tolist())))}
-    hidden, logits = _outputs(source, architecture, ids, device)
+    hidden, logits = _outputs(source, architecture, ids, device, trusted)
     translated = [[new_of[token] for token in row] for row in ids]
-    hidden_after, logits_after = _outputs(folder, architecture, translated, device)
+    hidden_after, logits_after = _outputs(folder, architecture, translated, device, trusted)
     equal = all(torch.equal(a, b) for a, b in zip(hidden, hidden_after, strict=True))
     result: dict[str, Any] = {"tokens": sum(map(len, ids)), "hidden_states": len(hidden), "hidden_states_equal": equal}
     if not logits:
@@ -140,11 +147,14 @@ def sequences(before: Tokenizer, trimmed: Trimmed, texts: Sequence[str]) -> list
     return [leading + row[:_TOKENS] for row in rows if row]
 
 
-def _outputs(folder: Path, architecture: str, ids: Sequence[Sequence[int]], device: str) -> tuple[list[Any], list[Any]]:
+def _outputs(
+    folder: Path, architecture: str, ids: Sequence[Sequence[int]], device: str, trusted: bool
+) -> tuple[list[Any], list[Any]]:
     """Return the hidden states and the float32 logits of some sequences."""
     import torch
     import transformers
 
+    check_code(folder, trusted)
     cls = getattr(transformers, architecture, transformers.AutoModel)
     model = aligned(cls.from_pretrained(str(folder), dtype="auto", local_files_only=True).to(device).eval())
     accepted = inspect.signature(model.forward).parameters
