@@ -147,17 +147,15 @@ def environments() -> str:
     libraries = ("transformers", "tokenizers", "torch", "numpy")
     rows = [
         (f"`.ci/{run['name']}`", run["python"], *(run["versions"][name] for name in libraries),
-         *(str(run[word]) for word in ("files", "passed", "again", "skipped", "failed")), run["date"])
+         *(str(run[word]) for word in ("files", "passed", "skipped", "failed", "again")), run["date"])
         for run in runs
     ]  # fmt: skip
     return (
         "What these scripts found when they were last run, without the tests that need the demo models. `lowest` installs the oldest\n"
-        "releases that `pyproject.toml` allows, `newest` the newest that could be had on that day, `pinned` those of `constraints.txt`.\n"
-        "`.ci/run` has the latter too, on Python 3.11. *Again* counts tests that failed at first and were run once more after a fix. The scripts write\n"
-        "this table; nothing is claimed for what is not in it.\n\n"
-    ) + _table(
-        ("run by", "Python", *libraries, "test files", "passed", "of these, again", "skipped", "failed", "date"), rows
-    )
+        "releases that `pyproject.toml` allows, `newest` what pip chose on that day, `pinned` those of `constraints.txt`.\n"
+        "`.ci/run` has the latter too, on Python 3.11. *Run again* counts tests that failed at first, and were run once more after a fix. A run of fewer\n"
+        "test files than the others was of those that depend on releases most. The scripts write this table; nothing is claimed for what is not in it.\n\n"
+    ) + _table(("run by", "Python", *libraries, "test files", "passed", "skipped", "failed", "run again", "date"), rows)
 
 
 def _worst(*results: str) -> str:
