@@ -17,6 +17,7 @@ from soak.commands import TRAINING
 from soak.targets import make_adapter
 
 import tokswap
+from tokswap.checkpoint import check_code
 from tokswap.cli import main
 from tokswap.errors import InputError
 from tokswap.vectors import read_vectors
@@ -184,6 +185,21 @@ def test_code_beside_a_model_does_not_run(known: bool, model: Path, other: Path,
     assert not marker.exists()
     for out in tmp_path.glob("out*"):
         assert not list(out.rglob("*evil*"))
+
+
+@pytest.mark.parametrize(("release", "refused"), [("4.57.6", True), ("5.0.0", False)])
+def test_a_generate_of_its_own(model: Path, monkeypatch: pytest.MonkeyPatch, release: str, refused: bool) -> None:
+    """transformers 4 runs it for every folder on the disk, and does not ask what is trusted."""
+    check_code(model, trusted=False)
+    (model / "custom_generate").mkdir()
+    (model / "custom_generate" / "generate.py").write_text("")
+    monkeypatch.setattr("importlib.metadata.version", lambda _: release)
+    check_code(model, trusted=True)
+    if refused:
+        with pytest.raises(InputError, match="of its own"):
+            check_code(model, trusted=False)
+    else:
+        check_code(model, trusted=False)
 
 
 def test_links_of_the_hubs_cache_are_followed(model_of: Callable[..., Path], tmp_path: Path, other: Path) -> None:
