@@ -21,6 +21,7 @@ from hypernets import make_hypernet
 from test_docs import WRITTEN, commands, epilog_commands, fences
 
 from soak.targets import cli
+from tokswap.sources import short_name
 
 LEFT_OUT = {
     "tokswap hypernet import benjamin/": "reads a model hub",
@@ -106,12 +107,13 @@ def _rename(model: Path, before: str, after: str) -> None:
 
 def _output(words: list[str]) -> Path | None:
     """What a line writes, so that it can be removed before."""
-    if "--resume" in words:
+    if "--resume" in words:  # goes on from the same line without it
+        run(shlex.join(word for word in words if word != "--resume"))
         return None
     if "--out" in words:
         return Path(words[words.index("--out") + 1])
     named = {
-        flag: words[words.index(flag) + 1].strip("./")
+        flag: short_name(words[words.index(flag) + 1])
         for flag in ("--model", "--tokenizer", "--target")
         if flag in words
     }
