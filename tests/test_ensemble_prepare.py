@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,15 @@ def test_a_second_run_keeps_what_is_finished(prepared: Path, models: list[str], 
     assert tools.snapshot(out) == before
     assert again(models, out, weights="1,1,2").run().weights == (0.25, 0.25, 0.5), "weights are no part of a member"
     assert read_ensemble(out).weights == (0.25, 0.25, 0.5)
+
+
+@pytest.mark.parametrize("options", [{"memory": 1 << 27}, {"engine": "ray"}], ids=str)
+def test_where_rows_are_computed_is_no_other_request(
+    prepared: Path, models: list[str], options: dict[str, Any]
+) -> None:
+    if "engine" in options and find_spec("ray") is None:
+        pytest.skip("the `distributed` extra is not installed")
+    assert again(models, prepared, **options).ensemble.unfinished == ()
 
 
 def test_a_run_that_was_stopped_goes_on(models: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

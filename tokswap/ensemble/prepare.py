@@ -22,7 +22,7 @@ from tokswap.workspace import check_room, held
 
 _NOT_THE_RESULT = ("seconds", "memory_bytes", "bytes_written", "notes", "out", "model", "tokenizer")
 """What a plan holds besides what decides its result; names are none of it, since contents are compared. And options:"""
-_NO_SETTINGS = ("link", "memory", "device", "calibrate")
+_NO_SETTINGS = ("link", "memory", "device", "engine", "calibrate")
 
 
 @dataclass(frozen=True)
