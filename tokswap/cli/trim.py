@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from tokswap.cli import _complete, _options, _output, _page
+from tokswap.cli._run import carry_out
 
 
 @click.command(
@@ -111,20 +112,11 @@ def trim(
         _output.document(done) if as_json else click.echo("\n".join(_output.adapter(done)))
         return
     job = plan_trim(model, languages=_options.read_codes(languages), progress=not quiet, **options)  # type: ignore[arg-type]
-    if dry_run:
-        _output.document({"plan": job.plan.as_dict()}) if as_json else click.echo(
-            "\n".join(_output.trim_plan(job.plan))
-        )
+    report = carry_out(
+        job, dry_run=dry_run, as_json=as_json, quiet=quiet, plan=_output.trim_plan, report=_output.trim_report
+    )
+    if report is None:
         return
-    if not quiet:
-        click.echo("\n".join([*_output.trim_plan(job.plan), ""]), err=True)
-    report = job.run(progress=not quiet)
-    if as_json:
-        _output.document(report.summary())
-    elif quiet:
-        click.echo(job.plan.out)
-    else:
-        click.echo("\n".join(_output.trim_report(report)))
     _page.write(page_path, "trim", report.as_dict(), quiet=quiet)
     if report.checks["failed"]:
         raise SystemExit(1)
