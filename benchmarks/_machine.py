@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tokswap.report import versions
+from tokswap.report.record import versions
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -32,8 +32,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 from models import fetch
 
 import tokswap
-from tokswap.evaluate import load_model
-from tokswap.sources import resolve_model
+from tokswap.evaluation.losses import load_model
+from tokswap.storage.resolve import resolve_model
 
 TEXTS = Path(__file__).parent.parent / "tests" / "texts"
 KINDS = {"English": "english.txt", "code": "code.txt", "German": "german.txt"}
@@ -89,9 +89,12 @@ def write(target: Any, own: Any, prompt: str, tokens: int, **more: Any) -> list[
     inputs = own(prompt, return_tensors="pt")
     with torch.inference_mode():
         output = target.generate(
-            input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], do_sample=False,
-            max_new_tokens=tokens, **more,
-        )  # fmt: skip
+            input_ids=inputs["input_ids"],
+            attention_mask=inputs["attention_mask"],
+            do_sample=False,
+            max_new_tokens=tokens,
+            **more,
+        )
     found: list[int] = output[0, inputs["input_ids"].shape[1] :].tolist()
     return found
 
@@ -114,7 +117,7 @@ def main() -> None:
             texts = options.calibrate if name == "subword, calibrated" else ()
             init, _, head = ("subword" if texts else name).partition("/")
             more = {"output_init": head, "tie": False} if head else {}
-            tokswap.draft(str(small), str(big), init=init, calibrate=texts, out=path, **more)
+            tokswap.make_draft(str(small), str(big), init=init, calibrate=texts, out=path, **more)
     target, tokenizer = load_model(big)
     texts = {kind: prompts(file) for kind, file in KINDS.items()}
     alone = {
@@ -143,8 +146,10 @@ def main() -> None:
             rows[name][kind] = {
                 "accepted": count["accepted"] / max(count["proposed"], 1),
                 "tokens_per_target_run": made / count["rounds"],
-                "proposed": count["proposed"], "tokens": made, "texts_equal": f"{equal} of {len(some)}",
-            }  # fmt: skip
+                "proposed": count["proposed"],
+                "tokens": made,
+                "texts_equal": f"{equal} of {len(some)}",
+            }
             print(f"{name}, {kind}: {rows[name][kind]}", flush=True)
             assert equal == len(some), f"{name}, {kind}: {equal} of {len(some)} texts are the target's own greedy text"
         del draft

@@ -30,7 +30,7 @@ from models import fetch
 
 import tokswap
 from tokswap.ensemble.mix import MIXES
-from tokswap.sources import resolve_model
+from tokswap.storage.resolve import resolve_model
 
 PROMPT = "The ferry leaves the harbour at nine, and"
 _PEAK = """
@@ -41,7 +41,7 @@ if kind == "mix":
     from tokswap import load_ensemble
     model, tokenizer = load_ensemble(path)
 else:
-    from tokswap.evaluate import load_model
+    from tokswap.evaluation.losses import load_model
     model, tokenizer = load_model(path)
 ids = tokenizer(prompt, return_tensors="pt")["input_ids"]
 model.generate(ids, max_new_tokens=16, min_new_tokens=16, do_sample=False)

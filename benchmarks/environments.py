@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "docs"))
 
 import make_cli
 
-from tokswap.report import versions
+from tokswap.report.record import versions
 
 KEPT = RESULTS / "environments.json"
 TESTS = Path(__file__).parent.parent / "tests"

@@ -24,7 +24,7 @@ from _machine import keep
 from tokswap.hypernet import Hypernet, TrainSettings
 from tokswap.hypernet.sampling import Sampler
 from tokswap.hypernet.train import prepare, train
-from tokswap.vocab import byte_level_bytes
+from tokswap.tokenizer.vocabulary import byte_level_bytes
 
 TEXT = Path(__file__).parent.parent / "tests" / "texts" / "english.txt"
 
@@ -62,9 +62,16 @@ def main() -> None:
     parser.add_argument("--negatives", type=int, default=1024)
     args = parser.parse_args()
     settings = TrainSettings(
-        steps=args.steps, identity_steps=0, batch=args.batch, length=args.length, vocabulary=args.vocabulary,
-        negatives=args.negatives, hidden=args.hidden, layers=args.layers, save_every=args.steps,
-    )  # fmt: skip
+        steps=args.steps,
+        identity_steps=0,
+        batch=args.batch,
+        length=args.length,
+        vocabulary=args.vocabulary,
+        negatives=args.negatives,
+        hidden=args.hidden,
+        layers=args.layers,
+        save_every=args.steps,
+    )
     trainer, network = prepare(args.model, [args.text], settings)
     sampler = Sampler(args.tokens)
     sampler.push([args.text.read_text("utf-8")])
@@ -76,11 +83,14 @@ def main() -> None:
     source = trainer.base.source
     lengths = (forms != trainer.surface.config.pad_token_id).sum(axis=1)
     result: dict[str, Any] = {
-        "tokens": len(tokens), "mean_pieces": round(float(lengths.mean()), 2), "hidden": network.config.hn_hidden_size,
-        "layers": args.layers, "cutting_seconds": round(cutting, 2),
+        "tokens": len(tokens),
+        "mean_pieces": round(float(lengths.mean()), 2),
+        "hidden": network.config.hn_hidden_size,
+        "layers": args.layers,
+        "cutting_seconds": round(cutting, 2),
         "bucketed": rows_a_second(lambda: hypernet(forms, source), len(forms)),
         "padded": rows_a_second(lambda: padded(hypernet, forms, source), len(forms)),
-    }  # fmt: skip
+    }
     result["times_faster"] = round(result["bucketed"]["rows_a_second"] / result["padded"]["rows_a_second"], 2)
     for key, value in result.items():
         print(f"{key:16}{value}", flush=True)

@@ -31,15 +31,15 @@ from _machine import keep, spread
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 from models import fetch
 
-from tokswap.align import align
-from tokswap.checkpoint import open_checkpoint
-from tokswap.evaluate import bits_per_byte, load_model
-from tokswap.init import Pieces, Problem
-from tokswap.init._pursuit import orthogonal_matching_pursuit
-from tokswap.init.omp import OMP
-from tokswap.sources import resolve_model
-from tokswap.space import Columns, EmbeddingSpace
-from tokswap.tokenizer import read_tokenizer
+from tokswap.checkpoint.embeddings import Columns, EmbeddingSpace
+from tokswap.checkpoint.reader import open_checkpoint
+from tokswap.evaluation.losses import bits_per_byte, load_model
+from tokswap.init.base import Pieces, Problem
+from tokswap.init.methods._pursuit import orthogonal_matching_pursuit
+from tokswap.init.methods.omp import OMP
+from tokswap.storage.resolve import resolve_model
+from tokswap.tokenizer.alignment import align
+from tokswap.tokenizer.tokenizer import read_tokenizer
 
 K = 64
 TEXTS = Path(__file__).parent.parent / "tests" / "texts"
@@ -105,10 +105,13 @@ def kernels(atoms: np.ndarray, targets: np.ndarray, sklearn_tokens: int, exact: 
         code, cost = measured(lambda options=options: orthogonal_matching_pursuit(atoms, targets, K, **options))
         codes[name] = code
         rows[name] = {
-            **cost, "tokens": len(targets), "sweep_count": round(cost["wall_s"] / one, 2),
-            "one_sweep_s": round(one, 3), "low_precision_sweeps": round(code.sweeps, 2),
+            **cost,
+            "tokens": len(targets),
+            "sweep_count": round(cost["wall_s"] / one, 2),
+            "one_sweep_s": round(one, 3),
+            "low_precision_sweeps": round(code.sweeps, 2),
             "mean_residual": round(float(code.residual.mean()), 5),
-        }  # fmt: skip
+        }
         print(f"{name:8}{rows[name]}", flush=True)
     if sklearn_tokens:
         some = np.random.default_rng(0).permutation(len(targets))[:sklearn_tokens]
@@ -121,9 +124,11 @@ def kernels(atoms: np.ndarray, targets: np.ndarray, sklearn_tokens: int, exact: 
         left = np.linalg.norm(wanted - dictionary.T @ weights, axis=0) / np.linalg.norm(wanted, axis=0)
         one = sweep_seconds(atoms, targets) * len(some) / len(targets)
         rows["scikit-learn"] = {
-            **cost, "tokens": len(some), "sweep_count": round(cost["wall_s"] / one, 1),
+            **cost,
+            "tokens": len(some),
+            "sweep_count": round(cost["wall_s"] / one, 1),
             "mean_residual": round(float(left.mean()), 5),
-        }  # fmt: skip
+        }
         for name, code in codes.items():
             supports = [set(np.flatnonzero(weights[:, n]).tolist()) for n in range(len(some))]
             own = [set(code.atoms[i][: code.support[i]].tolist()) for i in some]
@@ -139,7 +144,7 @@ def kernels(atoms: np.ndarray, targets: np.ndarray, sklearn_tokens: int, exact: 
 def whole(model: Path, tokenizer: Path, mergekit: str | None, work: Path, exact: bool, pairs: int) -> dict[str, Any]:
     """Time whole transplants, peer and ours in turn, as processes of their own, and score the results."""
     rows: dict[str, Any] = {}
-    ours = "import sys, tokswap; tokswap.transplant(sys.argv[1], sys.argv[2], init='omp', out=sys.argv[3], settings={'exact': sys.argv[4]})"
+    ours = "import sys, tokswap; tokswap.transplant_tokenizer(sys.argv[1], sys.argv[2], init='omp', out=sys.argv[3], settings={'exact': sys.argv[4]})"
     commands = {"fast": [sys.executable, "-c", ours, str(model), str(tokenizer), str(work / "fast"), "no"]}
     if exact:
         commands["exact"] = [sys.executable, "-c", ours, str(model), str(tokenizer), str(work / "exact"), "yes"]
@@ -198,8 +203,11 @@ def scaling() -> list[dict[str, Any]]:
     rng = np.random.default_rng(0)
     points = []
     base = {"N": 32768, "D": 512, "M": 1024, "k": 64}
-    grid = [base] + [{**base, key: value} for key, values in
-            {"N": (8192, 131072), "D": (256, 2048), "M": (256, 4096), "k": (16, 128)}.items() for value in values]  # fmt: skip
+    grid = [base] + [
+        {**base, key: value}
+        for key, values in {"N": (8192, 131072), "D": (256, 2048), "M": (256, 4096), "k": (16, 128)}.items()
+        for value in values
+    ]
     for point in grid:
         shape = rng.standard_normal((point["D"], point["D"]), np.float32) * (1 + np.arange(point["D"])) ** -0.25
         rows = rng.standard_normal((point["N"] + point["M"], point["D"]), np.float32) @ shape.T.astype(np.float32)
@@ -208,8 +216,14 @@ def scaling() -> list[dict[str, Any]]:
         atoms /= np.linalg.norm(atoms, axis=1, keepdims=True)
         one = sweep_seconds(atoms, targets)
         code, cost = measured(lambda a=atoms, t=targets, k=point["k"]: orthogonal_matching_pursuit(a, t, k))
-        points.append({**point, **cost, "sweep_count": round(cost["wall_s"] / one, 2),
-                       "low_precision_sweeps": round(code.sweeps, 2)})  # fmt: skip
+        points.append(
+            {
+                **point,
+                **cost,
+                "sweep_count": round(cost["wall_s"] / one, 2),
+                "low_precision_sweeps": round(code.sweeps, 2),
+            }
+        )
         print(points[-1], flush=True)
     return points
 
@@ -228,11 +242,18 @@ def large() -> dict[str, Any]:
     before = _status("VmHWM")
     code, cost = measured(lambda: orthogonal_matching_pursuit(atoms, wanted, k, memory=memory))
     return {
-        "N": count, "D": width, "M": targets, "k": k, "memory_budget_mb": memory >> 20, "dictionary_mb": atoms.nbytes >> 20,
-        **cost, "sweep_count": round(cost["wall_s"] / one, 2), "low_precision_sweeps": round(code.sweeps, 2),
+        "N": count,
+        "D": width,
+        "M": targets,
+        "k": k,
+        "memory_budget_mb": memory >> 20,
+        "dictionary_mb": atoms.nbytes >> 20,
+        **cost,
+        "sweep_count": round(cost["wall_s"] / one, 2),
+        "low_precision_sweeps": round(code.sweeps, 2),
         "peak_besides_float32_dictionary_mb": round((_status("VmHWM") - before) / (1 << 20)),
         "mean_residual": round(float(code.residual.mean()), 4),
-    }  # fmt: skip
+    }
 
 
 def _status(key: str) -> int:
@@ -267,9 +288,13 @@ def main() -> None:
     if options.tokens:
         targets = targets[np.random.default_rng(0).permutation(len(targets))[: options.tokens]]
     result: dict[str, Any] = {
-        "pair": options.pair, "k": K, "N": len(atoms), "D": atoms.shape[1], "M": len(targets),
+        "pair": options.pair,
+        "k": K,
+        "N": len(atoms),
+        "D": atoms.shape[1],
+        "M": len(targets),
         "solver": kernels(atoms, targets, options.sklearn_tokens, not options.no_exact),
-    }  # fmt: skip
+    }
     if not options.no_whole:
         with tempfile.TemporaryDirectory() as work:
             result["whole_process"] = whole(

@@ -18,7 +18,7 @@ from _machine import keep, spread
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 from models import fetch
 
-from tokswap.sources import resolve_model
+from tokswap.storage.resolve import resolve_model
 
 TOKSWAP = [sys.executable, "-m", "tokswap"]
 

@@ -43,11 +43,12 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 from models import fetch
 
 from tokswap.errors import TokswapError
-from tokswap.evaluate import bits_per_byte, load_model
-from tokswap.init import METHODS, Checked, make_initializer
-from tokswap.sources import cache_folder, resolve_model
-from tokswap.tokenizer import read_tokenizer
-from tokswap.transplant import Transplant, plan_transplant
+from tokswap.evaluation.losses import bits_per_byte, load_model
+from tokswap.init.base import Checked
+from tokswap.init.registry import METHODS, make_initializer
+from tokswap.storage.resolve import cache_folder, resolve_model
+from tokswap.tokenizer.tokenizer import read_tokenizer
+from tokswap.transplant.plan import Transplant, plan_transplant
 from tokswap.trim.rebuild import trim_tokenizer
 
 IN_MEAN = ("en", "code", "de")
@@ -62,11 +63,13 @@ AUTO: Mapping[str, dict[str, Any]] = {
     "auto": {"init": "auto"},
     "omp-exact": {"init": "omp", "settings": {"exact": True}},
     "kriging-untied-blend": {
-        "init": "kriging", "tie": False, "output_init": "0.6*kriging + 0.4*subword(weights=first)",
+        "init": "kriging",
+        "tie": False,
+        "output_init": "0.6*kriging + 0.4*subword(weights=first)",
     },
     "auto-calibrated": {"init": "auto", "calibrate": True},
     "auto-calibrated-untied": {"init": "auto", "calibrate": True, "tie": False},
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -267,13 +270,20 @@ def collect(bench: Bench) -> dict[str, Any]:
             if path != first:
                 methods[path.stem] = entry
         kept[first.parent.name] = {
-            "source_bits_per_byte": base, "rows": source["rows"], "missing": source["missing"], "methods": methods,
-        }  # fmt: skip
-    both = {
-        name: round(sum(pair["methods"][name]["mean"] for pair in kept.values()) / 2, 4)
-        for name in kept["1"]["methods"]
-        if all("mean" in pair["methods"].get(name, {}) for pair in kept.values())
-    } if len(kept) == 2 else {}  # fmt: skip
+            "source_bits_per_byte": base,
+            "rows": source["rows"],
+            "missing": source["missing"],
+            "methods": methods,
+        }
+    both = (
+        {
+            name: round(sum(pair["methods"][name]["mean"] for pair in kept.values()) / 2, 4)
+            for name in kept["1"]["methods"]
+            if all("mean" in pair["methods"].get(name, {}) for pair in kept.values())
+        }
+        if len(kept) == 2
+        else {}
+    )
     yardstick = both.get(YARDSTICK)
     ratio = {name: round(value / yardstick, 3) for name, value in both.items()} if yardstick else {}
     return {"pairs": kept, "mean_excess_over_both_pairs": both, "ratio_to_mergekit_omp": ratio}
@@ -334,10 +344,12 @@ def main() -> None:
         texts = _shortened(texts, names, options.bytes, options.work)
     key = _digest(texts / names[1], texts / names[0], select, more=options.dtype)
     bench = Bench(
-        options.work, options.work / "scores" / key,
+        options.work,
+        options.work / "scores" / key,
         {language: (texts / names[1] / f"{language}.txt").read_text("utf-8") for language in LANGUAGES},
-        tuple(texts / "cal" / f"{language}.txt" for language in IN_MEAN), options.dtype,
-    )  # fmt: skip
+        tuple(texts / "cal" / f"{language}.txt" for language in IN_MEAN),
+        options.dtype,
+    )
 
     gemma, smollm2 = (resolve_model(str(fetch(name))) for name in ("gemma", "smollm2"))
     pairs = [Pair("1", "1", gemma, smollm2)] if "1" in options.pairs else []
@@ -368,10 +380,13 @@ def main() -> None:
     result = collect(bench)
     show(result)
     said = {
-        "text_set": names[1], "dtype": options.dtype, "mean_over": IN_MEAN,
+        "text_set": names[1],
+        "dtype": options.dtype,
+        "mean_over": IN_MEAN,
         "bytes": {language: len(text.encode("utf-8")) for language, text in bench.texts.items()},
-        "calibration_bytes": sum(path.stat().st_size for path in bench.calibration), "texts_and_settings": key,
-    }  # fmt: skip
+        "calibration_bytes": sum(path.stat().st_size for path in bench.calibration),
+        "texts_and_settings": key,
+    }
     official = not (options.development or options.bytes)
     name = f"quality-{datetime.date.today().isoformat()}"
     print("kept in", keep(name, {**said, **result}, RESULTS if official else options.work))

@@ -27,12 +27,12 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 import makers
 from models import fetch
 
-from tokswap.sources import resolve_model
-from tokswap.tokenizer import Tokenizer, read_tokenizer
-from tokswap.trim import plan_trim
-from tokswap.trim.check import model_figures, sequences, token_figures
+from tokswap.storage.resolve import resolve_model
+from tokswap.tokenizer.tokenizer import Tokenizer, read_tokenizer
+from tokswap.trim.checks import model_figures, sequences, token_figures
 from tokswap.trim.closure import closed
 from tokswap.trim.corpora import blocks, count, find_corpus
+from tokswap.trim.plan import plan_trim
 from tokswap.trim.rebuild import Trimmed, forced_ids, parts_of, rebuilt, trim_tokenizer
 
 PUBLISHED = {

@@ -37,9 +37,9 @@ from _machine import keep, spread
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 from models import fetch
 
-from tokswap.sources import resolve_model
-from tokswap.tokenizer import Tokenizer, read_tokenizer
-from tokswap.trim import trim_tokenizer
+from tokswap.storage.resolve import resolve_model
+from tokswap.tokenizer.tokenizer import Tokenizer, read_tokenizer
+from tokswap.trim.plan import trim_tokenizer
 
 WIDTH = 1024
 SCALE_ROWS, SCALE_WIDTH = 128_000, 4096
@@ -47,7 +47,7 @@ SHARD = 500_000_000
 RUN = """
 import json, resource, sys
 import tokswap
-report = tokswap.transplant(sys.argv[1], sys.argv[2], init=sys.argv[4], out=sys.argv[3], link=sys.argv[5:] == ["link"])
+report = tokswap.transplant_tokenizer(sys.argv[1], sys.argv[2], init=sys.argv[4], out=sys.argv[3], link=sys.argv[5:] == ["link"])
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 print(json.dumps({"seconds": report.seconds, "peak": peak}))
 """
@@ -60,10 +60,18 @@ def make_checkpoint(folder: Path, tokenizer: Path, gigabytes: float, width: int 
             shutil.copy(path, folder / path.name)
     rows = json.loads((tokenizer / "config.json").read_text())["vocab_size"]
     config = {
-        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": width, "vocab_size": rows,
-        "intermediate_size": 4 * width, "num_hidden_layers": 1, "num_attention_heads": 8, "tie_word_embeddings": tied,
-        "bos_token_id": 2, "eos_token_id": 1, "pad_token_id": 0,
-    }  # fmt: skip
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_size": width,
+        "vocab_size": rows,
+        "intermediate_size": 4 * width,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 8,
+        "tie_word_embeddings": tied,
+        "bos_token_id": 2,
+        "eos_token_id": 1,
+        "pad_token_id": 0,
+    }
     (folder / "config.json").write_text(json.dumps(config))
     noise = np.random.default_rng(0).standard_normal(32 << 20, np.float32) * 0.02
     block = (noise.view(np.uint32) >> 16).astype(np.uint16)  # bfloat16 by truncation
@@ -165,8 +173,16 @@ def main() -> None:
             shutil.rmtree(work / "out")
             if n:
                 write = result["seconds"]["write"]
-                runs.append({"write": write, "cp": copied, "cp_synced": synced, "all": result["seconds"]["all"],
-                             "peak": result["peak"], "bytes": size})  # fmt: skip
+                runs.append(
+                    {
+                        "write": write,
+                        "cp": copied,
+                        "cp_synced": synced,
+                        "all": result["seconds"]["all"],
+                        "peak": result["peak"],
+                        "bytes": size,
+                    }
+                )
                 print(
                     f"write {write:.2f} s, cp {copied:.2f} s, cp synced {synced:.2f} s, peak {result['peak'] / 1e6:.0f} MB"
                 )

@@ -71,9 +71,11 @@ def make_tokenizer(documents: list[str], folder: Path, size: int = VOCABULARY) -
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=size, special_tokens=["<|endoftext|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False,
-    )  # fmt: skip
+        vocab_size=size,
+        special_tokens=["<|endoftext|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
     tokenizer.train_from_iterator(documents, trainer)
     end = "<|endoftext|>"
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=end, pad_token=end).save_pretrained(folder)
@@ -91,10 +93,18 @@ def train_model(documents: list[str], folder: Path, steps: int) -> dict[str, flo
     ids = [token for text in documents for token in [*tokenizer(text)["input_ids"], tokenizer.eos_token_id]]
     stream = torch.tensor(ids)
     config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=WIDTH, intermediate_size=3 * WIDTH, num_hidden_layers=LAYERS,
-        num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=1024, tie_word_embeddings=True,
-        bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
-    )  # fmt: skip
+        vocab_size=len(tokenizer),
+        hidden_size=WIDTH,
+        intermediate_size=3 * WIDTH,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=1024,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
     model = LlamaForCausalLM(config)
     optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3, betas=(0.9, 0.95), weight_decay=0.05)
     used = time.process_time()
@@ -126,9 +136,21 @@ def train_hypernet(documents: list[str], model: Path, out: Path, args: argparse.
     corpus = args.work / "corpus.txt"
     corpus.write_text("\n".join(documents), "utf-8")
     settings = TrainSettings(
-        steps=args.steps, identity_steps=args.identity_steps, batch=32, length=64, identity_batch=512, vocabulary=16384,
-        negatives=768, hidden=384, layers=2, rate=4e-4, identity_rate=1e-3, clip=1.0, bf16=True, save_every=100,
-    )  # fmt: skip
+        steps=args.steps,
+        identity_steps=args.identity_steps,
+        batch=32,
+        length=64,
+        identity_batch=512,
+        vocabulary=16384,
+        negatives=768,
+        hidden=384,
+        layers=2,
+        rate=4e-4,
+        identity_rate=1e-3,
+        clip=1.0,
+        bf16=True,
+        save_every=100,
+    )
     train(str(model), [corpus], out, settings, resume=True, progress=True)
 
 
@@ -162,7 +184,7 @@ def make_sentencepiece(documents: list[str], folder: Path, size: int) -> None:
 
 def score(folder: Path, held: dict[str, str]) -> dict[str, float]:
     """Return bits per byte by kind of text."""
-    from tokswap.evaluate import bits_per_byte, load_model
+    from tokswap.evaluation.losses import bits_per_byte, load_model
 
     model, tokenizer = load_model(folder)
     return {kind: bits_per_byte(model, tokenizer, text).bits_per_byte for kind, text in held.items()}
@@ -179,19 +201,24 @@ def compare(
     rows = []
     for target, (folder, has_donor) in targets.items():
         for method, settings in {
-            "subword": {}, **({"omp": {}} if has_donor else {}), "zett": {"path": str(hypernet)},
+            "subword": {},
+            **({"omp": {}} if has_donor else {}),
+            "zett": {"path": str(hypernet)},
             "zett, all rows": {"path": str(hypernet), "replace": True},
-        }.items():  # fmt: skip
+        }.items():
             out = work / "result"
-            report = tokswap.transplant(
+            report = tokswap.transplant_tokenizer(
                 str(model), str(folder), init=method.split(",")[0], settings=settings, out=out, force=out.exists()
             )
             bits = score(out, held)
             row = {
-                "target": target, "tokens": len(report.alignment), "made": report.plan.coverage["missing"],
-                "method": method, "rows_seconds": round(report.seconds["rows"], 2),
+                "target": target,
+                "tokens": len(report.alignment),
+                "made": report.plan.coverage["missing"],
+                "method": method,
+                "rows_seconds": round(report.seconds["rows"], 2),
                 **{kind: round(bits[kind] - base[kind], 4) for kind in base},
-            }  # fmt: skip
+            }
             rows.append(row)
             print(row, flush=True)
     return {"own_bits_per_byte": base, "rows": rows}
@@ -222,7 +249,7 @@ def main() -> None:
         sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
         from models import fetch
 
-        from tokswap.sources import resolve_model
+        from tokswap.storage.resolve import resolve_model
 
         targets["SmolLM2"] = (resolve_model(args.real or str(fetch("smollm2"))), True)
     if not args.hypernet:

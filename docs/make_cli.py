@@ -18,7 +18,7 @@ import click
 from click.testing import CliRunner
 
 from tokswap.cli import COMMANDS, main
-from tokswap.init import METHODS, method_class, needs_of
+from tokswap.init.registry import METHODS, method_class, needs_of
 
 DOCS = Path(__file__).parent
 README = DOCS.parent / "README.md"
@@ -146,10 +146,15 @@ def environments() -> str:
     runs = json.loads((DOCS.parent / "benchmarks" / "results" / "environments.json").read_text("utf-8"))["runs"]
     libraries = ("transformers", "tokenizers", "torch", "numpy")
     rows = [
-        (f"`.ci/{run['name']}`", run["python"], *(run["versions"][name] for name in libraries),
-         *(str(run[word]) for word in ("files", "passed", "skipped", "failed", "again")), run["date"])
+        (
+            f"`.ci/{run['name']}`",
+            run["python"],
+            *(run["versions"][name] for name in libraries),
+            *(str(run[word]) for word in ("files", "passed", "skipped", "failed", "again")),
+            run["date"],
+        )
         for run in runs
-    ]  # fmt: skip
+    ]
     return (
         "What these scripts found when they were last run, without the tests that need the demo models. `lowest` installs the oldest\n"
         "releases that `pyproject.toml` allows, `newest` what pip chose on that day, `pinned` those of `constraints.txt`.\n"

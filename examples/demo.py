@@ -17,9 +17,9 @@ os.environ.setdefault("TQDM_DISABLE", "1")
 from models import fetch
 
 import tokswap
-from tokswap.evaluate import bits_per_byte, greedy, load_model
-from tokswap.page import check_page, make_page, write_page
-from tokswap.sources import resolve_model
+from tokswap.evaluation.losses import bits_per_byte, greedy, load_model
+from tokswap.report.page import check_page, make_page, write_page
+from tokswap.storage.resolve import resolve_model
 
 PROMPT = "The ferry leaves the harbour at nine, and"
 TEXTS = Path(__file__).parent.parent / "tests" / "texts"
@@ -53,7 +53,7 @@ def main() -> None:
             f"tokswap transplant --model {source.name} --tokenizer {target.name} --init {init} --out {folder}",
             flush=True,
         )
-        report = tokswap.transplant(str(source), str(target), init=init, out=folder, force=True)
+        report = tokswap.transplant_tokenizer(str(source), str(target), init=init, out=folder, force=True)
         made = report.plan.coverage["missing"]
         print(f"  {made:,} rows made and the checkpoint written in {report.seconds['all']:.0f} s", flush=True)
         rows.append((f"with SmolLM2's tokenizer, {init}", measure(folder)))

@@ -16,8 +16,8 @@ os.environ.setdefault("TQDM_DISABLE", "1")
 from models import fetch
 
 import tokswap
-from tokswap.evaluate import load_model
-from tokswap.sources import resolve_model
+from tokswap.evaluation.losses import load_model
+from tokswap.storage.resolve import resolve_model
 
 PROMPT = "The ferry leaves the harbour at nine, and"
 
@@ -26,7 +26,7 @@ def main() -> None:
     """Make the draft, ask the engines' rules about it, and let transformers use it."""
     out = Path(sys.argv[1] if len(sys.argv) > 1 else "demo") / "smollm2-for-gemma"
     small, big = (resolve_model(str(fetch(name))) for name in ("smollm2", "gemma"))
-    report = tokswap.draft(str(small), str(big), init="subword", out=out, force=True)
+    report = tokswap.make_draft(str(small), str(big), init="subword", out=out, force=True)
     print(f"{report.plan.coverage['missing']:,} rows made and {out} written in {report.seconds['all']:.0f} s\n")
     for name, folder in (("SmolLM2 as it was", small), ("SmolLM2 with Gemma's vocabulary", out)):
         print(f"{name}, as a draft for Gemma by the engines' own rules:")

@@ -22,9 +22,9 @@ import torch
 
 from tokswap.hypernet import Hypernet, load_hypernet
 from tokswap.hypernet.base import Base, open_base
-from tokswap.sources import resolve_model
-from tokswap.tokenizer import read_tokenizer
-from tokswap.vocab import Kind
+from tokswap.storage.resolve import resolve_model
+from tokswap.tokenizer.tokenizer import read_tokenizer
+from tokswap.tokenizer.vocabulary import Kind
 
 Token = bytes
 
@@ -80,8 +80,9 @@ def bits(base: Base, hypernet: Hypernet, batch: list[list[Token]], own: dict[Tok
     with torch.inference_mode():
         logits = base.logits(ids.clamp(min=0), rows, head if base.names[1] else None, bias)[:, :-1].float()
         wanted = ids[:, 1:]
-        loss = torch.nn.functional.cross_entropy(logits.reshape(-1, logits.shape[-1]), wanted.reshape(-1), ignore_index=-1,
-                                                 reduction="sum")  # fmt: skip
+        loss = torch.nn.functional.cross_entropy(
+            logits.reshape(-1, logits.shape[-1]), wanted.reshape(-1), ignore_index=-1, reduction="sum"
+        )
     paid = sum(len(token) for text in batch for token in text[0 if lead else 1 :])
     return float(loss) / math.log(2.0), paid, int((wanted >= 0).sum())
 
@@ -102,8 +103,8 @@ def main() -> None:
     vocabulary = tokenizer.vocabulary
     text = args.text.read_text("utf-8")
     ids = [token for token in tokenizer.encode(text) if vocabulary.kind[token] == Kind.NORMAL]
-    tokens = [vocabulary.surface[token] for token in ids]
-    own = {vocabulary.surface[token]: token for token in np.flatnonzero(vocabulary.kind == Kind.NORMAL).tolist()}
+    tokens = [vocabulary.token_bytes[token] for token in ids]
+    own = {vocabulary.token_bytes[token]: token for token in np.flatnonzero(vocabulary.kind == Kind.NORMAL).tolist()}
     texts = [tokens[n : n + args.length] for n in range(0, len(tokens) - args.length + 1, args.length)]
     batches = [texts[n : n + args.batch] for n in range(0, len(texts), args.batch)]
     print(f"{len(tokens):,} tokens of {args.text.name} in {len(batches)} batches")

@@ -18,7 +18,7 @@ os.environ.setdefault("TQDM_DISABLE", "1")
 from models import fetch
 
 import tokswap
-from tokswap.sources import resolve_model
+from tokswap.storage.resolve import resolve_model
 
 PROMPT = "The ferry leaves the harbour at nine, and"
 TEXTS = Path(__file__).parent.parent / "tests" / "texts"

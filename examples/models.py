@@ -15,7 +15,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from tokswap.sources import cache_folder
+from tokswap.storage.resolve import cache_folder
 
 
 @dataclass(frozen=True)

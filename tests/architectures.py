@@ -19,8 +19,8 @@ import tools
 
 import tokswap
 from tokswap.errors import TokswapError
-from tokswap.trim import trim
-from tokswap.trim.check import aligned
+from tokswap.trim.checks import aligned
+from tokswap.trim.plan import trim_vocabulary
 
 TASKS = {
     "causal": ("MODEL_FOR_CAUSAL_LM_MAPPING_NAMES", "AutoModelForCausalLM"),
@@ -74,8 +74,16 @@ _SIZES: tuple[tuple[str, int], ...] = (
 
 
 _DEPTHS = ("num_hidden_layers", "num_layers", "n_layer")
-_VOCABULARIES = ("vocab_size", "decoder_vocab_size", "vocab_size_per_layer_input", "src_vocab_size", "tgt_vocab_size",
-                 "n_words", "text_vocab_size", "n_tokens")  # fmt: skip
+_VOCABULARIES = (
+    "vocab_size",
+    "decoder_vocab_size",
+    "vocab_size_per_layer_input",
+    "src_vocab_size",
+    "tgt_vocab_size",
+    "n_words",
+    "text_vocab_size",
+    "n_tokens",
+)
 
 
 @dataclass(frozen=True)
@@ -150,17 +158,35 @@ FIXED: dict[str, dict[str, Any]] = {
     "deepseek_v3": {"qk_head_dim": 16},
     "dots3_note": {"text_config": _DOTS},
     "dots3_note_text": _DOTS,
-    "dots1": {"n_routed_experts": 4, "n_shared_experts": 1, "n_group": 1, "topk_group": 1, "num_experts_per_tok": 2,
-              "first_k_dense_replace": 1, "head_dim": 8, "routed_scaling_factor": 1.0, "num_key_value_heads": 4},
+    "dots1": {
+        "n_routed_experts": 4,
+        "n_shared_experts": 1,
+        "n_group": 1,
+        "topk_group": 1,
+        "num_experts_per_tok": 2,
+        "first_k_dense_replace": 1,
+        "head_dim": 8,
+        "routed_scaling_factor": 1.0,
+        "num_key_value_heads": 4,
+    },
     "emu3": {
-        "vocabulary_map": {"<|extra_200|>": 4, "<image>": 5, "<|visual token 000000|>": 6, "<|visual token 000001|>": 3},
+        "vocabulary_map": {
+            "<|extra_200|>": 4,
+            "<image>": 5,
+            "<|visual token 000000|>": 6,
+            "<|visual token 000001|>": 3,
+        },
         "vq_config": {"base_channels": 32, "channel_multiplier": [1, 1], "num_res_blocks": 1, "codebook_size": 32},
     },
     "esm": {"vocab_size": ROWS, "pad_token_id": 2, "mask_token_id": 3},
     "esmc": {"num_key_value_heads": 4},
     "falcon_h1": {**_MAMBA, "mamba_d_ssm": 64},
-    "gemma3n_text": {"num_kv_shared_layers": 0, "laurel_rank": 8, "hidden_size_per_layer_input": 8,
-                     "intermediate_size": [64, 64]},
+    "gemma3n_text": {
+        "num_kv_shared_layers": 0,
+        "laurel_rank": 8,
+        "hidden_size_per_layer_input": 8,
+        "intermediate_size": [64, 64],
+    },
     "gemma4_text": {"hidden_size_per_layer_input": 8},
     "granitemoehybrid": {**_MAMBA, "layer_types": ["mamba", "attention"]},
     "hunyuan_v1_dense": {"head_dim": 8},
@@ -179,18 +205,45 @@ FIXED: dict[str, dict[str, Any]] = {
     "nemotron": {"num_key_value_heads": 2},
     "nemotron_h": {"n_groups": 1, "mamba_num_heads": 4, "mamba_head_dim": 16},
     "perceiver": {"d_latents": 32, "num_latents": 8, "num_self_attends_per_block": 1},
-    "qwen4_exp_text": {"indexer_n_heads": 2, "indexer_kv_heads": 1, "indexer_head_dim": 8, "indexer_budget": 32,
-                       "indexer_compress_ratio": 4, "hc_lowrank": 8, "ple_embed_dim": 8, "ngram_vocab_size_base": 50},
+    "qwen4_exp_text": {
+        "indexer_n_heads": 2,
+        "indexer_kv_heads": 1,
+        "indexer_head_dim": 8,
+        "indexer_budget": 32,
+        "indexer_compress_ratio": 4,
+        "hc_lowrank": 8,
+        "ple_embed_dim": 8,
+        "ngram_vocab_size_base": 50,
+    },
     "recurrent_gemma": {"num_hidden_layers": 3, "num_key_value_heads": 4},
-    "reformer": {"axial_pos_embds_dim": [16, 16], "axial_pos_shape": [8, 16], "attn_layers": ["local", "lsh"],
-                 "hash_seed": 0},
+    "reformer": {
+        "axial_pos_embds_dim": [16, 16],
+        "axial_pos_shape": [8, 16],
+        "attn_layers": ["local", "lsh"],
+        "hash_seed": 0,
+    },
     "xlstm": {"embedding_dim": 32, "num_heads": 4},
     "xmod": {"languages": ["en_XX"], "default_language": "en_XX"},
-    "zamba": {"num_hidden_layers": 3, "layers_block_type": ["linear_attention", "hybrid", "hybrid"],
-              "attention_hidden_size": 64, "attention_head_dim": 16, "num_key_value_heads": 4},
-    "zamba2": {"mamba_headdim": 16, "mamba_ngroups": 1, "n_mamba_heads": 4, "adapter_rank": 8, "num_query_groups": 4,
-               "attention_hidden_size": 64, "attention_head_dim": 16, "kv_channels": 8, "num_key_value_heads": 4, "hybrid_layer_ids": [1]},
-}  # fmt: skip
+    "zamba": {
+        "num_hidden_layers": 3,
+        "layers_block_type": ["linear_attention", "hybrid", "hybrid"],
+        "attention_hidden_size": 64,
+        "attention_head_dim": 16,
+        "num_key_value_heads": 4,
+    },
+    "zamba2": {
+        "mamba_headdim": 16,
+        "mamba_ngroups": 1,
+        "n_mamba_heads": 4,
+        "adapter_rank": 8,
+        "num_query_groups": 4,
+        "attention_hidden_size": 64,
+        "attention_head_dim": 16,
+        "kv_channels": 8,
+        "num_key_value_heads": 4,
+        "hybrid_layer_ids": [1],
+    },
+}
 """Model type -> settings of a config that no rule can know."""
 
 
@@ -363,7 +416,7 @@ def _transplant(base: Loaded, source: Path, work: Path, own: Path, other: Path) 
         assert torch.equal(a, b), f"hidden state {n} of {len(old)} has changed"
     wrong = float((after[:, new_of] - before[:, : len(new_of)]).abs().max())
     assert wrong < 1e-4, f"logits of renumbered tokens differ by {wrong:.2g}"
-    tokswap.transplant(str(source), str(other), init="subword", out=work / "moved")
+    tokswap.transplant_tokenizer(str(source), str(other), init="subword", out=work / "moved")
     _reloaded(base, work / "moved").run(IDS)
     _verified(source, work / "moved")
     return result
@@ -372,7 +425,9 @@ def _transplant(base: Loaded, source: Path, work: Path, own: Path, other: Path) 
 def _renumber(source: Path, work: Path, tokenizer: Path, keep: tuple[int, ...]) -> np.ndarray:
     target = makers.copy_model(tokenizer, work / f"target{len(keep)}")
     new_of = tools.renumbered(target, keep=keep)
-    report = tokswap.transplant(str(source), str(target), init="subword", vocab_size=ROWS, out=work / "renumbered")
+    report = tokswap.transplant_tokenizer(
+        str(source), str(target), init="subword", vocab_size=ROWS, out=work / "renumbered"
+    )
     assert "missing" not in report.plan.coverage
     return new_of
 
@@ -380,7 +435,7 @@ def _renumber(source: Path, work: Path, tokenizer: Path, keep: tuple[int, ...]) 
 def _trim(base: Loaded, source: Path, work: Path) -> str:
     import torch
 
-    report = trim(str(source), corpora=[str(makers.TEXTS / "german.txt")], out=work / "trimmed")
+    report = trim_vocabulary(str(source), corpora=[str(makers.TEXTS / "german.txt")], out=work / "trimmed")
     assert not report.checks["failed"], report.checks["failed"]
     result = _reloaded(base, work / "trimmed")
     kept = report.alignment.source_of
@@ -403,8 +458,12 @@ def _reloaded(base: Loaded, folder: Path) -> Loaded:
 
 def _verified(source: Path, out: Path) -> None:
     """Every check of verify holds that held for the source."""
-    wrong = {check.name for check in tokswap.verify(source) if not check.ok}
-    failed = [f"{c.name}: {c.detail}" for c in tokswap.verify(out, against=source) if not c.ok and c.name not in wrong]
+    wrong = {check.name for check in tokswap.verify_checkpoint(source) if not check.ok}
+    failed = [
+        f"{c.name}: {c.detail}"
+        for c in tokswap.verify_checkpoint(out, against=source)
+        if not c.ok and c.name not in wrong
+    ]
     assert not failed, "; ".join(failed)
 
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from tokswap.bytelevel import byte_level_spec
-from tokswap.checkpoint import open_checkpoint
+from tokswap.checkpoint.reader import open_checkpoint
 from tokswap.hypernet import HypernetConfig
 from tokswap.hypernet.surface import Surface
-from tokswap.tokenizer import Tokenizer, read_tokenizer
+from tokswap.tokenizer.byte_level import byte_level_spec
+from tokswap.tokenizer.tokenizer import Tokenizer, read_tokenizer
 
 ORACLES = Path(__file__).parent / "zett"
 """What the original code computes with two networks of random weights, cut down to some rows of every length."""
@@ -53,10 +53,16 @@ def make_hypernet(base: Path, folder: Path, **changes: Any) -> Path:
     spec = byte_level_spec(tokenizer, table.rows)
     extra = len(Tokenizer(folder, spec, {}, {}).vocabulary) - table.rows
     values: dict[str, Any] = {
-        "n_embd": table.width, "original_vocab_size": table.rows, "hn_hidden_size": 16, "hn_intermediate_size": 24,
-        "hn_n_layers": 2, "hn_num_attention_heads": 2, "hn_n_extra_tokens": extra,
-        "separate_out_embeddings": not checkpoint.tied, **changes,
-    }  # fmt: skip
+        "n_embd": table.width,
+        "original_vocab_size": table.rows,
+        "hn_hidden_size": 16,
+        "hn_intermediate_size": 24,
+        "hn_n_layers": 2,
+        "hn_num_attention_heads": 2,
+        "hn_n_extra_tokens": extra,
+        "separate_out_embeddings": not checkpoint.tied,
+        **changes,
+    }
     return write_hypernet(folder, HypernetConfig(**values), spec)
 
 

@@ -110,9 +110,13 @@ def make_encoder(folder: Path, *, seed: int = 0) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         config = BertConfig(
-            vocab_size=tokenizer_size(folder), hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
-            intermediate_size=32, max_position_embeddings=64,
-        )  # fmt: skip
+            vocab_size=tokenizer_size(folder),
+            hidden_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=32,
+            max_position_embeddings=64,
+        )
         model = BertModel(config)
         _randomise(model)
     model.eval().save_pretrained(folder)
@@ -353,9 +357,15 @@ def _build(architecture: str, rows: int, ids: dict[str, int]) -> Any:
         model = hf.Qwen2ForCausalLM(config)
     elif architecture == "gemma3":
         config = hf.Gemma3TextConfig(
-            vocab_size=rows, num_key_value_heads=1, head_dim=8, query_pre_attn_scalar=8, sliding_window=16,
-            layer_types=["sliding_attention", "full_attention"], **small, **roles,
-        )  # fmt: skip
+            vocab_size=rows,
+            num_key_value_heads=1,
+            head_dim=8,
+            query_pre_attn_scalar=8,
+            sliding_window=16,
+            layer_types=["sliding_attention", "full_attention"],
+            **small,
+            **roles,
+        )
         model = hf.Gemma3ForCausalLM(config)
     elif architecture == "gpt2":
         config = hf.GPT2Config(vocab_size=rows, n_positions=128, n_embd=32, n_layer=2, n_head=4, **roles)
@@ -371,16 +381,32 @@ def _build(architecture: str, rows: int, ids: dict[str, int]) -> Any:
         model = hf.RobertaForMaskedLM(config)
     elif architecture == "t5":
         config = hf.T5Config(
-            vocab_size=rows, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4,
-            pad_token_id=ids.get("pad"), eos_token_id=ids.get("eos"), decoder_start_token_id=ids.get("pad"),
-        )  # fmt: skip
+            vocab_size=rows,
+            d_model=32,
+            d_kv=8,
+            d_ff=48,
+            num_layers=2,
+            num_heads=4,
+            pad_token_id=ids.get("pad"),
+            eos_token_id=ids.get("eos"),
+            decoder_start_token_id=ids.get("pad"),
+        )
         model = hf.T5ForConditionalGeneration(config)
     elif architecture == "bart":
         config = hf.BartConfig(
-            vocab_size=rows, d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
-            decoder_attention_heads=4, encoder_ffn_dim=48, decoder_ffn_dim=48, max_position_embeddings=128,
-            decoder_start_token_id=ids.get("eos"), forced_eos_token_id=ids.get("eos"), **roles,
-        )  # fmt: skip
+            vocab_size=rows,
+            d_model=32,
+            encoder_layers=2,
+            decoder_layers=2,
+            encoder_attention_heads=4,
+            decoder_attention_heads=4,
+            encoder_ffn_dim=48,
+            decoder_ffn_dim=48,
+            max_position_embeddings=128,
+            decoder_start_token_id=ids.get("eos"),
+            forced_eos_token_id=ids.get("eos"),
+            **roles,
+        )
         model = hf.BartForConditionalGeneration(config)
     else:
         raise ValueError(f"no architecture named {architecture}: {', '.join(ARCHITECTURES)}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from click.testing import CliRunner, Result
 
 from tokswap.cli import main
-from tokswap.page import COMMANDS
+from tokswap.report.page import COMMANDS
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 
@@ -41,8 +41,21 @@ def make(folder: Path, source: Path, donor: Path, text: Path) -> dict[str, Path]
         found["transplant"],
     )
     run("trim", "--model", source, "--corpus", text, "--out", small, "--report", found["trim"], "-q")
-    run("eval", out, "--text", text, "--text", source / "tokenizer_config.json", "--against", source, "--tokens", 3,
-        "--report", found["eval"], "--json")  # fmt: skip
+    run(
+        "eval",
+        out,
+        "--text",
+        text,
+        "--text",
+        source / "tokenizer_config.json",
+        "--against",
+        source,
+        "--tokens",
+        3,
+        "--report",
+        found["eval"],
+        "--json",
+    )
     run("compare", source, donor, "--report", found["compare"])
     return {**found, "folder": out, "small": small}
 

@@ -13,12 +13,25 @@ import pytest
 
 USED = {
     "causal": (
-        "cohere", "deepseek_v3", "deepseek_v4", "falcon", "gemma3", "gemma3n_text", "gpt_oss", "inkling2_text", "mamba",
-        "mixtral", "mpt", "opt", "phi3", "qwen3_moe", "xglm",
+        "cohere",
+        "deepseek_v3",
+        "deepseek_v4",
+        "falcon",
+        "gemma3",
+        "gemma3n_text",
+        "gpt_oss",
+        "inkling2_text",
+        "mamba",
+        "mixtral",
+        "mpt",
+        "opt",
+        "phi3",
+        "qwen3_moe",
+        "xglm",
     ),
     "masked": ("albert", "deberta-v2", "distilbert", "electra", "modernbert", "mpnet"),
     "sequence to sequence": ("m2m_100", "pegasus_x", "prophetnet"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.filterwarnings("ignore")  # what transformers says of tiny configs

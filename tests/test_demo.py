@@ -20,14 +20,14 @@ import numpy as np
 import pytest
 
 import tokswap
-from tokswap.align import Alignment, align
-from tokswap.evaluate import bits_per_byte, greedy, load_model
-from tokswap.sources import cache_folder, resolve_model
-from tokswap.tokenizer import read_tokenizer
-from tokswap.trim import Choice, trim_tokenizer
-from tokswap.trim.check import token_figures
+from tokswap.evaluation.losses import bits_per_byte, greedy, load_model
+from tokswap.storage.resolve import cache_folder, resolve_model
+from tokswap.tokenizer.alignment import Alignment, align
+from tokswap.tokenizer.tokenizer import read_tokenizer
+from tokswap.trim.checks import token_figures
 from tokswap.trim.corpora import count, find_corpus
-from tokswap.trim.select import select
+from tokswap.trim.plan import Choice, trim_tokenizer
+from tokswap.trim.selection import select
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "examples"))
@@ -98,22 +98,28 @@ class Result:
 
 @pytest.fixture(
     scope="module",
-    params=[("gemma", "smollm2", "subword", {}), ("gemma", "smollm2", "omp", {"k": 8}), ("smollm2", "gemma", "subword", {})],
+    params=[
+        ("gemma", "smollm2", "subword", {}),
+        ("gemma", "smollm2", "omp", {"k": 8}),
+        ("smollm2", "gemma", "subword", {}),
+    ],
     ids=lambda case: f"{case[0]}-with-{case[1]}-{case[2]}",
-)  # fmt: skip
+)
 def result(
     models: Mapping[str, Path], request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Result]:
     """A transplant, loaded; its folder of several hundred MB goes before the next one is made."""
     source, target, init, settings = request.param
     folder = tmp_path_factory.mktemp("demo") / "result"
-    report = tokswap.transplant(str(models[source]), str(models[target]), init=init, settings=settings, out=folder)
+    report = tokswap.transplant_tokenizer(
+        str(models[source]), str(models[target]), init=init, settings=settings, out=folder
+    )
     yield Result(models[source], folder, report, *load_model(folder))
     shutil.rmtree(folder)
 
 
 def test_every_check_holds(result: Result) -> None:
-    checks = tokswap.verify(result.folder, against=result.source)
+    checks = tokswap.verify_checkpoint(result.folder, against=result.source)
     assert [check for check in checks if not check.ok] == []
     assert {"copied rows", "other tensors", "AutoTokenizer", "greedy generation"} <= {check.name for check in checks}
 
@@ -178,7 +184,7 @@ def test_german_without_a_corpus(models: Mapping[str, Path], name: str) -> None:
 
 def test_a_trimmed_model_computes_the_same(models: Mapping[str, Path], tmp_path: Path) -> None:
     german = str(ROOT / "tests" / "texts" / "german.txt")
-    report = tokswap.trim(str(models["smollm2"]), corpora=[german], check="full", out=tmp_path / "out")
+    report = tokswap.trim_vocabulary(str(models["smollm2"]), corpora=[german], check="full", out=tmp_path / "out")
     assert report.checks["failed"] == []
     assert report.checks["model"]["hidden_states_equal"]
     assert report.checks["model"]["logit_difference"] < 1e-3

@@ -16,7 +16,7 @@ import pytest
 
 import tokswap
 from tokswap.cli import COMMANDS, main
-from tokswap.init import METHODS
+from tokswap.init.registry import METHODS
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
@@ -37,10 +37,24 @@ def page_id(value: object) -> str:
 # Error codes.
 
 CLASSES = ("UsageError", "InputError", "OutputError", "ClusterError")
+
+
+def declared_codes() -> set[str]:
+    """The codes of options: `code=` where they are declared, and what they have without it."""
+    calls = (
+        node
+        for path in sorted((ROOT / "tokswap").rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "option"
+    )
+    named = {ast.literal_eval(word.value) for call in calls for word in call.keywords if word.arg == "code"}
+    return {"bad-setting", *named}
+
+
 MADE_UP: dict[tuple[str, str], set[str]] = {
     # read_json: the index is read only where it is.
-    ("checkpoint.py", "f'missing-{what}'"): {"missing-config", "missing-map", "missing-report"},
-    ("checkpoint.py", "f'bad-{what}'"): {
+    ("json_files.py", "f'missing-{what}'"): {"missing-config", "missing-map", "missing-report"},
+    ("json_files.py", "f'bad-{what}'"): {
         "bad-config",
         "bad-index",
         "bad-map",
@@ -48,9 +62,11 @@ MADE_UP: dict[tuple[str, str], set[str]] = {
         "bad-tokenizer",
         "bad-checkpoint",
     },
-    ("checkpoint.py", "code"): {"bad-header", "truncated-weights"},
-    ("sources.py", "f'bad-{what}'"): {"bad-model", "bad-tokenizer", "bad-encoder"},
-    ("sources.py", "f'unknown-{what}'"): {"unknown-model", "unknown-tokenizer", "unknown-encoder"},
+    ("reader.py", "code"): {"bad-header", "truncated-weights"},
+    ("resolve.py", "f'bad-{what}'"): {"bad-model", "bad-tokenizer", "bad-encoder"},
+    ("resolve.py", "f'unknown-{what}'"): {"unknown-model", "unknown-tokenizer", "unknown-encoder"},
+    ("declare.py", "known.code"): declared_codes(),
+    ("declare.py", "declared(item).code"): declared_codes(),
     ("_output.py", "problem.code"): set(),
 }
 """(file, the code as it is written there) -> the codes that it stands for, where that is not a plain string."""

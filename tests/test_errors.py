@@ -15,9 +15,7 @@ def test_exit_status(kind: type[TokswapError], status: int) -> None:
 
 def test_what_where_and_how() -> None:
     error = InputError("missing-donor", "there is no donor", "name one", tokenizer="./tok", vocab_size=12)
-    assert str(error) == (
-        "there is no donor  [missing-donor]\n  tokenizer: ./tok\n  vocab size: 12\n\nhint: name one"
-    )  # fmt: skip
+    assert str(error) == ("there is no donor  [missing-donor]\n  tokenizer: ./tok\n  vocab size: 12\n\nhint: name one")
     assert error.where == {"tokenizer": "./tok", "vocab size": "12"}
 
 

@@ -11,43 +11,27 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "tokswap"
-LEVELS: tuple[tuple[str, ...], ...] = (
-    ("errors", "vocab", "probes", "template", "workspace", "vectors", "wording", "links", "cluster"),
-    (
-        "align",
-        "tables",
-        "schema",
-        "spelling",
-        "offsets",
-        "backend",
-        "tokenizer",
-        "bytelevel",
-        "space",
-        "configs",
-        "checkpoint",
-        "gguf",
-    ),
-    ("sources", "encoder", "texts", "breakdown"),
-    (
-        "edit",
-        "report",
-        "init",
-        "hypernet",
-        "evaluate",
-        "inspect",
-        "compare",
-        "verify",
-        "verdict",
-        "solve",
-        "engines",
-        "bytewise",
-    ),
-    ("files", "request", "advice", "judge", "donor", "calibrate", "page"),
-    ("transplant", "trim", "extend", "draft", "ensemble"),
-    ("cli",),
-    ("__init__", "__main__"),
+ROOMS: tuple[str, ...] = (
+    "errors",
+    "distributed",
+    "storage",
+    "tokenizer",
+    "checkpoint",
+    "report",
+    "evaluation",
+    "hypernet",
+    "init",
+    "heal",
+    "trim",
+    "transplant",
+    "draft",
+    "ensemble",
+    "cli",
+    "__init__",
+    "__main__",
 )
-"""From the bottom to the top. A module may import what lies in a lower level, and its own level without a cycle."""
+"""From the bottom to the top. A module may import what lies in a lower room, and its own room without a cycle."""
+SINGLE_FILES = {"__init__", "__main__", "errors", "distributed"}
 
 
 def module_name(path: Path) -> str:
@@ -77,20 +61,29 @@ INNER = {name: {other for other in found if other.split(".")[0] == "tokswap"} fo
 
 
 def level(module: str) -> int:
-    part = "__init__" if module == "tokswap" else module.split(".")[1]
-    places = [n for n, names in enumerate(LEVELS) if part in names]
-    assert places, f"{module} has no place in LEVELS; give it one here and in the house plan"
-    return places[0]
+    room = "__init__" if module == "tokswap" else module.split(".")[1]
+    assert room in ROOMS, f"{module} is in no room; the rooms are those of the house"
+    return ROOMS.index(room)
+
+
+def test_the_top_of_the_house_holds_rooms_and_four_files() -> None:
+    assert {path.stem for path in PACKAGE.glob("*.py")} == SINGLE_FILES
+    folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert folders == set(ROOMS) - SINGLE_FILES
+
+
+def test_no_room_has_the_name_of_a_public_function() -> None:
+    import tokswap
+
+    assert set(tokswap.__all__) & set(ROOMS) == set()
 
 
 def test_the_reading_finds_what_is_there() -> None:
-    assert {"tokswap.checkpoint", "tokswap.workspace", "numpy"} <= GRAPH["tokswap.edit"]
-    assert "tokswap.gguf" in GRAPH["tokswap.sources"], "an import inside a function"
+    assert {"tokswap.checkpoint.reader", "tokswap.storage.atomic", "numpy"} <= GRAPH["tokswap.checkpoint.writer"]
+    assert "tokswap.storage.gguf" in GRAPH["tokswap.storage.resolve"], "an import inside a function"
     assert INNER["tokswap.errors"] == set()
-    assert imports(ast.parse("from tokswap import vocab, transplant\nfrom tokswap.vocab import Kind")) == {
-        "tokswap.vocab",
-        "tokswap.transplant",
-    }
+    code = "from tokswap.trim import bpe, plan\nfrom tokswap.tokenizer.vocabulary import Kind"
+    assert imports(ast.parse(code)) == {"tokswap.trim.bpe", "tokswap.trim.plan", "tokswap.tokenizer.vocabulary"}
 
 
 @pytest.mark.parametrize("module", FILES)
@@ -112,26 +105,29 @@ def test_no_cycles() -> None:
     assert set(FILES) - {"tokswap"} <= set(order)
 
 
-METHODS = sorted(name for name in FILES if name.startswith("tokswap.init."))
+METHODS = sorted(name for name in FILES if name.startswith("tokswap.init.methods."))
 
 
 @pytest.mark.parametrize("module", METHODS)
 def test_methods_do_not_know_each_other(module: str) -> None:
-    """They share the package itself, kernels, whose names begin with an underscore, and the words for methods.
-
-    `blend` reads these words through the registry, so that it knows no method either.
-    """
-    others = {other for other in INNER[module] if other.startswith("tokswap.init.")} - {"tokswap.init.blend"}
+    """They share kernels, whose names begin with an underscore; `init.registry` finds other methods by their names."""
+    others = {other for other in INNER[module] if other.startswith("tokswap.init.methods.")}
     assert {other for other in others if not other.split(".")[-1].startswith("_")} == set()
 
 
-@pytest.mark.parametrize("module", ["tokswap.init", *METHODS])
+@pytest.mark.parametrize("module", ["tokswap.init.base", "tokswap.init.blend", *METHODS])
 def test_methods_see_neither_files_nor_the_command_line(module: str) -> None:
-    forbidden = {"click", "pathlib", "tokswap.checkpoint", "tokswap.sources", "tokswap.edit", "tokswap.tokenizer"}
-    assert GRAPH[module] & forbidden == set()
+    forbidden = (
+        "tokswap.checkpoint.reader",
+        "tokswap.checkpoint.writer",
+        "tokswap.storage",
+        "tokswap.tokenizer.tokenizer",
+    )
+    assert GRAPH[module] & {"click", "pathlib"} == set()
+    assert not [other for other in GRAPH[module] if other.startswith(forbidden)]
 
 
-@pytest.mark.parametrize("module", [name for name in FILES if name.startswith("tokswap.hypernet")] or ["tokswap.vocab"])
+@pytest.mark.parametrize("module", [name for name in FILES if name.startswith("tokswap.hypernet")])
 def test_the_hypernetwork_does_not_know_the_methods(module: str) -> None:
     assert {other for other in INNER[module] if other.startswith("tokswap.init")} == set()
 
@@ -143,17 +139,19 @@ def _uses_tokenizers(tree: ast.AST) -> bool:
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.Attribute):
             names = [node.attr]
-        if any(name.endswith(("Tokenizer", "TokenizerFast", "PreTrainedTokenizerBase")) and name != "Tokenizer"
-               for name in names):  # fmt: skip
+        if any(
+            name.endswith(("Tokenizer", "TokenizerFast", "PreTrainedTokenizerBase")) and name != "Tokenizer"
+            for name in names
+        ):
             return True
     return any(name.split(".")[0] == "tokenizers" for name in imports(tree))
 
 
 def test_two_modules_use_the_tokenizer_libraries() -> None:
     assert {name for name, tree in TREES.items() if _uses_tokenizers(tree)} == {
-        "tokswap.backend",
-        "tokswap.tokenizer",
-        "tokswap.gguf",
+        "tokswap.tokenizer.backend",
+        "tokswap.tokenizer.tokenizer",
+        "tokswap.storage.gguf",
     }
 
 
@@ -168,8 +166,20 @@ def test_the_command_line_starts_without_heavy_libraries() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
     assert {"tokswap", "click"} <= loaded
-    heavy = {"torch", "transformers", "numba", "ray", "scipy", "sklearn", "tokenizers", "huggingface_hub", "safetensors", "numpy",
-             "matplotlib", "jinja2"}  # fmt: skip
+    heavy = {
+        "torch",
+        "transformers",
+        "numba",
+        "ray",
+        "scipy",
+        "sklearn",
+        "tokenizers",
+        "huggingface_hub",
+        "safetensors",
+        "numpy",
+        "matplotlib",
+        "jinja2",
+    }
     assert loaded & heavy == set()
 
 

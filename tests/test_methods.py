@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 from hypernets import write_hypernet
 
-from tokswap.align import align
+from tokswap.checkpoint.embeddings import EmbeddingSpace
 from tokswap.errors import InputError, UsageError
 from tokswap.hypernet import HypernetConfig
-from tokswap.init import METHODS, Initializer, Pieces, Problem, make_initializer, method_class, wants_donor
-from tokswap.space import EmbeddingSpace
-from tokswap.vocab import BYTE_ALPHABET, Kind, Vocabulary
+from tokswap.init.base import Initializer, Pieces, Problem, wants_donor
+from tokswap.init.registry import METHODS, make_initializer, method_class
+from tokswap.tokenizer.alignment import align
+from tokswap.tokenizer.vocabulary import BYTE_ALPHABET, Kind, Vocabulary
 
 ENCODER = "(the folder of a small encoder)"
 TEXT, WORDS, OTHER_WORDS = "(a text)", "(a .npz file of word vectors)", "(a .vec file of word vectors)"
@@ -71,11 +72,19 @@ def problem(role: str = "input", *, new: int = NEW, seed: int = 0, tables_seed: 
     alignment = align(target, source)
     pieces = Pieces.from_lists([[n % SHARED, (7 * n + 1) % SHARED][: n % 3] for n in range(new)])
     return Problem(
-        EmbeddingSpace.from_array(source, source_rows), EmbeddingSpace.from_array(target, donor_rows),
-        target, alignment, alignment.missing, pieces, role, seed,
-        halves=np.array([[(3 * n) % SHARED, (5 * n + 1) % SHARED] for n in range(SHARED + 12)]), scores=role == "output",
-        source_tokenizer=Words(source), target_tokenizer=Words(target),
-    )  # fmt: skip
+        EmbeddingSpace.from_array(source, source_rows),
+        EmbeddingSpace.from_array(target, donor_rows),
+        target,
+        alignment,
+        alignment.missing,
+        pieces,
+        role,
+        seed,
+        merge_pairs=np.array([[(3 * n) % SHARED, (5 * n + 1) % SHARED] for n in range(SHARED + 12)]),
+        scores=role == "output",
+        source_tokenizer=Words(source),
+        target_tokenizer=Words(target),
+    )
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -136,7 +145,7 @@ class Words:
     def encode(self, text: str) -> list[int]:
         return [token for word in text.split() if (token := self.vocabulary.id_of.get(word.encode())) is not None]
 
-    def segment(self, surfaces: list[bytes]) -> list[list[int]]:
+    def tokenize_bytes(self, surfaces: list[bytes]) -> list[list[int]]:
         found = [self.vocabulary.id_of.get(surface.strip()) for surface in surfaces]
         return [[token] if token is not None else [] for token in found]
 
@@ -203,7 +212,7 @@ def test_half_precision_source(method: str) -> None:
     """A bfloat16 table gives nearly the rows of the float32 one."""
     import torch
 
-    from tokswap.space import Columns
+    from tokswap.checkpoint.embeddings import Columns
 
     task = problem()
     rows = torch.from_numpy(task.source.rows(np.arange(len(task.source)))).bfloat16()

@@ -13,8 +13,12 @@ import makers
 import numpy as np
 import pytest
 
-AUTO = {"bert": "AutoModelForMaskedLM", "roberta": "AutoModelForMaskedLM", "t5": "AutoModelForSeq2SeqLM",
-        "bart": "AutoModelForSeq2SeqLM"}  # fmt: skip
+AUTO = {
+    "bert": "AutoModelForMaskedLM",
+    "roberta": "AutoModelForMaskedLM",
+    "t5": "AutoModelForSeq2SeqLM",
+    "bart": "AutoModelForSeq2SeqLM",
+}
 """Architecture -> the class that a user loads it with; AutoModelForCausalLM for the others."""
 
 INPUT = {

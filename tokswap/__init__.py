@@ -1,50 +1,59 @@
 """tokswap changes the vocabulary of a language model.
 
     import tokswap
-    report = tokswap.transplant("./my-model", "./their-model", out="./mine-with-theirs")
+    result = tokswap.transplant_tokenizer("./my-model", "./their-model", out="./mine-with-theirs")
 
 Names are loaded on first use, so that importing tokswap is free.
 """
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tokswap.checkpoint import Checkpoint, open_checkpoint
-    from tokswap.compare import compare
-    from tokswap.draft import draft, plan_draft
-    from tokswap.engines import Verdict, draft_verdicts
+    from tokswap.checkpoint.inspect import inspect_checkpoint
+    from tokswap.checkpoint.reader import Checkpoint, open_checkpoint
+    from tokswap.draft.engines import Verdict, draft_verdicts
+    from tokswap.draft.plan import make_draft, plan_draft
     from tokswap.ensemble.check import check_ensemble
     from tokswap.ensemble.members import Ensemble, read_ensemble
     from tokswap.ensemble.mix import load_ensemble
     from tokswap.ensemble.prepare import plan_ensemble, prepare_ensemble
     from tokswap.ensemble.score import evaluate_ensemble
     from tokswap.errors import ClusterError, InputError, OutputError, TokswapError, UsageError
-    from tokswap.evaluate import Score, TokenLosses, bits_per_byte, token_losses
-    from tokswap.inspect import inspect
-    from tokswap.judge import Evaluation, evaluate
-    from tokswap.report import Plan, Report
-    from tokswap.tokenizer import Tokenizer, read_tokenizer
-    from tokswap.transplant import plan_transplant, transplant
-    from tokswap.trim import plan_trim, trim
-    from tokswap.verify import Check, verify
-    from tokswap.vocab import Kind, Vocabulary
+    from tokswap.evaluation.evaluate import Evaluation, evaluate_models
+    from tokswap.evaluation.losses import Score, TokenLosses, bits_per_byte, token_losses
+    from tokswap.evaluation.verify import Check, verify_checkpoint
+    from tokswap.report.record import Plan, Report
+    from tokswap.tokenizer.compare import compare_tokenizers
+    from tokswap.tokenizer.tokenizer import Tokenizer, read_tokenizer
+    from tokswap.tokenizer.vocabulary import Kind, Vocabulary
+    from tokswap.transplant.plan import plan_transplant, transplant_tokenizer
+    from tokswap.trim.plan import plan_trim, trim_vocabulary
 
-_HOME = {
-    "draft": "draft", "plan_draft": "draft", "Verdict": "engines", "draft_verdicts": "engines",
-    "Checkpoint": "checkpoint", "ClusterError": "errors", "open_checkpoint": "checkpoint", "compare": "compare", "InputError": "errors",
-    "OutputError": "errors", "TokswapError": "errors", "UsageError": "errors", "Score": "evaluate",
-    "evaluate": "judge", "Evaluation": "judge", "TokenLosses": "evaluate", "bits_per_byte": "evaluate", "token_losses": "evaluate", "inspect": "inspect", "Plan": "report", "Report": "report",
-    "Tokenizer": "tokenizer", "read_tokenizer": "tokenizer", "plan_transplant": "transplant",
-    "Ensemble": "ensemble.members", "read_ensemble": "ensemble.members", "plan_ensemble": "ensemble.prepare",
-    "prepare_ensemble": "ensemble.prepare", "check_ensemble": "ensemble.check", "load_ensemble": "ensemble.mix",
-    "evaluate_ensemble": "ensemble.score",
-    "transplant": "transplant", "plan_trim": "trim", "trim": "trim", "Check": "verify", "verify": "verify", "Kind": "vocab", "Vocabulary": "vocab",
-}  # fmt: skip
+_HOMES = {
+    "checkpoint.inspect": ("inspect_checkpoint",),
+    "checkpoint.reader": ("Checkpoint", "open_checkpoint"),
+    "draft.engines": ("Verdict", "draft_verdicts"),
+    "draft.plan": ("make_draft", "plan_draft"),
+    "ensemble.check": ("check_ensemble",),
+    "ensemble.members": ("Ensemble", "read_ensemble"),
+    "ensemble.mix": ("load_ensemble",),
+    "ensemble.prepare": ("plan_ensemble", "prepare_ensemble"),
+    "ensemble.score": ("evaluate_ensemble",),
+    "errors": ("ClusterError", "InputError", "OutputError", "TokswapError", "UsageError"),
+    "evaluation.evaluate": ("Evaluation", "evaluate_models"),
+    "evaluation.losses": ("Score", "TokenLosses", "bits_per_byte", "token_losses"),
+    "evaluation.verify": ("Check", "verify_checkpoint"),
+    "report.record": ("Plan", "Report"),
+    "tokenizer.compare": ("compare_tokenizers",),
+    "tokenizer.tokenizer": ("Tokenizer", "read_tokenizer"),
+    "tokenizer.vocabulary": ("Kind", "Vocabulary"),
+    "transplant.plan": ("plan_transplant", "transplant_tokenizer"),
+    "trim.plan": ("plan_trim", "trim_vocabulary"),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Check",
@@ -66,13 +75,13 @@ __all__ = [
     "Vocabulary",
     "bits_per_byte",
     "check_ensemble",
-    "compare",
-    "draft",
+    "compare_tokenizers",
     "draft_verdicts",
-    "evaluate",
     "evaluate_ensemble",
-    "inspect",
+    "evaluate_models",
+    "inspect_checkpoint",
     "load_ensemble",
+    "make_draft",
     "open_checkpoint",
     "plan_draft",
     "plan_ensemble",
@@ -82,28 +91,17 @@ __all__ = [
     "read_ensemble",
     "read_tokenizer",
     "token_losses",
-    "transplant",
-    "trim",
-    "verify",
+    "transplant_tokenizer",
+    "trim_vocabulary",
+    "verify_checkpoint",
 ]
 
 
-class _Package(ModuleType):
-    """Keeps `tokswap.transplant` the function.
-
-    Some functions are named like the module that they live in, and importing a submodule would put the module under
-    that name. `from tokswap.transplant import ...` does not look here and finds the module.
-    """
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if not (name in _HOME and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
-
-
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in _HOME_OF:
         raise AttributeError(f"module 'tokswap' has no attribute {name!r}")
-    return getattr(import_module(f"tokswap.{_HOME[name]}"), name)
+    return getattr(import_module(f"tokswap.{_HOME_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -56,9 +56,12 @@ def faults(
         outcomes.sort(key=lambda outcome: order.index(outcome["command"]))
         seconds = round(time.perf_counter() - begin) + (before.get("seconds", 0) if only else 0)
         result = {
-            "date": datetime.date.today().isoformat(), "seed": seed, "seconds": seconds,
-            "commands": sorted({outcome["command"] for outcome in outcomes}, key=order.index), "outcomes": outcomes,
-        }  # fmt: skip
+            "date": datetime.date.today().isoformat(),
+            "seed": seed,
+            "seconds": seconds,
+            "commands": sorted({outcome["command"] for outcome in outcomes}, key=order.index),
+            "outcomes": outcomes,
+        }
         save(result)
     rows = [("kind", "runs", "while writing", "refused or stopped", "troubles")]
     for kind in KINDS:
@@ -100,21 +103,36 @@ def fuzz(
         found[target.name] = tally.as_dict()
         print(
             f"{target.name}: {tally.inputs:,} inputs in {tally.seconds:.0f} s",
-            *(f"{what}, {len(numbers)} times, first as number {numbers[0]}" for what, numbers in tally.findings.items()),
-            sep="\n  ! ", flush=True,
-        )  # fmt: skip
+            *(
+                f"{what}, {len(numbers)} times, first as number {numbers[0]}"
+                for what, numbers in tally.findings.items()
+            ),
+            sep="\n  ! ",
+            flush=True,
+        )
         tallies = sorted(found.values(), key=lambda tally: order.index(tally["name"]))
         result = {
-            "date": datetime.date.today().isoformat(), "seed": seed, "inputs": sum(tally["inputs"] for tally in tallies),
-            "seconds": round(sum(tally["seconds"] for tally in tallies)), "targets": tallies,
-        }  # fmt: skip
+            "date": datetime.date.today().isoformat(),
+            "seed": seed,
+            "inputs": sum(tally["inputs"] for tally in tallies),
+            "seconds": round(sum(tally["seconds"] for tally in tallies)),
+            "targets": tallies,
+        }
         save(result)
     rows = [("input", "number", "taken", "refused", "codes", "slowest s", "memory MB", "findings")]
     rows += [
-        (t["name"], f"{t['inputs']:,}", f"{t['taken']:,}", f"{t['refused']:,}", str(len(t["codes"])), f"{t['slowest_seconds']}",
-         f"{t['memory_growth_mb']}", str(len(t["findings"])))
+        (
+            t["name"],
+            f"{t['inputs']:,}",
+            f"{t['taken']:,}",
+            f"{t['refused']:,}",
+            str(len(t["codes"])),
+            f"{t['slowest_seconds']}",
+            f"{t['memory_growth_mb']}",
+            str(len(t["findings"])),
+        )
         for t in result["targets"]
-    ]  # fmt: skip
+    ]
     _table(rows)
     print(f"{result['inputs']:,} inputs")
     return result

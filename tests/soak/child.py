@@ -25,14 +25,14 @@ def preload() -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast  # noqa: F401
 
-    import tokswap.calibrate
     import tokswap.cli
+    import tokswap.evaluation.evaluate
+    import tokswap.evaluation.verify
+    import tokswap.heal.calibration
     import tokswap.hypernet.train
-    import tokswap.judge
-    import tokswap.transplant
-    import tokswap.trim
-    import tokswap.trim.adapter
-    import tokswap.verify
+    import tokswap.transplant.plan
+    import tokswap.trim.adapters
+    import tokswap.trim.plan
 
     for command in tokswap.cli.COMMANDS.values():
         __import__(command.partition(":")[0])
@@ -71,9 +71,16 @@ def start(arguments: Sequence[str], folder: Path, said: Path, environment: Mappi
 
 
 def start_on(
-    kind: str, place: Path, size: int, keep: Path | None, result: Path, arguments: Sequence[str], folder: Path, said: Path,
+    kind: str,
+    place: Path,
+    size: int,
+    keep: Path | None,
+    result: Path,
+    arguments: Sequence[str],
+    folder: Path,
+    said: Path,
     environment: Mapping[str, str],
-) -> None:  # fmt: skip
+) -> None:
     """Run a command with a file system of its own mounted on `place`, and write how it ended to `result`, as JSON.
 
     kind: "full" for one of `size` bytes (and room for a copy of `keep`, which is put there), "read-only" for what is there.

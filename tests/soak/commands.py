@@ -11,9 +11,29 @@ from pathlib import Path
 import makers
 
 TRAINING = (
-    "--steps", "4", "--identity-steps", "4", "--batch", "2", "--length", "16", "--identity-batch", "16", "--vocabulary",
-    "512", "--negatives", "20", "--queue", "2", "--hidden", "16", "--layers", "1", "--save-every", "2",
-)  # fmt: skip
+    "--steps",
+    "4",
+    "--identity-steps",
+    "4",
+    "--batch",
+    "2",
+    "--length",
+    "16",
+    "--identity-batch",
+    "16",
+    "--vocabulary",
+    "512",
+    "--negatives",
+    "20",
+    "--queue",
+    "2",
+    "--hidden",
+    "16",
+    "--layers",
+    "1",
+    "--save-every",
+    "2",
+)
 
 
 @dataclass(frozen=True)
@@ -53,32 +73,71 @@ COMMANDS: tuple[Command, ...] = (
     Command("transplant --force", (*_TRANSPLANT, "subword", "--force"), before=(*_TRANSPLANT, "mean")),
     Command("transplant --link", (*_TRANSPLANT, "mean", "--link")),
     Command(
-        "transplant, text encoder", (*_TRANSPLANT, "tokenadapt", "--set", "encoder=../src/encoder"),
+        "transplant, text encoder",
+        (*_TRANSPLANT, "tokenadapt", "--set", "encoder=../src/encoder"),
         leftovers=("work/.out.tokswap-*", "cache/encoder/.encoding-*"),
     ),
-    Command("draft", ("draft", "--model", "../src/model", "--target", "../src/other", "--out", "out", "-q", "--init", "subword")),
+    Command(
+        "draft",
+        ("draft", "--model", "../src/model", "--target", "../src/other", "--out", "out", "-q", "--init", "subword"),
+    ),
     Command(
         "ensemble prepare",
-        ("ensemble", "prepare", "--model", "../src/model", "--model", "../src/other", "--tokenizer", "../src/other",
-         "--init", "subword", "--out", "out", "-q"),
-        leftovers=("work/out/.*.tokswap-*", "work/out/.*.new"), stages=True, keeps=True,
+        (
+            "ensemble",
+            "prepare",
+            "--model",
+            "../src/model",
+            "--model",
+            "../src/other",
+            "--tokenizer",
+            "../src/other",
+            "--init",
+            "subword",
+            "--out",
+            "out",
+            "-q",
+        ),
+        leftovers=("work/out/.*.tokswap-*", "work/out/.*.new"),
+        stages=True,
+        keeps=True,
     ),
     Command(
-        "report", ("report", "../src/adapters/trimmed", "--out", "page.html"), out="work/page.html", leftovers=("work/.page.html*",)
+        "report",
+        ("report", "../src/adapters/trimmed", "--out", "page.html"),
+        out="work/page.html",
+        leftovers=("work/.page.html*",),
     ),
     Command("trim", (*_TRIM, "--corpus", "../src/text.txt")),
-    Command("trim --force", (*_TRIM, "--corpus", "../src/text.txt", "--force"), before=(*_TRIM, "--keep-script", "Latin")),
+    Command(
+        "trim --force", (*_TRIM, "--corpus", "../src/text.txt", "--force"), before=(*_TRIM, "--keep-script", "Latin")
+    ),
     Command("trim --like, adapter", _ADAPTER),
     Command("trim --like, adapter, --force", (*_ADAPTER, "--force"), before=_ADAPTER),
     Command("hypernet import", _IMPORT),
     Command("hypernet import --force", (*_IMPORT, "--force"), before=_IMPORT),
-    Command("hypernet train", _TRAIN, leftovers=("work/out/training/*.partial", "work/out/.*.new*"), again=(*_TRAIN, "--resume"), stages=True),
-    Command("reading a .gguf file", ("inspect", "../src/model.gguf"), out="cache/gguf", leftovers=("cache/gguf/.*.tokswap-*",)),
     Command(
-        "alias", ("alias", "mine", "somebody/model"), out="home/aliases.json", before=("alias", "yours", "somebody/else"),
-        leftovers=("home/.aliases.json.new",), also=("alias", "theirs", "nobody/model"),
+        "hypernet train",
+        _TRAIN,
+        leftovers=("work/out/training/*.partial", "work/out/.*.new*"),
+        again=(*_TRAIN, "--resume"),
+        stages=True,
     ),
-)  # fmt: skip
+    Command(
+        "reading a .gguf file",
+        ("inspect", "../src/model.gguf"),
+        out="cache/gguf",
+        leftovers=("cache/gguf/.*.tokswap-*",),
+    ),
+    Command(
+        "alias",
+        ("alias", "mine", "somebody/model"),
+        out="home/aliases.json",
+        before=("alias", "yours", "somebody/else"),
+        leftovers=("home/.aliases.json.new",),
+        also=("alias", "theirs", "nobody/model"),
+    ),
+)
 
 
 def make_sources(root: Path, megabytes: int = 4) -> None:

@@ -57,10 +57,17 @@ class Tally:
         """Return plain data."""
         refused = sum(count for outcome, count in self.outcomes.items() if outcome not in ("ok", "checks failed"))
         return {
-            "name": self.name, "inputs": self.inputs, "taken": self.inputs - refused, "refused": refused,
-            "codes": dict(sorted(self.outcomes.items(), key=lambda item: -item[1])), "findings": {k: v[:5] for k, v in self.findings.items()},
-            "slowest_seconds": round(self.slowest, 2), "memory_growth_mb": round(self.growth / 1e6, 1), "seconds": round(self.seconds, 1), "cpu_seconds": round(self.cpu, 1),
-        }  # fmt: skip
+            "name": self.name,
+            "inputs": self.inputs,
+            "taken": self.inputs - refused,
+            "refused": refused,
+            "codes": dict(sorted(self.outcomes.items(), key=lambda item: -item[1])),
+            "findings": {k: v[:5] for k, v in self.findings.items()},
+            "slowest_seconds": round(self.slowest, 2),
+            "memory_growth_mb": round(self.growth / 1e6, 1),
+            "seconds": round(self.seconds, 1),
+            "cpu_seconds": round(self.cpu, 1),
+        }
 
 
 class Sandbox:

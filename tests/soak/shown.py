@@ -21,17 +21,44 @@ from hypernets import make_hypernet
 from test_docs import WRITTEN, commands, epilog_commands, fences
 
 from soak.targets import cli
-from tokswap.sources import short_name
+from tokswap.storage.resolve import short_name
 
 LEFT_OUT = {
     "tokswap hypernet import benjamin/": "reads a model hub",
     "tokswap transplant --model ./my-model.gguf": "is run on the demo models, by tests/test_demo.py",
     "tokswap completion": "prints a script for a shell, which has tests of its own",
 }
-_ALIASES = {"llama": "my-model", "llama-8b": "big-model", "mistral": "their-model", "gemma": "my-model", "smollm": "small-model",
-            "qwen": "their-model", "tinyllama": "my-model"}  # fmt: skip
-_SHORT = ["--identity-steps", "3", "--steps", "5", "--save-every", "2", "--batch", "4", "--length", "32", "--identity-batch", "32",
-          "--vocabulary", "512", "--negatives", "16", "--hidden", "16", "--layers", "1"]  # fmt: skip
+_ALIASES = {
+    "llama": "my-model",
+    "llama-8b": "big-model",
+    "mistral": "their-model",
+    "gemma": "my-model",
+    "smollm": "small-model",
+    "qwen": "their-model",
+    "tinyllama": "my-model",
+}
+_SHORT = [
+    "--identity-steps",
+    "3",
+    "--steps",
+    "5",
+    "--save-every",
+    "2",
+    "--batch",
+    "4",
+    "--length",
+    "32",
+    "--identity-batch",
+    "32",
+    "--vocabulary",
+    "512",
+    "--negatives",
+    "16",
+    "--hidden",
+    "16",
+    "--layers",
+    "1",
+]
 """Added to a training, which would take an hour."""
 _FIRST = (
     "tokswap transplant --model ./my-model --tokenizer ./their-model --init subword --out ./mine-with-theirs",

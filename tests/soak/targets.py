@@ -109,10 +109,21 @@ def as_npz(data: bytes, random: Random) -> bytes:
     if random.random() < 0.5:
         return damage_bytes(data, random)
     strange: list[Any] = [
-        np.zeros((3, 2), np.float32), np.zeros(3, "<U2"), np.zeros((0, 2)), np.zeros(()), np.zeros((2, 2, 2)), np.array([b"a"]),
-        np.full((3, 2), np.nan), np.zeros(3, [("a", "f4")]), np.zeros(3, "M8[s]"), np.zeros((3, 2), np.complex64),
-        np.array([None, {}, "x"], object), np.zeros((3, 2), "<U3"), np.full((3, 2), 1e300), np.zeros((3, 0)),
-    ]  # fmt: skip
+        np.zeros((3, 2), np.float32),
+        np.zeros(3, "<U2"),
+        np.zeros((0, 2)),
+        np.zeros(()),
+        np.zeros((2, 2, 2)),
+        np.array([b"a"]),
+        np.full((3, 2), np.nan),
+        np.zeros(3, [("a", "f4")]),
+        np.zeros(3, "M8[s]"),
+        np.zeros((3, 2), np.complex64),
+        np.array([None, {}, "x"], object),
+        np.zeros((3, 2), "<U3"),
+        np.full((3, 2), 1e300),
+        np.zeros((3, 0)),
+    ]
     names = ["words", "vectors"] if random.random() < 0.8 else ["words", "rows"]
     out = io.BytesIO()
     np.savez(out, **{name: random.choice(strange) for name in names})
@@ -192,23 +203,23 @@ def _plans(folder: Path, random: Random) -> str:
 
 def _read(folder: Path) -> None:
     """Read what a plan reads of a model folder, and cut a text."""
-    from tokswap.checkpoint import open_checkpoint
-    from tokswap.configs import needed_ids
-    from tokswap.tokenizer import read_tokenizer
+    from tokswap.checkpoint.configs import needed_ids
+    from tokswap.checkpoint.reader import open_checkpoint
+    from tokswap.tokenizer.tokenizer import read_tokenizer
     from tokswap.trim.rebuild import forced_ids
 
     checkpoint = open_checkpoint(folder)
     assert checkpoint.tables
     needed_ids(checkpoint.config), needed_ids(checkpoint.generation_config)
     tokenizer = read_tokenizer(folder)
-    forced_ids(tokenizer), tokenizer.halves(), tokenizer.adds_bos, tokenizer.chat_template
-    tokenizer.segment([b" the", b"\xff", "\u00e9".encode()])
+    forced_ids(tokenizer), tokenizer.merge_pairs(), tokenizer.adds_bos, tokenizer.chat_template
+    tokenizer.tokenize_bytes([b" the", b"\xff", "\u00e9".encode()])
     tokenizer.encode("It costs 12,50 euros.")
     tokenizer.output_files()
 
 
 def _weights(folder: Path, random: Random) -> str:
-    from tokswap.checkpoint import Checkpoint, open_checkpoint
+    from tokswap.checkpoint.reader import Checkpoint, open_checkpoint
 
     def read() -> None:
         checkpoint: Checkpoint = open_checkpoint(folder)
@@ -227,7 +238,7 @@ def _weights(folder: Path, random: Random) -> str:
 
 
 def _corpus(folder: Path, random: Random) -> str:
-    from tokswap.tokenizer import read_tokenizer
+    from tokswap.tokenizer.tokenizer import read_tokenizer
     from tokswap.trim.corpora import count, find_corpus
 
     file = next(folder.glob("text.*"))
@@ -239,13 +250,13 @@ def _corpus(folder: Path, random: Random) -> str:
 
 
 def _word_vectors(folder: Path, random: Random) -> str:
-    from tokswap.vectors import read_vectors
+    from tokswap.init.resources.vectors import read_vectors
 
     return call(lambda: read_vectors(str(next(folder.glob("vectors.*"))), random.choice((2, 10_000))))
 
 
 def _plain_text(folder: Path, random: Random) -> str:
-    from tokswap.texts import read_texts
+    from tokswap.storage.texts import read_texts
     from tokswap.trim.words import read_words
 
     return call(read_words, folder / "text.txt") if random.random() < 0.5 else call(read_texts, [folder / "text.txt"])
@@ -281,7 +292,7 @@ def _like(folder: Path, random: Random) -> str:
 
 
 def _report(folder: Path, random: Random) -> str:
-    from tokswap.report import read_origin
+    from tokswap.report.record import read_origin
 
     return call(read_origin, folder) if random.random() < 0.9 else cli("verify", folder)
 
@@ -310,7 +321,7 @@ def _aliases(folder: Path, random: Random) -> str:
 
 
 def _gguf(folder: Path, random: Random) -> str:
-    from tokswap.gguf import dequantised
+    from tokswap.storage.gguf import dequantised
 
     cache = folder.parent / "out" / "gguf"
     try:
@@ -404,7 +415,7 @@ def make_adapter(folder: Path, rank: int = 2) -> None:
 
     (folder / "adapter").mkdir(parents=True)
     model = folder.parent / "model"
-    tokswap.trim(str(model), scripts=["Latin"], keep_tokens=["e"], out=folder / "trimmed", check="tokens")
+    tokswap.trim_vocabulary(str(model), scripts=["Latin"], keep_tokens=["e"], out=folder / "trimmed", check="tokens")
     rows = makers.read_json(folder / "trimmed" / "vocab_map.json")["rows_before"]
     name = "base_model.model.model.embed_tokens"
     tensors = {f"{name}.lora_embedding_A": torch.ones(rank, rows), f"{name}.lora_embedding_B": torch.ones(4, rank)}
@@ -417,7 +428,7 @@ def _result(folder: Path) -> None:
     import tokswap
 
     root = folder.parent
-    tokswap.transplant(str(root / "model"), str(root / "other"), init="subword", out=folder)
+    tokswap.transplant_tokenizer(str(root / "model"), str(root / "other"), init="subword", out=folder)
 
 
 def _prepared(folder: Path) -> None:
@@ -459,10 +470,15 @@ def make_gguf(folder: Path) -> None:
         getattr(writer, f"add_{role}_token_id")(0)
     draw = np.random.default_rng(0)
     shapes = {
-        "token_embd": (rows, width), "output_norm": (width,), "blk.0.attn_norm": (width,), "blk.0.ffn_norm": (width,),
+        "token_embd": (rows, width),
+        "output_norm": (width,),
+        "blk.0.attn_norm": (width,),
+        "blk.0.ffn_norm": (width,),
         **{f"blk.0.attn_{part}": (width, width) for part in ("q", "k", "v", "output")},
-        "blk.0.ffn_gate": (inner, width), "blk.0.ffn_up": (inner, width), "blk.0.ffn_down": (width, inner),
-    }  # fmt: skip
+        "blk.0.ffn_gate": (inner, width),
+        "blk.0.ffn_up": (inner, width),
+        "blk.0.ffn_down": (width, inner),
+    }
     for name, shape in shapes.items():
         writer.add_tensor(f"{name}.weight", draw.standard_normal(shape).astype(np.float32))
     writer.write_header_to_file()

@@ -30,9 +30,16 @@ _CHANGES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.sym
 _LIBRARIES = tuple(
     {
         *map(os.path.realpath, (sys.prefix, sys.base_prefix, sysconfig.get_path("stdlib"), *site.getsitepackages())),
-        str(Path(makers.__file__).parent.parent), os.path.expanduser("~/.cache/huggingface"), "/usr", "/lib", "/proc", "/sys", "/dev", "/etc",
+        str(Path(makers.__file__).parent.parent),
+        os.path.expanduser("~/.cache/huggingface"),
+        "/usr",
+        "/lib",
+        "/proc",
+        "/sys",
+        "/dev",
+        "/etc",
     }
-)  # fmt: skip
+)
 
 
 class _Watch:

@@ -12,7 +12,7 @@ from click.shell_completion import CompletionItem
 def models(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Offer aliases, and files and folders."""
     from tokswap.errors import TokswapError
-    from tokswap.sources import ALIASES, user_aliases
+    from tokswap.storage.resolve import ALIASES, user_aliases
 
     try:
         aliases = {**ALIASES, **user_aliases()}
@@ -30,7 +30,7 @@ def files(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[C
 
 def methods(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Offer the methods."""
-    from tokswap.init import METHODS
+    from tokswap.init.registry import METHODS
 
     return [CompletionItem(name) for name in METHODS if name.startswith(incomplete)]
 
@@ -40,7 +40,7 @@ def settings(ctx: click.Context, param: click.Parameter, incomplete: str) -> lis
     import dataclasses
 
     from tokswap.errors import TokswapError
-    from tokswap.init import method_class
+    from tokswap.init.registry import method_class
 
     try:
         fields = dataclasses.fields(method_class(ctx.params.get("init") or "auto"))

@@ -13,7 +13,7 @@ from tokswap.cli import _options, _output
 from tokswap.errors import UsageError
 
 if TYPE_CHECKING:
-    from tokswap.bytewise import ByteMixture
+    from tokswap.ensemble.bytewise import ByteMixture
 
 
 def _members(command: Any) -> Any:
@@ -41,11 +41,16 @@ def _folder(names: tuple[str, ...]) -> str:
 def _mixing(command: Any) -> Any:
     """The options of the commands that mix."""
     for option in (
-        click.option("--mix", type=click.Choice(["probabilities", "logits"]), default="probabilities", show_default=True,
-                     help="The mean of the members' distributions, or of their logits."),
+        click.option(
+            "--mix",
+            type=click.Choice(["probabilities", "logits"]),
+            default="probabilities",
+            show_default=True,
+            help="The mean of the members' distributions, or of their logits.",
+        ),
         click.option("--weights", metavar="W,W", help="One weight a member, in their order. [default: as prepared]"),
         _options.computing_flags("members"),
-    )[::-1]:  # fmt: skip
+    )[::-1]:
         command = option(command)
     return command
 
@@ -66,8 +71,9 @@ Examples:
 @_members
 @click.option("--prompt", required=True, help="The beginning of the text.")
 @_mixing
-@click.option("--tokens", type=click.IntRange(1), default=64, show_default=True,
-              help="How far at most; bytes with --byte-level.")  # fmt: skip
+@click.option(
+    "--tokens", type=click.IntRange(1), default=64, show_default=True, help="How far at most; bytes with --byte-level."
+)
 @click.option("--sample", is_flag=True, help="Draw tokens at random instead of taking the likeliest.")
 @click.option("--temperature", type=float, metavar="T", help="Draw at this temperature. [default: 1 with --sample]")
 @click.option("--seed", type=int, default=0, show_default=True, help="For what is drawn.")
@@ -96,7 +102,7 @@ def generate(
     With --byte-level the members are any models, each with its own tokenizer, and the text grows byte by byte.
     """
     _options.set_volume(quiet, verbose)
-    from tokswap.ensemble.bytelevel import load_bytes
+    from tokswap.ensemble.bytewise.load import load_bytes
     from tokswap.ensemble.generate import continue_bytes, continue_text
     from tokswap.ensemble.mix import load_ensemble
 
@@ -130,9 +136,15 @@ def generate(
     unit = "bytes" if byte_level else "tokens"
     if as_json:
         _output.document(
-            {"prompt": prompt, "text": found.text, unit: found.tokens, "seconds": found.seconds, "mix": mix,
-             "weights": list(shares)}
-        )  # fmt: skip
+            {
+                "prompt": prompt,
+                "text": found.text,
+                unit: found.tokens,
+                "seconds": found.seconds,
+                "mix": mix,
+                "weights": list(shares),
+            }
+        )
         return
     click.echo()
     if not quiet:
@@ -187,11 +199,11 @@ def evaluate(
     _options.set_volume(quiet, verbose)
     from tokswap.cli.eval import samples, summary
     from tokswap.ensemble.score import evaluate_ensemble
-    from tokswap.probes import PROMPTS
-    from tokswap.texts import read_texts
+    from tokswap.storage.texts import read_texts
+    from tokswap.tokenizer.probes import PROMPTS
 
     if byte_level:
-        from tokswap.ensemble.bytelevel import load_bytes
+        from tokswap.ensemble.bytewise.load import load_bytes
 
         read = read_texts(texts)
         shown, mixture = load_bytes(
@@ -200,10 +212,21 @@ def evaluate(
         _judge_bytes(shown, mixture, read, as_json, quiet)
         return
     result = evaluate_ensemble(
-        _folder(names), read_texts(texts), weights=weights, mix=mix, sources=sources, dtype=dtype, device=device, window=window,
-        overlap=overlap, prompts=prompts or PROMPTS, tokens=tokens, seed=seed, trust_remote_code=trust_remote_code,
+        _folder(names),
+        read_texts(texts),
+        weights=weights,
+        mix=mix,
+        sources=sources,
+        dtype=dtype,
+        device=device,
+        window=window,
+        overlap=overlap,
+        prompts=prompts or PROMPTS,
+        tokens=tokens,
+        seed=seed,
+        trust_remote_code=trust_remote_code,
         progress=not quiet,
-    )  # fmt: skip
+    )
     if as_json:
         _output.document(result.as_dict())
         return

@@ -78,50 +78,76 @@ def computing_flags(who: str) -> Callable[[Command], Command]:
 def judging_flags(who: str) -> Callable[[Command], Command]:
     """How texts are read and what is written in commands that judge; after these comes --seed."""
     return _all(
-        click.option("--window", type=int, default=512, show_default=True, metavar="N", help="Tokens that are read at once."),
         click.option(
-            "--overlap", type=int, default=128, show_default=True, metavar="N",
+            "--window", type=int, default=512, show_default=True, metavar="N", help="Tokens that are read at once."
+        ),
+        click.option(
+            "--overlap",
+            type=int,
+            default=128,
+            show_default=True,
+            metavar="N",
             help="Tokens of context that windows share.",
         ),
         click.option(
             "--prompt", "prompts", multiple=True, help=f"Let {who} go on from this; may be repeated. [default: five]"
         ),
-        click.option("--tokens", type=click.IntRange(0), default=24, show_default=True, help="How far; 0 for no samples."),
+        click.option(
+            "--tokens", type=click.IntRange(0), default=24, show_default=True, help="How far; 0 for no samples."
+        ),
         click.option("--seed", type=int, default=0, show_default=True, help="For the draws behind the intervals."),
-    )  # fmt: skip
+    )
 
 
 method_flags: Callable[[Command], Command] = _all(
     click.option(
-        "--init", shell_complete=_complete.methods, default="auto", show_default=True, metavar="METHOD",
+        "--init",
+        shell_complete=_complete.methods,
+        default="auto",
+        show_default=True,
+        metavar="METHOD",
         help="How new rows are made: a method of `tokswap methods`, or a sum of them.",
     ),
     click.option(
-        "--set", "settings", shell_complete=_complete.settings, multiple=True, metavar="KEY=VALUE",
+        "--set",
+        "settings",
+        shell_complete=_complete.settings,
+        multiple=True,
+        metavar="KEY=VALUE",
         help="A setting of the method; may be repeated.",
     ),
-)  # fmt: skip
+)
 """--init and --set."""
 output_method_flag: Callable[[Command], Command] = click.option(
-    "--init-output", "output_init", shell_complete=_complete.methods, metavar="METHOD",
+    "--init-output",
+    "output_init",
+    shell_complete=_complete.methods,
+    metavar="METHOD",
     help="Another method for an output head. [default: as --init]",
-)  # fmt: skip
+)
 
 
 def calibrate_flag(where: str = "") -> Callable[[Command], Command]:
     """--calibrate TEXT, repeated. where: which tables, if not all."""
     return click.option(
-        "--calibrate", shell_complete=_complete.files, multiple=True, metavar="TEXT", type=click.Path(dir_okay=False),
+        "--calibrate",
+        shell_complete=_complete.files,
+        multiple=True,
+        metavar="TEXT",
+        type=click.Path(dir_okay=False),
         help=f"Fit the new tables{where} to this text (UTF-8, 40 kB is a good start); may be repeated.",
-    )  # fmt: skip
+    )
 
 
-engine_flag: Callable[[Command], Command] = click.option(
-    "--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True,
+backend_flag: Callable[[Command], Command] = click.option(
+    "--backend",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
     help="Where corpora are counted and `omp` computes: here, or on a Ray cluster: the one of RAY_ADDRESS or of this "
     "machine, or else one is started here.",
-)  # fmt: skip
-"""--engine, for work that splits into parts."""
+)
+"""--backend, for work that splits into parts."""
 
 
 def writing_flags(
@@ -139,11 +165,15 @@ making_flags: Callable[[Command], Command] = _all(
     click.option("--seed", type=int, default=0, show_default=True, help="For methods that draw random numbers."),
     device_flag(),
     click.option(
-        "--memory", type=Bytes(), default="256MB", show_default=True, metavar="SIZE",
+        "--memory",
+        type=Bytes(),
+        default="256MB",
+        show_default=True,
+        metavar="SIZE",
         help="What a method may take for its work besides the tables; more is faster.",
     ),
-    engine_flag,
-)  # fmt: skip
+    backend_flag,
+)
 """What the commands that make rows have in common."""
 
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tokswap.wording import COVERAGE, KEPT, duration, size
+from tokswap.report.wording import COVERAGE, KEPT, duration, size
 
 if TYPE_CHECKING:
-    from tokswap.engines import Verdict
+    from tokswap.draft.engines import Verdict
     from tokswap.errors import TokswapError
-    from tokswap.report import Plan, Report
-    from tokswap.trim import TrimPlan
-    from tokswap.verify import Check
+    from tokswap.evaluation.verify import Check
+    from tokswap.report.record import Plan, Report
+    from tokswap.trim.plan import TrimPlan
 
 
 def document(value: object) -> None:
@@ -63,12 +63,18 @@ def plan(plan: Plan) -> list[str]:
             ("method", plan.method + (f" ({settings})" if settings else "")),
             *([("for the head", plan.output_method)] if plan.output_method else []),
             *([("donor", plan.donor)] if plan.donor else []),
-            ("size", f"{size(plan.bytes_before)} -> {size(plan.bytes_after)}, {plan.parameters_before / 1e6:,.1f} M -> "
-             f"{plan.parameters_after / 1e6:,.1f} M parameters"),
-            ("needs", f"about {size(plan.memory_bytes)} of memory and {duration(plan.seconds)}; "
-             f"writes {size(plan.bytes_written)}"),
+            (
+                "size",
+                f"{size(plan.bytes_before)} -> {size(plan.bytes_after)}, {plan.parameters_before / 1e6:,.1f} M -> "
+                f"{plan.parameters_after / 1e6:,.1f} M parameters",
+            ),
+            (
+                "needs",
+                f"about {size(plan.memory_bytes)} of memory and {duration(plan.seconds)}; "
+                f"writes {size(plan.bytes_written)}",
+            ),
         ]
-    )  # fmt: skip
+    )
     lines += ["", f"  {total:,} rows"]
     lines += columns(
         [
@@ -123,8 +129,10 @@ def _evidence(role: str, found: Mapping[str, Any]) -> list[str]:
         basis = "the text, bits per byte" if role == "text" else f"{found['hidden']:,} hidden shared tokens, mean error"
         best = found["chosen"]["all"]
         lines.append(f"  {'all tables' if role == 'text' else role}: method chosen by {basis}")
-        rows = [(f"{one[measure]:.4f}", one["method"] + (" (chosen)" * (one["method"] == best)))
-                for one in sorted(found["candidates"], key=lambda one: float(one[measure]))]  # fmt: skip
+        rows = [
+            (f"{one[measure]:.4f}", one["method"] + (" (chosen)" * (one["method"] == best)))
+            for one in sorted(found["candidates"], key=lambda one: float(one[measure]))
+        ]
         lines += columns(rows, right=(0,), indent="    ")
     others = [f"{kind} by {name}" for kind, name in found["chosen"].items() if kind != "all"]
     return lines + ([f"    but {', '.join(others)}"] if others else [])
@@ -182,11 +190,14 @@ def trim_plan(plan: TrimPlan) -> list[str]:
     lines += columns(
         [
             ("tokenizer", plan.family_after),
-            ("size", f"{size(plan.bytes_before)} -> {size(plan.bytes_after)}, {plan.parameters_before / 1e6:,.1f} M -> "
-             f"{plan.parameters_after / 1e6:,.1f} M parameters"),
+            (
+                "size",
+                f"{size(plan.bytes_before)} -> {size(plan.bytes_after)}, {plan.parameters_before / 1e6:,.1f} M -> "
+                f"{plan.parameters_after / 1e6:,.1f} M parameters",
+            ),
             ("needs", f"about {size(plan.memory_bytes)} of memory; writes {size(plan.bytes_written)}"),
         ]
-    )  # fmt: skip
+    )
     for facts in plan.corpora:
         once = "" if facts.once is None else f"; a new text may need others for {100 * facts.once:.2g} % of its tokens"
         lines.append(

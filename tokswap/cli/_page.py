@@ -23,7 +23,7 @@ def check(page: str | None, *, dry_run: bool = False) -> Path | None:
         return None
     if dry_run:
         raise click.UsageError("--report tells of a finished run: leave out --dry-run")
-    from tokswap.page import check_page
+    from tokswap.report.page import check_page
 
     return check_page(page)
 
@@ -32,7 +32,7 @@ def write(page: Path | None, command: str, document: Mapping[str, Any], *, quiet
     """Write the page, if one was asked for, and say where it is."""
     if page is None:
         return
-    from tokswap.page import make_page, write_page
+    from tokswap.report.page import make_page, write_page
 
     write_page(page, make_page(command, document, click.get_current_context().meta.get("tokswap.line", "")))
     if not quiet:

@@ -10,9 +10,9 @@ import click
 from tokswap.cli import _output
 
 if TYPE_CHECKING:
-    from tokswap.report import Report
-    from tokswap.transplant import Transplant
-    from tokswap.trim import Trim
+    from tokswap.report.record import Report
+    from tokswap.transplant.plan import Transplant
+    from tokswap.trim.plan import Trim
 
 
 def carry_out(

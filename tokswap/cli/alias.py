@@ -22,7 +22,7 @@ Examples:
 @_options.json_flag
 def alias(name: str | None, target: str | None, remove: bool, as_json: bool) -> None:
     """List, add or remove short names for models and tokenizers."""
-    from tokswap.sources import ALIASES, set_alias, user_aliases
+    from tokswap.storage.resolve import ALIASES, set_alias, user_aliases
 
     if name and (target or remove):
         if target and remove:

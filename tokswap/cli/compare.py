@@ -35,11 +35,11 @@ def compare(first: str, second: str, texts: tuple[Path, ...], page: str | None, 
     """Compare two tokenizers: what they share, how they cut numbers and spaces, tokens per byte."""
     _options.set_volume(quiet=False, verbose=False)
     page_path = _page.check(page)
-    from tokswap.compare import compare as run
-    from tokswap.report import versions
-    from tokswap.sources import resolve_tokenizer
-    from tokswap.texts import read_texts
-    from tokswap.tokenizer import read_tokenizer
+    from tokswap.report.record import versions
+    from tokswap.storage.resolve import resolve_tokenizer
+    from tokswap.storage.texts import read_texts
+    from tokswap.tokenizer.compare import compare_tokenizers as run
+    from tokswap.tokenizer.tokenizer import read_tokenizer
 
     facts = run(
         read_tokenizer(resolve_tokenizer(first)),

@@ -36,9 +36,10 @@ Examples:
 )
 @click.option("--out", metavar="DIR", help="The result. [default: SMALL-for-BIG in this folder]")
 @_options.model_option(
-    "--donor", "The model whose embeddings help to make new rows, or none. [default: BIG where its folder has weights]",
+    "--donor",
+    "The model whose embeddings help to make new rows, or none. [default: BIG where its folder has weights]",
     metavar="M",
-)  # fmt: skip
+)
 @_options.method_flags
 @_options.output_method_flag
 @click.option("--tie/--untie", default=None, help="Join or split input and output tables. [default: as SMALL has them]")
@@ -73,7 +74,7 @@ def draft(
     """
     _options.set_volume(quiet, verbose)
     values = _options.read_settings(settings)
-    from tokswap.draft import plan_draft
+    from tokswap.draft.plan import plan_draft
 
     job = plan_draft(model, target, settings=values, **options)
     carry_out(job, dry_run=dry_run, as_json=as_json, quiet=quiet)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tokswap.cli import _mix, _options, _output
-from tokswap.wording import duration, size
+from tokswap.report.wording import duration, size
 
 if TYPE_CHECKING:
     from tokswap.ensemble.members import Ensemble
@@ -49,22 +49,31 @@ Examples:
 """
 )
 @_options.model_option(
-    "--model models", "A member: folder, hub id, alias or .gguf file; repeat it for each.",
-    multiple=True, required=True, metavar="SRC",
-)  # fmt: skip
+    "--model models",
+    "A member: folder, hub id, alias or .gguf file; repeat it for each.",
+    multiple=True,
+    required=True,
+    metavar="SRC",
+)
 @_options.model_option(
     "--tokenizer",
     "The tokenizer of all: one of those, a tokenizer.json, or auto for that of the member that costs least on --text.",
-    required=True, metavar="TGT|auto",
-)  # fmt: skip
+    required=True,
+    metavar="TGT|auto",
+)
 @_options.text_option("What --tokenizer auto judges by; may be repeated.", required=False)
 @click.option("--out", required=True, metavar="DIR", help="A folder for the members and ensemble.json.")
 @click.option("--weights", metavar="W,W", help="What each member weighs, in their order. [default: all the same]")
 @_options.model_option("--donor", "The model that owns the tokenizer. [default: TGT where it has weights]", metavar="M")
 @_options.method_flags
 @_options.calibrate_flag(", of the members whose vocabulary changes,")
-@click.option("--bos", type=click.Choice(["auto", "keep"]), default="auto", show_default=True,
-              help="Let texts begin with bos where a member needs it, or keep the tokenizer as it is.")  # fmt: skip
+@click.option(
+    "--bos",
+    type=click.Choice(["auto", "keep"]),
+    default="auto",
+    show_default=True,
+    help="Let texts begin with bos where a member needs it, or keep the tokenizer as it is.",
+)
 @_options.making_flags
 @_options.writing_flags(
     dry_run="Print the plans and stop.",
@@ -87,7 +96,7 @@ def prepare(
     seed: int,
     device: str,
     memory: int,
-    engine: str,
+    backend: str,
     link: bool,
     dry_run: bool,
     force: bool,
@@ -104,9 +113,17 @@ def prepare(
     """
     _options.set_volume(quiet, verbose)
     options: dict[str, Any] = {
-        "init": init, "settings": _options.read_settings(settings), "calibrate": calibrate, "bos": bos, "seed": seed,
-        "device": device, "memory": memory, "engine": engine, "link": link, "trust_remote_code": trust_remote_code,
-    }  # fmt: skip
+        "init": init,
+        "settings": _options.read_settings(settings),
+        "calibrate": calibrate,
+        "bos": bos,
+        "seed": seed,
+        "device": device,
+        "memory": memory,
+        "backend": backend,
+        "link": link,
+        "trust_remote_code": trust_remote_code,
+    }
     if donor:
         options["donor"] = donor
     from tokswap.ensemble.prepare import plan_ensemble
@@ -116,14 +133,12 @@ def prepare(
     if tokenizer == "auto":
         from tokswap.ensemble.choose import candidates, choose_tokenizer
         from tokswap.ensemble.members import read_weights
-        from tokswap.texts import read_texts
+        from tokswap.storage.texts import read_texts
 
         read_weights(weights, len(models))
         tried = candidates(models)
         if not dry_run:
-            choice = choose_tokenizer(
-                models, read_texts(texts), Path(out), force=force, progress=not quiet, **options
-            )  # fmt: skip
+            choice = choose_tokenizer(models, read_texts(texts), Path(out), force=force, progress=not quiet, **options)
             tried = [choice["tokenizer"]]
     plans = [plan_ensemble(models, one, out, weights=weights, choice=choice, force=force, **options) for one in tried]
     if dry_run:
@@ -159,8 +174,11 @@ def _document(plan: Preparation) -> dict[str, Any]:
 def _plan(plan: Preparation) -> list[str]:
     """The members, and the plan of each that is still to be made."""
     target = plan.jobs[0].job
-    lines = [f"ensemble: {plan.ensemble.folder}, {len(plan.jobs)} members with the tokenizer of {plan.ensemble.tokenizer} "
-             f"({len(target.target.vocabulary):,} ids)", ""]  # fmt: skip
+    lines = [
+        f"ensemble: {plan.ensemble.folder}, {len(plan.jobs)} members with the tokenizer of {plan.ensemble.tokenizer} "
+        f"({len(target.target.vocabulary):,} ids)",
+        "",
+    ]
     head = ("member", "weight", "rows made", "size", "")
     rows = [head]
     for member, job in zip(plan.ensemble.members, plan.jobs, strict=True):

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import click
 
 from tokswap.cli import _complete, _options, _output, _page
-from tokswap.wording import PARTS, quoted
+from tokswap.report.wording import PARTS, quoted
 
 if TYPE_CHECKING:
-    from tokswap.breakdown import Part, Piece
-    from tokswap.judge import Evaluation, Judged
-    from tokswap.verdict import Verdict
+    from tokswap.evaluation.breakdown import Part, Piece
+    from tokswap.evaluation.evaluate import Evaluation, Judged
+    from tokswap.evaluation.scores import Verdict
 
 _TEXTS_SHOWN = 10
 
@@ -70,14 +70,24 @@ def evaluate(
     """
     _options.set_volume(quiet, verbose)
     page_path = _page.check(page)
-    from tokswap.judge import evaluate as run
-    from tokswap.probes import PROMPTS
-    from tokswap.texts import read_texts
+    from tokswap.evaluation.evaluate import evaluate_models as run
+    from tokswap.storage.texts import read_texts
+    from tokswap.tokenizer.probes import PROMPTS
 
     result = run(
-        models, read_texts(texts), against=against, dtype=dtype, device=device, window=window, overlap=overlap,
-        prompts=prompts or PROMPTS, tokens=tokens, seed=seed, trust_remote_code=trust_remote_code, progress=not quiet,
-    )  # fmt: skip
+        models,
+        read_texts(texts),
+        against=against,
+        dtype=dtype,
+        device=device,
+        window=window,
+        overlap=overlap,
+        prompts=prompts or PROMPTS,
+        tokens=tokens,
+        seed=seed,
+        trust_remote_code=trust_remote_code,
+        progress=not quiet,
+    )
     if as_json:
         _output.document(result.as_dict())
     else:
@@ -159,8 +169,13 @@ def _where(judged: Judged) -> list[str]:
 
 
 def _part(part: Part, total: int) -> list[str]:
-    row = [PARTS[part.kind], f"{100 * part.bytes / total:.1f} %", f"{part.tokens:,}", f"{part.bits / part.tokens:.2f}",
-           f"{part.bits / total:.3f}"]  # fmt: skip
+    row = [
+        PARTS[part.kind],
+        f"{100 * part.bytes / total:.1f} %",
+        f"{part.tokens:,}",
+        f"{part.bits / part.tokens:.2f}",
+        f"{part.bits / total:.3f}",
+    ]
     if part.source_bits is not None:
         row += [f"{part.source_bits / total:.3f}", f"{(part.bits - part.source_bits) / total:+.3f}"]
     return row
@@ -168,7 +183,7 @@ def _part(part: Part, total: int) -> list[str]:
 
 def _piece(piece: Piece, verdict: Verdict) -> list[str]:
     kind = PARTS[piece.kind].removesuffix(" tokens") if verdict.known and piece.kind not in ("shared", "alike") else ""
-    row = [quoted(piece.surface), f"{piece.count:,}", f"{piece.bits / piece.count:.2f}"]
+    row = [quoted(piece.token_bytes), f"{piece.count:,}", f"{piece.bits / piece.count:.2f}"]
     if piece.source_bits is None:
         return [*row, f"{piece.bits / verdict.bytes:.3f}", kind]
     excess = (piece.bits - piece.source_bits) / verdict.bytes

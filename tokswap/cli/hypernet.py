@@ -181,9 +181,18 @@ def _facts(folder: str) -> list[str]:
         f"hypernetwork {folder}",
         [
             ("base model", facts["base_model"]),
-            ("reads", f"{facts['source_rows']:,} source rows of {facts['width']:,} elements, up to {facts['pieces']} a token"),
+            (
+                "reads",
+                f"{facts['source_rows']:,} source rows of {facts['width']:,} elements, up to {facts['pieces']} a token",
+            ),
             ("predicts", ", ".join(facts["predicts"])),
-            ("languages", " ".join(languages) if isinstance(languages, list) else f"{languages} without names" * bool(languages)),
-            ("network", f"{facts['layers']} layers, {facts['hidden']:,} wide, {facts['parameters'] / 1e6:,.1f} M parameters"),
+            (
+                "languages",
+                " ".join(languages) if isinstance(languages, list) else f"{languages} without names" * bool(languages),
+            ),
+            (
+                "network",
+                f"{facts['layers']} layers, {facts['hidden']:,} wide, {facts['parameters'] / 1e6:,.1f} M parameters",
+            ),
         ],
-    )  # fmt: skip
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from tokswap.cli import _complete, _options, _output
-from tokswap.wording import size
+from tokswap.report.wording import size
 
 
 @click.command(
@@ -21,8 +21,8 @@ Examples:
 def inspect(name: str, as_json: bool) -> None:
     """Say what a checkpoint or a tokenizer is: family, rows, tables, ties, special tokens, chat template."""
     _options.set_volume(quiet=False, verbose=False)
-    from tokswap.inspect import inspect as describe
-    from tokswap.sources import resolve_tokenizer
+    from tokswap.checkpoint.inspect import inspect_checkpoint as describe
+    from tokswap.storage.resolve import resolve_tokenizer
 
     facts = describe(resolve_tokenizer(name))
     if as_json:

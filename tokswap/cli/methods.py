@@ -22,7 +22,7 @@ Examples:
 @_options.json_flag
 def methods(name: str | None, as_json: bool) -> None:
     """List the methods that make new rows, or show the settings of one."""
-    from tokswap.init import METHODS, method_class
+    from tokswap.init.registry import METHODS, method_class
 
     described = [_describe(key, method_class(key)) for key in ([name] if name else METHODS)]
     if as_json:
@@ -41,7 +41,7 @@ def methods(name: str | None, as_json: bool) -> None:
 
 
 def _describe(name: str, cls: type[Any]) -> dict[str, Any]:
-    from tokswap.init import needs_of
+    from tokswap.init.registry import needs_of
 
     return {
         "name": name,

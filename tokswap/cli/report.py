@@ -26,9 +26,9 @@ def report(folder: Path, out: str | None, as_json: bool) -> None:
 
     It is the page of their --report flag, made from the file tokswap.json in the folder.
     """
-    from tokswap.checkpoint import read_json
-    from tokswap.page import check_page, make_page, write_page
-    from tokswap.report import REPORT_NAME
+    from tokswap.report.page import check_page, make_page, write_page
+    from tokswap.report.record import REPORT_NAME
+    from tokswap.storage.json_files import read_json
 
     path = check_page(out or f"{folder.resolve().name}.html")
     document = read_json(folder / REPORT_NAME, "report")

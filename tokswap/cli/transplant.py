@@ -104,7 +104,7 @@ def transplant(
     seed: int,
     device: str,
     memory: int,
-    engine: str,
+    backend: str,
     link: bool,
     dry_run: bool,
     force: bool,
@@ -124,15 +124,33 @@ def transplant(
     _options.set_volume(quiet, verbose)
     values = _options.read_settings(settings)
     page_path = _page.check(page, dry_run=dry_run)
-    from tokswap.transplant import plan_transplant
+    from tokswap.transplant.plan import plan_transplant
 
     job = plan_transplant(
-        model, tokenizer, donor=donor, out=out, init=init, settings=values, output_init=output_init,
-        calibrate=calibrate, map_tokens=map_tokens,
-        vocab_size=vocab_size, pad_to_multiple=pad_to_multiple, tie=tie, bos=bos,
-        trim_corpora=trim_corpora, trim_languages=_options.read_codes(trim_lang), trim_size=trim_size, seed=seed, device=device, memory=memory,
-        engine=engine, link=link, force=force, trust_remote_code=trust_remote_code,
-    )  # fmt: skip
+        model,
+        tokenizer,
+        donor=donor,
+        out=out,
+        init=init,
+        settings=values,
+        output_init=output_init,
+        calibrate=calibrate,
+        map_tokens=map_tokens,
+        vocab_size=vocab_size,
+        pad_to_multiple=pad_to_multiple,
+        tie=tie,
+        bos=bos,
+        trim_corpora=trim_corpora,
+        trim_languages=_options.read_codes(trim_lang),
+        trim_size=trim_size,
+        seed=seed,
+        device=device,
+        memory=memory,
+        backend=backend,
+        link=link,
+        force=force,
+        trust_remote_code=trust_remote_code,
+    )
     report = carry_out(job, dry_run=dry_run, as_json=as_json, quiet=quiet)
     if report is not None:
         _page.write(page_path, "transplant", report.as_dict(), quiet=quiet)

@@ -76,7 +76,7 @@ Examples:
     show_default=True,
     help="Compare the outputs of both models after writing: where there is memory, always, or never.",
 )
-@_options.engine_flag
+@_options.backend_flag
 @_options.device_flag()
 @_options.writing_flags(dry_run="Count, print the plan and stop.")
 @_options.trust_flag
@@ -100,8 +100,8 @@ def trim(
     """
     _options.set_volume(quiet, verbose)
     page_path = _page.check(page, dry_run=dry_run)
-    from tokswap.trim import plan_trim
-    from tokswap.trim.adapter import is_adapter, remap_adapter
+    from tokswap.trim.adapters import is_adapter, remap_adapter
+    from tokswap.trim.plan import plan_trim
 
     if is_adapter(model):
         if options["like"] is None:

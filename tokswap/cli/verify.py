@@ -50,9 +50,9 @@ def verify(
     Exits with 1 where a check fails, or where an engine would refuse the draft. The whole model is loaded.
     """
     _options.set_volume(quiet, verbose)
-    from tokswap.engines import draft_verdicts
-    from tokswap.sources import resolve_model, resolve_tokenizer
-    from tokswap.verify import verify as run
+    from tokswap.draft.engines import draft_verdicts
+    from tokswap.evaluation.verify import verify_checkpoint as run
+    from tokswap.storage.resolve import resolve_model, resolve_tokenizer
 
     path = resolve_model(folder)
     target = resolve_tokenizer(draft_for) if draft_for else None

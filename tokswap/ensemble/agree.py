@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
 
 from tokswap.ensemble.members import Ensemble
 from tokswap.errors import InputError
-from tokswap.tokenizer import Tokenizer, read_tokenizer
+from tokswap.report.wording import listed
+from tokswap.tokenizer.tokenizer import Tokenizer, read_tokenizer
 
 _SHOWN = 5
 
@@ -42,9 +40,3 @@ def differences(first: Tokenizer, second: Tokenizer) -> list[str]:
         elif kinds[0][token] != kinds[1][token]:
             found.append(f"{token} ({texts[0][token]!r}) is a control token to one of them")
     return found
-
-
-def listed(items: Sequence[Any]) -> str:
-    """Return the first few of a list, and how many more there are."""
-    more = f", ... and {len(items) - _SHOWN:,} more" if len(items) > _SHOWN else ""
-    return ", ".join(map(str, items[:_SHOWN])) + more

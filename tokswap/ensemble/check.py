@@ -6,16 +6,17 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokswap.checkpoint import Checkpoint, open_checkpoint
-from tokswap.configs import token_ids
-from tokswap.ensemble.agree import differences, listed
+from tokswap.checkpoint.configs import token_ids
+from tokswap.checkpoint.matrices import text_config
+from tokswap.checkpoint.reader import Checkpoint, open_checkpoint
+from tokswap.ensemble.agree import differences
 from tokswap.ensemble.members import Ensemble, check_kind, read_ensemble, vocabulary_digest
 from tokswap.errors import TokswapError
-from tokswap.evaluate import check_device
-from tokswap.probes import PROMPTS, TEXTS
-from tokswap.tables import text_config
-from tokswap.tokenizer import Tokenizer, auto_tokenizer, read_tokenizer
-from tokswap.verify import Check
+from tokswap.evaluation.losses import check_device
+from tokswap.evaluation.verify import Check
+from tokswap.report.wording import listed
+from tokswap.tokenizer.probes import PROMPTS, TEXTS
+from tokswap.tokenizer.tokenizer import Tokenizer, auto_tokenizer, read_tokenizer
 
 _CHAT = (
     {"role": "user", "content": "Which ferry leaves at nine?\n\n"},

@@ -13,11 +13,11 @@ from typing import Any
 from tokswap.ensemble.members import FILE, read_ensemble
 from tokswap.ensemble.prepare import MemberJob, plan_members
 from tokswap.errors import InputError, UsageError
-from tokswap.judge import evaluate
-from tokswap.report import versions
-from tokswap.sources import resolve_tokenizer
-from tokswap.tokenizer import read_tokenizer
-from tokswap.workspace import scratch
+from tokswap.evaluation.evaluate import evaluate_models
+from tokswap.report.record import versions
+from tokswap.storage.atomic import scratch
+from tokswap.storage.resolve import resolve_tokenizer
+from tokswap.tokenizer.tokenizer import read_tokenizer
 
 
 def candidates(models: Sequence[str]) -> list[str]:
@@ -92,10 +92,15 @@ def _excess(job: MemberJob, texts: Mapping[str, str], options: Mapping[str, Any]
     if not job.moved and not plan.bos_added:
         return 0.0
     job.job.run(progress=progress)
-    judged = evaluate(
-        [plan.out], texts, against=job.model, tokens=0, device=options.get("device", "cpu"), progress=progress,
+    judged = evaluate_models(
+        [plan.out],
+        texts,
+        against=job.model,
+        tokens=0,
+        device=options.get("device", "cpu"),
+        progress=progress,
         trust_remote_code=options.get("trust_remote_code", False),
-    )  # fmt: skip
+    )
     shutil.rmtree(plan.out)
     excess = judged.models[1].verdict.excess
     assert excess is not None

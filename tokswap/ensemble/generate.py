@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import TextStreamer, set_seed
 
-from tokswap.bytewise import ByteMixture
+from tokswap.ensemble.bytewise import ByteMixture
 from tokswap.errors import UsageError
 
 

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tokswap.checkpoint import Checkpoint, read_json
+from tokswap.checkpoint.matrices import text_config
+from tokswap.checkpoint.reader import Checkpoint
 from tokswap.errors import InputError, OutputError, UsageError
-from tokswap.report import versions
-from tokswap.tables import text_config
-from tokswap.vocab import Vocabulary
-from tokswap.workspace import replace_file
+from tokswap.report.record import versions
+from tokswap.storage.atomic import replace_file
+from tokswap.storage.json_files import read_json
+from tokswap.tokenizer.vocabulary import Vocabulary
 
 FILE = "ensemble.json"
 
@@ -128,7 +129,7 @@ def read_ensemble(folder: str | Path, *, unfinished: bool = False) -> Ensemble:
     members = tuple(replace(member, weight=weight) for member, weight in zip(members, weights, strict=True))
     return Ensemble(
         folder, members, str(whole.get("tokenizer") or ""), str(whole.get("vocabulary") or ""), choice, left
-    )  # fmt: skip
+    )
 
 
 def _member(entry: Any, path: Path) -> Member:
@@ -141,9 +142,14 @@ def _member(entry: Any, path: Path) -> Member:
     if isinstance(weight, bool) or not isinstance(weight, (int, float)):
         raise _damaged(path, f"the weight of {name} is no number")
     return Member(
-        name, float(weight), str(entry.get("model") or ""), made if type(made) is int else None,
-        str(entry.get("plan") or ""), dict(entry.get("source_files") or {}), dict(entry.get("files") or {}),
-    )  # fmt: skip
+        name,
+        float(weight),
+        str(entry.get("model") or ""),
+        made if type(made) is int else None,
+        str(entry.get("plan") or ""),
+        dict(entry.get("source_files") or {}),
+        dict(entry.get("files") or {}),
+    )
 
 
 def _check_folder(folder: Path, name: str, path: Path) -> None:

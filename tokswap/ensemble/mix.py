@@ -12,11 +12,11 @@ import torch
 from transformers import Cache, DynamicCache, GenerationConfig, GenerationMixin, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from tokswap.configs import token_ids
+from tokswap.checkpoint.configs import token_ids
 from tokswap.ensemble.agree import check_agreement
 from tokswap.ensemble.members import Ensemble, read_ensemble, read_weights
 from tokswap.errors import InputError, UsageError
-from tokswap.evaluate import cache_name, load_model
+from tokswap.evaluation.losses import cache_name, load_model
 
 MIXES = ("probabilities", "logits")
 _CACHE = cache_name(GenerationMixin.prepare_inputs_for_generation)
@@ -99,8 +99,13 @@ class MixedModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
             raise UsageError(
                 "bad-cache", "a mixed model needs a cache of its own kind", "leave it out, or take model.new_cache()"
             )
-        shared = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids,
-                  "logits_to_keep": logits_to_keep, "use_cache": cache is not None}  # fmt: skip
+        shared = {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "position_ids": position_ids,
+            "logits_to_keep": logits_to_keep,
+            "use_cache": cache is not None,
+        }
         mixed: torch.Tensor | None = None
         for n, member in enumerate(self.members):
             inputs = {name: value for name, value in shared.items() if name in self._takes[n] and value is not None}

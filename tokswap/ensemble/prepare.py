@@ -10,19 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokswap.checkpoint import open_checkpoint, read_json
-from tokswap.configs import token_ids
+from tokswap.checkpoint.configs import token_ids
+from tokswap.checkpoint.reader import open_checkpoint
 from tokswap.ensemble.members import FILE, Ensemble, Member, check_kind, read_ensemble, read_weights, vocabulary_digest
 from tokswap.errors import OutputError, UsageError
-from tokswap.report import REPORT_NAME, versions
-from tokswap.sources import resolve_model, resolve_tokenizer, short_name
-from tokswap.tokenizer import read_tokenizer
-from tokswap.transplant import Transplant, plan_transplant
-from tokswap.workspace import check_room, held
+from tokswap.report.record import REPORT_NAME, versions
+from tokswap.storage.atomic import check_room, held
+from tokswap.storage.json_files import read_json
+from tokswap.storage.resolve import resolve_model, resolve_tokenizer, short_name
+from tokswap.tokenizer.tokenizer import read_tokenizer
+from tokswap.transplant.plan import Transplant, plan_transplant
 
 _NOT_THE_RESULT = ("seconds", "memory_bytes", "bytes_written", "notes", "out", "model", "tokenizer")
 """What a plan holds besides what decides its result; names are none of it, since contents are compared. And options:"""
-_NO_SETTINGS = ("link", "memory", "device", "engine", "calibrate")
+_NO_SETTINGS = ("link", "memory", "device", "backend", "calibrate")
 
 
 @dataclass(frozen=True)
@@ -133,9 +134,11 @@ def plan_ensemble(
     strangers = sorted(set(before) - {job.name for job in jobs})
     if strangers and not force:
         raise OutputError(
-            "output-exists", f"an ensemble with other members is there already: {', '.join(strangers)}",
-            "choose another --out, or --force", out=out,
-        )  # fmt: skip
+            "output-exists",
+            f"an ensemble with other members is there already: {', '.join(strangers)}",
+            "choose another --out, or --force",
+            out=out,
+        )
     records: list[Member] = []
     left: list[str] = []
     for job, weight in zip(jobs, shares, strict=True):
@@ -152,7 +155,7 @@ def plan_ensemble(
     target = jobs[0].job.target
     ensemble = Ensemble(
         out, tuple(records), tokenizer, vocabulary_digest(target.vocabulary), dict(choice or {}), tuple(left)
-    )  # fmt: skip
+    )
     return Preparation(ensemble, jobs)
 
 

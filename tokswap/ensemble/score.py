@@ -8,10 +8,10 @@ from pathlib import Path
 from tokswap.ensemble.members import read_ensemble
 from tokswap.ensemble.mix import load_ensemble
 from tokswap.errors import InputError
-from tokswap.evaluate import check_device, load_model
-from tokswap.judge import Evaluation, Run, conclude, release, run
-from tokswap.probes import PROMPTS
-from tokswap.sources import resolve_model
+from tokswap.evaluation.evaluate import Evaluation, Run, conclude, release, run
+from tokswap.evaluation.losses import check_device, load_model
+from tokswap.storage.resolve import resolve_model
+from tokswap.tokenizer.probes import PROMPTS
 
 MIX = "the mix"
 
@@ -60,7 +60,7 @@ def evaluate_ensemble(
         def read(model: object, tokenizer: object) -> Run:
             return run(
                 model, tokenizer, texts, window=window, overlap=overlap, prompts=prompts, tokens=tokens, done=bar.update
-            )  # fmt: skip
+            )
 
         for name, path in named.items():
             bar.set_description(path.name)
@@ -75,7 +75,13 @@ def evaluate_ensemble(
         bar.set_description(MIX)
         runs[MIX] = read(model, tokenizer)
     settings = {
-        "dtype": dtype, "device": device, "window": window, "overlap": overlap, "tokens": tokens, "seed": seed,
-        "mix": mix, "weights": {m.name: weight for m, weight in zip(ensemble.members, model.weights, strict=True)},
-    }  # fmt: skip
+        "dtype": dtype,
+        "device": device,
+        "window": window,
+        "overlap": overlap,
+        "tokens": tokens,
+        "seed": seed,
+        "mix": mix,
+        "weights": {m.name: weight for m, weight in zip(ensemble.members, model.weights, strict=True)},
+    }
     return conclude(runs, texts, settings, seed=seed)

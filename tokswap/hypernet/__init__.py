@@ -18,9 +18,14 @@ if TYPE_CHECKING:
     from tokswap.hypernet.settings import TrainSettings
 
 _HOME = {
-    "Hypernet": "predict", "HypernetConfig": "config", "Prediction": "predict", "import_hypernet": "convert",
-    "load_hypernet": "convert", "open_surface": "convert", "TrainSettings": "settings",
-}  # fmt: skip
+    "Hypernet": "predict",
+    "HypernetConfig": "config",
+    "Prediction": "predict",
+    "import_hypernet": "convert",
+    "load_hypernet": "convert",
+    "open_surface": "convert",
+    "TrainSettings": "settings",
+}
 
 __all__ = [
     "Hypernet",

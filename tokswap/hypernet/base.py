@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokswap.checkpoint import open_checkpoint
+from tokswap.checkpoint.reader import open_checkpoint
 from tokswap.errors import InputError
-from tokswap.evaluate import load_model
-from tokswap.tokenizer import Tokenizer, read_tokenizer
+from tokswap.evaluation.losses import load_model
+from tokswap.tokenizer.tokenizer import Tokenizer, read_tokenizer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,8 +72,11 @@ def open_base(folder: Path, *, bf16: bool, device: Any) -> Base:
     tied = head.weight is table.weight
     bias = getattr(head, "bias", None)
     parts = [table.weight] if tied else [table.weight, head.weight]
-    names = (name_of[id(table.weight)], None if tied else name_of[id(head.weight)],
-             None if bias is None else name_of[id(bias)])  # fmt: skip
+    names = (
+        name_of[id(table.weight)],
+        None if tied else name_of[id(head.weight)],
+        None if bias is None else name_of[id(bias)],
+    )
     bos = tokenizer.vocabulary.roles["bos"] if tokenizer.adds_bos else None
     source = torch.cat([part.detach().float() for part in parts], dim=1)
     return Base(folder, model, tokenizer, source, names, bos)

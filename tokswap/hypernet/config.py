@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tokswap.errors import InputError, UsageError, did_you_mean
-from tokswap.schema import MOST_IDS
+from tokswap.tokenizer.schema import MOST_IDS
 
 _ONLY: Mapping[str, object] = {
     "hn_embed_using_source_embeddings": True,
@@ -21,9 +21,11 @@ _ONLY: Mapping[str, object] = {
 }
 """Keys whose other values stand for networks that were never published; key -> the value that is understood."""
 _WITHOUT_EFFECT = (
-    "hn_model_name_or_path", "hn_inter_token_attention_bias_by_priors", "hn_inter_token_attention_bias_scaler",
+    "hn_model_name_or_path",
+    "hn_inter_token_attention_bias_by_priors",
+    "hn_inter_token_attention_bias_scaler",
     "hn_n_inter_token_blocks",
-)  # fmt: skip
+)
 _MOST_LAYERS = 1024
 
 
@@ -129,8 +131,15 @@ def read_config(values: Mapping[str, Any], path: Path) -> HypernetConfig:
 
 
 def _check(config: HypernetConfig, path: Path) -> None:
-    positive = ("n_embd", "original_vocab_size", "hn_hidden_size", "hn_intermediate_size", "hn_n_layers",
-                "hn_num_attention_heads", "hn_surface_maxlen")  # fmt: skip
+    positive = (
+        "n_embd",
+        "original_vocab_size",
+        "hn_hidden_size",
+        "hn_intermediate_size",
+        "hn_n_layers",
+        "hn_num_attention_heads",
+        "hn_surface_maxlen",
+    )
     for name in positive:
         if not 1 <= getattr(config, name) <= (_MOST_LAYERS if name == "hn_n_layers" else MOST_IDS):
             raise _bad(f"`{name}` is {getattr(config, name)}", path)

@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tokswap.checkpoint import load_tensors, read_json
+from tokswap.checkpoint.reader import load_tensors
 from tokswap.errors import InputError, UsageError
 from tokswap.hypernet.config import HypernetConfig, read_config
 from tokswap.hypernet.predict import Hypernet
 from tokswap.hypernet.surface import Surface
-from tokswap.links import check_links
-from tokswap.sources import resolve_hypernet
-from tokswap.tokenizer import read_tokenizer, spec_bytes
-from tokswap.workspace import check_output, replace_file, workspace
+from tokswap.storage.atomic import check_output, replace_file, workspace
+from tokswap.storage.json_files import read_json
+from tokswap.storage.links import check_links
+from tokswap.storage.resolve import resolve_hypernet
+from tokswap.tokenizer.tokenizer import read_tokenizer, spec_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,8 +31,12 @@ if TYPE_CHECKING:
     from tokswap.hypernet.model import Network
 
 FLAX = "flax_model.msgpack"
-_DEAD = ("model.embeddings.word_embeddings.", "model.embeddings.position_ids", "model.pooler.",
-         "model.encoder.layer.inter_token_blocks")  # fmt: skip
+_DEAD = (
+    "model.embeddings.word_embeddings.",
+    "model.embeddings.position_ids",
+    "model.pooler.",
+    "model.encoder.layer.inter_token_blocks",
+)
 """Tensors that published files hold and no computation reads."""
 
 

@@ -70,9 +70,11 @@ class Layer(nn.Module):
 
         top = x[:, :queries]
         mixed = F.scaled_dot_product_attention(
-            split(own["query"](top)), split(own["key"](x)), split(own["value"](x)),
+            split(own["query"](top)),
+            split(own["key"](x)),
+            split(own["value"](x)),
             attn_mask=None if keys is None else keys[:, None, None, :],
-        )  # fmt: skip
+        )
         mixed = mixed.transpose(1, 2).reshape(n, queries, width)
         top = self.attention["output"]["LayerNorm"](top + self.attention["output"]["dense"](mixed))
         inner = F.gelu(self.intermediate["dense"](top))

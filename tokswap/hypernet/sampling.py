@@ -16,15 +16,17 @@ from typing import Any
 import numpy as np
 
 from tokswap.errors import InputError
-from tokswap.tokenizer import Tokenizer
-from tokswap.vocab import BYTE_ALPHABET
+from tokswap.tokenizer.tokenizer import Tokenizer
+from tokswap.tokenizer.vocabulary import BYTE_ALPHABET
 
 LONGEST = 15
 """Bytes of the longest token."""
 _FIXED = (
-    *BYTE_ALPHABET, *("Ġ" * n for n in range(2, LONGEST + 2)), *("Ċ" * n for n in range(2, 5)),
+    *BYTE_ALPHABET,
+    *("Ġ" * n for n in range(2, LONGEST + 2)),
+    *("Ċ" * n for n in range(2, 5)),
     *("ĉ" * n for n in range(2, 5)),
-)  # fmt: skip
+)
 """In every vocabulary: all bytes, and runs of spaces, line ends and tabs, in the byte alphabet."""
 SMALLEST = len(_FIXED)
 _BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}

@@ -37,8 +37,9 @@ class TrainSettings:
     identity_rate: float = setting(3e-4, "Learning rate that the first stage rises to.", least=0.0)
     warmup: float = setting(0.05, "Share of the main stage in which its rate rises.", least=0.0, most=1.0)
     lexical: float = setting(0.5, "Weight of the distance of known tokens to their rows.", least=0.0)
-    split: float = setting(0.5, "Share of the first stage's tokens that are cut into smaller ones; the paper's is 0.",
-                           least=0.0, most=1.0)  # fmt: skip
+    split: float = setting(
+        0.5, "Share of the first stage's tokens that are cut into smaller ones; the paper's is 0.", least=0.0, most=1.0
+    )
     decay: float = setting(0.01, "Weight decay.", least=0.0)
     clip: float = setting(0.1, "Norm that gradients are cut to.", least=0.0)
     save_every: int = setting(500, "Steps between checkpoints.", least=1)

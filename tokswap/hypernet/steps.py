@@ -19,7 +19,7 @@ from tokswap.hypernet.base import Base
 from tokswap.hypernet.sampling import Sampler, Texts
 from tokswap.hypernet.settings import TrainSettings
 from tokswap.hypernet.surface import Surface
-from tokswap.vocab import BYTE_ALPHABET, Kind
+from tokswap.tokenizer.vocabulary import BYTE_ALPHABET, Kind
 
 
 @dataclass
@@ -54,7 +54,7 @@ class Trainer:
         vocabulary = self.base.tokenizer.vocabulary
         pieces = []
         for token, cut, place in zip(ids[mine].tolist(), cuts[mine].tolist(), places[mine].tolist(), strict=True):
-            surface = vocabulary.surface[token]
+            surface = vocabulary.token_bytes[token]
             if cut < settings.split and len(surface) > 1 and vocabulary.kind[token] == Kind.NORMAL:
                 at = 1 + int(place * (len(surface) - 1))
                 pieces.append(self.surface.cut(surface[:at]) + self.surface.cut(surface[at:]))
@@ -121,9 +121,11 @@ class Trainer:
         size = sum(len(tokenizer.tokens[token]) for ids in encoded for token in ids[(0 if lead else 1) :])
         loss = total + settings.lexical * lexical.detach()
         return loss, {
-            "token_loss": float(total), "lexical": float(lexical.detach()), "candidates": len(candidates),
+            "token_loss": float(total),
+            "lexical": float(lexical.detach()),
+            "candidates": len(candidates),
             "bits_per_byte": float(total) * predicted / max(size, 1) / float(np.log(2.0)),
-        }  # fmt: skip
+        }
 
     def _lexical(self, rows: Sequence[Any], pieces: Sequence[Sequence[int]]) -> Any:
         """Mean distance, in mean norms, of the tokens that the source has to their source rows."""

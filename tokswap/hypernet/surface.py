@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from tokswap.bytelevel import is_byte_level
 from tokswap.errors import InputError
 from tokswap.hypernet.config import HypernetConfig
-from tokswap.tokenizer import Tokenizer
-from tokswap.vocab import Kind, Vocabulary, byte_level_bytes, byte_level_token
+from tokswap.tokenizer.byte_level import is_byte_level
+from tokswap.tokenizer.tokenizer import Tokenizer
+from tokswap.tokenizer.vocabulary import Kind, Vocabulary, byte_level_bytes, byte_level_token
 
 _SAME = 0.9
 """The share of a base model's tokens that must mean the same; fine-tunes change a few."""
@@ -82,7 +82,7 @@ class Surface:
         else:
             own = self.tokenizer.vocabulary
             ids = np.flatnonzero(base.kind[: self.config.original_vocab_size] == Kind.NORMAL).tolist()
-            same = sum(n < len(own) and byte_level_bytes(own.text[n]) == base.surface[n] for n in ids)
+            same = sum(n < len(own) and byte_level_bytes(own.text[n]) == base.token_bytes[n] for n in ids)
             if same < _SAME * len(ids):
                 problem = f"only {same:,} of its {len(ids):,} tokens are those that the hypernetwork knows"
         if problem:

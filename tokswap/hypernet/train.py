@@ -24,8 +24,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tokswap.bytelevel import byte_level_spec
-from tokswap.checkpoint import read_json
 from tokswap.errors import InputError, OutputError, TokswapError, UsageError
 from tokswap.hypernet.base import open_base
 from tokswap.hypernet.config import HypernetConfig
@@ -35,10 +33,12 @@ from tokswap.hypernet.sampling import Sampler, Texts
 from tokswap.hypernet.settings import TrainSettings
 from tokswap.hypernet.steps import Trainer, trained_ids
 from tokswap.hypernet.surface import Surface
-from tokswap.sources import resolve_model, short_name
-from tokswap.tokenizer import Tokenizer
-from tokswap.vocab import Kind, Vocabulary
-from tokswap.workspace import held, replace_file, write_error
+from tokswap.storage.atomic import held, replace_file, write_error
+from tokswap.storage.json_files import read_json
+from tokswap.storage.resolve import resolve_model, short_name
+from tokswap.tokenizer.byte_level import byte_level_spec
+from tokswap.tokenizer.tokenizer import Tokenizer
+from tokswap.tokenizer.vocabulary import Kind, Vocabulary
 
 _STATE = "training"
 _CHARACTERS = 4
@@ -159,9 +159,13 @@ def first_network(config: HypernetConfig, rows: Tensor) -> Network:
 
 
 def _run(
-    trainer: Trainer, network: Network, out: Path, identity: dict[str, Any], progress: bool,
+    trainer: Trainer,
+    network: Network,
+    out: Path,
+    identity: dict[str, Any],
+    progress: bool,
     each_step: Callable[[int], None] | None,
-) -> Path:  # fmt: skip
+) -> Path:
     from tqdm import tqdm
 
     settings, accelerator = trainer.settings, trainer.accelerator
@@ -191,9 +195,16 @@ def _run(
             trainer.optimizer.step()
             if accelerator.is_main_process:
                 now = time.perf_counter()
-                line = {"step": step, "stage": "main" if main else "identity", "loss": float(loss), **more,
-                        "norm": float(norm), "rate": settings.rate_at(step), "seconds": round(now - spent, 4),
-                        **{f"{part}_seconds": round(value, 4) for part, value in trainer.seconds.items()}}  # fmt: skip
+                line = {
+                    "step": step,
+                    "stage": "main" if main else "identity",
+                    "loss": float(loss),
+                    **more,
+                    "norm": float(norm),
+                    "rate": settings.rate_at(step),
+                    "seconds": round(now - spent, 4),
+                    **{f"{part}_seconds": round(value, 4) for part, value in trainer.seconds.items()},
+                }
                 spent, trainer.seconds = now, dict.fromkeys(trainer.seconds, 0.0)
                 with open(state / "metrics.jsonl", "a", encoding="utf-8") as file:
                     file.write(json.dumps(line) + "\n")

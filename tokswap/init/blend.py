@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tokswap.errors import UsageError
-from tokswap.init import Initializer, Problem, make_initializer, wants_donor
+from tokswap.init.base import Initializer, Problem, wants_donor
+from tokswap.init.registry import make_initializer
 
 _PART = re.compile(
     r"\s*(?:(?P<weight>\d*\.?\d+)\s*\*\s*)?(?P<name>[a-z][a-z0-9_-]*)\s*(?:\((?P<settings>[^()]*)\))?\s*"
@@ -86,10 +87,12 @@ def described(initializer: Initializer) -> dict[str, Any]:
     """Return the settings of a method as plain data, those of a sum by its parts."""
     if isinstance(initializer, Blend):
         return {
-            f"{name} ({n})" if [other for _, other, _ in initializer.parts].count(name) > 1 else name:
-            {"weight": round(weight, 4), **described(method)}
+            f"{name} ({n})" if [other for _, other, _ in initializer.parts].count(name) > 1 else name: {
+                "weight": round(weight, 4),
+                **described(method),
+            }
             for n, (weight, name, method) in enumerate(initializer.parts, 1)
-        }  # fmt: skip
+        }
     return dataclasses.asdict(initializer)  # type: ignore[call-overload,no-any-return]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tokswap.tokenizer import Tokenizer
+from tokswap.tokenizer.tokenizer import Tokenizer
 
 _USER = {"role": "user", "content": "?"}
 _ASSISTANT = {"role": "assistant", "content": "!"}

@@ -17,9 +17,9 @@ from typing import IO, Any
 
 import numpy as np
 
-from tokswap.cluster import LOCAL, Engine
+from tokswap.distributed import LOCAL, Backend
 from tokswap.errors import InputError, UsageError
-from tokswap.tokenizer import Tokenizer
+from tokswap.tokenizer.tokenizer import Tokenizer
 
 SAMPLE_BYTES = 4 << 20
 """Text that is kept of a corpus, for the verification of the result."""
@@ -98,20 +98,20 @@ def count(
     tokenizer: Tokenizer,
     *,
     key: str = "text",
-    engine: Engine = LOCAL,
+    backend: Backend = LOCAL,
     progress: Callable[[int], object] = lambda n: None,
 ) -> Counts:
-    """Count the tokens of a corpus. The files are read here, and cut into tokens wherever the engine does its work.
+    """Count the tokens of a corpus. The files are read here, and cut into tokens wherever the backend does its work.
 
     key: where the text is in JSON lines and parquet files. progress: told the bytes of text that have been counted.
-    Raises InputError: empty-corpus, bad-text, missing-extra, missing-field; and what `engine.map` raises.
+    Raises InputError: empty-corpus, bad-text, missing-extra, missing-field; and what `backend.map` raises.
     """
     counts = np.zeros(len(tokenizer.vocabulary), np.int64)
     sample = _Sample()
     size = 0
     stream = chain.from_iterable(map(blocks, chain.from_iterable(_texts(file, key) for file in corpus.files)))
     batches = _read_ahead(_batches(stream, sample))
-    for ids, found, nbytes in engine.map(_count_batch, batches, tokenizer, progress):
+    for ids, found, nbytes in backend.map(_count_batch, batches, tokenizer, progress):
         counts[ids] += found
         size += nbytes
     return Counts(corpus.name, counts, size, corpus.minimum, sample.checked(corpus))

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from tokswap.align import Alignment, Reason
-from tokswap.checkpoint import read_json
-from tokswap.configs import IdMap
+from tokswap.checkpoint.configs import IdMap
 from tokswap.errors import InputError
-from tokswap.schema import MOST_IDS
+from tokswap.storage.json_files import read_json
+from tokswap.tokenizer.alignment import Alignment, Reason
+from tokswap.tokenizer.schema import MOST_IDS
 
 MAP_NAME = "vocab_map.json"
 

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from tokswap.errors import InputError
-from tokswap.spelling import BYTE_LEVEL, SENTENCEPIECE, UNIGRAM, WORDPIECE
-from tokswap.template import renumbered, template_ids
-from tokswap.tokenizer import CONVERTIBLE, Tokenizer
+from tokswap.tokenizer.families import BYTE_LEVEL, SENTENCEPIECE, UNIGRAM, WORDPIECE
+from tokswap.tokenizer.post_processor import renumbered, template_ids
+from tokswap.tokenizer.tokenizer import CONVERTIBLE, Tokenizer
+from tokswap.tokenizer.vocabulary import BYTE_ALPHABET, Kind, is_byte_piece
 from tokswap.trim import bpe, unigram, wordpiece
 from tokswap.trim.closure import closed
-from tokswap.vocab import BYTE_ALPHABET, Kind, is_byte_piece
 
 _MODEL: Mapping[str, ModuleType] = {BYTE_LEVEL: bpe, SENTENCEPIECE: bpe, UNIGRAM: unigram, WORDPIECE: wordpiece}
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from tokswap.errors import InputError, UsageError, did_you_mean
-from tokswap.tokenizer import Tokenizer
+from tokswap.tokenizer.tokenizer import Tokenizer
+from tokswap.tokenizer.vocabulary import Kind, Vocabulary, script_of
 from tokswap.trim.corpora import Counts
-from tokswap.vocab import Kind, Vocabulary, script_of
 
 _UNSPACED = ("CJK", "Hiragana", "Katakana", "Katakana-hiragana", "Thai", "Lao", "Khmer", "Myanmar")
 _LARGE_SCRIPTS = ("CJK", "Hangul")
@@ -190,7 +190,7 @@ def _texts(vocabulary: Vocabulary) -> Iterator[tuple[int, str]]:
     """Yield the normal tokens that are UTF-8 on their own."""
     for token in np.flatnonzero(vocabulary.kind == Kind.NORMAL).tolist():
         try:
-            text = vocabulary.surface[token].decode("utf-8")
+            text = vocabulary.token_bytes[token].decode("utf-8")
         except UnicodeDecodeError:
             continue
         if text:

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tokswap.report.record import MatrixPlan, Plan, Report, versions
+from tokswap.tokenizer.alignment import Alignment, Reason
+
+
+def make_plan(**changes: Any) -> Plan:
+    given: dict[str, Any] = {
+        "operation": "transplant",
+        "model": "a",
+        "tokenizer": "b",
+        "donor": None,
+        "out": "a-b",
+        "family_before": "Unigram",
+        "family_after": "WordPiece",
+        "method": "mean",
+        "settings": {},
+        "output_method": None,
+        "output_settings": {},
+        "options": {"seed": 0},
+        "coverage": {"missing": 2, "bytes": 2},
+        "parameters_before": 1,
+        "parameters_after": 2,
+        "bytes_before": 4,
+        "bytes_after": 8,
+        "bytes_written": 8,
+        "memory_bytes": 9,
+        "seconds": 0.5,
+        "tied": True,
+        "bos_added": False,
+        "tables": (
+            MatrixPlan(("x.weight",), "input", "F32", (3, 2), (4, 2)),
+            MatrixPlan(("y.weight",), "output", "F32", (3, 2), None),
+        ),
+        "notes": ("a « note »",),
+    }
+    return Plan(**{**given, **changes})
+
+
+def make_report(**diagnostics: dict[str, np.ndarray]) -> Report:
+    alignment = Alignment(np.array([2, -1, 0, -1], np.int32), np.array([1, 0, 1, 0], np.uint8))
+    return Report(
+        make_plan(), alignment, {"all": 0.25}, {"input rows made": 2}, diagnostics, (("Ġé", 0.5),), ("a « fallback »",)
+    )
+
+
+def test_a_plan_is_plain_data() -> None:
+    data = make_plan().as_dict()
+    assert json.loads(json.dumps(data))["tables"][1] == {
+        "names": ["y.weight"],
+        "role": "output",
+        "dtype": "F32",
+        "shape_before": [3, 2],
+        "shape_after": None,
+    }
+    assert data["notes"] == ("a « note »",)
+
+
+def test_the_file_holds_the_summary_and_a_line_for_the_tokens() -> None:
+    report = make_report(input={"residual": np.array([0.123456789, 1.0], np.float32)})
+    text = report.to_json().decode()
+    whole = json.loads(text)
+    tokens = whole.pop("tokens")
+    assert whole == json.loads(json.dumps(report.summary()))
+    assert tokens == {
+        "reasons": {reason.name.lower(): reason.value for reason in Reason},
+        "source_of": [2, -1, 0, -1],
+        "reason": [1, 0, 1, 0],
+        "diagnostics": {"input": {"residual": [0.12346, 1.0]}},
+        "norms": {},
+    }
+    assert sum('"tokens"' in line for line in text.splitlines()) == 1
+    assert "Ġé" in text
+    assert "a « note »" in text
+    assert text.endswith("}\n")
+
+
+def test_the_summary_spreads_diagnostics_over_quantiles() -> None:
+    report = make_report(input={"residual": np.arange(101, dtype=np.float32)}, output={"support": np.zeros(0)})
+    summary = report.summary()
+    assert summary["diagnostics"]["input"]["residual"] == {
+        "least": 0.0,
+        "5%": 5.0,
+        "median": 50.0,
+        "95%": 95.0,
+        "most": 100.0,
+        "mean": 50.0,
+    }
+    assert summary["diagnostics"]["output"]["support"] == {}
+    assert summary["worst"] == [["Ġé", 0.5]]
+    assert summary["notes"] == ["a « fallback »"]
+    assert summary["seconds"] == {"all": 0.25}
+
+
+def test_lengths_of_rows_are_counted_in_common_bins() -> None:
+    copied, made = np.full(998, 1.0, np.float32), np.array([2.0, 500.0], np.float32)
+    report = dataclasses.replace(
+        make_report(), norms={"input": {"copied": copied, "made": made}, "output": {"made": copied[:0]}}
+    )
+    found = report.as_dict()["tokens"]["norms"]
+    assert found["output"] == {}
+    edges, counts = found["input"].pop("edges"), found["input"]
+    assert (edges[0], edges[-1], len(edges)) == (1.0, 3.0, 41), "one wild row does not press the others into one bin"
+    assert {name: sum(values) for name, values in counts.items()} == {"copied": 998, "made": 2}
+    assert (counts["copied"][0], counts["made"][-1]) == (998, 1)
+    assert report.summary()["norms"]["input"]["made"]["most"] == 500.0
+    assert json.loads(report.to_json()) == json.loads(json.dumps(report.as_dict()))
+
+
+def test_a_report_of_a_run_that_made_no_row() -> None:
+    assert json.loads(make_report().to_json())["tokens"]["diagnostics"] == {}
+
+
+def test_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = versions()
+    assert found["numpy"] == np.__version__
+    assert found["tokswap"] == metadata.version("tokswap")
+
+    def missing(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", missing)
+    assert set(versions().values()) == {"unknown"}

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tools
+from makers import copy_model, read_json, shipped_text, write_json
+
+import tokswap
+from tokswap.evaluation.evaluate import length_note
+from tokswap.init.diagnostics import outliers, row_notes
+from tokswap.tokenizer.tokenizer import Tokenizer, read_tokenizer
+from tokswap.transplant.advice import plan_notes, unread_scripts
+
+Make = Callable[..., Path]
+
+LATIN = [shipped_text("english"), shipped_text("german"), shipped_text("code")]
+
+
+def with_digits(folder: Path, out: Path, pattern: str | None) -> Tokenizer:
+    """Give a byte-level tokenizer every number of up to three digits, and let it cut numbers by a pattern first."""
+    out = copy_model(folder, out)
+    spec = read_json(out / "tokenizer.json")
+    vocab, merges = spec["model"]["vocab"], spec["model"]["merges"]
+    for length in (2, 3):
+        for number in map("".join, product("0123456789", repeat=length)):
+            vocab.setdefault(number, len(vocab))
+            merges += [[number[:cut], number[cut:]] for cut in range(1, length)]
+    if pattern is not None:
+        first = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+        spec["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [first, spec["pre_tokenizer"]]}
+    write_json(out / "tokenizer.json", spec)
+    return read_tokenizer(out)
+
+
+@pytest.fixture(scope="module")
+def schemes(tokenizer_of: Make, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tokenizer]:
+    """How numbers are cut -> a tokenizer that does."""
+    patterns = {"single": r"\p{N}", "threes": r"\p{N}{1,3}", "free": None}
+    made = tmp_path_factory.mktemp("digits")
+    folder = tokenizer_of("byte-level")
+    return {name: with_digits(folder, made / name, pattern) for name, pattern in patterns.items()}
+
+
+@pytest.mark.parametrize("source", ["single", "threes", "free"])
+@pytest.mark.parametrize("target", ["single", "threes", "free"])
+def test_numbers_that_are_cut_otherwise(source: str, target: str, schemes: dict[str, Tokenizer]) -> None:
+    notes = plan_notes(schemes[source], schemes[target])
+    names = {"single": "single digits", "threes": "threes from the left", "free": "no fixed groups"}
+    if source == target:
+        assert notes == []
+    else:
+        assert len(notes) == 1
+        assert f"{names[source]} before, {names[target]} after" in notes[0]
+
+
+@pytest.mark.parametrize("family", ["byte-level", "sentencepiece", "unigram"])
+def test_scripts_that_the_model_never_saw(family: str, tokenizer_of: Make) -> None:
+    latin = read_tokenizer(tokenizer_of(family, vocab_size=900, seed_text=LATIN))
+    russian = read_tokenizer(tokenizer_of(family, vocab_size=900, seed_text=[*LATIN, shipped_text("russian")]))
+    assert list(unread_scripts(latin.vocabulary, russian.vocabulary)) == ["Cyrillic"]
+    theirs, own = unread_scripts(latin.vocabulary, russian.vocabulary)["Cyrillic"]
+    assert theirs > 50
+    assert own == 0
+    (note,) = (note for note in plan_notes(latin, russian) if "Cyrillic" in note)
+    assert f"Cyrillic (0 tokens against {theirs})" in note
+    for source, target in ((russian, latin), (russian, russian), (latin, latin)):
+        assert unread_scripts(source.vocabulary, target.vocabulary) == {}
+
+
+def test_a_script_that_both_know_a_little_of_is_no_matter(tokenizer_of: Make) -> None:
+    small = read_tokenizer(tokenizer_of("sentencepiece", vocab_size=600, seed_text=[*LATIN, shipped_text("russian")]))
+    large = read_tokenizer(tokenizer_of("sentencepiece", vocab_size=1500, seed_text=[*LATIN, shipped_text("russian")]))
+    assert unread_scripts(small.vocabulary, large.vocabulary) == {}
+
+
+def test_outliers() -> None:
+    random = np.random.default_rng(0)
+    values = np.exp(random.normal(1.0, 0.2, 500))
+    assert outliers(values).tolist() == []
+    values[[7, 300]] = [4000, 90]
+    assert outliers(values).tolist() == [7, 300]
+    assert outliers(values * 1e-6).tolist() == [7, 300]
+    assert outliers(values[:8]).tolist() == []  # too few to know what is usual
+    wide = np.exp(random.normal(1.0, 1.0, 5000))
+    assert outliers(wide).tolist() == [], "a wide spread is a spread"
+    same = np.full(100, 3.0)
+    same[5] = 11.0
+    assert outliers(same).tolist() == [], "less than four times the median is not far, however even the others are"
+    same[5] = 13.0
+    assert outliers(same).tolist() == [5]
+    assert outliers(np.zeros(50)).tolist() == []
+
+
+def test_rows_far_outside_the_others_are_named(tokenizer_of: Make) -> None:
+    vocabulary = read_tokenizer(tokenizer_of("sentencepiece", vocab_size=900)).vocabulary
+    missing = np.arange(300, 400)
+    usual = np.exp(np.random.default_rng(1).normal(1.0, 0.1, 100)).astype(np.float32)
+    details = {"input": {"coefficient_norm": usual, "residual": usual}, "output": {}}
+    assert row_notes(vocabulary, missing, details, {"input": usual, "output": usual}) == []
+    planted = usual.copy()
+    planted[40] = 300
+    (note,) = row_notes(vocabulary, missing, {"input": {"coefficient_norm": planted}}, {"input": usual})
+    assert "1 input coefficients" in note
+    assert vocabulary.readable(340) in note
+    assert "do not trust the donor" in note
+    (note,) = row_notes(vocabulary, missing, {"output": {}}, {"output": planted})
+    assert "1 output rows" in note
+    planted[:8] = 400
+    (note,) = row_notes(vocabulary, missing, {"output": {}}, {"output": planted})
+    assert "and 4 more" in note
+
+
+def test_no_missing_token_no_note(tokenizer_of: Make) -> None:
+    vocabulary = read_tokenizer(tokenizer_of("sentencepiece")).vocabulary
+    assert row_notes(vocabulary, np.zeros(0, np.int64), {"input": {}}, {"input": np.zeros(0, np.float32)}) == []
+
+
+def test_a_text_that_takes_many_more_tokens() -> None:
+    assert length_note("a.txt", 0.2, 0.24) is None
+    assert length_note("a.txt", 0.4, 0.2) is None
+    assert "a.txt takes 50 % more tokens" in str(length_note("a.txt", 0.2, 0.3))
+
+
+def test_a_planted_token_is_named_in_the_report(model_of: Make, tmp_path: Path) -> None:
+    """A donor row made of two nearly equal rows that cancel each other: only large coefficients rebuild it."""
+    source = model_of("llama", vocab_size=640)
+    donor = copy_model(model_of("gpt2", vocab_size=900), tmp_path / "donor")
+    clean = tokswap.transplant_tokenizer(str(source), str(donor), init="omp", settings={"k": 8}, out=tmp_path / "clean")
+    assert clean.notes == ()
+    missing, shared = clean.alignment.missing, clean.alignment.shared
+    token = int(missing[70])
+    rng = np.random.default_rng(0)
+
+    def plant(tensors: dict[str, Any]) -> None:
+        import torch
+
+        rows = tensors[tools.INPUT["gpt2"]]
+        first, second = shared[100:102].tolist()
+        apart = torch.tensor(rng.normal(size=rows.shape[1]), dtype=rows.dtype)
+        rows[second] = rows[first] + 0.01 * apart
+        rows[token] = 5 * rows[first] + 0.2 * apart
+
+    tools.rewrite(donor, plant)
+    report = tokswap.transplant_tokenizer(
+        str(source), str(donor), init="omp", settings={"k": 8, "norm_guard": False}, out=tmp_path / "planted"
+    )
+    (note,) = (note for note in report.notes if "input coefficients" in note)
+    vocabulary = read_tokenizer(donor).vocabulary
+    assert note.split(": ")[1].startswith(vocabulary.readable(token))
+    assert "1 input coefficients" in note

@@ -1,0 +1,1 @@
+"""Checkpoints: safetensors headers, vocabulary matrices, configs, and the streaming writer."""

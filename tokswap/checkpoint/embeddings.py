@@ -1,0 +1,123 @@
+"""Embedding rows as float32, read on demand from wherever their bytes are. Knows dtypes; opens no file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tokswap.checkpoint.matrices import FLOATS
+from tokswap.tokenizer.vocabulary import Vocabulary
+
+_TORCH_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_BLOCK_ROWS, _FINITE_ROWS = 8192, 256
+_EXPONENTS = {
+    "F64": (np.uint64, 0x7FF << 52),
+    "F32": (np.uint32, 0xFF << 23),
+    "F16": (np.uint16, 0x1F << 10),
+    "BF16": (np.uint16, 0xFF << 7),
+}
+"""Of each dtype, the word that an element fills and the bits that are all set in infinities and NaN alone (IEEE 754)."""
+
+
+def decode(raw: np.ndarray, dtype: str) -> np.ndarray:
+    """Return raw rows, uint8[n, bytes], as float32[n, D]."""
+    import torch
+
+    if not raw.size:  # torch cannot view nothing as another type
+        return np.empty((len(raw), raw.shape[1] // FLOATS[dtype]), np.float32)
+    view = torch.from_numpy(np.array(raw, order="C")).view(getattr(torch, _TORCH_NAMES[dtype]))
+    return view.to(torch.float32).numpy()
+
+
+def encode(rows: np.ndarray, dtype: str) -> np.ndarray:
+    """Return float32[n, D] as the raw bytes of a dtype, uint8[n, bytes]; rounds to nearest, once."""
+    import torch
+
+    if not rows.size:
+        return np.empty((len(rows), rows.shape[1] * FLOATS[dtype]), np.uint8)
+    values = torch.from_numpy(np.ascontiguousarray(rows, np.float32)).to(getattr(torch, _TORCH_NAMES[dtype]))
+    return values.contiguous().view(torch.uint8).numpy()
+
+
+def row_norms(rows: np.ndarray) -> np.ndarray:
+    """Return the Euclidean norm of each row of float32[n, D], float32[n]; numpy's own would square a copy of them all."""
+    blocks = (rows[start : start + _BLOCK_ROWS] for start in range(0, len(rows), _BLOCK_ROWS))
+    return np.concatenate([np.zeros(0, np.float32), *(np.linalg.norm(block, axis=1) for block in blocks)])
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Some columns of a space: raw rows, uint8[V, bytes] (often memory-mapped), and their dtype.
+
+    shift: subtracted from every element.
+    """
+
+    raw: np.ndarray
+    dtype: str
+    shift: float = 0.0
+
+    @property
+    def width(self) -> int:
+        """Elements a row."""
+        return int(self.raw.shape[1]) // FLOATS[self.dtype]
+
+    def finite(self) -> np.ndarray:
+        """Return bool[V], whether all elements of each row are finite numbers; looks at bits and converts nothing."""
+        word, exponent = _EXPONENTS[self.dtype]
+        result = np.empty(len(self.raw), bool)
+        for start in range(0, len(result), _FINITE_ROWS):
+            part = slice(start, start + _FINITE_ROWS)
+            bits = np.ascontiguousarray(self.raw[part]).view(word)
+            result[part] = (bits & word(exponent)).max(axis=1, initial=0) < exponent
+        return result
+
+
+@dataclass(frozen=True)
+class EmbeddingSpace:
+    """A float32 [V, D] view of one table, or of tables solved together (an output head and its bias), by token id.
+
+    Nothing is held in memory: `rows` converts what it is asked for.
+    """
+
+    vocabulary: Vocabulary
+    columns: Sequence[Columns]
+
+    @classmethod
+    def from_array(cls, vocabulary: Vocabulary, rows: np.ndarray) -> EmbeddingSpace:
+        """Wrap float32[V, D] that is in memory already."""
+        return cls(vocabulary, (Columns(np.ascontiguousarray(rows, np.float32).view(np.uint8), "F32"),))
+
+    def __len__(self) -> int:
+        return int(self.columns[0].raw.shape[0])
+
+    @property
+    def width(self) -> int:
+        """D, the elements a row."""
+        return sum(columns.width for columns in self.columns)
+
+    def rows(self, ids: np.ndarray) -> np.ndarray:
+        """Return float32[len(ids), D]."""
+        # A table may end before its vocabulary (Gemma-3n's per-layer one does); the model reads row 0 for what is past.
+        parts = [
+            decode(columns.raw[np.where(ids < len(columns.raw), ids, 0)], columns.dtype) - np.float32(columns.shift)
+            for columns in self.columns
+        ]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+    def blocks(self, ids: np.ndarray) -> Iterator[np.ndarray]:
+        """Yield the rows of some ids in blocks, so that a pass over a table needs the memory of one block."""
+        for start in range(0, len(ids), _BLOCK_ROWS):
+            yield self.rows(ids[start : start + _BLOCK_ROWS])
+
+    def mean(self, ids: np.ndarray) -> np.ndarray:
+        """Return the mean row of some ids, float32[D], summed in float64."""
+        total = np.zeros(self.width, np.float64)
+        for block in self.blocks(ids):
+            total += block.sum(axis=0, dtype=np.float64)
+        return np.asarray(total / max(len(ids), 1), np.float32)
+
+    def norms(self, ids: np.ndarray) -> np.ndarray:
+        """Return the Euclidean norm of each row, float32[len(ids)]."""
+        return np.concatenate([np.zeros(0, np.float32), *map(row_norms, self.blocks(ids))])

@@ -1,0 +1,1 @@
+"""Draft models for speculative decoding, and what inference engines ask of them."""

@@ -1,0 +1,1 @@
+"""Training that mends a model after its tokenization changed."""

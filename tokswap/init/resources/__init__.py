@@ -1,0 +1,1 @@
+"""What methods need from disk: text encoders and word vectors."""

@@ -1,0 +1,110 @@
+"""Groups of options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokswap.options.declare import Options, option
+
+WORK_BYTES = 256 << 20
+"""Default working memory of a method, in bytes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrustOptions(Options):
+    """Whether code that comes with a model may run."""
+
+    trust_remote_code: bool = option(
+        False, "Let Python code that comes with the model run, and copy it to the result.", recorded=False
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceOptions(Options):
+    """Where torch computes."""
+
+    device: str = option("cpu", "Device for torch: cpu, cuda, mps, ...")
+    progress: bool = option(False, "Show progress bars.", flag="", recorded=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackendOptions(Options):
+    """Where work that splits into parts is done."""
+
+    backend: str = option(
+        "local",
+        "Where to count corpora and compute `omp`: this process, or a Ray cluster (the one in RAY_ADDRESS, one that "
+        "runs on this machine, or a new one).",
+        choices=("local", "ray"),
+        code="unknown-engine",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputeOptions(BackendOptions, DeviceOptions):
+    """How new rows are computed."""
+
+    seed: int = option(0, "Seed of methods that draw random numbers.")
+    memory: int = option(
+        WORK_BYTES,
+        "Working memory for the method, excluding embedding matrices. More is faster.",
+        kind="size",
+        metavar="SIZE",
+        least=1,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodOptions(Options):
+    """Which method computes new rows."""
+
+    init: str = option(
+        "auto",
+        "Method for new rows (see `tokswap methods`), or a weighted sum of methods.",
+        metavar="METHOD",
+        complete="methods",
+        recorded=False,
+    )
+    settings: Mapping[str, object] = option(
+        {},
+        "Setting of the method; repeat for more.",
+        flag="--set",
+        kind="pairs",
+        metavar="KEY=VALUE",
+        complete="settings",
+        recorded=False,
+    )
+    output_init: str | None = option(
+        None,
+        "Method for lm_head, where it is a matrix of its own. [default: as --init]",
+        flag="--init-output",
+        metavar="METHOD",
+        complete="methods",
+        recorded=False,
+    )
+    donor: str | Path | None = option(
+        None,
+        "Model that owns the new tokenizer and lends its embeddings, or `none`. [default: where the tokenizer comes from]",
+        metavar="MODEL",
+        complete="models",
+        recorded=False,
+    )
+    calibrate: Sequence[str | Path] = option(
+        (),
+        "Fit the new embeddings to this text (UTF-8; 40 kB is a good start); repeat for more.",
+        metavar="TEXT",
+        complete="files",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class WriteOptions(Options):
+    """Where and how the result is written."""
+
+    out: str | Path | None = option(
+        None, "Output folder. [default: named after the inputs]", metavar="DIR", recorded=False
+    )
+    link: bool = option(False, "Hard-link weight files that do not change instead of copying them.")
+    force: bool = option(False, "Replace an existing model folder.", recorded=False)

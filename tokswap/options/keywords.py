@@ -1,0 +1,79 @@
+"""Functions whose keyword arguments are the options of a type."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from tokswap.options.declare import declared, options_of
+
+P = ParamSpec("P")
+A = TypeVar("A")
+B = TypeVar("B")
+Given = TypeVar("Given")
+R = TypeVar("R")
+
+
+def one_and_keywords(
+    options: Callable[P, Given],
+) -> Callable[[Callable[[A, Given], R]], Callable[Concatenate[A, P], R]]:
+    """Give a function of one value and an options object keyword arguments instead: `f(model, out="x")`.
+
+    A type checker sees every option with its type. `help()` and editors show the signature and each option's help text.
+
+    Args:
+        options: The option type. Its fields become the keyword arguments.
+    """
+
+    def decorate(function: Callable[[A, Given], R]) -> Callable[Concatenate[A, P], R]:
+        call: Callable[Concatenate[A, P], R] = _with_keywords(function, options)
+        return call
+
+    return decorate
+
+
+def two_and_keywords(
+    options: Callable[P, Given],
+) -> Callable[[Callable[[A, B, Given], R]], Callable[Concatenate[A, B, P], R]]:
+    """Do what `one_and_keywords` does, for a function of two values."""
+
+    def decorate(function: Callable[[A, B, Given], R]) -> Callable[Concatenate[A, B, P], R]:
+        call: Callable[Concatenate[A, B, P], R] = _with_keywords(function, options)
+        return call
+
+    return decorate
+
+
+def _with_keywords(function: Callable[..., Any], options: Any) -> Any:
+    fields = options_of(options)
+    names = {item.name for item in fields}
+
+    @wraps(function)
+    def call(*values: Any, **keywords: Any) -> Any:
+        own = {name: value for name, value in keywords.items() if name in names}
+        rest = {name: value for name, value in keywords.items() if name not in names}
+        signature.bind(*values, **keywords)  # a wrong name is a TypeError that names this function
+        return function(*values, **rest, options=options(**own))
+
+    plain = inspect.signature(function)
+    leading = [entry for name, entry in plain.parameters.items() if name != "options"]
+    keywords = [
+        inspect.Parameter(item.name, inspect.Parameter.KEYWORD_ONLY, default=_shown(item), annotation=item.type)
+        for item in fields
+    ]
+    signature = plain.replace(parameters=[*leading, *keywords])
+    call.__signature__ = signature  # type: ignore[attr-defined]
+    call.__doc__ = (inspect.getdoc(function) or "") + _documented(fields)
+    return call
+
+
+def _shown(item: dataclasses.Field[Any]) -> Any:
+    return {} if item.default_factory is not dataclasses.MISSING else item.default
+
+
+def _documented(fields: list[dataclasses.Field[Any]]) -> str:
+    lines = [f"    {item.name}: {declared(item).help}" for item in fields]
+    return "\n".join(["", "", "Keyword Args:", *lines])

@@ -1,0 +1,75 @@
+"""The page of a comparison of two tokenizers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tokswap.report.page.charts import Bar, Chart, bars, stacks
+from tokswap.report.page.parts import Page, Section, Table, percent
+from tokswap.report.page.run import GROUPS_DRAWN
+
+
+def page(document: Mapping[str, Any]) -> Page:
+    """Return the page of a comparison: `compare`'s document with "names", what A and B were called."""
+    first, second = document["names"]
+    short = [Path(name).name for name in (first, second)]
+    if short[0] == short[1]:
+        short = [first, second]
+    sizes, shared, share = document["sizes"], document["shared"], document["shared_share"]
+    facts = [
+        (f"{shared:,}", "tokens that both have"),
+        (percent(share[0]), f"of {short[0]}'s {sizes[0]:,} ids"),
+        (percent(share[1]), f"of {short[1]}'s {sizes[1]:,} ids"),
+    ]
+    lead = f"A is {first}, B is {second}. Tokens are the same where they stand for the same bytes."
+    return Page(
+        f"{short[0]} and {short[1]}", lead, facts, [_tokens(document), _texts(document, short), _rest(document, short)]
+    )
+
+
+def _tokens(document: Mapping[str, Any]) -> Section:
+    scripts = [(name, *counts) for name, counts in document["scripts"].items()]
+    drawn = [(name, f"A {a:,}, B {b:,}", (both, a - both, b - both)) for name, a, b, both in scripts[:GROUPS_DRAWN]]
+    rows = [(name, f"{a:,}", f"{b:,}", f"{both:,}") for name, a, b, both in scripts]
+    blocks: list[Chart | Table] = [
+        stacks("By script", drawn, ("in both", "only in A", "only in B")),
+        Table("By script", ("", "A", "B", "in both"), rows, right=(1, 2, 3)),
+    ]
+    return Section("What they share", blocks)
+
+
+def _texts(document: Mapping[str, Any], names: list[str]) -> Section:
+    texts = list(document["tokens_per_byte"].items())
+    groups = [(name, [Bar(value, f"{value:.3f}") for value in pair]) for name, pair in texts[:GROUPS_DRAWN]]
+    rows = [(name, f"{a:.3f}", f"{b:.3f}", f"{100 * (b / a - 1):+.0f} %" if a else "") for name, (a, b) in texts]
+    series = [f"A: {names[0]}", f"B: {names[1]}"]
+    blocks: list[Chart | Table] = []
+    if texts:
+        blocks = [
+            bars("Tokens per byte", groups, series, note="Shorter is better: fewer tokens for the same text."),
+            Table("Tokens per byte", ("", "A", "B", "B against A"), rows, right=(1, 2, 3)),
+        ]
+    return Section("How many tokens a text takes", blocks)
+
+
+def _rest(document: Mapping[str, Any], names: list[str]) -> Section:
+    spaces = [
+        f"runs of {s['longest_spaces']} spaces, {s['longest_newlines']} newlines; indent "
+        + ("joined to newline" if s["newline_with_indent"] else "apart")
+        for s in document["whitespace"]
+    ]
+    rows = [
+        ("name", *names),
+        ("family", *document["families"]),
+        ("ids", *(f"{count:,}" for count in document["sizes"])),
+        ("numbers", *document["digits"]),
+        ("white space", *spaces),
+        ("begins with bos", *("yes" if flag else "no" for flag in document["begins_with_bos"])),
+    ]
+    specials = [(token, source or "nothing") for token, source in document["specials"].items()]
+    blocks: list[Chart | Table] = [Table("How they work", ("", "A", "B"), rows)]
+    if specials:
+        blocks.append(Table("Control tokens of B, and what A has for them", ("B", "A"), specials, code=(0, 1)))
+    return Section("How they differ", blocks)

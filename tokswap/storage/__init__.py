@@ -1,0 +1,1 @@
+"""Files: atomic output folders, names that resolve to folders, GGUF, JSON, links and trust."""

@@ -1,0 +1,1 @@
+"""What tokenizers are: token bytes, families, alignment of two vocabularies, and how text is tokenized."""

@@ -1,0 +1,63 @@
+"""What a tokenizer is, as plain data: family, sizes, roles, and how it treats digits and spaces."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tokswap.tokenizer.tokenizer import Tokenizer
+from tokswap.tokenizer.vocabulary import ROLES, Kind
+
+
+def describe_tokenizer(tokenizer: Tokenizer) -> dict[str, Any]:
+    """Describe a tokenizer: family, ids by kind, roles, how it cuts numbers and spaces."""
+    vocabulary = tokenizer.vocabulary
+    return {
+        "family": tokenizer.family,
+        "ids": len(vocabulary),
+        "kinds": {kind.name.lower(): int(np.count_nonzero(vocabulary.kind == kind)) for kind in Kind},
+        "roles": {
+            role: {"id": vocabulary.roles[role], "token": vocabulary.text[vocabulary.roles[role]]}
+            for role in ROLES
+            if role in vocabulary.roles
+        },
+        "specials": [vocabulary.text[i] for i in np.flatnonzero(vocabulary.kind == Kind.SPECIAL).tolist()],
+        "begins_with_bos": tokenizer.adds_bos,
+        "chat_template": tokenizer.chat_template is not None,
+        "digits": digit_scheme(tokenizer),
+        "whitespace": whitespace_scheme(tokenizer),
+    }
+
+
+def digit_scheme(tokenizer: Tokenizer) -> str:
+    """Say how a number is cut: "single digits", "threes from the left", "threes from the right" or "free"."""
+    schemes = set()
+    numbers = ("1234567890", "90817263", "4050607")
+    for number, cut in zip(
+        numbers, tokenizer.tokenize_bytes([f"x {number}".encode() for number in numbers]), strict=True
+    ):
+        lengths = [len(text) for text in (tokenizer.vocabulary.token_bytes[i].strip() for i in cut) if text.isdigit()]
+        count, rest = divmod(len(number), 3)
+        if all(length == 1 for length in lengths):
+            schemes.add("single digits")
+        elif lengths == [3] * count + [rest] * (rest > 0):
+            schemes.add("threes from the left")
+        elif lengths == [rest] * (rest > 0) + [3] * count:
+            schemes.add("threes from the right")
+        else:
+            schemes.add("free")
+    return schemes.pop() if len(schemes) == 1 else "free"
+
+
+def whitespace_scheme(tokenizer: Tokenizer) -> dict[str, Any]:
+    """Say what the vocabulary has for white space: longest runs, and whether newline and indent share a token."""
+    vocabulary = tokenizer.vocabulary
+    surfaces = [vocabulary.token_bytes[i] for i in np.flatnonzero(vocabulary.kind == Kind.NORMAL).tolist()]
+    blank = [surface for surface in surfaces if surface and not surface.strip(b" \t\r\n")]
+    return {
+        "longest_spaces": max((len(s) for s in blank if not s.strip(b" ")), default=0),
+        "longest_newlines": max((len(s) for s in blank if not s.strip(b"\n")), default=0),
+        "longest_tabs": max((len(s) for s in blank if not s.strip(b"\t")), default=0),
+        "newline_with_indent": any(s.startswith(b"\n") and s.endswith((b" ", b"\t")) for s in blank),
+    }

@@ -1,0 +1,1 @@
+"""Put another model's tokenizer on a model: options, plan, run."""

@@ -1,0 +1,55 @@
+"""What a user should know about a pair of tokenizers, or about the rows that a method made, before trusting the result.
+
+Each function returns sentences for the notes of the Plan, of the Report or of `tokswap eval`: none where all is well.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from tokswap.report.wording import listed
+from tokswap.tokenizer.describe import digit_scheme
+from tokswap.tokenizer.tokenizer import Tokenizer
+from tokswap.tokenizer.vocabulary import Vocabulary, script_of
+
+_NO_SCRIPTS = {"digits", "symbols", "white space", "partial UTF-8", "Modifier", "Combining", "Ideographic", "Other"}
+_SHOWN = 5
+
+
+def plan_notes(source: Tokenizer, target: Tokenizer) -> list[str]:
+    """Say what no method can repair: numbers cut otherwise, and scripts that the source never learnt to read."""
+    notes = []
+    schemes = [digit_scheme(source), digit_scheme(target)]
+    if schemes[0] != schemes[1]:
+        before, after = ("no fixed groups" if scheme == "free" else scheme for scheme in schemes)
+        notes.append(
+            f"numbers are cut in another way: {before} before, {after} after; arithmetic will suffer whatever the "
+            "method, until the model is trained further"
+        )
+    unread = unread_scripts(source.vocabulary, target.vocabulary)
+    if unread:
+        some = [f"{name} ({own:,} tokens against {theirs:,})" for name, (theirs, own) in unread.items()]
+        notes.append(
+            f"the model hardly knows {listed(some)}: it spells these scripts in bytes or single letters, and the new "
+            "rows for them are little better than guesses"
+        )
+    return notes
+
+
+def unread_scripts(source: Vocabulary, target: Vocabulary) -> dict[str, tuple[int, int]]:
+    """Find the scripts that the target has many tokens of and the source next to none.
+
+    Returns script -> (tokens of the target, tokens of the source), the largest first. Next to none is less than
+    0.3 % of the source's vocabulary and less than a tenth of what the target has.
+    """
+    # A token in ASCII is of a script that every vocabulary has; most are.
+    theirs, own = (
+        Counter(script_of(surface) for surface in vocabulary.id_of if not surface.isascii())
+        for vocabulary in (target, source)
+    )
+    least = max(20, len(target) // 2000)
+    return {
+        name: (count, own[name])
+        for name, count in theirs.most_common()
+        if name not in _NO_SCRIPTS | {"Latin"} and count >= least and own[name] < min(0.003 * len(source), 0.1 * count)
+    }
