@@ -52,7 +52,7 @@ def problem(model: Path, tokenizer: Path) -> tuple[np.ndarray, np.ndarray, np.nd
     spaces = []
     for folder, own in ((model, source), (tokenizer, target)):
         checkpoint = open_checkpoint(folder)
-        table = checkpoint.tables[0]
+        table = checkpoint.matrices[0]
         spaces.append(EmbeddingSpace(own.vocabulary, [Columns(checkpoint.raw_rows(table.names[0]), table.dtype)]))
     empty = Pieces.from_lists([[] for _ in alignment.missing])
     task = Problem(spaces[0], spaces[1], target.vocabulary, alignment, alignment.missing, empty)

@@ -13,6 +13,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "tokswap"
 ROOMS: tuple[str, ...] = (
     "errors",
+    "options",
     "distributed",
     "storage",
     "tokenizer",

@@ -73,11 +73,11 @@ def test_a_whole_checkpoint_is_read_without_its_weights(tmp_path: Path) -> None:
     assert checkpoint.shards[0].metadata == {"format": "pt"}
     assert checkpoint.nbytes == sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     assert not checkpoint.tied
-    assert [checkpoint.table(role).names[0] for role in ("input", "output")] == [  # type: ignore[union-attr]
+    assert [checkpoint.matrix(role).names[0] for role in ("input", "output")] == [  # type: ignore[union-attr]
         "model.embed_tokens.weight",
         "lm_head.weight",
     ]
-    assert checkpoint.table("per-layer") is None
+    assert checkpoint.matrix("per-layer") is None
     assert checkpoint.path_of("lm_head.weight") == folder / "model-00002-of-00002.safetensors"
 
 
@@ -463,4 +463,4 @@ def test_symlinked_files_are_read_as_in_the_cache_of_the_hub(tmp_path: Path) -> 
     assert [shard.path.name for shard in linked.shards] == [shard.path.name for shard in expected.shards]
     for name in expected.tensors:
         assert list(linked.blocks(name)) == list(expected.blocks(name))
-    assert [table.names for table in linked.tables] == [table.names for table in expected.tables]
+    assert [table.names for table in linked.matrices] == [table.names for table in expected.matrices]

@@ -73,12 +73,12 @@ def save(folder: Path, tensors: Mapping[str, torch.Tensor], *, shards: bool = Fa
 
 def new_rows(table: MatrixEdit) -> np.ndarray:
     count = int((table.source_of < 0).sum())
-    return np.random.default_rng(len(table.names[0])).standard_normal((count, table.table.width)).astype(np.float32)
+    return np.random.default_rng(len(table.names[0])).standard_normal((count, table.matrix.width)).astype(np.float32)
 
 
 def edit_of(checkpoint: Checkpoint, source_of: np.ndarray = SOURCE_OF, **files: bytes | Path) -> Edit:
     config = json.dumps({**checkpoint.config, "vocab_size": len(source_of)}).encode()
-    tables = tuple(MatrixEdit(table, table.names, source_of) for table in checkpoint.tables)
+    tables = tuple(MatrixEdit(table, table.names, source_of) for table in checkpoint.matrices)
     return Edit(checkpoint, tables, {"config.json": config, **files})
 
 
@@ -310,7 +310,7 @@ def test_made_rows_are_asked_for_once_a_table(tmp_path: Path) -> None:
 
     edit = edit_of(open_checkpoint(save(tmp_path / "source", old)))
     apply(edit, lay_out(edit), tmp_path / "out", count)
-    assert sorted(asked) == sorted(table.names for table in edit.tables)
+    assert sorted(asked) == sorted(table.names for table in edit.matrices)
     new = load_file(tmp_path / "out" / "model.safetensors")
     assert bits(new[INPUT]) == bits(new["model.shared.weight"])
 
@@ -371,7 +371,7 @@ def test_a_model_of_shuffled_tokens_computes_the_same(
     source = model_of(architecture, shards=shards)
     before = state(source)
     checkpoint = open_checkpoint(source)
-    rows, kept = checkpoint.table("input").rows, 20  # type: ignore[union-attr]
+    rows, kept = checkpoint.matrix("input").rows, 20  # type: ignore[union-attr]
     order = np.concatenate([np.arange(kept), np.random.default_rng(0).permutation(np.arange(kept, rows))])
     edit = edit_of(checkpoint, order.astype(np.int32))
     apply(edit, lay_out(edit), out, new_rows)
@@ -400,8 +400,8 @@ def test_untying_adds_a_head(shards: bool, tmp_path: Path) -> None:
     old = weights(torch.bfloat16, head=False)
 
     def split(edit: Edit) -> Edit:
-        tables = [part for t in edit.tables for part in (untied(t, HEAD) if t.table.role == "input" else (t,))]
-        return dataclasses.replace(edit, tables=tuple(tables))
+        tables = [part for t in edit.matrices for part in (untied(t, HEAD) if t.matrix.role == "input" else (t,))]
+        return dataclasses.replace(edit, matrices=tuple(tables))
 
     write(save(tmp_path / "source", old, shards=shards), tmp_path / "out", split)
     (tmp_path / "out" / "config.json").write_text(
@@ -418,7 +418,7 @@ def test_untying_adds_a_head(shards: bool, tmp_path: Path) -> None:
 @pytest.mark.parametrize("shards", [False, True])
 def test_tying_drops_the_head(shards: bool, tmp_path: Path) -> None:
     def join(edit: Edit) -> Edit:
-        return dataclasses.replace(edit, tables=tuple(t for t in edit.tables if t.table.role != "output"))
+        return dataclasses.replace(edit, matrices=tuple(t for t in edit.matrices if t.matrix.role != "output"))
 
     write(save(tmp_path / "source", weights(), shards=shards), tmp_path / "out", join)
     new = [name for path in (tmp_path / "out").glob("*.safetensors") for name in load_file(path)]
@@ -431,7 +431,7 @@ def test_a_shard_that_loses_everything_is_still_a_file(tmp_path: Path) -> None:
     tensors = {name: tensor for name, tensor in weights().items() if name != BIAS}
 
     def join(edit: Edit) -> Edit:
-        return dataclasses.replace(edit, tables=tuple(t for t in edit.tables if t.table.role != "output"))
+        return dataclasses.replace(edit, matrices=tuple(t for t in edit.matrices if t.matrix.role != "output"))
 
     write(save(tmp_path / "source", tensors, shards=True), tmp_path / "out", join)
     assert load_file(tmp_path / "out" / THIRD) == {}
@@ -848,9 +848,9 @@ from tokswap.checkpoint.writer import Edit, MatrixEdit, apply, lay_out
 def write(source, out, version, **options):
     checkpoint = open_checkpoint(source)
     order = np.arange(12, dtype=np.int32)[:: -1 if version else 1].copy()
-    tables = tuple(MatrixEdit(table, table.names, order) for table in checkpoint.tables)
+    tables = tuple(MatrixEdit(table, table.names, order) for table in checkpoint.matrices)
     edit = Edit(checkpoint, tables, {"config.json": source / "config.json", "version": b"%d" % version})
-    apply(edit, lay_out(edit), out, lambda t: np.zeros((0, t.table.width), np.float32), **options)
+    apply(edit, lay_out(edit), out, lambda t: np.zeros((0, t.matrix.width), np.float32), **options)
 
 def wait(_):
     print("in the middle", flush=True)

@@ -209,7 +209,7 @@ def _read(folder: Path) -> None:
     from tokswap.trim.rebuild import forced_ids
 
     checkpoint = open_checkpoint(folder)
-    assert checkpoint.tables
+    assert checkpoint.matrices
     needed_ids(checkpoint.config), needed_ids(checkpoint.generation_config)
     tokenizer = read_tokenizer(folder)
     forced_ids(tokenizer), tokenizer.merge_pairs(), tokenizer.adds_bos, tokenizer.chat_template
@@ -223,7 +223,7 @@ def _weights(folder: Path, random: Random) -> str:
 
     def read() -> None:
         checkpoint: Checkpoint = open_checkpoint(folder)
-        for name in [name for table in checkpoint.tables for name in table.names] or list(checkpoint.tensors)[:2]:
+        for name in [name for table in checkpoint.matrices for name in table.names] or list(checkpoint.tensors)[:2]:
             for _ in checkpoint.blocks(name):
                 pass
 

@@ -254,7 +254,7 @@ def test_tying_drops_the_head_and_says_so(shards: int, model_of: Make, tmp_path:
     report = tokswap.transplant_tokenizer(str(source), str(donor), out=tmp_path / "out", tie=True)
     assert report.plan.tied
     assert any("--tie" in note for note in report.plan.notes)
-    assert [table.shape_after for table in report.plan.tables if table.role == "output"] == [None]
+    assert [table.shape_after for table in report.plan.matrices if table.role == "output"] == [None]
     assert set(tools.weights(source)) - set(tools.weights(tmp_path / "out")) == {"lm_head.weight"}
     model, info = tools.load(tmp_path / "out", "llama")
     assert not info["missing_keys"]
@@ -283,7 +283,7 @@ def test_rows(options: dict[str, Any], rows: int, model_of: Make) -> None:
     job = tokswap.plan_transplant(str(model_of("llama", vocab_size=640)), str(donor), out="nowhere", **options)
     assert sum(job.plan.coverage.values()) == rows
     assert job.plan.coverage.get("padding", 0) == rows - 700
-    assert [table.shape_after for table in job.plan.tables] == [(rows, 32)] * 2
+    assert [table.shape_after for table in job.plan.matrices] == [(rows, 32)] * 2
 
 
 # Tokens by hand, and the beginning of texts.

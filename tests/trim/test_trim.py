@@ -706,7 +706,7 @@ def test_sources_with_old_files(model_of: Callable[..., Path], tmp_path: Path) -
     assert not (tmp_path / "out" / "vocab.txt").exists()
     assert any("vocab.txt" in note for note in report.plan.notes)
     assert report.checks["failed"] == []
-    assert open_checkpoint(tmp_path / "out").tables[0].rows == makers.tokenizer_size(tmp_path / "out")
+    assert open_checkpoint(tmp_path / "out").matrices[0].rows == makers.tokenizer_size(tmp_path / "out")
 
 
 def test_tokenizer_files_of_the_result_are_new(trimmed_of: Callable[..., tuple[Path, Path, Any]]) -> None:

@@ -30,7 +30,7 @@ def inspect_checkpoint(path: Path) -> dict[str, Any]:
             "tied": checkpoint.tied,
         }
         tokenizer = read_tokenizer(path)
-        tables = [asdict(table) | {"rows": table.rows, "width": table.width} for table in checkpoint.tables]
+        tables = [asdict(table) | {"rows": table.rows, "width": table.width} for table in checkpoint.matrices]
         result["tables"] = [table | {"padding": table["rows"] - len(tokenizer.vocabulary)} for table in tables]
     else:
         tokenizer = read_tokenizer(path)

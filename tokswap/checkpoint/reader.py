@@ -92,7 +92,7 @@ class Checkpoint:
     tensors: Mapping[str, TensorInfo] = field(default_factory=dict)
 
     @cached_property
-    def tables(self) -> tuple[VocabMatrix, ...]:
+    def matrices(self) -> tuple[VocabMatrix, ...]:
         """The vocabulary tables. Raises InputError where a vocabulary-sized tensor is not understood."""
         shapes = {name: (info.dtype, info.shape) for name, info in self.tensors.items()}
         return find_matrices(self.folder, self.config, shapes, self.same_bytes)
@@ -100,16 +100,16 @@ class Checkpoint:
     @property
     def tied(self) -> bool:
         """Whether one table serves as input embedding and as output head."""
-        return any(table.role == "input" and table.is_head for table in self.tables)
+        return any(table.role == "input" and table.is_head for table in self.matrices)
 
     @property
     def nbytes(self) -> int:
         """Bytes of all weight files."""
         return sum(shard.size for shard in self.shards)
 
-    def table(self, role: str) -> VocabMatrix | None:
+    def matrix(self, role: str) -> VocabMatrix | None:
         """Return the first table of a role; a tied model's head is its input table."""
-        for table in self.tables:
+        for table in self.matrices:
             if table.role == role or (role == "output" and table.is_head):
                 return table
         return None

@@ -38,7 +38,7 @@ class MatrixEdit:
     source row of each row, -1 for the rows that are made.
     """
 
-    table: VocabMatrix
+    matrix: VocabMatrix
     names: tuple[str, ...]
     source_of: np.ndarray
 
@@ -46,12 +46,12 @@ class MatrixEdit:
     def shape(self) -> tuple[int, ...]:
         """The shape of the table in the result."""
         rows = len(self.source_of)
-        return (1, rows) if self.table.axis == 1 else (rows, *self.table.shape[1:])
+        return (1, rows) if self.matrix.axis == 1 else (rows, *self.matrix.shape[1:])
 
     @property
     def nbytes(self) -> int:
         """Bytes of one tensor of the result."""
-        return len(self.source_of) * self.table.row_bytes
+        return len(self.source_of) * self.matrix.row_bytes
 
 
 class NewRows(Protocol):
@@ -70,7 +70,7 @@ class Edit:
     """
 
     checkpoint: Checkpoint
-    tables: tuple[MatrixEdit, ...]
+    matrices: tuple[MatrixEdit, ...]
     files: Mapping[str, bytes | Path]
 
 
@@ -124,10 +124,10 @@ class Layout:
 
 def lay_out(edit: Edit) -> Layout:
     """Return the weight files that an edit makes. Reads nothing but the headers that are open already."""
-    by_name = {name: table for table in edit.tables for name in table.names}
-    touched = {name for table in edit.checkpoint.tables for name in table.names}
+    by_name = {name: table for table in edit.matrices for name in table.names}
+    touched = {name for table in edit.checkpoint.matrices for name in table.names}
     new_names = [name for name in by_name if name not in edit.checkpoint.tensors]
-    home = edit.checkpoint.tensors[edit.tables[0].table.names[0]].file
+    home = edit.checkpoint.tensors[edit.matrices[0].matrix.names[0]].file
     shards = []
     for shard in edit.checkpoint.shards:
         names = [info.name for info in shard.tensors]
@@ -196,7 +196,7 @@ def apply(
 
 
 def _built(name: str, table: MatrixEdit) -> OutTensor:
-    return OutTensor(name, table.table.dtype, table.shape, table.nbytes, edit=table)
+    return OutTensor(name, table.matrix.dtype, table.shape, table.nbytes, edit=table)
 
 
 def _header(tensors: Sequence[OutTensor], metadata: Mapping[str, str] | None) -> bytes:
@@ -293,7 +293,7 @@ def _table_blocks(checkpoint: Checkpoint, edit: MatrixEdit, made: NewRows) -> It
     In a per-layer table a source id past its end stands for row 0: Gemma-3n, whose per-layer table is the shorter
     one, reads that row for the tokens of pictures and sound.
     """
-    raw = checkpoint.raw_rows(edit.table.names[0], edit.table.axis)
+    raw = checkpoint.raw_rows(edit.matrix.names[0], edit.matrix.axis)
     needed = int(np.count_nonzero(edit.source_of < 0))
     if len(made) != needed:
         raise ValueError(f"{needed} rows of {edit.names[0]} have no source, and {len(made)} were made")
@@ -304,18 +304,18 @@ def _table_blocks(checkpoint: Checkpoint, edit: MatrixEdit, made: NewRows) -> It
         source = edit.source_of[start : start + step]
         block = np.empty((len(source), width), np.uint8)
         copied = source >= 0
-        if edit.table.role == "per-layer":
+        if edit.matrix.role == "per-layer":
             source = np.where(source < len(raw), source, 0)
         block[copied] = raw[source[copied]]
         count = int(np.count_nonzero(~copied))
         if count:
-            block[~copied] = encode(made[used : used + count], edit.table.dtype)
+            block[~copied] = encode(made[used : used + count], edit.matrix.dtype)
             used += count
         yield block
 
 
 def untied(table: MatrixEdit, head: str) -> tuple[MatrixEdit, MatrixEdit]:
     """Split a tied table into an input table under its old names and an output table named `head`."""
-    return replace(table, table=replace(table.table, is_head=False)), MatrixEdit(
-        replace(table.table, role="output", is_head=False), (head,), table.source_of
+    return replace(table, matrix=replace(table.matrix, is_head=False)), MatrixEdit(
+        replace(table.matrix, role="output", is_head=False), (head,), table.source_of
     )

@@ -85,7 +85,7 @@ def plan(plan: Plan) -> list[str]:
         indent="    ",
     )
     lines += ["", "  tables"]
-    for table in plan.tables:
+    for table in plan.matrices:
         before = "new" if table.shape_before is None else _shape(table.shape_before)
         after = "dropped" if table.shape_after is None else _shape(table.shape_after)
         tied = " (and output head)" if table.role == "input" and plan.tied else ""
@@ -185,7 +185,7 @@ def _notes(notes: Sequence[str]) -> list[str]:
 def trim_plan(plan: TrimPlan) -> list[str]:
     """Return the lines that describe the plan of a trim."""
     total = sum(plan.coverage.values())
-    before = plan.tables[0].shape_before
+    before = plan.matrices[0].shape_before
     lines = [f"trim: {plan.model} -> {plan.out}", ""]
     lines += columns(
         [

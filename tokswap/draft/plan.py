@@ -127,7 +127,7 @@ def _kind(config: Mapping[str, Any]) -> str:
 def _unfit(folder: Path, tokenizer: Tokenizer) -> str | None:
     """Say why the target's weights cannot be the donor: pickled, quantised, or not understood."""
     try:
-        table = open_checkpoint(folder).table("input")
+        table = open_checkpoint(folder).matrix("input")
     except InputError as error:
         return error.message
     if table is None or table.rows < len(tokenizer.vocabulary):

@@ -71,7 +71,7 @@ def _vocabulary_checks(ensemble: Ensemble, names: Sequence[str], tokenizers: Seq
 
 def _config_checks(names: Sequence[str], checkpoints: Sequence[Checkpoint]) -> Iterator[Check]:
     sizes = [text_config(c.config, c.folder)[1]["vocab_size"] for c in checkpoints]
-    rows = [table.rows for c in checkpoints for table in c.tables if table.role != "per-layer"]
+    rows = [table.rows for c in checkpoints for table in c.matrices if table.role != "per-layer"]
     yield _same("vocab_size", names, sizes, "{:,}".format, set(rows) <= set(sizes))
     eos = [
         sorted(

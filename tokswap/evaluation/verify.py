@@ -62,7 +62,7 @@ def verify_checkpoint(
 
 
 def _config_checks(checkpoint: Checkpoint, tokenizer: Tokenizer) -> Iterator[Check]:
-    rows = checkpoint.tables[0].rows
+    rows = checkpoint.matrices[0].rows
     size = text_config(checkpoint.config)[1]["vocab_size"]
     tokens = len(tokenizer.vocabulary)
     yield Check(
@@ -79,7 +79,7 @@ def _config_checks(checkpoint: Checkpoint, tokenizer: Tokenizer) -> Iterator[Che
 
 
 def _row_checks(checkpoint: Checkpoint, tokenizer: Tokenizer, origin: Origin) -> Iterator[Check]:
-    for table in checkpoint.tables:
+    for table in checkpoint.matrices:
         if table.role in ("bias", "lookup"):
             continue
         columns = Columns(checkpoint.raw_rows(table.names[0], table.axis), table.dtype)
@@ -107,7 +107,7 @@ def _tokenizer_checks(checkpoint: Checkpoint, tokenizer: Tokenizer, loaded: Any)
         ids = loaded(text, add_special_tokens=False)["input_ids"]
         if ids != tokenizer.encode(text):
             differ.append(name)
-        if any(token >= checkpoint.tables[0].rows for token in ids):
+        if any(token >= checkpoint.matrices[0].rows for token in ids):
             outside.append(name)
         if loaded.unk_token_id in ids:
             unspelt += 1  # what the vocabulary cannot spell is lost, and what is left of it proves nothing
@@ -127,17 +127,17 @@ def _tokenizer_checks(checkpoint: Checkpoint, tokenizer: Tokenizer, loaded: Any)
 
 
 def _source_checks(checkpoint: Checkpoint, source: Checkpoint, origin: Origin) -> Iterator[Check]:
-    if len(origin.source_of) != checkpoint.tables[0].rows:
+    if len(origin.source_of) != checkpoint.matrices[0].rows:
         yield Check("copied rows", False, f"there is no {REPORT_NAME} that says which rows were copied")
     else:
         wrong: list[str] = []
         copied = np.flatnonzero(origin.source_of >= 0)
         compared = 0
-        for table in checkpoint.tables:
+        for table in checkpoint.matrices:
             for name in table.names:
                 if name in origin.calibrated:
                     continue
-                before = name if name in source.tensors else source.tables[0].names[0]
+                before = name if name in source.tensors else source.matrices[0].names[0]
                 new, old = checkpoint.raw_rows(name, table.axis), source.raw_rows(before, table.axis)
                 compared += 1
                 for start in range(0, len(copied), 8192):
@@ -149,7 +149,7 @@ def _source_checks(checkpoint: Checkpoint, source: Checkpoint, origin: Origin) -
         if origin.calibrated:
             seen += f"; calibrated, so changed everywhere: {', '.join(origin.calibrated)}"
         yield Check("copied rows", not wrong, _outcome("differ from the source", wrong, seen))
-    tables = {name for owner in (checkpoint, source) for table in owner.tables for name in table.names}
+    tables = {name for owner in (checkpoint, source) for table in owner.matrices for name in table.names}
     others = [name for name in source.tensors if name not in tables]
     lost = [name for name in others if name not in checkpoint.tensors]
     changed = [name for name in others if name not in lost and not _equal(checkpoint, source, name)]
@@ -211,7 +211,7 @@ def _running_checks(
 
     padding = np.concatenate(
         [
-            np.arange(len(tokenizer.vocabulary), checkpoint.tables[0].rows),
+            np.arange(len(tokenizer.vocabulary), checkpoint.matrices[0].rows),
             np.flatnonzero(origin.reason == Reason.NEUTRAL),
         ]
     )

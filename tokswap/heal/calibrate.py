@@ -50,7 +50,7 @@ class Outcome:
     @property
     def calibrated(self) -> tuple[str, ...]:
         """The tensors that were calibrated."""
-        return tuple(name for table in self.edit.tables if id(table) in self.rows for name in table.names)
+        return tuple(name for table in self.edit.matrices if id(table) in self.rows for name in table.names)
 
     def new_rows(self, table: MatrixEdit) -> NewRows:
         """Answer `edit.apply`."""
@@ -76,7 +76,7 @@ class CalibrationJob:
         from tokswap.heal.fit import fit, text_loss
 
         solver = solver_of(*self.candidates[0][1:])
-        dtype = "float32" if edit.tables[0].table.dtype in ("F32", "F64") else "bfloat16"
+        dtype = "float32" if edit.matrices[0].matrix.dtype in ("F32", "F64") else "bfloat16"
         model, _ = load_model(
             edit.checkpoint.folder, dtype=dtype, device=solver.device, trust_remote_code=self.trust_remote_code
         )
@@ -100,13 +100,13 @@ class CalibrationJob:
         changed: dict[int, np.ndarray] = {}
         edits, fitted_tables = [], _fitted(edit)
         values = {"input": fitted.tables.input, "output": fitted.tables.output}
-        for table in edit.tables:
-            own_values = values.get(table.table.role) if any(table is one for one in fitted_tables) else None
+        for table in edit.matrices:
+            own_values = values.get(table.matrix.role) if any(table is one for one in fitted_tables) else None
             if own_values is not None:
                 table = dataclasses.replace(table, source_of=np.full_like(table.source_of, -1))
                 changed[id(table)] = own_values
             edits.append(table)
-        return Outcome(solver, dataclasses.replace(edit, tables=tuple(edits)), changed, evidence, [])
+        return Outcome(solver, dataclasses.replace(edit, matrices=tuple(edits)), changed, evidence, [])
 
     def _some(self) -> list[Passage]:
         """Passages from all over the text, enough to choose by."""
@@ -116,30 +116,30 @@ class CalibrationJob:
 
 def _fitted(edit: Edit) -> list[MatrixEdit]:
     """The tables that a calibration fits: the first input table, and the head where it is another one."""
-    inputs = [table for table in edit.tables if table.table.role == "input"]
-    outputs = [table for table in edit.tables if table.table.role == "output"]
+    inputs = [table for table in edit.matrices if table.matrix.role == "input"]
+    outputs = [table for table in edit.matrices if table.matrix.role == "output"]
     return [*inputs[:1], *outputs[:1]]
 
 
 def _tables(edit: Edit, solver: Solver) -> Tables:
     """The new tables as a method makes them, float32."""
     whole = [_whole(edit, solver, table) for table in _fitted(edit)]
-    biases = [table for table in edit.tables if table.table.role == "bias"]
+    biases = [table for table in edit.matrices if table.matrix.role == "bias"]
     bias = _whole(edit, solver, biases[0])[:, 0] if biases else None
     return Tables(whole[0], whole[1] if len(whole) > 1 else None, bias)
 
 
 def _whole(edit: Edit, solver: Solver, table: MatrixEdit) -> np.ndarray:
     """Every row of a new table, float32[V, D]: those of the source in their new places, and the made ones."""
-    raw = edit.checkpoint.raw_rows(table.table.names[0], table.table.axis)
+    raw = edit.checkpoint.raw_rows(table.matrix.names[0], table.matrix.axis)
     made = solver.rows(table)
     solver.keep(table, made)  # it is asked again when the table is written
-    rows = np.empty((len(table.source_of), table.table.width), np.float32)
+    rows = np.empty((len(table.source_of), table.matrix.width), np.float32)
     used = 0
     for start in range(0, len(rows), _ROWS):
         source = table.source_of[start : start + _ROWS]
         block, copied = rows[start : start + _ROWS], source >= 0
-        block[copied] = decode(raw[source[copied]], table.table.dtype)
+        block[copied] = decode(raw[source[copied]], table.matrix.dtype)
         count = int(np.count_nonzero(~copied))
         block[~copied] = made[used : used + count]
         used += count
@@ -174,7 +174,7 @@ def plan_calibration(
     passages = read_passages(texts, target, positions - len(lead) if isinstance(positions, int) else None)
     settings = Calibration()
     tokens = sum(len(passage.ids) for passage in passages)
-    table = source.tables[0]
+    table = source.matrices[0]
     body = sum(int(np.prod(info.shape)) for info in source.tensors.values()) - table.rows * table.width
     work = cost(settings, tokens, body, table.rows * table.width)
     notes.append(

@@ -50,7 +50,7 @@ def open_base(folder: Path, *, bf16: bool, device: Any) -> Base:
 
     tokenizer = read_tokenizer(folder)
     checkpoint = open_checkpoint(folder)
-    roles = {table.role for table in checkpoint.tables}
+    roles = {table.role for table in checkpoint.matrices}
     if roles & {"per-layer", "lookup"}:
         raise InputError(
             "unsupported-base", "this model has a table a layer, which no hypernetwork predicts", folder=folder

@@ -62,7 +62,7 @@ def _default(tokenizer: str, path: Path) -> str | None:
 
 def _check(donor: Checkpoint, target: Vocabulary, read: bool) -> None:
     """read: whether the target tokenizer was read from the donor's folder."""
-    table = donor.table("input")
+    table = donor.matrix("input")
     if table is None or table.rows < len(target):
         raise InputError(
             "donor-too-small",

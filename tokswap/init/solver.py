@@ -77,7 +77,7 @@ class Solver:
     donor: Checkpoint | None
     alignment: Alignment
     initializer: Initializer
-    tables: Sequence[MatrixEdit]
+    matrices: Sequence[MatrixEdit]
     seed: int = 0
     device: str = "cpu"
     memory: int = WORK_BYTES
@@ -100,12 +100,12 @@ class Solver:
         self.made: dict[int, NewRows] = {}
         self.cache: dict[object, Any] = {}
         self.donor_spaces: dict[str, EmbeddingSpace] = {}
-        self.group_of = {id(table): group for group in _groups(self.tables) for table in group}
+        self.group_of = {id(table): group for group in _groups(self.matrices) for table in group}
 
     def rows(self, table: MatrixEdit) -> NewRows:
         """Return float32[n, D] for the rows of a table that have no source."""
-        if table.table.role == "lookup":
-            return np.zeros((0, table.table.width), np.float32)
+        if table.matrix.role == "lookup":
+            return np.zeros((0, table.matrix.width), np.float32)
         if id(table) not in self.made:
             begin = time.perf_counter()
             self._solve(self.group_of[id(table)])
@@ -117,7 +117,7 @@ class Solver:
         self.made[id(table)] = rows
 
     def _solve(self, group: tuple[MatrixEdit, ...]) -> None:
-        lead = group[0].table
+        lead = group[0].matrix
         columns = [self._columns(table) for table in group]
         space = EmbeddingSpace(self.source_tokenizer.vocabulary, columns)
         self._check_finite(space, "model", self.source.folder)
@@ -158,13 +158,13 @@ class Solver:
         self.copied_lengths[lead.role] = space.norms(self.alignment.source_of[self.alignment.shared])
         at = 0
         for table, part in zip(group, columns, strict=True):
-            own = slice(at, at + table.table.width)
+            own = slice(at, at + table.matrix.width)
             self.made[id(table)] = _Made(rows[:, own], neutral[own], missing, part.shift)
-            at += table.table.width
+            at += table.matrix.width
 
     @cached_property
     def _spaces(self) -> dict[str, EmbeddingSpace]:
-        tables = {table.role: table for table in reversed(self.source.tables) if table.role not in ("bias", "lookup")}
+        tables = {table.role: table for table in reversed(self.source.matrices) if table.role not in ("bias", "lookup")}
         raw = {role: Columns(self.source.raw_rows(t.names[0], t.axis), t.dtype) for role, t in tables.items()}
         return {role: EmbeddingSpace(self.source_tokenizer.vocabulary, [columns]) for role, columns in raw.items()}
 
@@ -174,20 +174,20 @@ class Solver:
         Biases are taken round their mean: a method whose weights do not add up to one would scale what all tokens
         have in common, and a bias common to all tokens changes no probability.
         """
-        raw = self.source.raw_rows(table.table.names[0], table.table.axis)
-        columns = Columns(raw, table.table.dtype)
-        if table.table.role != "bias":
+        raw = self.source.raw_rows(table.matrix.names[0], table.matrix.axis)
+        columns = Columns(raw, table.matrix.dtype)
+        if table.matrix.role != "bias":
             return columns
         ids = np.arange(len(self.source_tokenizer.vocabulary))
         mean = float(EmbeddingSpace(self.source_tokenizer.vocabulary, [columns]).mean(ids)[0])
-        return Columns(raw, table.table.dtype, mean if np.isfinite(mean) else 0.0)
+        return Columns(raw, table.matrix.dtype, mean if np.isfinite(mean) else 0.0)
 
     def _donor_space(self, role: str) -> EmbeddingSpace | None:
         """The donor's rows for a role; tables that share a donor table get the same space."""
         if self.donor is None:
             return None
         # A donor without a head, an encoder say, lends its input table to the source's head too.
-        owner = (self.donor.table("output") if role == "output" else None) or self.donor.table("input")
+        owner = (self.donor.matrix("output") if role == "output" else None) or self.donor.matrix("input")
         assert owner is not None  # find_matrices refuses a checkpoint without one
         name = owner.names[0]
         if name not in self.donor_spaces:
@@ -242,7 +242,7 @@ class Solver:
 
 
 def looked_up(
-    tables: Sequence[MatrixEdit], alignment: Alignment, source: Tokenizer, target: Tokenizer
+    matrices: Sequence[MatrixEdit], alignment: Alignment, source: Tokenizer, target: Tokenizer
 ) -> tuple[MatrixEdit, ...]:
     """Return the tables with a source row for every row of a lookup table, since integers cannot be computed.
 
@@ -252,7 +252,7 @@ def looked_up(
     surfaces = [target.vocabulary.token_bytes[token] for token in alignment.missing.tolist()]
     for token, pieces in zip(alignment.missing.tolist(), source.tokenize_bytes(surfaces), strict=True):
         source_of[token] = pieces[0] if pieces else 0
-    return tuple(replace(edit, source_of=source_of) if edit.table.role == "lookup" else edit for edit in tables)
+    return tuple(replace(edit, source_of=source_of) if edit.matrix.role == "lookup" else edit for edit in matrices)
 
 
 def _never_predicted(problem: Problem, group: tuple[MatrixEdit, ...]) -> np.ndarray:
@@ -262,7 +262,7 @@ def _never_predicted(problem: Problem, group: tuple[MatrixEdit, ...]) -> np.ndar
     ranking; a zero row would win wherever all logits are negative. An output bias gets its least trained value.
     """
     row = problem.source_mean.copy()
-    at = group[0].table.width
+    at = group[0].matrix.width
     if len(group) > 1:
         biases = np.stack([block[:, at:].min(axis=0) for block in problem.source.blocks(problem.trained)])
         row[at:] = biases.min(axis=0)
@@ -271,14 +271,14 @@ def _never_predicted(problem: Problem, group: tuple[MatrixEdit, ...]) -> np.ndar
 
 def _groups(tables: Sequence[MatrixEdit]) -> list[tuple[MatrixEdit, ...]]:
     """Solve the head and its biases together: their rows answer to the same weights."""
-    heads = [table for table in tables if table.table.role == "output" or table.table.is_head]
-    biases = [table for table in tables if table.table.role == "bias"]
+    heads = [table for table in tables if table.matrix.role == "output" or table.matrix.is_head]
+    biases = [table for table in tables if table.matrix.role == "bias"]
     if biases and not heads:
-        heads = [table for table in tables if table.table.role == "input"][:1]
+        heads = [table for table in tables if table.matrix.role == "input"][:1]
     return [
         (table, *biases) if heads and table is heads[0] else (table,)
         for table in tables
-        if table.table.role not in ("bias", "lookup")
+        if table.matrix.role not in ("bias", "lookup")
     ]
 
 
@@ -287,7 +287,7 @@ def estimate(
     donor: Checkpoint | None,
     alignment: Alignment,
     source: Vocabulary,
-    tables: Sequence[MatrixEdit],
+    matrices: Sequence[MatrixEdit],
     written: int,
     memory: int,
     *,
@@ -305,15 +305,15 @@ def estimate(
     block @ block
     rate = 2 * 768**3 / max(time.perf_counter() - begin, 1e-4)
     flops, held = extra_flops, 0
-    owner = donor.table("input") if donor is not None else None
-    for edit in tables:
-        if edit.table.role not in ("bias", "lookup"):
-            width = owner.width if owner is not None else edit.table.width
-            method = output_initializer if output_initializer and edit.table.role == "output" else initializer
+    owner = donor.matrix("input") if donor is not None else None
+    for edit in matrices:
+        if edit.matrix.role not in ("bias", "lookup"):
+            width = owner.width if owner is not None else edit.matrix.width
+            method = output_initializer if output_initializer and edit.matrix.role == "output" else initializer
             flops += method.flops(missing, anchors, width)
             work = (6 * anchors + 4 * missing) * width + memory if owner is not None else 0
-            mapped = edit.table.rows * edit.nbytes // max(len(edit.source_of), 1)  # read in place, by memory map
-            mapped += owner.rows * owner.width * edit.nbytes // edit.table.width // len(alignment) if owner else 0
-            held = max(held, 4 * made * edit.table.width + mapped + work)
+            mapped = edit.matrix.rows * edit.nbytes // max(len(edit.source_of), 1)  # read in place, by memory map
+            mapped += owner.rows * owner.width * edit.nbytes // edit.matrix.width // len(alignment) if owner else 0
+            held = max(held, 4 * made * edit.matrix.width + mapped + work)
     # Measured on the demo models: the libraries take 450 MB, and a token 1.5 kB as text, bytes and parsed JSON.
     return held + 450_000_000 + 1500 * (len(source) + len(alignment)), round(flops / rate + written / 1e9 + 2.0, 1)

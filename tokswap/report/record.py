@@ -48,7 +48,7 @@ class Plan:
     settings: Mapping[str, object]
     options: Mapping[str, object]
     coverage: Mapping[str, int]
-    tables: tuple[MatrixPlan, ...]
+    matrices: tuple[MatrixPlan, ...]
     parameters_before: int
     parameters_after: int
     bytes_before: int
@@ -64,7 +64,9 @@ class Plan:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
-        return asdict(self)
+        plain = asdict(self)
+        plain["tables"] = plain.pop("matrices")
+        return plain
 
 
 @dataclass(frozen=True)

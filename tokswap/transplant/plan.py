@@ -78,7 +78,7 @@ class Transplant:
                 self.donor,
                 self.alignment,
                 initializer,
-                self.edit.tables,
+                self.edit.matrices,
                 self.seed,
                 self.device,
                 self.memory,
@@ -200,11 +200,11 @@ def plan_transplant(
     source_tokenizer = read_tokenizer(source.folder, trust_remote_code=trust_remote_code)
     target_path = resolve_tokenizer(tokenizer)
     target = read_tokenizer(target_path, trust_remote_code=trust_remote_code)
-    if len(source_tokenizer.vocabulary) > source.tables[0].rows:
+    if len(source_tokenizer.vocabulary) > source.matrices[0].rows:
         raise InputError(
             "source-too-small",
             f"the source tokenizer has {len(source_tokenizer.vocabulary):,} ids, and the model only "
-            f"{source.tables[0].rows:,} rows",
+            f"{source.matrices[0].rows:,} rows",
             "the model and its tokenizer do not belong together",
             model=source.folder,
         )
@@ -238,17 +238,17 @@ def plan_transplant(
     if not getattr(initializer, "keeps_shared", True):
         alignment = alignment.without_shared_text()
     if isinstance(initializer, BaseBound):
-        table = source.tables[0]
+        table = source.matrices[0]
         initializer.check_base(source_tokenizer.vocabulary, table.width, table.rows, source.tied)
     notes += plan_notes(source_tokenizer, target)
     bos_id = bos_to_add(bos, source_tokenizer, target, alignment, notes)
     tables = matrix_edits(source, alignment, tie, notes)
-    if any(table.table.role == "lookup" for table in tables):
+    if any(table.matrix.role == "lookup" for table in tables):
         tables = looked_up(tables, alignment, source_tokenizer, target)
         notes.append(
             "each token is looked up in a table of integers, where new tokens get the row of their first piece"
         )
-    if output_init is not None and not any(table.table.role == "output" for table in tables):
+    if output_init is not None and not any(table.matrix.role == "output" for table in tables):
         raise UsageError(
             "no-output-head",
             "--init-output is for an output head of its own, and in this model the input table is the head too",
@@ -325,7 +325,7 @@ def plan_transplant(
             "calibrate": [str(path) for path in calibrate],
         },
         coverage=alignment.counts(),
-        tables=_table_plans(source, tables),
+        matrices=_table_plans(source, tables),
         parameters_before=sum(int(np.prod(info.shape)) for info in source.tensors.values()),
         parameters_after=layout.parameters,
         bytes_before=source.nbytes,
@@ -375,14 +375,14 @@ def _table_plans(source: Checkpoint, tables: Sequence[MatrixEdit]) -> tuple[Matr
     plans = [
         MatrixPlan(
             edit.names,
-            edit.table.role,
-            edit.table.dtype,
-            edit.table.shape if edit.names[0] in source.tensors else None,
+            edit.matrix.role,
+            edit.matrix.dtype,
+            edit.matrix.shape if edit.names[0] in source.tensors else None,
             edit.shape,
         )
         for edit in tables
     ]
     written = {name for edit in tables for name in edit.names}
-    dropped = [table for table in source.tables if not written.intersection(table.names)]
+    dropped = [table for table in source.matrices if not written.intersection(table.names)]
     plans += [MatrixPlan(table.names, table.role, table.dtype, table.shape, None) for table in dropped]
     return tuple(plans)

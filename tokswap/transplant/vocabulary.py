@@ -111,10 +111,10 @@ def matrix_edits(
     source: Checkpoint, alignment: Alignment, tie: bool | None, notes: list[str]
 ) -> tuple[MatrixEdit, ...]:
     """Return what becomes of each table. tie: True or False to join or split input and output. Raises UsageError cannot-tie, cannot-untie."""
-    edits = [MatrixEdit(table, table.names, alignment.source_of) for table in source.tables]
+    edits = [MatrixEdit(table, table.names, alignment.source_of) for table in source.matrices]
     if tie is False and source.tied:
-        split = next(edit for edit in edits if edit.table.is_head)
-        head = head_name(split.table)
+        split = next(edit for edit in edits if edit.matrix.is_head)
+        head = head_name(split.matrix)
         if head is None:
             raise UsageError(
                 "cannot-untie",
@@ -124,11 +124,11 @@ def matrix_edits(
         kept = tuple(name for name in split.names if name != head)
         edits[edits.index(split) : edits.index(split) + 1] = untied(dataclasses.replace(split, names=kept), head)
     if tie is True and not source.tied:
-        heads = [edit for edit in edits if edit.table.role == "output"]
+        heads = [edit for edit in edits if edit.matrix.role == "output"]
         if not heads:
             raise UsageError("cannot-tie", "this model has no output head to tie to its embeddings", "leave out --tie")
-        edits = [edit for edit in edits if edit.table.role != "output"]
-        edits[0] = dataclasses.replace(edits[0], table=dataclasses.replace(edits[0].table, is_head=True))
+        edits = [edit for edit in edits if edit.matrix.role != "output"]
+        edits[0] = dataclasses.replace(edits[0], matrix=dataclasses.replace(edits[0].matrix, is_head=True))
         notes.append("the output head is thrown away (--tie): every logit of the model changes")
     return tuple(edits)
 

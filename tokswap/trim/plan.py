@@ -103,7 +103,7 @@ class Trim:
         def rows(table: MatrixEdit) -> NewRows:
             nonlocal solver
             if (table.source_of >= 0).all():
-                return np.zeros((0, table.table.width), np.float32)
+                return np.zeros((0, table.matrix.width), np.float32)
             if solver is None:
                 solver = Solver(
                     self.source,
@@ -112,7 +112,7 @@ class Trim:
                     None,
                     self.alignment,
                     make_initializer("mean"),
-                    self.edit.tables,
+                    self.edit.matrices,
                 )
             return solver.rows(table)
 
@@ -240,7 +240,7 @@ def plan_trim(
     source = open_checkpoint(resolve_model(model))
     check_remote_code(source.folder, source.config, trust_remote_code)
     tokenizer = read_tokenizer(source.folder, trust_remote_code=trust_remote_code)
-    old_rows, size = source.tables[0].rows, len(tokenizer.vocabulary)
+    old_rows, size = source.matrices[0].rows, len(tokenizer.vocabulary)
     if size > old_rows:
         raise InputError(
             "source-too-small",
@@ -266,7 +266,7 @@ def plan_trim(
     copied = np.maximum(alignment.source_of, 0)  # padding cannot be made in a table of integers
     tables = tuple(
         MatrixEdit(table, table.names, copied if table.role == "lookup" else alignment.source_of)
-        for table in source.tables
+        for table in source.matrices
     )
     new_of = {old: new for new, old in enumerate([*trimmed.kept.tolist(), *extra])}
     ids = KeptIds(alignment, tokenizer.vocabulary, trimmed.tokenizer.vocabulary, {}, notes, new_of)
@@ -307,8 +307,9 @@ def plan_trim(
             "link": link,
         },
         coverage=alignment.counts(),
-        tables=tuple(
-            MatrixPlan(edit.names, edit.table.role, edit.table.dtype, edit.table.shape, edit.shape) for edit in tables
+        matrices=tuple(
+            MatrixPlan(edit.names, edit.matrix.role, edit.matrix.dtype, edit.matrix.shape, edit.shape)
+            for edit in tables
         ),
         parameters_before=sum(int(np.prod(info.shape)) for info in source.tensors.values()),
         parameters_after=layout.parameters,
