@@ -1,4 +1,4 @@
-"""What machine a figure was measured on, and where benchmark results are kept."""
+"""The machine that figures are measured on, and the files that keep them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def machine() -> dict[str, Any]:
-    """Return processor, cores, memory and library versions."""
+    """Describe this machine: processor, cores, memory, and versions of libraries."""
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
@@ -35,7 +35,7 @@ def machine() -> dict[str, Any]:
 
 
 def keep(name: str, result: dict[str, Any], folder: Path = RESULTS) -> Path:
-    """Write a result with its date and machine to FOLDER/NAME.json, by default in benchmarks/results."""
+    """Write a result with date and machine to FOLDER/NAME.json, by default in benchmarks/results. Return the path."""
     folder.mkdir(exist_ok=True)
     path = folder / f"{name}.json"
     body = {"date": datetime.date.today().isoformat(), "machine": machine(), **result}
@@ -44,5 +44,5 @@ def keep(name: str, result: dict[str, Any], folder: Path = RESULTS) -> Path:
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Return median, least and most."""
+    """Return the median, the least and the most."""
     return {"median": statistics.median(values), "least": min(values), "most": max(values)}

@@ -2,8 +2,8 @@
 
     python benchmarks/compatibility.py [--only llama --only t5]
 
-Each goes through what `try_one` in tests/architectures.py describes. The outcomes are kept in results/compatibility.json,
-and docs/compatibility.md is made from them; with --only they are printed alone.
+`try_one` in tests/architectures.py describes what is tried. The outcomes are kept in results/compatibility.json and
+shown in docs/compatibility.md. With --only, they are only printed.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ import architectures
 import make_cli
 
 SECONDS = 180
-"""After which an architecture counts as one that cannot be made so small here."""
+"""An architecture that takes longer counts as one that cannot be made small enough."""
 
 
 def one(job: tuple[str, str, tuple[Path, Path]]) -> architectures.Outcome:
-    """Try one architecture, within the time."""
+    """Try one architecture, for at most `SECONDS`."""
     task, model_type, tokenizers = job
 
     def stop(*_: object) -> None:
@@ -61,7 +61,7 @@ def one(job: tuple[str, str, tuple[Path, Path]]) -> architectures.Outcome:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--only", action="append", help="a model type; may be repeated")
+    parser.add_argument("--only", action="append", help="model type to try; repeat for more")
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:

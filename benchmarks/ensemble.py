@@ -2,10 +2,13 @@
 
     python benchmarks/ensemble.py [--tokens 48] [--runs 3] [--dtype float32]
 
-The pair: Gemma-3-270m and SmolLM2-135M-Instruct, both with SmolLM2's tokenizer. A token of the mix takes a token of each member and the
-averaging, so what counts is the tokens a second of the mix against those of the members one after the other:
-share = (seconds of member 1 + seconds of member 2) / seconds of the mix. Runs take turns, so that what else the machine does
-meets all of them alike; memory is the highest resident size of a process of its own.
+The pair is Gemma-3-270m and SmolLM2-135M-Instruct, both with SmolLM2's tokenizer. A token of the mixed model takes a
+token of each member and the averaging. So its speed is compared with that of the members one after the other:
+
+    share = (seconds of member 1 + seconds of member 2) / seconds of the mixed model
+
+Runs take turns, so that other work on the machine slows all of them alike. Memory is the peak resident size of a
+process of its own.
 """
 
 from __future__ import annotations
@@ -41,24 +44,24 @@ if kind == "mix":
     from tokswap import load_ensemble
     model, tokenizer = load_ensemble(path)
 else:
-    from tokswap.evaluation.losses import load_model
+    from tokswap.evaluation.models import load_model
     model, tokenizer = load_model(path)
 ids = tokenizer(prompt, return_tensors="pt")["input_ids"]
 model.generate(ids, max_new_tokens=16, min_new_tokens=16, do_sample=False)
-# Not getrusage: what the parent had in memory would count too.
+# Not getrusage: it counts what the parent had in memory too.
 print(1024 * int(re.search(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text())[1]))
 """
 
 
 def timed(model: Any, ids: Any, tokens: int) -> float:
-    """Return the seconds of one greedy continuation of exactly so many tokens."""
+    """Return the seconds of one greedy continuation of exactly `tokens` tokens."""
     begin = time.perf_counter()
     model.generate(ids, max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False)
     return time.perf_counter() - begin
 
 
 def peak(kind: str, path: Path) -> int:
-    """Return the highest resident size of a process that loads and generates."""
+    """Return the peak resident size of a process that loads a model and generates."""
     command = [sys.executable, "-c", _PEAK, kind, str(path), PROMPT]
     return int(json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1]))
 
@@ -68,7 +71,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=48)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--folder", type=Path, help="where the ensemble is made and kept; by default it is thrown away")
+    parser.add_argument("--folder", type=Path, help="where the ensemble is kept; by default it is deleted")
     options = parser.parse_args()
     models = [str(resolve_model(str(fetch(name)))) for name in ("gemma", "smollm2")]
     with tempfile.TemporaryDirectory() as work:
@@ -97,9 +100,8 @@ def main() -> None:
         size = memory.get(name, memory["mix"]) / 1e9
         print(f"{name:36}{options.tokens / spread(values)['median']:10.1f}{size:11.2f} GB")
     for mix, share in shares.items():
-        print(
-            f"{mix}: {100 * share['median']:.1f} % of the members' sum ({100 * share['least']:.1f} to {100 * share['most']:.1f})"
-        )
+        median, least, most = (100 * share[key] for key in ("median", "least", "most"))
+        print(f"{mix}: {median:.1f} % of the members' sum ({least:.1f} to {most:.1f})")
     result = {
         "dtype": options.dtype,
         "tokens": options.tokens,

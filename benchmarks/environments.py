@@ -1,10 +1,10 @@
-"""Keep what came of the tests in one environment: a Python, and releases of what tokswap builds on.
+"""Keep the outcome of the tests in one environment: a Python, and releases of the packages that tokswap needs.
 
     python benchmarks/environments.py NAME OUTCOME.xml [LATER.xml ...]
 
-OUTCOME.xml is what `pytest --junitxml` wrote, and this runs with the Python of that environment: `.ci/environment` does
-both. Where failed tests were run again after a fix, LATER.xml has what came of them then, and the table says how many
-those are. results/environments.json has one run for each name and Python, and docs/compatibility.md is made from them.
+OUTCOME.xml is what `pytest --junitxml` wrote. This runs with the Python of that environment; `.ci/environment` does
+both. Where failed tests ran again after a fix, LATER.xml has their new outcomes, and the table says how many there are.
+results/environments.json has one run per name and Python, and docs/compatibility.md shows them.
 """
 
 from __future__ import annotations
@@ -30,8 +30,6 @@ from tokswap.report.record import versions
 
 KEPT = RESULTS / "environments.json"
 TESTS = Path(__file__).parent.parent / "tests"
-
-
 RESULTS_OF_A_TEST = ("passed", "skipped", "failed")
 
 
@@ -42,18 +40,19 @@ def outcomes(path: Path) -> dict[tuple[str, str], str]:
         marks = {child.tag for child in case}
         result = "failed" if marks & {"failure", "error"} else "skipped" if "skipped" in marks else "passed"
         name = (case.get("classname") or "", case.get("name") or "")
-        # A test that ran and then failed in its teardown is two cases here: one that passed, and an error.
+        # A test that passes and then fails in its teardown is listed twice: as passed, and as an error.
         found[name] = max(result, found.get(name, result), key=RESULTS_OF_A_TEST.index)
     return found
 
 
 def count(paths: Sequence[Path]) -> dict[str, int]:
-    """Return how many tests passed, were skipped and failed, in how many files, and how many were run again."""
+    """Return how many tests passed, were skipped and failed, in how many files, and how many ran again."""
     first, *more = map(outcomes, paths)
     later = {name: result for found in more for name, result in found.items()}
     results = {**first, **later}
     of_result = Counter(results.values())
-    files = {part for name, _ in results for part in name.split(".") if (TESTS / f"{part}.py").is_file()}
+    known = {path.stem for path in TESTS.rglob("test_*.py")}
+    files = {part for name, _ in results for part in name.split(".") if part in known}
     return {**{word: of_result[word] for word in RESULTS_OF_A_TEST}, "files": len(files), "again": len(later)}
 
 

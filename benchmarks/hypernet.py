@@ -1,9 +1,9 @@
-"""A hypernetwork's cost: rows a second with and without bucketing, and where the time of a training step goes.
+"""What a hypernetwork costs: rows a second with and without bucketing, and the time of each part of a training step.
 
     python benchmarks/hypernet.py MODEL [--text FILE] [--tokens 50000] [--hidden N] [--layers 3] [--steps 20]
 
-MODEL is any causal language model; the network is a fresh one, since what it predicts does not change what that costs.
-The tokens are words and parts of words of the text, as sampled tokenizers have them.
+MODEL is any causal language model. The network is not trained, since its cost does not depend on what it predicts. The
+tokens are words of the text and parts of them, as sampled tokenizers have them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -22,15 +21,16 @@ import torch
 from _machine import keep
 
 from tokswap.hypernet import Hypernet, TrainSettings
+from tokswap.hypernet.prepare import prepare
 from tokswap.hypernet.sampling import Sampler
-from tokswap.hypernet.train import prepare, train
+from tokswap.hypernet.train import train
 from tokswap.tokenizer.vocabulary import byte_level_bytes
 
 TEXT = Path(__file__).parent.parent / "tests" / "texts" / "english.txt"
 
 
 def padded(hypernet: Hypernet, forms: np.ndarray, source: Any) -> None:
-    """The same network without bucketing: every form keeps its padding, and every piece is projected by itself."""
+    """Run the same network without bucketing: every form is padded to the longest, and every piece is projected."""
     network, block = hypernet.network, 4096
     with torch.inference_mode():
         for start in range(0, len(forms), block):
@@ -72,22 +72,23 @@ def main() -> None:
         layers=args.layers,
         save_every=args.steps,
     )
-    trainer, network = prepare(args.model, [args.text], settings)
+    trainer = prepare(args.model, [args.text], settings)
+    surface = trainer.batches.surface
     sampler = Sampler(args.tokens)
     sampler.push([args.text.read_text("utf-8")])
     tokens = sampler.sample(0).tokens
     begin = time.perf_counter()
-    forms = trainer.surface.forms([byte_level_bytes(token) for token in tokens])
-    cutting = time.perf_counter() - begin
-    hypernet = Hypernet(trainer.surface.config, network.eval(), trainer.surface)
+    forms = surface.forms([byte_level_bytes(token) for token in tokens])
+    tokenizing = time.perf_counter() - begin
+    hypernet = Hypernet(surface.config, trainer.network.eval(), surface)
     source = trainer.base.source
-    lengths = (forms != trainer.surface.config.pad_token_id).sum(axis=1)
+    lengths = (forms != surface.config.pad_token_id).sum(axis=1)
     result: dict[str, Any] = {
         "tokens": len(tokens),
         "mean_pieces": round(float(lengths.mean()), 2),
-        "hidden": network.config.hn_hidden_size,
+        "hidden": surface.config.hn_hidden_size,
         "layers": args.layers,
-        "cutting_seconds": round(cutting, 2),
+        "tokenizing_seconds": round(tokenizing, 2),
         "bucketed": rows_a_second(lambda: hypernet(forms, source), len(forms)),
         "padded": rows_a_second(lambda: padded(hypernet, forms, source), len(forms)),
     }
@@ -106,4 +107,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,14 +1,14 @@
-"""OMP side by side: mergekit, scikit-learn, tokswap exact and fast; the same pair, the same k, one run.
+"""OMP side by side: mergekit, scikit-learn, and tokswap exact and fast, on the same pair with the same k in one run.
 
     python benchmarks/omp.py [--mergekit PYTHON] [--pair gemma-smollm2|smollm2-gemma] [--tokens N] [--scaling]
 
 gemma-smollm2 puts SmolLM2's tokenizer on Gemma-3-270m (2,990 missing tokens, 46 thousand anchors of width 576).
-smollm2-gemma is the reverse (209,642 missing tokens, anchors of width 640); there --tokens takes a random part for
-the slow methods.
+smollm2-gemma is the reverse (209,642 missing tokens, anchors of width 640). There, --tokens takes a random part of the
+missing tokens for the slow methods.
 
-`--mergekit` names the python of an environment with mergekit==0.1.5; its tokensurgeon is run as a whole process, on
-the checkpoints. The *sweep count* of a method is its wall time over that of one float32 matrix product of all missing
-tokens with all anchors (M x D times D x N), measured in the same run: a figure that holds on any machine.
+--mergekit names the Python of an environment with mergekit==0.1.5. Its tokensurgeon runs as a whole process on the
+checkpoints. The sweep count of a method is its wall time over that of one float32 matrix product of all missing tokens
+with all anchors (M x D times D x N), measured in the same run. This figure is about the same on every machine.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ from models import fetch
 
 from tokswap.checkpoint.embeddings import Columns, EmbeddingSpace
 from tokswap.checkpoint.reader import open_checkpoint
-from tokswap.evaluation.losses import bits_per_byte, load_model
+from tokswap.evaluation.losses import bits_per_byte
+from tokswap.evaluation.models import load_model
 from tokswap.init.base import Pieces, Problem
 from tokswap.init.methods._pursuit import orthogonal_matching_pursuit
 from tokswap.init.methods.omp import OMP
@@ -42,6 +43,11 @@ from tokswap.tokenizer.alignment import align
 from tokswap.tokenizer.tokenizer import read_tokenizer
 
 K = 64
+OURS = """
+import sys, tokswap
+model, tokenizer, out, exact = sys.argv[1:]
+tokswap.transplant_tokenizer(model, tokenizer, init="omp", out=out, settings={"exact": exact})
+"""
 TEXTS = Path(__file__).parent.parent / "tests" / "texts"
 
 
@@ -52,17 +58,24 @@ def problem(model: Path, tokenizer: Path) -> tuple[np.ndarray, np.ndarray, np.nd
     spaces = []
     for folder, own in ((model, source), (tokenizer, target)):
         checkpoint = open_checkpoint(folder)
-        table = checkpoint.matrices[0]
-        spaces.append(EmbeddingSpace(own.vocabulary, [Columns(checkpoint.raw_rows(table.names[0]), table.dtype)]))
+        matrix = checkpoint.matrices[0]
+        spaces.append(EmbeddingSpace(own.vocabulary, [Columns(checkpoint.raw_rows(matrix.names[0]), matrix.dtype)]))
     empty = Pieces.from_lists([[] for _ in alignment.missing])
-    task = Problem(spaces[0], spaces[1], target.vocabulary, alignment, alignment.missing, empty)
+    task = Problem(
+        source=spaces[0],
+        donor=spaces[1],
+        target=target.vocabulary,
+        alignment=alignment,
+        missing=alignment.missing,
+        pieces=empty,
+    )
     anchors = OMP()._atoms(task)
     rows = spaces[1].rows(anchors)
     return rows / np.linalg.norm(rows, axis=1, keepdims=True), spaces[1].rows(alignment.missing), anchors, alignment
 
 
 def sweep_seconds(atoms: np.ndarray, targets: np.ndarray) -> float:
-    """Return the time of one float32 product of all targets with all atoms, from the best of three on 512 of them."""
+    """Return the time of one float32 product of all targets with all atoms: the best of three runs with 512 targets."""
     import torch
 
     some, full = torch.from_numpy(targets[:512]), torch.from_numpy(atoms)
@@ -75,7 +88,7 @@ def sweep_seconds(atoms: np.ndarray, targets: np.ndarray) -> float:
 
 
 def measured(work: Any) -> tuple[Any, dict[str, float]]:
-    """Run something in this process; return its result, wall and CPU seconds."""
+    """Run a function. Return its result, and its wall and CPU seconds."""
     wall, cpu = time.perf_counter(), time.process_time()
     result = work()
     return result, {"wall_s": round(time.perf_counter() - wall, 2), "cpu_s": round(time.process_time() - cpu, 2)}
@@ -93,11 +106,11 @@ def excess(source: Path, result: Path) -> dict[str, float]:
 
 
 def kernels(atoms: np.ndarray, targets: np.ndarray, sklearn_tokens: int, exact: bool) -> dict[str, Any]:
-    """Time the solvers alone on the same atoms and targets."""
+    """Time only the solvers, on the same atoms and targets."""
     from sklearn.linear_model import orthogonal_mp
 
     rows: dict[str, Any] = {}
-    orthogonal_matching_pursuit(atoms[:5000], targets[:4], 4)  # compiles, or loads what was compiled
+    orthogonal_matching_pursuit(atoms[:5000], targets[:4], 4)  # compile first
     runs: list[tuple[str, dict[str, Any]]] = [("fast", {}), *([("exact", {"exact": True})] if exact else [])]
     codes = {}
     for name, options in runs:
@@ -142,12 +155,11 @@ def kernels(atoms: np.ndarray, targets: np.ndarray, sklearn_tokens: int, exact: 
 
 
 def whole(model: Path, tokenizer: Path, mergekit: str | None, work: Path, exact: bool, pairs: int) -> dict[str, Any]:
-    """Time whole transplants, peer and ours in turn, as processes of their own, and score the results."""
+    """Time whole transplants by tokswap and mergekit in turn, as processes of their own, and score the results."""
     rows: dict[str, Any] = {}
-    ours = "import sys, tokswap; tokswap.transplant_tokenizer(sys.argv[1], sys.argv[2], init='omp', out=sys.argv[3], settings={'exact': sys.argv[4]})"
-    commands = {"fast": [sys.executable, "-c", ours, str(model), str(tokenizer), str(work / "fast"), "no"]}
+    commands = {"fast": [sys.executable, "-c", OURS, str(model), str(tokenizer), str(work / "fast"), "no"]}
     if exact:
-        commands["exact"] = [sys.executable, "-c", ours, str(model), str(tokenizer), str(work / "exact"), "yes"]
+        commands["exact"] = [sys.executable, "-c", OURS, str(model), str(tokenizer), str(work / "exact"), "yes"]
     if mergekit:
         surgeon = "from mergekit.scripts.tokensurgeon import main; main()"
         commands["mergekit"] = [
@@ -169,7 +181,7 @@ def whole(model: Path, tokenizer: Path, mergekit: str | None, work: Path, exact:
         begin = time.perf_counter()
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         peak = 0
-        while process.poll() is None:  # VmHWM is this child's own peak; rusage keeps that of the largest child
+        while process.poll() is None:  # VmHWM is the peak of this child, and rusage that of the largest one
             try:
                 status = Path(f"/proc/{process.pid}/status").read_text()
                 peak = max([peak, *(int(s.split()[1]) * 1024 for s in status.splitlines() if s.startswith("VmHWM"))])
@@ -186,7 +198,7 @@ def whole(model: Path, tokenizer: Path, mergekit: str | None, work: Path, exact:
     for name, runs in costs.items():
         rows[name] = {key: round(statistics.median(run[key] for run in runs), 1) for key in runs[0]} | {"runs": runs}
         if name == "mergekit":
-            # Judge the rows and not the template: the text must begin with bos, as ours does.
+            # Score the rows and not the template: a text must begin with bos, as it does for tokswap.
             for file in ("tokenizer.json", "tokenizer_config.json"):
                 (work / name / file).write_bytes((work / "fast" / file).read_bytes())
         rows[name]["excess"] = excess(model, work / name)
@@ -199,7 +211,7 @@ def whole(model: Path, tokenizer: Path, mergekit: str | None, work: Path, exact:
 
 
 def scaling() -> list[dict[str, Any]]:
-    """Sweep counts over M, N, D and k on synthetic rows with the spectrum of embeddings."""
+    """Measure sweep counts over M, N, D and k, on random rows with the spectrum of embeddings."""
     rng = np.random.default_rng(0)
     points = []
     base = {"N": 32768, "D": 512, "M": 1024, "k": 64}
@@ -229,7 +241,7 @@ def scaling() -> list[dict[str, Any]]:
 
 
 def large() -> dict[str, Any]:
-    """Solve over a dictionary as large as those of today's 8B models, and say what memory that takes besides it."""
+    """Solve with a dictionary as large as that of an 8B model, and measure the memory besides the dictionary."""
     count, width, targets, k, memory = 131072, 4096, 256, 64, 1 << 30
     rng = np.random.default_rng(0)
     rows = rng.standard_normal((count + targets, width), np.float32)
@@ -238,7 +250,7 @@ def large() -> dict[str, Any]:
     atoms, wanted = rows[:count], rows[count:].copy()
     atoms /= np.linalg.norm(atoms, axis=1, keepdims=True)
     one = sweep_seconds(atoms, wanted)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak
     before = _status("VmHWM")
     code, cost = measured(lambda: orthogonal_matching_pursuit(atoms, wanted, k, memory=memory))
     return {
@@ -257,7 +269,7 @@ def large() -> dict[str, Any]:
 
 
 def _status(key: str) -> int:
-    """Return a line of this process's memory status in bytes."""
+    """Return an entry of the memory status of this process, in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
 
@@ -270,9 +282,11 @@ def main() -> None:
     parser.add_argument("--sklearn-tokens", type=int, default=200)
     parser.add_argument("--no-exact", action="store_true")
     parser.add_argument("--no-whole", action="store_true")
-    parser.add_argument("--pairs", type=int, default=3, help="how often the whole processes are timed in turn")
-    parser.add_argument("--scaling", action="store_true", help="only the scaling curves")
-    parser.add_argument("--large", action="store_true", help="only a dictionary of 131,072 atoms of 4,096 numbers")
+    parser.add_argument("--pairs", type=int, default=3, help="how often whole processes are timed in turn")
+    parser.add_argument("--scaling", action="store_true", help="measure only the scaling curves")
+    parser.add_argument(
+        "--large", action="store_true", help="measure only a dictionary of 131,072 atoms of width 4,096"
+    )
     options = parser.parse_args()
     if options.large:
         found = large()

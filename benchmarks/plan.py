@@ -2,7 +2,7 @@
 
     python benchmarks/plan.py [--runs 7]
 
-Gemma's vocabulary has 262,144 ids, so its pair with itself is larger than any pair of 150k vocabularies.
+Gemma's vocabulary has 262,144 ids, so Gemma paired with itself is larger than any pair of 150k vocabularies.
 """
 
 from __future__ import annotations

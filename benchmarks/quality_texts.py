@@ -1,8 +1,9 @@
-"""The texts of quality.py: four languages in sets that share nothing, from Debian packages and the Python installation.
+"""The texts of quality.py: sets in four languages without a common text, from Debian packages and from Python itself.
 
-select: chooses the tokens of a trimmed vocabulary. cal: calibrates. Both come from the Debian handbook and parts of the
-standard library. dev: for choosing settings while developing, from the Debian FAQ and libraries. held: for figures that
-are reported, from manual pages, Python's own documentation, and other parts of the standard library and of C headers.
+- select chooses the tokens of a trimmed vocabulary, and cal calibrates: the Debian handbook and the standard library.
+- dev is for choosing settings during development: the Debian FAQ and installed libraries.
+- held is for reported figures: manual pages, Python's documentation, and other parts of the standard library and of C
+  headers.
 """
 
 from __future__ import annotations
@@ -34,10 +35,19 @@ BYTES = {"cal": 13_500, "dev": 9_000, "held": 12_000}
 
 
 def fetch_texts(folder: Path, wanted: Iterable[str]) -> Path:
-    """Write the wanted sets to FOLDER/SET/LANGUAGE.txt, those that are not there yet; returns the folder.
+    """Write the sets that are not there yet to FOLDER/SET/LANGUAGE.txt.
 
-    Downloads Debian packages with apt-get and unpacks them with dpkg; nothing is installed. Raises SystemExit where
-    that cannot be done.
+    The texts come from Debian packages, which are downloaded and unpacked but not installed.
+
+    Args:
+        folder: Where the sets are.
+        wanted: Names of sets.
+
+    Returns:
+        The folder.
+
+    Raises:
+        SystemExit: where apt-get or dpkg is missing or fails.
     """
     for name in wanted:
         if all((folder / name / f"{language}.txt").is_file() for language in LANGUAGES):
@@ -47,25 +57,23 @@ def fetch_texts(folder: Path, wanted: Iterable[str]) -> Path:
         texts = _MAKERS[name](folder / "packages")
         (folder / name).mkdir(parents=True, exist_ok=True)
         for language, text in texts.items():
-            cut = text.encode("utf-8")[: BYTES.get(name)]
-            if not cut:
-                raise SystemExit(
-                    f"quality.py: nothing was found for {name}/{language}; give your own texts with --texts"
-                )
-            (folder / name / f"{language}.txt").write_bytes(cut.decode("utf-8", "ignore").encode("utf-8"))
+            part = text.encode("utf-8")[: BYTES.get(name)]
+            if not part:
+                raise SystemExit(f"quality.py: no text found for {name}/{language}; give your own texts with --texts")
+            (folder / name / f"{language}.txt").write_bytes(part.decode("utf-8", "ignore").encode("utf-8"))
     return folder
 
 
 def _unpack(package: str, folder: Path) -> None:
-    """Put the files of a package under FOLDER, once."""
+    """Download a package and unpack it in a folder, once."""
     done = folder / f"{package}.unpacked"
     if done.is_file():
         return
     missing = [tool for tool in ("apt-get", "dpkg") if shutil.which(tool) is None]
     if missing:
         raise SystemExit(
-            f"quality.py: {' and '.join(missing)} not found. The texts come from Debian packages ({package} and others); "
-            "on another system give your own with --texts DIR, as DIR/{select,cal,held}/{en,code,de,ru}.txt"
+            f"quality.py: {' and '.join(missing)} not found. The texts come from Debian packages such as {package}. On "
+            "other systems give your own with --texts DIR, as DIR/{select,cal,held}/{en,code,de,ru}.txt"
         )
     folder.mkdir(parents=True, exist_ok=True)
     print(f"fetching {package} ...", file=sys.stderr, flush=True)
@@ -81,7 +89,7 @@ def _unpack(package: str, folder: Path) -> None:
 
 
 def _plain(page: str) -> str:
-    """An HTML page as text."""
+    """Return an HTML page as text."""
     text = re.sub(r"(?s)<(script|style|head).*?</\1>", "", page)
     text = re.sub(r"</(p|div|h\d|li|tr|pre)>", "\n", text)
     text = re.sub(r"[ \t]+\n", "\n", html.unescape(re.sub(r"<[^>]+>", "", text)))
@@ -93,7 +101,7 @@ def _pages(files: Iterable[Path], start: int, length: int) -> str:
 
 
 def _handbook(packages: Path, language: str, pages: slice, length: int) -> str:
-    """A part of each of some pages, without what stands at the top of every page."""
+    """Return a part of some pages, without the header that all pages have."""
     folder = packages / "usr/share/doc/debian-handbook/html" / language
     return _pages(sorted(folder.glob("*.html"))[pages], 1500, length)
 
@@ -104,7 +112,7 @@ def _faq(packages: Path, language: str) -> str:
 
 
 def _manual(packages: Path, language: str, step: int) -> str:
-    """A part of every n-th manual page, without its markup."""
+    """Return a part of every n-th manual page, without markup."""
     text = ""
     for file in sorted((packages / "usr/share/man" / language).glob("man[1578]/*.gz"))[::step]:
         lines = gzip.decompress(file.read_bytes()).decode("utf-8", "replace").split("\n")

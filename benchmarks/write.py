@@ -3,19 +3,19 @@
     python benchmarks/write.py [--gigabytes 4] [--runs 5] [--folder DIR]
     python benchmarks/write.py --scale [--gigabytes 30] [--folder DIR]
 
-The checkpoint is synthetic: a real tokenizer (Gemma's) with a random table, and layers of random bytes in shards of
-500 MB. Each run times, one after the other with the disk idle at the start of each:
+The checkpoint has a real tokenizer (Gemma's), a random vocabulary matrix, and layers of random bytes in shards of 500
+MB. Each run times these one after the other, with an idle disk at the start of each:
 
-    cp          cp -r of the finished result (returns when the bytes are in the page cache)
-    cp, synced  the same, and then an fsync of every file (what a durable copy costs)
+    cp          cp -r of the finished result; it returns when the bytes are in the page cache
+    cp, synced  the same, followed by an fsync of every file: the price of a durable copy
     tokswap     the write stage of a transplant onto SmolLM2's tokenizer, which ends with every file fsynced
 
-and the peak memory of the whole tokswap process.
+and measures the peak memory of the whole tokswap process.
 
---scale is one run of a large case: a model 4,096 wide with SmolLM2's 49k tokens and an untied head gets the first 128k of
-Gemma's, so that most rows are made. It times the whole transplant with `subword` and `--link`, one with
-`mean` that copies everything, and `cp -r` of the source. It needs twice the size in disk space. docs/scale.md computes with
-its figures.
+--scale is one run of a large case: a model 4,096 wide with SmolLM2's 49k tokens and a separate lm_head gets the first
+128k of Gemma's, so most rows are initialised. It times the whole transplant with `subword` and `--link`, one with
+`mean` that copies everything, and `cp -r` of the source. It needs disk space for two models. docs/scale.md uses its
+figures.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from models import fetch
 
 from tokswap.storage.resolve import resolve_model
 from tokswap.tokenizer.tokenizer import Tokenizer, read_tokenizer
-from tokswap.trim.plan import trim_tokenizer
+from tokswap.trim.rebuild import trim_tokenizer
 
 WIDTH = 1024
 SCALE_ROWS, SCALE_WIDTH = 128_000, 4096
@@ -47,14 +47,15 @@ SHARD = 500_000_000
 RUN = """
 import json, resource, sys
 import tokswap
-report = tokswap.transplant_tokenizer(sys.argv[1], sys.argv[2], init=sys.argv[4], out=sys.argv[3], link=sys.argv[5:] == ["link"])
+source, tokenizer, out, init, *link = sys.argv[1:]
+report = tokswap.transplant_tokenizer(source, tokenizer, init=init, out=out, link=bool(link))
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 print(json.dumps({"seconds": report.seconds, "peak": peak}))
 """
 
 
 def make_checkpoint(folder: Path, tokenizer: Path, gigabytes: float, width: int = WIDTH, tied: bool = True) -> None:
-    """Write a sharded checkpoint: one or two vocabulary tables, and layers of random bytes."""
+    """Write a sharded checkpoint: one or two vocabulary matrices, and layers of random bytes."""
     for path in tokenizer.glob("*"):
         if path.suffix != ".safetensors":
             shutil.copy(path, folder / path.name)
@@ -95,7 +96,7 @@ def make_checkpoint(folder: Path, tokenizer: Path, gigabytes: float, width: int 
 
 
 def transplant(work: Path, tokenizer: Path, *flags: str) -> dict[str, Any]:
-    """Run a transplant in a process of its own. Returns its seconds by stage, and its peak memory in bytes."""
+    """Run a transplant in a process of its own. Return its seconds by stage, and its peak memory in bytes."""
     os.sync()
     command = [sys.executable, "-c", RUN, str(work / "source"), str(tokenizer), str(work / "out"), *flags]
     out = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
@@ -148,58 +149,53 @@ def timed_copy(source: Path, target: Path) -> tuple[float, float]:
     return copied, synced
 
 
+def compare(work: Path, gigabytes: float, count: int) -> tuple[list[dict[str, Any]], int]:
+    """Time transplants and copies in turn. Return the figures of each run, and the bytes of a vocabulary matrix."""
+    gemma, smollm2 = (resolve_model(str(fetch(name))) for name in ("gemma", "smollm2"))
+    (work / "source").mkdir()
+    make_checkpoint(work / "source", gemma, gigabytes)
+    runs: list[dict[str, Any]] = []
+    for n in range(count + 1):  # the first run warms the page cache
+        result = transplant(work, smollm2, "subword")
+        copied, synced = timed_copy(work / "out", work / "copy")
+        size = _size(work / "out")
+        shutil.rmtree(work / "out")
+        if n:
+            seconds, peak = result["seconds"], result["peak"]
+            times = {"write": seconds["write"], "cp": copied, "cp_synced": synced, "all": seconds["all"]}
+            runs.append({**times, "peak": peak, "bytes": size})
+            print(
+                f"write {seconds['write']:.2f} s, cp {copied:.2f} s, cp synced {synced:.2f} s, peak {peak / 1e6:.0f} MB"
+            )
+    rows: int = json.loads((gemma / "config.json").read_text())["vocab_size"]
+    return runs, rows * WIDTH * 2
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--gigabytes", type=float, help="size of the source; 4, or 30 with --scale")
     parser.add_argument("--scale", action="store_true", help="one run of the large case")
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--folder", help="where to write; the disk that is measured")
+    parser.add_argument("--folder", help="where to write, on the disk to measure")
     options = parser.parse_args()
-    if options.scale:
-        with tempfile.TemporaryDirectory(dir=options.folder) as name:
-            scale(Path(name), options.gigabytes or 30.0)
-        return
-    gemma, smollm2 = (resolve_model(str(fetch(name))) for name in ("gemma", "smollm2"))
-    runs: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
-        work = Path(name)
-        (work / "source").mkdir()
-        make_checkpoint(work / "source", gemma, options.gigabytes or 4.0)
-        table_bytes = json.loads((gemma / "config.json").read_text())["vocab_size"] * WIDTH * 2
-        for n in range(options.runs + 1):  # the first run warms the page cache
-            result = transplant(work, smollm2, "subword")
-            copied, synced = timed_copy(work / "out", work / "copy")
-            size = _size(work / "out")
-            shutil.rmtree(work / "out")
-            if n:
-                write = result["seconds"]["write"]
-                runs.append(
-                    {
-                        "write": write,
-                        "cp": copied,
-                        "cp_synced": synced,
-                        "all": result["seconds"]["all"],
-                        "peak": result["peak"],
-                        "bytes": size,
-                    }
-                )
-                print(
-                    f"write {write:.2f} s, cp {copied:.2f} s, cp synced {synced:.2f} s, peak {result['peak'] / 1e6:.0f} MB"
-                )
+        if options.scale:
+            scale(Path(name), options.gigabytes or 30.0)
+            return
+        runs, matrix_bytes = compare(Path(name), options.gigabytes or 4.0, options.runs)
     summary = {
         "bytes_written": runs[0]["bytes"],
-        "largest_table_bytes": table_bytes,
+        "largest_table_bytes": matrix_bytes,
         "write_over_cp": spread([run["write"] / run["cp"] for run in runs]),
         "write_over_cp_synced": spread([run["write"] / run["cp_synced"] for run in runs]),
         "peak_bytes": spread([run["peak"] for run in runs]),
-        "memory_limit_bytes": 3 * table_bytes + 500_000_000,
+        "memory_limit_bytes": 3 * matrix_bytes + 500_000_000,
         "runs": runs,
     }
     for key in ("write_over_cp", "write_over_cp_synced"):
         print(f"{key}: {summary[key]['median']:.2f} ({summary[key]['least']:.2f} to {summary[key]['most']:.2f})")
-    print(
-        f"peak {summary['peak_bytes']['median'] / 1e6:.0f} MB; 3 tables + 500 MB = {summary['memory_limit_bytes'] / 1e6:.0f} MB"
-    )
+    limit = summary["memory_limit_bytes"] / 1e6
+    print(f"peak {summary['peak_bytes']['median'] / 1e6:.0f} MB; 3 matrices + 500 MB = {limit:.0f} MB")
     print("kept in", keep("write", summary))
 
 

@@ -2,11 +2,11 @@
 
     python benchmarks/zett.py --work DIR [--handbook FOLDER] [--model-steps 1500] [--steps 1200] [--no-real]
 
-Everything is made from text that machines have: the sources of Python's own standard library, and the Debian handbook
-in English where it is installed (`apt install debian-handbook`). Whole files are held out, half of them for choices
-(`--dev`) and half for the result; neither the model nor the hypernetwork nor any tokenizer sees them. The targets are two
-tokenizers trained on the same text, byte-level BPE and SentencePiece BPE with twice the model's vocabulary, and
-SmolLM2's, a real one, whose model is the donor for `omp`. What is in DIR already is not made again.
+All texts are on the machine: the sources of Python's standard library, and the Debian handbook in English where it is
+installed (`apt install debian-handbook`). Some files are held out, half of them for choices (`--dev`) and half for the
+result. Neither the model nor the hypernetwork nor a tokenizer is trained on these. There are three target tokenizers:
+byte-level BPE and SentencePiece BPE, trained on the same text with twice the model's vocabulary, and that of SmolLM2,
+which is the donor for `omp`. What is in DIR already is used again.
 """
 
 from __future__ import annotations
@@ -38,12 +38,11 @@ LEFT_OUT = (
 )
 VOCABULARY, WINDOW, WIDTH, LAYERS = 4096, 256, 256, 3
 
-
 Texts = dict[str, list[str]]
 
 
 def texts(handbook: Path) -> tuple[Texts, Texts, Texts]:
-    """Return the documents to learn from, those to score and those to choose by; by kind: code and english."""
+    """Return the documents to train on, to score, and to choose by, each by kind: code and english."""
     learnt, held, dev = ({"code": [], "english": []} for _ in range(3))
     library = Path(sysconfig.get_path("stdlib"))
     for path in sorted(library.rglob("*.py")):
@@ -129,7 +128,7 @@ def train_model(documents: list[str], folder: Path, steps: int) -> dict[str, flo
 
 
 def train_hypernet(documents: list[str], model: Path, out: Path, args: argparse.Namespace) -> None:
-    """Train the hypernetwork on the same text; goes on where an earlier run was stopped."""
+    """Train the hypernetwork on the same text, or continue an earlier run."""
     from tokswap.hypernet import TrainSettings
     from tokswap.hypernet.train import train
 
@@ -155,7 +154,7 @@ def train_hypernet(documents: list[str], model: Path, out: Path, args: argparse.
 
 
 def make_sentencepiece(documents: list[str], folder: Path, size: int) -> None:
-    """Train a tokenizer of Gemma's kind: spaces as marks, no pretokens within a line, bytes for what it does not know."""
+    """Train a tokenizer of Gemma's kind: `▁` for spaces, lines as pretokens, and byte fallback."""
     from collections import Counter
 
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
@@ -184,7 +183,8 @@ def make_sentencepiece(documents: list[str], folder: Path, size: int) -> None:
 
 def score(folder: Path, held: dict[str, str]) -> dict[str, float]:
     """Return bits per byte by kind of text."""
-    from tokswap.evaluation.losses import bits_per_byte, load_model
+    from tokswap.evaluation.losses import bits_per_byte
+    from tokswap.evaluation.models import load_model
 
     model, tokenizer = load_model(folder)
     return {kind: bits_per_byte(model, tokenizer, text).bits_per_byte for kind, text in held.items()}
@@ -193,7 +193,18 @@ def score(folder: Path, held: dict[str, str]) -> dict[str, float]:
 def compare(
     model: Path, hypernet: Path, targets: dict[str, tuple[Path, bool]], work: Path, held: dict[str, str]
 ) -> Any:
-    """Transplant every target with every method and score the results. targets: name -> tokenizer, has a donor."""
+    """Transplant with every target tokenizer and every method, and score the results.
+
+    Args:
+        model: The source model.
+        hypernet: Its hypernetwork.
+        targets: Name -> folder of a tokenizer, and whether that is a donor too.
+        work: Where results are written.
+        held: Kind -> text to score on.
+
+    Returns:
+        The bits per byte of the source model, and a row for each result.
+    """
     import tokswap
 
     base = score(model, held)
@@ -214,7 +225,7 @@ def compare(
             row = {
                 "target": target,
                 "tokens": len(report.alignment),
-                "made": report.plan.coverage["missing"],
+                "initialised": report.plan.coverage["missing"],
                 "method": method,
                 "rows_seconds": round(report.seconds["rows"], 2),
                 **{kind: round(bits[kind] - base[kind], 4) for kind in base},
@@ -231,13 +242,13 @@ def main() -> None:
     parser.add_argument("--model-steps", type=int, default=1500)
     parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--identity-steps", type=int, default=1500)
-    parser.add_argument("--real", help="a folder of SmolLM2-135M; it is fetched otherwise")
-    parser.add_argument("--no-real", action="store_true", help="leave SmolLM2's tokenizer out")
-    parser.add_argument("--dev", action="store_true", help="score on the texts that choices may be made on")
-    parser.add_argument("--hypernet", type=Path, help="score this one instead of training one")
+    parser.add_argument("--real", help="folder of SmolLM2-135M [default: fetch it]")
+    parser.add_argument("--no-real", action="store_true", help="leave out the tokenizer of SmolLM2")
+    parser.add_argument("--dev", action="store_true", help="score on the texts for choices")
+    parser.add_argument("--hypernet", type=Path, help="score this hypernetwork instead of training one")
     args = parser.parse_args()
     learnt, held, dev = texts(args.handbook)
-    documents = learnt["code"] + 2 * learnt["english"]  # a little less one-sided
+    documents = learnt["code"] + 2 * learnt["english"]  # there is more code than prose
     model, hypernet = args.work / "model", args.hypernet or args.work / "hypernet"
     if not (model / "training.json").is_file():
         print(train_model(documents, model, args.model_steps), flush=True)

@@ -1,15 +1,18 @@
-"""Write the pages that come from the code, or with --check say which are out of date.
+"""Write the pages that come from code, or with --check say which are out of date.
 
-docs/cli.md comes from the help texts, docs/methods.md from the methods' docstrings and settings, the list of methods in
-README.md from their summaries, and docs/compatibility.md from what `make compatibility` and `.ci/environment` have kept.
+- docs/cli.md comes from the help texts.
+- docs/methods.md comes from the methods' docstrings and settings.
+- docs/compatibility.md comes from the results of `make compatibility` and `.ci/environment`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,15 +22,15 @@ from click.testing import CliRunner
 
 from tokswap.cli import COMMANDS, main
 from tokswap.init.registry import METHODS, method_class, needs_of
+from tokswap.options.declare import declared
 
 DOCS = Path(__file__).parent
-README = DOCS.parent / "README.md"
-_LIST = re.compile(r"(?<=<!-- methods: made by `make docs` -->\n).*?(?=<!-- end of methods -->)", re.DOTALL)
+RESULTS = DOCS.parent / "benchmarks" / "results"
 
 
 def cli() -> str:
     """Return the command line reference."""
-    parts = ["# Command line reference\n\nMade from the help texts by `make docs`.\n"]
+    parts = ["# Command line reference\n\n`make docs` writes this page from the help texts.\n"]
     for name in ("", *_all_commands()):
         result = CliRunner().invoke(main, [*name.split(), "--help"], prog_name="tokswap", terminal_width=100)
         if result.exit_code:
@@ -45,105 +48,157 @@ def _all_commands() -> Iterator[str]:
             yield from (f"{name} {below}" for below in command.commands)
 
 
+_METHODS_HEAD = """\
+# Methods
+
+A method computes the rows of missing tokens. Choose one with `--init NAME` and set its hyperparameters with
+`--set key=value`. Rows of shared tokens are copied. [Quality](quality.md) compares the methods. `make docs` writes this
+page from the code.
+"""
+
+
 def methods() -> str:
-    """Return the page of methods."""
-    parts = [
-        "# Methods\n\nA method makes the rows of the tokens that the source model lacks: `--init NAME`, with its "
-        "settings as\n`--set key=value`. Rows of shared tokens are copied and no method sees them. Made from the "
-        "methods by `make docs`.\n",
-        method_list(),
-    ]
-    for name in METHODS:
-        cls = method_class(name)
-        fields = dataclasses.fields(cls)
-        text = f"## {name}\n\n{' '.join((cls.__doc__ or '').split())}\n\n"
-        text += f"- needs: {needs_of(cls)}\n- comes from: {_linked(cls.source)}\n"
-        if fields:
-            text += "\n" + _table(
-                ("setting", "default", "range", "what it does"),
-                [(f"`{f.name}`", f"`{f.default}`", _range(f), f.metadata["help"]) for f in fields],
-            )
-        parts.append(text)
-    return "\n".join(parts)
-
-
-def method_list() -> str:
-    """Return the table of all methods."""
+    """Return the page of methods: a table of all, then a section for each."""
     classes = {name: method_class(name) for name in METHODS}
-    rows = [(f"`{name}`", cls.summary, needs_of(cls), _linked(cls.source)) for name, cls in classes.items()]
-    return _table(("method", "a new row is", "needs", "comes from"), rows)
+    rows = [(f"`{name}`", cls.summary, needs_of(cls), _linked(cls.reference)) for name, cls in classes.items()]
+    table = _table(("method", "a new row is", "needs", "reference"), rows)
+    return "\n".join([_METHODS_HEAD, table, *(_method(name, cls) for name, cls in classes.items())])
 
 
-def readme() -> str:
-    """Return README.md with its list of methods."""
-    text, count = _LIST.subn(lambda _: method_list(), README.read_text("utf-8"))
-    if count != 1:
-        raise click.ClickException("README.md has lost the marks around its list of methods")
-    return text
+def _method(name: str, cls: type[Any]) -> str:
+    """Return the section of a method."""
+    text = f"## {name}\n\n{_description(cls)}\n\n- needs: {needs_of(cls)}\n- reference: {_linked(cls.reference)}\n"
+    settings = [
+        (f"`{item.name}`", _shown(item.default), _range(item), declared(item).help) for item in dataclasses.fields(cls)
+    ]
+    return text + ("\n" + _table(("setting", "default", "range", "meaning"), settings) if settings else "")
 
 
-_RESULTS = ("works", "refuses", "fails", "not made")
+def _description(cls: type[Any]) -> str:
+    """Return a class's docstring without its sections (`Attributes:`, `Reference:`)."""
+    text = re.split(r"^(?:Attributes|References?):", inspect.getdoc(cls) or "", maxsplit=1, flags=re.MULTILINE)[0]
+    paragraphs = (" ".join(paragraph.split()) for paragraph in text.strip().split("\n\n"))
+    return "\n\n".join(textwrap.fill(paragraph, 120, break_on_hyphens=False) for paragraph in paragraphs)
+
+
+def _shown(default: Any) -> str:
+    """Return the default value of a setting; an empty text means that there is none."""
+    return "none" if default == "" else f"`{default}`"
+
+
+def _range(item: dataclasses.Field[Any]) -> str:
+    """Return the allowed values of a setting."""
+    known = declared(item)
+    if isinstance(item.default, bool):
+        return "true or false"
+    if known.choices:
+        return ", ".join(known.choices)
+    if known.least is not None and known.most is not None:
+        return f"{known.least} to {known.most}"
+    if known.least is not None:
+        return f"at least {known.least}"
+    return f"at most {known.most}" if known.most is not None else "any"
+
+
+def _linked(reference: str) -> str:
+    """Return a reference with links to its papers and pages."""
+    reference = re.sub(r"arXiv (\d{4}\.\d{5})", r"[arXiv \1](https://arxiv.org/abs/\1)", reference)
+    return re.sub(r"^https://(\S+)$", r"[\1](https://\1)", reference)
+
+
+_OUTCOMES = ("works", "refuses", "fails", "not made")
+_COMPATIBILITY_HEAD = """\
+# Compatibility
+
+Every architecture that transformers lists for causal, masked and sequence-to-sequence language models, tested as a tiny
+model with random weights. `make compatibility` writes this page. Outcomes of {date} with transformers {transformers},
+tokenizers {tokenizers} and torch {torch}, on CPU. This is a test of correctness; [limits](measured.md#limits) says what
+is known about quality.
+
+An architecture *works* if
+
+- after a transplant onto its own tokens under other ids, its hidden states are equal bit for bit, and its logits are
+  only permuted;
+- after a transplant onto another tokenizer, it passes every check of `tokswap verify` that the source passes;
+- after a trim to German, its hidden states are equal bit for bit, the logits of kept tokens are equal, and `verify`
+  passes;
+- each result loads with the class of the source, with no other missing, unexpected or mismatched tensors.
+"""
+_STARRED = """\
+\\* These count positions from the id of their pad token. A transplant needs a tokenizer whose pad token has the same
+id, and is refused otherwise (`pad-defines-positions`). A trim has no such condition.
+"""
+_NOT_MADE = """\
+The rules of this test cannot make these models so small, from a config and without further packages. This says nothing
+about real models.
+"""
 
 
 def compatibility() -> str:
     """Return the page of architectures."""
-    kept = json.loads((DOCS.parent / "benchmarks" / "results" / "compatibility.json").read_text("utf-8"))
+    kept = json.loads((RESULTS / "compatibility.json").read_text("utf-8"))
     found = [(one, _worst(one["transplant"], one["trim"])) for one in kept["outcomes"]]
     tasks = list(dict.fromkeys(one["task"] for one, _ in found))
-
-    def count(task: str | None) -> tuple[str, ...]:
-        results = [result.partition(":")[0].split(" with")[0] for one, result in found if task in (None, one["task"])]
-        return task or "all", str(len(results)), *(str(results.count(word)) for word in _RESULTS)
-
-    def names(task: str) -> str:
-        works = [
-            (one["model_type"], result) for one, result in found if one["task"] == task and result.startswith("works")
-        ]
-        return ", ".join(f"`{name}`" + ("\\*" if result != "works" else "") for name, result in works)
-
-    def others(word: str) -> str:
-        rows = [
-            (one["task"], f"`{one['model_type']}`", result.removeprefix(f"{word}: ").replace("<", "&lt;"))
-            for one, result in found
-            if result.startswith(word)
-        ]
-        return _table(("task", "model type", "reason"), rows) if rows else "None.\n"
-
-    versions = kept["machine"]["versions"]
+    counts = [_count(found, task) for task in (*tasks, None)]
+    sections = {
+        "What works": "\n".join([*(f"**{task}**: {_working(found, task)}\n" for task in tasks), _STARRED]),
+        "What is refused": "Before anything is written, with the reason.\n\n" + _with_reason(found, "refuses"),
+        "What fails": _with_reason(found, "fails"),
+        "What could not be made here": f"{_NOT_MADE}\n{_with_reason(found, 'not made')}",
+        "Tests in other environments": environments(),
+    }
     return "\n".join(
         [
-            "# Compatibility\n",
-            "Every architecture that transformers lists for causal, masked and sequence-to-sequence language models, as a tiny\n"
-            "model with random weights. `make compatibility` makes this page; these outcomes are of "
-            f"{kept['date']}, with transformers {versions['transformers']}, tokenizers {versions['tokenizers']}\n"
-            f"and torch {versions['torch']}, on CPU. Quality is another question: see the README's *Limits*.\n",
-            "An architecture *works* where\n",
-            "- put onto its own tokens under other numbers, its hidden states are equal bit for bit, and its logits only change places;\n"
-            "- put onto another tokenizer, it passes every check of `tokswap verify` that the source passes;\n"
-            "- trimmed to German, its hidden states are equal bit for bit, the logits of kept tokens are equal, and `verify` passes;\n"
-            "- each result loads with the class of the source and no other missing, unexpected or mismatched tensors.\n",
-            _table(("task", "listed", "works", "refused", "fails", "not made here"), [*map(count, tasks), count(None)]),
-            "## What works\n",
-            *(f"**{task}**: {names(task)}\n" for task in tasks),
-            "\\* These count positions from the id of their pad token: a transplant wants a tokenizer whose pad has the same id, and is\n"
-            "refused otherwise (`pad-defines-positions`). A trim needs nothing.\n",
-            "## What is refused\n",
-            "Before anything is written, with the reason.\n",
-            others("refuses"),
-            "## What fails\n",
-            others("fails"),
-            "## What could not be made here\n",
-            "So small, from a config and without further packages, by the rules of this test. It says nothing about real models.\n",
-            others("not made"),
-            "## Tests in other environments\n",
-            environments(),
+            _COMPATIBILITY_HEAD.format(date=kept["date"], **kept["machine"]["versions"]),
+            _table(("task", "listed", "works", "refused", "fails", "not made here"), counts),
+            *(f"## {title}\n\n{text}" for title, text in sections.items()),
         ]
     )
 
 
+def _worst(*outcomes: str) -> str:
+    """Return the outcome that comes last in the order of `_OUTCOMES`."""
+    return max(outcomes, key=lambda outcome: next(n for n, word in enumerate(_OUTCOMES) if outcome.startswith(word)))
+
+
+def _count(found: list[tuple[Any, str]], task: str | None) -> tuple[str, ...]:
+    """Return a row of the table: how many architectures of a task (None: of all) have each outcome."""
+    words = [outcome.partition(":")[0].split(" with")[0] for one, outcome in found if task in (None, one["task"])]
+    return task or "all", str(len(words)), *(str(words.count(word)) for word in _OUTCOMES)
+
+
+def _working(found: list[tuple[Any, str]], task: str) -> str:
+    """Return the names of the architectures that work; a star marks those with a condition."""
+    works = [(one["model_type"], outcome) for one, outcome in found if one["task"] == task]
+    return ", ".join(
+        f"`{name}`" + ("\\*" if outcome != "works" else "") for name, outcome in works if outcome.startswith("works")
+    )
+
+
+def _with_reason(found: list[tuple[Any, str]], word: str) -> str:
+    """Return a table of the architectures with an outcome, and the reason of each."""
+    rows = [
+        (one["task"], f"`{one['model_type']}`", outcome.removeprefix(f"{word}: ").replace("<", "&lt;"))
+        for one, outcome in found
+        if outcome.startswith(word)
+    ]
+    return _table(("task", "model type", "reason"), rows) if rows else "None.\n"
+
+
+_ENVIRONMENTS_HEAD = """\
+The last outcome of these scripts, without the tests that need the demo models. `lowest` installs the oldest releases
+that `pyproject.toml` allows, `newest` what pip chose on that day, `pinned` those of `constraints.txt`. `.ci/run` uses
+`constraints.txt` too, on Python 3.11.
+
+- *Run again* counts tests that failed at first and ran once more after a fix.
+- A run with fewer test files covers those that depend most on releases.
+- The scripts write this table. tokswap claims nothing for releases that are not in it.
+"""
+
+
 def environments() -> str:
-    """Return the table of what came of the tests with other releases."""
-    runs = json.loads((DOCS.parent / "benchmarks" / "results" / "environments.json").read_text("utf-8"))["runs"]
+    """Return the outcomes of the tests with other releases."""
+    runs = json.loads((RESULTS / "environments.json").read_text("utf-8"))["runs"]
     libraries = ("transformers", "tokenizers", "torch", "numpy")
     rows = [
         (
@@ -155,50 +210,25 @@ def environments() -> str:
         )
         for run in runs
     ]
-    return (
-        "What these scripts found when they were last run, without the tests that need the demo models. `lowest` installs the oldest\n"
-        "releases that `pyproject.toml` allows, `newest` what pip chose on that day, `pinned` those of `constraints.txt`.\n"
-        "`.ci/run` has the latter too, on Python 3.11. *Run again* counts tests that failed at first, and were run once more after a fix. A run of fewer\n"
-        "test files than the others was of those that depend on releases most. The scripts write this table; nothing is claimed for what is not in it.\n\n"
-    ) + _table(("run by", "Python", *libraries, "test files", "passed", "skipped", "failed", "run again", "date"), rows)
-
-
-def _worst(*results: str) -> str:
-    """Return the result that comes last in the order of `_RESULTS`."""
-    return max(results, key=lambda result: next(n for n, word in enumerate(_RESULTS) if result.startswith(word)))
+    outcomes = ("test files", "passed", "skipped", "failed", "run again")
+    return f"{_ENVIRONMENTS_HEAD}\n" + _table(("script", "Python", *libraries, *outcomes, "date"), rows)
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """Return a Markdown table."""
     lines = [head, ("---",) * len(head), *rows]
     return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
-
-
-def _range(item: dataclasses.Field[Any]) -> str:
-    least, most = item.metadata["least"], item.metadata["most"]
-    if isinstance(item.default, bool):
-        return "true or false"
-    if item.metadata["choices"]:
-        return ", ".join(item.metadata["choices"])
-    if least is not None and most is not None:
-        return f"{least} to {most}"
-    return f"at least {least}" if least is not None else f"at most {most}" if most is not None else "any"
-
-
-def _linked(source: str) -> str:
-    source = re.sub(r"arXiv (\d{4}\.\d{5})", r"[arXiv \1](https://arxiv.org/abs/\1)", source)
-    return re.sub(r"^https://(\S+)$", r"[\1](https://\1)", source)
 
 
 PAGES: Mapping[Path, Callable[[], str]] = {
     DOCS / "cli.md": cli,
     DOCS / "methods.md": methods,
     DOCS / "compatibility.md": compatibility,
-    README: readme,
 }
 
 
 def stale() -> list[str]:
-    """Return the names of the pages that are not what the code says."""
+    """Return the names of the pages that are out of date."""
     return [path.name for path, render in PAGES.items() if not path.is_file() or path.read_text("utf-8") != render()]
 
 

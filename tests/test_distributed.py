@@ -1,4 +1,4 @@
-"""Backend: what is spread over a Ray cluster of two machines (two nodes on this one) comes out as it does here."""
+"""Backends: a Ray cluster of two machines (two nodes on this one) gives the same results as this process."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tokswap.checkpoint.embeddings import EmbeddingSpace
 from tokswap.cli import main
 from tokswap.distributed import LOCAL, Backend, Ray, find_backend
 from tokswap.errors import ClusterError, InputError, TokswapError, UsageError
-from tokswap.init.base import Pieces, Problem
+from tokswap.init.base import Context, Pieces, Problem
 from tokswap.init.methods.omp import OMP
 from tokswap.tokenizer.alignment import align
 from tokswap.tokenizer.tokenizer import read_tokenizer
@@ -37,7 +37,7 @@ ray = pytest.importorskip("ray")
 
 @pytest.fixture(scope="module")
 def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ray]:
-    """A cluster of two nodes with a processor each, for whoever has its token, that this process is connected to."""
+    """A cluster of two nodes with one processor each, which this process is connected to by a token."""
     from ray.cluster_utils import Cluster
 
     with pytest.MonkeyPatch.context() as patch:
@@ -166,7 +166,7 @@ def test_a_cluster_that_does_not_answer_is_an_error(address: str, monkeypatch: p
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_engines_are_known_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_backends_are_found_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_backend("local") is LOCAL
     with pytest.raises(UsageError) as wrong:
         find_backend("dask")
@@ -215,13 +215,13 @@ def problem(shared: int, new: int, width: int, backend: Backend) -> Problem:
     source = rng.standard_normal((shared, 8)).astype(np.float32)
     alignment = align(vocabularies[1], vocabularies[0])
     return Problem(
-        EmbeddingSpace.from_array(vocabularies[0], source),
-        EmbeddingSpace.from_array(vocabularies[1], donor),
-        vocabularies[1],
-        alignment,
-        alignment.missing,
-        Pieces.from_lists([[]] * new),
-        backend=backend,
+        source=EmbeddingSpace.from_array(vocabularies[0], source),
+        donor=EmbeddingSpace.from_array(vocabularies[1], donor),
+        target=vocabularies[1],
+        alignment=alignment,
+        missing=alignment.missing,
+        pieces=Pieces.from_lists([[]] * new),
+        context=Context(backend=backend),
     )
 
 
@@ -230,13 +230,13 @@ def test_matching_pursuit_gives_the_same_rows(settings: dict[str, Any], backend:
     """With more atoms than are searched exactly, in parts of another size than here, of which one is not full."""
     here, there = (problem(5000, 700, 24, where) for where in (LOCAL, backend))
     method = OMP(k=8, **settings)
-    rows = [method(task) for task in (here, there)]
-    codes = [next(iter(task.cache.values())) for task in (here, there)]
-    assert np.array_equal(codes[0][1], codes[1][1]), "the same atoms"
-    np.testing.assert_allclose(codes[0][2], codes[1][2], rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(rows[0], rows[1], rtol=1e-5, atol=1e-6)
-    assert here.details.keys() == there.details.keys()
-    assert np.linalg.norm(rows[0]) > 1
+    found = [method(task) for task in (here, there)]
+    codes = [next(iter(task.context.cache.values())) for task in (here, there)]
+    assert np.array_equal(codes[0].atoms, codes[1].atoms), "the same atoms"
+    np.testing.assert_allclose(codes[0].weights, codes[1].weights, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found[0].rows, found[1].rows, rtol=1e-5, atol=1e-6)
+    assert found[0].diagnostics.keys() == found[1].diagnostics.keys()
+    assert np.linalg.norm(found[0].rows) > 1
 
 
 def test_the_size_of_a_part_changes_nothing() -> None:
@@ -247,7 +247,7 @@ def test_the_size_of_a_part_changes_nothing() -> None:
             return 77
 
     method = OMP(k=8)
-    rows = [method(problem(5000, 200, 24, where)) for where in (LOCAL, Parted())]
+    rows = [method(problem(5000, 200, 24, where)).rows for where in (LOCAL, Parted())]
     np.testing.assert_allclose(rows[0], rows[1], rtol=1e-5, atol=1e-6)
 
 

@@ -6,6 +6,8 @@ import atexit
 import dataclasses
 import functools
 import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -17,8 +19,10 @@ from hypernets import write_hypernet
 from tokswap.checkpoint.embeddings import EmbeddingSpace
 from tokswap.errors import InputError, UsageError
 from tokswap.hypernet import HypernetConfig
-from tokswap.init.base import Initializer, Pieces, Problem, wants_donor
+from tokswap.init.base import Context, Initializer, MatrixUse, Pieces, Problem, Tokenizers
 from tokswap.init.registry import METHODS, make_initializer, method_class
+from tokswap.init.resources.disk import DiskResources
+from tokswap.options.declare import declared
 from tokswap.tokenizer.alignment import align
 from tokswap.tokenizer.vocabulary import BYTE_ALPHABET, Kind, Vocabulary
 
@@ -50,7 +54,7 @@ SETTINGS: dict[str, dict[str, object]] = {
     "gaussian": {},
     "zett": {},  # its path is set by the fixture below
 }
-"""Method -> settings that fit the small problem below. A new method adds a row, and another for another way it works."""
+"""Method -> settings that fit the small problem below. A new method adds a row, and one for each other way it works."""
 
 WIDTH, DONOR_WIDTH, SHARED, NEW = 24, 32, 300, 40
 
@@ -61,9 +65,9 @@ def vocabulary(words: list[str], unused: int = 0) -> Vocabulary:
     return Vocabulary(text, [word.encode() for word in text], kind)
 
 
-def problem(role: str = "input", *, new: int = NEW, seed: int = 0, tables_seed: int = 0) -> Problem:
+def problem(role: str = "input", *, new: int = NEW, seed: int = 0, rows_seed: int = 0) -> Problem:
     """Source and donor share 300 words and a linear map between their rows; the target has 40 words more."""
-    rng = np.random.default_rng(tables_seed)
+    rng = np.random.default_rng(rows_seed)
     words = [f"w{n}" for n in range(SHARED)]
     source, target = vocabulary(words, unused=12), vocabulary(words + [f"n{n}" for n in range(new)])
     donor_rows = rng.standard_normal((SHARED + new, DONOR_WIDTH)).astype(np.float32) + 0.5
@@ -71,20 +75,23 @@ def problem(role: str = "input", *, new: int = NEW, seed: int = 0, tables_seed: 
     source_rows = np.concatenate([source_rows, np.full((12, WIDTH), 1e-3, np.float32)])
     alignment = align(target, source)
     pieces = Pieces.from_lists([[n % SHARED, (7 * n + 1) % SHARED][: n % 3] for n in range(new)])
+    pairs = np.array([[(3 * n) % SHARED, (5 * n + 1) % SHARED] for n in range(SHARED + 12)])
     return Problem(
-        EmbeddingSpace.from_array(source, source_rows),
-        EmbeddingSpace.from_array(target, donor_rows),
-        target,
-        alignment,
-        alignment.missing,
-        pieces,
-        role,
-        seed,
-        merge_pairs=np.array([[(3 * n) % SHARED, (5 * n + 1) % SHARED] for n in range(SHARED + 12)]),
-        scores=role == "output",
-        source_tokenizer=Words(source),
-        target_tokenizer=Words(target),
+        source=EmbeddingSpace.from_array(source, source_rows),
+        donor=EmbeddingSpace.from_array(target, donor_rows),
+        target=target,
+        alignment=alignment,
+        missing=alignment.missing,
+        pieces=pieces,
+        matrix=MatrixUse(role, scores=role == "output"),
+        tokenizers=Tokenizers(Words(source), Words(target), merge_pairs=pairs),
+        context=Context(seed, resources=DiskResources()),
     )
+
+
+def in_context(task: Problem, **changes: object) -> Problem:
+    """The same problem in another context; with an empty cache unless one is given."""
+    return dataclasses.replace(task, context=dataclasses.replace(task.context, **{"cache": {}, **changes}))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -94,7 +101,14 @@ def _hypernet(tmp_path_factory: pytest.TempPathFactory) -> None:
     ids = {token: n for n, token in enumerate([*words, *BYTE_ALPHABET])}
     decoder = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
     spec = {"model": {"type": "BPE", "vocab": ids, "merges": []}, "decoder": decoder, "added_tokens": []}
-    config = HypernetConfig(WIDTH, SHARED + 12, 16, 24, hn_n_layers=1, hn_n_extra_tokens=256)
+    config = HypernetConfig(
+        n_embd=WIDTH,
+        original_vocab_size=SHARED + 12,
+        hn_hidden_size=16,
+        hn_intermediate_size=24,
+        hn_n_layers=1,
+        hn_n_extra_tokens=256,
+    )
     SETTINGS["zett"]["path"] = str(write_hypernet(tmp_path_factory.mktemp("zett") / "hypernet", config, spec))
 
 
@@ -104,7 +118,7 @@ def method(request: pytest.FixtureRequest) -> str:
 
 
 def run(method: str, task: Problem) -> np.ndarray:
-    return make(method)(task)
+    return make(method)(task).rows
 
 
 def make(method: str) -> Initializer:
@@ -113,7 +127,7 @@ def make(method: str) -> Initializer:
 
 
 FILES = (ENCODER, TEXT, WORDS, OTHER_WORDS)
-"""What stands in SETTINGS for files that have to be made first."""
+"""Placeholders in SETTINGS for files that `made_files` writes."""
 
 
 @functools.cache
@@ -145,8 +159,8 @@ class Words:
     def encode(self, text: str) -> list[int]:
         return [token for word in text.split() if (token := self.vocabulary.id_of.get(word.encode())) is not None]
 
-    def tokenize_bytes(self, surfaces: list[bytes]) -> list[list[int]]:
-        found = [self.vocabulary.id_of.get(surface.strip()) for surface in surfaces]
+    def tokenize_bytes(self, token_bytes: list[bytes]) -> list[list[int]]:
+        found = [self.vocabulary.id_of.get(one.strip()) for one in token_bytes]
         return [[token] if token is not None else [] for token in found]
 
 
@@ -157,7 +171,7 @@ def test_every_method_has_a_row() -> None:
 @pytest.mark.parametrize("role", ["input", "output", "per-layer"])
 def test_shape_dtype_and_finite(method: str, role: str) -> None:
     if (method, role) == ("zett", "per-layer"):
-        with pytest.raises(InputError, match="every layer"):
+        with pytest.raises(InputError, match="per-layer"):
             run(method, problem(role))
         return
     rows = run(method, problem(role))
@@ -179,10 +193,7 @@ def test_a_row_does_not_depend_on_the_other_missing_tokens(method: str) -> None:
     """Solving in other batches, or for fewer tokens, gives the same rows."""
     whole = problem()
     some = np.array([0, 3, 17])
-    lists = [whole.pieces.ids[whole.pieces.start[n] : whole.pieces.start[n + 1]].tolist() for n in some]
-    part = dataclasses.replace(
-        whole, missing=whole.missing[some], pieces=Pieces.from_lists(lists), cache={}, details={}
-    )
+    part = dataclasses.replace(in_context(whole), missing=whole.missing[some], pieces=whole.pieces[some])
     if method == "gaussian":
         # A draw has no other identity than its place in the sequence; the first token's is the same.
         np.testing.assert_allclose(run(method, part)[:1], run(method, whole)[:1], rtol=1e-4, atol=1e-5)
@@ -203,13 +214,13 @@ def test_nothing_missing(method: str) -> None:
 
 
 def test_methods_without_a_donor_need_none(method: str) -> None:
-    if not wants_donor(make(method)):
+    if make(method).donor_use() == "none":
         task = dataclasses.replace(problem(), donor=None)
         np.testing.assert_array_equal(run(method, task), run(method, problem()))
 
 
 def test_half_precision_source(method: str) -> None:
-    """A bfloat16 table gives nearly the rows of the float32 one."""
+    """A bfloat16 matrix gives nearly the rows of the float32 one."""
     import torch
 
     from tokswap.checkpoint.embeddings import Columns
@@ -217,9 +228,7 @@ def test_half_precision_source(method: str) -> None:
     task = problem()
     rows = torch.from_numpy(task.source.rows(np.arange(len(task.source)))).bfloat16()
     raw = rows.contiguous().view(torch.uint8).numpy()
-    half = dataclasses.replace(
-        task, source=EmbeddingSpace(task.source.vocabulary, [Columns(raw, "BF16")]), cache={}, details={}
-    )
+    half = dataclasses.replace(task, source=EmbeddingSpace(task.source.vocabulary, [Columns(raw, "BF16")]))
     np.testing.assert_allclose(run(method, half), run(method, problem()), rtol=0.05, atol=0.05)
 
 
@@ -232,10 +241,20 @@ def test_cost_grows_with_the_problem(method: str) -> None:
 def test_every_method_describes_itself(method: str) -> None:
     cls = method_class(method)
     assert cls.summary
-    assert cls.source
+    assert cls.reference
     assert cls.__doc__
     for field in dataclasses.fields(cls):
-        assert field.metadata["help"], f"{method}.{field.name} has no help"
+        assert declared(field).help, f"{method}.{field.name} has no help"
+
+
+def test_methods_load_nothing_that_reads_files() -> None:
+    """What they need from disk comes from `problem.context.resources`."""
+    modules = {path.partition(":")[0] for path in METHODS.values()}
+    code = f"import sys, {', '.join(sorted(modules))}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    allowed = {"tokswap.init.resources", "tokswap.init.resources.protocol"}
+    readers = ("tokswap.init.resources", "tokswap.hypernet", "tokswap.checkpoint.reader", "tokswap.storage")
+    assert [name for name in done.stdout.split() if name.startswith(readers) and name not in allowed] == []
 
 
 # --- what single methods promise ---------------------------------------------------------------------------------

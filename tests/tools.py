@@ -1,4 +1,4 @@
-"""What the end-to-end tests share: reading a folder's weights, damaging them, and renumbering a tokenizer."""
+"""What end-to-end tests share: reading and changing the weights of a folder, and renumbering a tokenizer."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ INPUT = {
     "t5": "shared.weight",
     "bart": "model.shared.weight",
 }
-"""Architecture -> its input table; model.embed_tokens.weight for the others."""
+"""Architecture -> its input embeddings; model.embed_tokens.weight for the others."""
 
-OTHER_TABLES = {
+OTHER_MATRICES = {
     "llama": ["lm_head.weight"],
     "qwen2": ["lm_head.weight"],
     "gpt-neox": ["embed_out.weight"],
@@ -39,7 +39,7 @@ OTHER_TABLES = {
     "roberta": ["lm_head.bias"],
     "bart": ["final_logits_bias"],
 }
-"""Architecture -> its vocabulary tables besides the input table."""
+"""Architecture -> its vocabulary matrices besides the input embeddings."""
 
 
 needs_release_5 = pytest.mark.skipif(
@@ -47,8 +47,8 @@ needs_release_5 = pytest.mark.skipif(
 )
 
 
-def tables_of(architecture: str) -> list[str]:
-    return [INPUT.get(architecture, "model.embed_tokens.weight"), *OTHER_TABLES.get(architecture, [])]
+def matrices_of(architecture: str) -> list[str]:
+    return [INPUT.get(architecture, "model.embed_tokens.weight"), *OTHER_MATRICES.get(architecture, [])]
 
 
 def weights(folder: Path) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def weights(folder: Path) -> dict[str, Any]:
 
 
 def bits(tensor: Any) -> bytes:
-    """Return a tensor's bytes, for a comparison that no rounding and no NaN can blur."""
+    """Return a tensor's bytes, for comparisons that neither rounding nor NaN can blur."""
     import torch
 
     return bytes(tensor.contiguous().view(torch.uint8).numpy().tobytes())
@@ -88,7 +88,7 @@ def snapshot(folder: Path) -> dict[str, str]:
 
 
 def load(folder: Path, architecture: str) -> tuple[Any, dict[str, Any]]:
-    """Load a model as a user would; returns it and what transformers says about the loading."""
+    """Load a model as a user would. Return it, and what transformers says about its tensors."""
     import transformers
 
     cls = getattr(transformers, AUTO.get(architecture, "AutoModelForCausalLM"))
@@ -97,7 +97,7 @@ def load(folder: Path, architecture: str) -> tuple[Any, dict[str, Any]]:
 
 
 def encode(folder: Path, text: str, **options: Any) -> list[int]:
-    """Cut a text as a user of the folder would."""
+    """Tokenize a text as a user of the folder would."""
     from transformers import AutoTokenizer
 
     ids = AutoTokenizer.from_pretrained(folder, local_files_only=True)(text, **options)["input_ids"]
@@ -105,7 +105,7 @@ def encode(folder: Path, text: str, **options: Any) -> list[int]:
 
 
 def logits(model: Any, ids: list[int]) -> Any:
-    """Return float32[n, V] for one sequence of ids; an encoder-decoder reads it on both sides."""
+    """Return float32 [n, V] for one sequence of ids. An encoder-decoder reads it on both sides."""
     import torch
 
     batch = torch.tensor([ids])
@@ -115,9 +115,15 @@ def logits(model: Any, ids: list[int]) -> Any:
 
 
 def renumbered(folder: Path, seed: int = 3, keep: tuple[int, ...] = ()) -> np.ndarray:
-    """Give every token of a folder's tokenizer another id, and change the ids of its configs with them.
+    """Give every token of a folder's tokenizer another id, in the tokenizer and in the configs.
 
-    Returns int[V], old id -> new id. keep: ids that stay.
+    Args:
+        folder: A folder with a tokenizer.
+        seed: Seed of the new order.
+        keep: Ids that stay.
+
+    Returns:
+        New id of each old id, int [V].
     """
     spec = makers.read_json(folder / "tokenizer.json")
     size = makers.tokenizer_size(folder)

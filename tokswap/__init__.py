@@ -22,10 +22,13 @@ if TYPE_CHECKING:
     from tokswap.ensemble.prepare import plan_ensemble, prepare_ensemble
     from tokswap.ensemble.score import evaluate_ensemble
     from tokswap.errors import ClusterError, InputError, OutputError, TokswapError, UsageError
-    from tokswap.evaluation.evaluate import Evaluation, evaluate_models
+    from tokswap.evaluation.checks import Check
+    from tokswap.evaluation.evaluate import evaluate_models
     from tokswap.evaluation.losses import Score, TokenLosses, bits_per_byte, token_losses
-    from tokswap.evaluation.verify import Check, verify_checkpoint
-    from tokswap.report.record import Plan, Report
+    from tokswap.evaluation.results import Evaluation
+    from tokswap.evaluation.verify import verify_checkpoint
+    from tokswap.report.plan import Plan
+    from tokswap.report.record import Report
     from tokswap.tokenizer.compare import compare_tokenizers
     from tokswap.tokenizer.tokenizer import Tokenizer, read_tokenizer
     from tokswap.tokenizer.vocabulary import Kind, Vocabulary
@@ -43,10 +46,13 @@ _HOMES = {
     "ensemble.prepare": ("plan_ensemble", "prepare_ensemble"),
     "ensemble.score": ("evaluate_ensemble",),
     "errors": ("ClusterError", "InputError", "OutputError", "TokswapError", "UsageError"),
-    "evaluation.evaluate": ("Evaluation", "evaluate_models"),
+    "evaluation.checks": ("Check",),
+    "evaluation.evaluate": ("evaluate_models",),
     "evaluation.losses": ("Score", "TokenLosses", "bits_per_byte", "token_losses"),
-    "evaluation.verify": ("Check", "verify_checkpoint"),
-    "report.record": ("Plan", "Report"),
+    "evaluation.results": ("Evaluation",),
+    "evaluation.verify": ("verify_checkpoint",),
+    "report.plan": ("Plan",),
+    "report.record": ("Report",),
     "tokenizer.compare": ("compare_tokenizers",),
     "tokenizer.tokenizer": ("Tokenizer", "read_tokenizer"),
     "tokenizer.vocabulary": ("Kind", "Vocabulary"),

@@ -1,8 +1,8 @@
-"""Where work that splits into parts is done: in this process, or on a Ray cluster of one or more machines.
+"""Backends: run work that splits into parts in this process, or on a Ray cluster of one or more machines.
 
-A backend does one thing: it applies a function to parts, with something that all of them share, and gives the results
-in the order of the parts. The function is the same everywhere, so the results are. How work gets to machines and back is
-Ray's business alone.
+A backend does one thing: it applies a function to parts, and yields the results in the order of the parts. All parts
+share one value. The function is the same everywhere, so the results are too. Only Ray decides how work reaches the
+machines.
 """
 
 from __future__ import annotations
@@ -26,49 +26,71 @@ P = TypeVar("P")
 R = TypeVar("R")
 S = TypeVar("S")
 Done = Callable[[int], object]
-"""Told how much more is done, in whatever unit."""
+"""A progress callback: receives how much more is done, in any unit."""
 Work = Callable[[S, P, Done], R]
-"""A function of a module: takes what is shared, a part, and what wants to know about its progress."""
+"""A module-level function: takes the shared value, a part, and a progress callback."""
 
 _AHEAD = 2
-"""Parts for each processor of a cluster that are on their way at a time, so that none waits for its next."""
-_SHARES, _SMALLEST = 4, 256
-"""A cluster gets this many parts for each processor where there is enough to do, so that all end at about one time."""
+"""Parts in flight for each processor of a cluster, so that no processor waits for its next part."""
+_SHARES = 4
+"""Parts for each processor of a cluster, so that all processors finish at about the same time."""
+_SMALLEST = 256
+"""Items in the smallest part worth sending to a cluster."""
 _CONNECT_SECONDS = 10
-_ALIKE = "install the same release of tokswap, with the same Python and Ray, on all machines"
+_SAME_RELEASES = "install the same release of tokswap, with the same Python and Ray, on all machines"
 
 
 class Backend(Protocol):
-    """One of `Local` and `Ray`."""
+    """Where work runs: `Local` or `Ray`.
+
+    Attributes:
+        name: The name of the backend on the command line.
+    """
 
     name: ClassVar[str]
 
     @property
     def used(self) -> bool:
-        """Whether something was done elsewhere."""
+        """Whether work ran outside this process."""
         ...
 
     def part(self, total: int, most: int) -> int:
-        """Return how many of `total` items should make a part, `most` at most."""
+        """Choose the size of a part.
+
+        Args:
+            total: The number of items.
+            most: The largest size of a part.
+
+        Returns:
+            The number of items in a part.
+        """
         ...
 
     def map(self, work: Work[S, P, R], parts: Iterable[P], shared: S, done: Done = lambda amount: None) -> Iterator[R]:
-        """Yield work(shared, part, done) for each part, in order. Parts are asked for as they are needed.
+        """Apply a function to each part, and yield the results in order.
 
-        A part must not be changed, nor what is shared. What the work raises is raised here. Raises InputError
-        missing-extra; ClusterError no-cluster, worker-lost, worker-differs.
+        Args:
+            work: The function. It must not change the part or the shared value.
+            parts: The parts. They are taken as they are needed.
+            shared: The value that all parts share.
+            done: Receives the progress of the work.
+
+        Raises:
+            InputError: missing-extra.
+            ClusterError: no-cluster, worker-lost, worker-differs.
+            Exception: What the function raises.
         """
         ...
 
 
 class Local:
-    """This process does the work, part by part."""
+    """Run the work in this process, part by part."""
 
     name: ClassVar[str] = "local"
     used: ClassVar[bool] = False
 
     def part(self, total: int, most: int) -> int:
-        """Return `most`."""
+        """Return the largest size: this process takes one part at a time."""
         return most
 
     def map(self, work: Work[S, P, R], parts: Iterable[P], shared: S, done: Done = lambda amount: None) -> Iterator[R]:
@@ -79,34 +101,34 @@ class Local:
 
 @dataclass
 class Ray:
-    """A Ray cluster does the work, a part a processor.
+    """Run the work on a Ray cluster, one part per processor.
 
-    It is found as Ray finds one: the Ray that this process uses already, the address in RAY_ADDRESS, one that was started
-    on this machine, and else one is started here, which ends with this process.
+    Ray finds the cluster in this order: the cluster that this process is connected to, the address in RAY_ADDRESS, a
+    cluster that runs on this machine. Otherwise Ray starts one here, which ends with this process.
     """
 
     name: ClassVar[str] = "ray"
     used: bool = False
 
     def part(self, total: int, most: int) -> int:
-        """Return a share of all that keeps every processor of the cluster at work."""
+        """Return a size that gives every processor of the cluster several parts."""
         shares = _SHARES * _processors(self._connected())
         return max(1, min(most, max(_SMALLEST, -(-total // shares))))
 
     def map(self, work: Work[S, P, R], parts: Iterable[P], shared: S, done: Done = lambda amount: None) -> Iterator[R]:
-        """See `Backend.map`. What is shared travels once to each machine; arrays in it are read in place, and only read."""
+        """See `Backend.map`. The shared value travels once to each machine; its arrays are read-only there."""
         ray = self._connected()
-        task, limit, key = ray.remote(_work), _AHEAD * _processors(ray), uuid4().hex
+        task, limit, key = ray.remote(_run_part), _AHEAD * _processors(ray), uuid4().hex
         running: deque[Any] = deque()
 
         def first() -> R:
-            result, said = ray.get(running[0])
+            result, amount = ray.get(running[0])
             running.popleft()
-            done(said)
+            done(amount)
             return result  # type: ignore[no-any-return]
 
         try:
-            box = [ray.put(shared)]  # in a list, a worker gets the reference, and may know it already
+            box = [ray.put(shared)]  # in a list Ray passes the reference, so that a worker loads the value only once
             for part in parts:
                 running.append(task.remote(_version(), work, key, box, part))
                 if len(running) >= limit:
@@ -114,7 +136,7 @@ class Ray:
             while running:
                 yield first()
         except ray.exceptions.RayError as error:
-            raise _reason(error, ray) from error
+            raise _cause(error, ray) from error
         finally:
             for left in running:
                 ray.cancel(left)
@@ -128,68 +150,80 @@ LOCAL = Local()
 
 
 def find_backend(name: str) -> Backend:
-    """Return the backend "local" or "ray", which nothing is asked of yet. Raises UsageError unknown-engine, InputError missing-extra."""
+    """Return a backend by its name. Nothing connects to a cluster yet.
+
+    Args:
+        name: "local" or "ray".
+
+    Raises:
+        UsageError: unknown-engine.
+        InputError: missing-extra.
+    """
     if name == "local":
         return LOCAL
     if name != "ray":
-        raise UsageError("unknown-engine", f"there is no backend {name!r}", "it is local or ray")
+        raise UsageError("unknown-engine", f"there is no backend {name!r}", "choose local or ray")
     if find_spec("ray") is None:
         raise InputError("missing-extra", "--backend ray needs Ray", "pip install 'tokswap[distributed]'")
     return Ray()
 
 
 def check_backend(backend: Backend, device: str) -> None:
-    """Raise UsageError bad-device where a backend does not compute on a device."""
+    """Check that a backend can compute on a device.
+
+    Raises:
+        UsageError: bad-device.
+    """
     if backend.name == "ray" and device != "cpu":
-        message = f"--backend ray computes on the processors of its machines, and not on `{device}`"
+        message = f"--backend ray computes on CPUs only, not on `{device}`"
         raise UsageError("bad-device", message, "leave out --device, or --backend ray")
 
 
 def idle_notes(backend: Backend) -> list[str]:
-    """Return what to tell of a cluster that was asked for and not used."""
+    """Return a note if the user asked for a cluster and no work ran on it."""
     if backend.name == "local" or backend.used:
         return []
-    return ["--backend ray had nothing to do: only corpora are counted on a cluster, and only `omp` computes there"]
+    return ["--backend ray had nothing to do: only corpus counting and the `omp` method use a cluster"]
 
 
-_held: dict[str, Any] = {}
-"""In a worker: what the parts of the last map share, made once and with what the work has cached in it."""
+_shared: dict[str, Any] = {}
+"""In a worker: the shared value of the last map, with everything that the work has cached in it."""
 
 
-def _work(caller: str, work: Callable[..., Any], key: str, box: list[Any], part: Any) -> tuple[Any, int]:
-    """Do a part in a worker; returns the result, and how much was done."""
+def _run_part(caller: str, work: Callable[..., Any], key: str, box: list[Any], part: Any) -> tuple[Any, int]:
+    """Run one part in a worker. Returns the result, and how much is done."""
     if caller != _version():
         message = f"a worker has tokswap {_version()}, and this is {caller}"
-        raise ClusterError("worker-differs", message, _ALIKE, machine=socket.gethostname())
-    if key not in _held:
+        raise ClusterError("worker-differs", message, _SAME_RELEASES, machine=socket.gethostname())
+    if key not in _shared:
         import ray
 
-        # Ray gives numpy and torch a thread for each processor of a task; the tokenizers library asks for it this way.
+        # Ray limits the threads of numpy and torch to the processors of a task. The tokenizers library reads this.
         os.environ.setdefault("RAYON_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
-        _held.clear()
-        _held[key] = ray.get(box[0])
-    said: list[int] = []
-    result = work(_held[key], part, said.append)
-    return result, sum(said)
+        _shared.clear()
+        _shared[key] = ray.get(box[0])
+    amounts: list[int] = []
+    result = work(_shared[key], part, amounts.append)
+    return result, sum(amounts)
 
 
 def _version() -> str:
     try:
         return version("tokswap")
-    except PackageNotFoundError:  # run from its sources
+    except PackageNotFoundError:  # not installed: run from a source tree
         return "unknown"
 
 
 def _connect() -> Any:
-    """Return the ray module, connected. Raises ClusterError no-cluster."""
-    level = logging.getLogger("ray").level or logging.ERROR  # importing ray sets it
+    """Return the ray module, connected to a cluster. Raises ClusterError no-cluster."""
+    level = logging.getLogger("ray").level or logging.ERROR  # read before the import of ray sets it
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
     if ray.is_initialized():
         return ray
     address = os.environ.get("RAY_ADDRESS", "")
-    _check_reach(address)
+    _check_address(address)
     own = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGTERM)
     try:
@@ -198,12 +232,12 @@ def _connect() -> Any:
         raise _no_cluster(str(error), address) from error
     finally:
         if own:
-            signal.signal(signal.SIGTERM, handler)  # ray.init puts one there that ends the process on the spot
+            signal.signal(signal.SIGTERM, handler)  # the handler of ray.init ends the process without cleaning up
     return ray
 
 
-def _check_reach(address: str) -> None:
-    """Raise ClusterError no-cluster where nothing answers; Ray itself would try for minutes."""
+def _check_address(address: str) -> None:
+    """Raise ClusterError no-cluster if nothing answers at an address. Ray itself tries for minutes."""
     host, colon, port = address.rpartition("://")[2].rpartition(":")
     if colon and port.isdecimal():
         try:
@@ -213,11 +247,9 @@ def _check_reach(address: str) -> None:
 
 
 def _no_cluster(reason: str, address: str) -> ClusterError:
-    hint = (
-        "start one with `ray start --head`, and set RAY_ADDRESS to the address that it prints; or leave out --backend"
-    )
+    hint = "run `ray start --head`, and set RAY_ADDRESS to the address that it prints; or leave out --backend"
     where = {"RAY_ADDRESS": address} if address else {}
-    return ClusterError("no-cluster", f"there is no Ray cluster to work on: {reason}", hint, **where)
+    return ClusterError("no-cluster", f"cannot connect to a Ray cluster: {reason}", hint, **where)
 
 
 def _processors(ray: Any) -> int:
@@ -227,17 +259,15 @@ def _processors(ray: Any) -> int:
     return count
 
 
-def _reason(error: Any, ray: Any) -> BaseException:
-    """Return what a worker raised, or why there is no result of it."""
+def _cause(error: Any, ray: Any) -> BaseException:
+    """Return what a worker raised, or a ClusterError that says why there is no result."""
     failures = ray.exceptions
     if not isinstance(error, failures.RayTaskError):
-        hint = (
-            "--backend local does without; where memory ran short, start workers with fewer processors (`--num-cpus`)"
-        )
+        hint = "if memory was short, start workers with fewer processors (`--num-cpus`), or use --backend local"
         message = (str(error).strip() or type(error).__name__).splitlines()[0]
-        return ClusterError("worker-lost", f"a worker of the cluster was lost: {message}", hint)
+        return ClusterError("worker-lost", f"the cluster lost a worker: {message}", hint)
     cause: BaseException = error.cause
     if isinstance(cause, failures.RaySystemError) or "failed to import on the worker" in str(cause):
-        message = f"a worker cannot load what it should do: {str(cause).strip().splitlines()[-1]}"
-        return ClusterError("worker-differs", message, _ALIKE)
+        message = f"a worker cannot load the function to run: {str(cause).strip().splitlines()[-1]}"
+        return ClusterError("worker-differs", message, _SAME_RELEASES)
     return cause

@@ -4,9 +4,9 @@
     ├── UsageError          the request itself is wrong (exit status 2)
     ├── InputError          a model, tokenizer or text cannot be used (exit status 1)
     ├── OutputError         the result cannot be written (exit status 1)
-    └── ClusterError        the machines that a run is spread over cannot be used (exit status 1)
+    └── ClusterError        the machines of a cluster cannot be used (exit status 1)
 
-The code is the stable part: scripts and `docs/errors.md` refer to it. This module imports nothing from tokswap.
+Codes are stable: scripts and `docs/errors.md` refer to them. This module imports nothing from tokswap.
 """
 
 from __future__ import annotations
@@ -18,7 +18,17 @@ from typing import Any
 
 
 class TokswapError(Exception):
-    """Something a person can act on: `code` is stable, `where` names files or values, `hint` says what to do."""
+    """Report something that a person can fix.
+
+    Args:
+        code: A stable name for this kind of error.
+        message: What happened.
+        hint: How to fix it; empty where nothing can be said.
+        **where: The files or values that the error is about. Underscores in names print as spaces.
+
+    Attributes:
+        exit_status: The exit status of the command line.
+    """
 
     exit_status = 1
 
@@ -30,7 +40,7 @@ class TokswapError(Exception):
         self.where = {name.replace("_", " "): str(value) for name, value in where.items()}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Come through a pickle whole, so that the error of another process is the same one here."""
+        """Pickle every field, so that an error of another process is the same error here."""
         return partial(type(self), self.code, self.message, self.hint, **self.where), ()
 
     def __str__(self) -> str:
@@ -42,24 +52,32 @@ class TokswapError(Exception):
 
 
 class UsageError(TokswapError):
-    """The request is wrong whatever the files hold: an unknown method, a flag that conflicts with another."""
+    """The request is wrong, whatever the files contain: an unknown method, or two options that conflict."""
 
     exit_status = 2
 
 
 class InputError(TokswapError):
-    """A model, tokenizer or text is missing, damaged or of a kind that tokswap does not take."""
+    """A model, tokenizer or text is missing, damaged or not supported."""
 
 
 class OutputError(TokswapError):
-    """The result cannot be written, or must not be written over what is there."""
+    """The result cannot be written, or would replace something that must stay."""
 
 
 class ClusterError(TokswapError):
-    """The machines that a run is spread over cannot be reached, were lost, or are not alike."""
+    """The machines of a cluster cannot be reached, were lost, or run different software."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return " Did you mean `x`?" for the closest known word, or an empty string."""
+    """Suggest the closest known word.
+
+    Args:
+        word: What the user typed.
+        known: The words that would be right.
+
+    Returns:
+        " Did you mean `x`?", or an empty string if no word is close.
+    """
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f" Did you mean `{close[0]}`?" if close else ""

@@ -5,7 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tokswap.checkpoint.configs import IdMap, edit_config, edit_generation_config, needed_ids, token_ids
+from tokswap.checkpoint.configs import edit_config, edit_generation_config, needed_ids
+from tokswap.checkpoint.id_map import AlignedIds
+from tokswap.checkpoint.nested_configs import token_ids
 from tokswap.errors import InputError
 from tokswap.tokenizer.alignment import align
 from tokswap.tokenizer.vocabulary import Kind, Vocabulary
@@ -32,13 +34,17 @@ TARGET = vocabulary("x hello [BOS] [EOS] [PAD] <end> <en> <image> other", bos="[
 ROWS = 16
 
 
-def ids(source: Vocabulary = SOURCE, target: Vocabulary = TARGET, **options: Any) -> IdMap:
+def ids(source: Vocabulary = SOURCE, target: Vocabulary = TARGET, **options: Any) -> AlignedIds:
     mapped = options.pop("mapped", None)
-    return IdMap(align(target, source, rows=ROWS, mapped=mapped), source, target, **options)
+    return AlignedIds(align(target, source, rows=ROWS, mapped=mapped), source, target, **options)
 
 
-def edited(config: dict[str, Any], map_: IdMap | None = None) -> dict[str, Any]:
-    return edit_config({"vocab_size": 9, **config}, map_ or ids(), ROWS)
+def edited(config: dict[str, Any], map_: AlignedIds | None = None) -> dict[str, Any]:
+    return edit_config({"vocab_size": 9, **config}, map_ or ids(), ROWS).config
+
+
+def noted(config: dict[str, Any], map_: AlignedIds | None = None) -> tuple[str, ...]:
+    return edit_config({"vocab_size": 9, **config}, map_ or ids(), ROWS).notes
 
 
 # Sizes.
@@ -71,17 +77,17 @@ def edited(config: dict[str, Any], map_: IdMap | None = None) -> dict[str, Any]:
     ],
 )
 def test_sizes_at_every_level(before: dict[str, Any], after: dict[str, Any]) -> None:
-    assert edit_config(before, ids(), ROWS) == after
+    assert edit_config(before, ids(), ROWS).config == after
 
 
-def test_logits_are_cut_off_after_the_new_tokens() -> None:
-    """Inkling computes padded logits and cuts them off; the tokenizer has as many tokens as it keeps."""
+def test_logits_end_after_the_new_tokens() -> None:
+    """Inkling computes padded logits and discards them; the tokenizer has as many tokens as it keeps."""
     assert edited({"unpadded_vocab_size": 9})["unpadded_vocab_size"] == len(TARGET)
     assert edited({"unpadded_vocab_size": None})["unpadded_vocab_size"] is None
 
 
 def test_pieces_of_pictures_follow_their_tokens() -> None:
-    """Emu3 and Chameleon have a table of the ids of their picture tokens."""
+    """Emu3 and Chameleon list the ids of their picture tokens."""
     assert edited({"vocabulary_map": {"<image>": 4, "<gone>": 2000}})["vocabulary_map"] == {"<image>": 7}
     assert needed_ids({"vocab_size": 9, "vocabulary_map": {"<image>": 4}}).keys() >= {4}
 
@@ -97,7 +103,7 @@ def test_nothing_else_changes_and_nothing_in_place() -> None:
         "eos_token_id": [2, 6],
     }
     before = repr(config)
-    result = edit_config(config, ids(), ROWS)
+    result = edit_config(config, ids(), ROWS).config
     assert repr(config) == before
     assert {**result, "vocab_size": 9, "eos_token_id": [2, 6]} == config
 
@@ -144,7 +150,7 @@ def test_token_ids(case: str, where: str) -> None:
             "summarization": expected
         }
     else:
-        assert edit_generation_config(before, ids()) == expected
+        assert edit_generation_config(before, ids()).config == expected
 
 
 def test_each_level_is_edited_by_itself() -> None:
@@ -166,14 +172,14 @@ def test_a_role_that_the_target_lacks_is_unset_with_a_note() -> None:
     target = vocabulary("x hello [BOS] [EOS] <end>", bos="[BOS]", eos="[EOS]")
     map_ = ids(target=target)
     assert edited({"pad_token_id": 0}, map_)["pad_token_id"] is None
-    assert map_.notes == ["`pad_token_id` is now unset: the target tokenizer has no such token"]
+    assert noted({"pad_token_id": 0}, map_) == ("`pad_token_id` is now unset: the target tokenizer has no such token",)
     assert edited({"eos_token_id": [0]}, ids(target=target))["eos_token_id"] == [3]
 
 
 def test_an_unset_role_makes_no_note() -> None:
     map_ = ids(target=vocabulary("x hello"))
     assert edited({"pad_token_id": None}, map_)["pad_token_id"] is None
-    assert map_.notes == []
+    assert noted({"pad_token_id": None}, map_) == ()
 
 
 def test_a_pad_that_only_the_target_model_knows_is_kept() -> None:
@@ -182,7 +188,7 @@ def test_a_pad_that_only_the_target_model_knows_is_kept() -> None:
     map_ = ids(target=target, target_config={"pad_token_id": 4, "eos_token_id": [3, 4]})
     assert edited({"pad_token_id": 0}, map_)["pad_token_id"] == 4
     assert edited({"decoder_start_token_id": 0}, map_)["decoder_start_token_id"] == 4
-    assert map_.notes == []
+    assert noted({"pad_token_id": 0, "decoder_start_token_id": 0}, map_) == ()
     assert map_.role("eos") == 3
 
 
@@ -220,17 +226,17 @@ def test_a_token_that_the_model_needs_and_the_target_lacks(key: str) -> None:
     ],
 )
 def test_words_as_ids_are_dropped_with_a_note(key: str, value: object) -> None:
-    map_ = ids()
-    assert edit_generation_config({key: value}, map_) == {key: None}
-    assert len(map_.notes) == 1
-    assert f"`{key}`" in map_.notes[0]
+    result = edit_generation_config({key: value}, ids())
+    assert result.config == {key: None}
+    assert len(result.notes) == 1
+    assert f"`{key}`" in result.notes[0]
 
 
 @pytest.mark.parametrize("value", [None, [], {}])
 def test_an_empty_list_of_words_needs_no_note(value: object) -> None:
-    map_ = ids()
-    assert edit_generation_config({"bad_words_ids": value}, map_) == {"bad_words_ids": value}
-    assert map_.notes == []
+    result = edit_generation_config({"bad_words_ids": value}, ids())
+    assert result.config == {"bad_words_ids": value}
+    assert result.notes == ()
 
 
 # Positions that are counted from the pad id.
@@ -270,17 +276,17 @@ def test_sampling_settings_are_kept() -> None:
         "repetition_penalty": 1.1,
     }
     result = edit_generation_config({**settings, "eos_token_id": 2, "bos_token_id": 1}, ids())
-    assert result == {**settings, "eos_token_id": 3, "bos_token_id": 2}
+    assert result.config == {**settings, "eos_token_id": 3, "bos_token_id": 2}
 
 
 def test_no_generation_config_stays_none() -> None:
-    assert edit_generation_config({}, ids()) == {}
-    assert edit_generation_config({}, ids(), [5], {"eos_token_id": [5, 6]}) == {}
+    assert edit_generation_config({}, ids()).config == {}
+    assert edit_generation_config({}, ids(), [5], {"eos_token_id": [5, 6]}).config == {}
 
 
 def test_a_generation_config_is_made_for_eos_ids_that_the_config_does_not_know() -> None:
     config = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": None}
-    assert edit_generation_config({}, ids(), [2, 5], config) == {"bos_token_id": 1, "eos_token_id": [2, 5]}
+    assert edit_generation_config({}, ids(), [2, 5], config).config == {"bos_token_id": 1, "eos_token_id": [2, 5]}
 
 
 @pytest.mark.parametrize(
@@ -296,7 +302,7 @@ def test_a_generation_config_is_made_for_eos_ids_that_the_config_does_not_know()
     ],
 )
 def test_a_text_ends_at_every_eos(before: dict[str, Any], also: list[int], after: object) -> None:
-    assert edit_generation_config(before, ids(), also)["eos_token_id"] == after
+    assert edit_generation_config(before, ids(), also).config["eos_token_id"] == after
 
 
 @pytest.mark.parametrize(

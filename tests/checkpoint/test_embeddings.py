@@ -86,13 +86,13 @@ def test_every_16_bit_pattern_is_decoded_as_torch_does(dtype: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["BF16", "F16"])
-def test_every_16_bit_pattern_is_known_for_finite_or_not(dtype: str) -> None:
+def test_every_16_bit_pattern_is_told_finite_or_not(dtype: str) -> None:
     raw = np.arange(1 << 16, dtype="<u2").view(np.uint8).reshape(-1, 2)
     assert np.array_equal(Columns(raw, dtype).finite(), np.isfinite(decode(raw, dtype))[:, 0])
 
 
 @pytest.mark.parametrize(("dtype", "kind"), [("F32", np.float32), ("F64", np.float64)])
-def test_rows_with_numbers_that_are_not_finite(dtype: str, kind: type) -> None:
+def test_rows_with_non_finite_elements(dtype: str, kind: type) -> None:
     rows = np.ones((1000, 6), kind)
     rows[0], rows[1] = np.finfo(kind).max, -np.finfo(kind).smallest_subnormal
     rows[3, 0], rows[700, 5], rows[999, 2] = np.nan, np.inf, -np.inf
@@ -118,11 +118,11 @@ def test_no_rows(dtype: str) -> None:
 # EmbeddingSpace.
 
 
-@pytest.fixture(params=["F64", "F32", "F16", "BF16", "table and bias"])
+@pytest.fixture(params=["F64", "F32", "F16", "BF16", "matrix and bias"])
 def held(request: pytest.FixtureRequest) -> tuple[EmbeddingSpace, np.ndarray]:
     """A space and, as an array, the numbers that it holds."""
     rows, bias = normal(50, 6) + 0.5, normal(50, 1, seed=1)
-    if request.param == "table and bias":
+    if request.param == "matrix and bias":
         columns = (Columns(encode(rows, "BF16"), "BF16"), Columns(encode(bias, "F32"), "F32"))
         return EmbeddingSpace(words(50), columns), np.hstack([decode(columns[0].raw, "BF16"), bias])
     raw = encode(rows, request.param)

@@ -22,14 +22,14 @@ def test_a_model(model_of: Make) -> None:
     assert json.loads(json.dumps(facts))["path"] == str(folder)
     assert facts["model"] == {
         "architecture": "LlamaForCausalLM",
-        # two tables, two layers (q k v o, gate up down, two norms), the last norm
+        # two vocabulary matrices, two layers (q k v o, gate up down, two norms), the last norm
         "parameters": 2 * 677 * 32 + 2 * (32 * (32 + 16 + 16 + 32) + 3 * 32 * 48 + 2 * 32) + 32,
         "bytes": sum(path.stat().st_size for path in folder.glob("*.safetensors")),
         "shards": len(list(folder.glob("*.safetensors"))),
         "tied": False,
     }
-    tables = [(t["role"], t["rows"], t["width"], t["padding"], t["dtype"], t["names"]) for t in facts["tables"]]
-    assert tables == [
+    keys = ("role", "rows", "width", "padding", "dtype", "names")
+    assert [tuple(matrix[key] for key in keys) for matrix in facts["tables"]] == [
         ("input", 677, 32, 37, "BF16", ("model.embed_tokens.weight",)),
         ("output", 677, 32, 37, "BF16", ("lm_head.weight",)),
     ]
@@ -38,7 +38,7 @@ def test_a_model(model_of: Make) -> None:
 def test_a_tied_model_with_a_bias(model_of: Make) -> None:
     facts = tokswap.inspect_checkpoint(model_of("bart", vocab_size=640))
     assert facts["model"]["tied"]
-    assert [(table["role"], table["rows"], table["width"]) for table in facts["tables"]] == [
+    assert [(matrix["role"], matrix["rows"], matrix["width"]) for matrix in facts["tables"]] == [
         ("input", 640, 32),
         ("bias", 640, 1),
     ]
@@ -128,7 +128,7 @@ def test_digits(scheme: str, before: list[dict[str, Any]], tokenizer_of: Make, t
 
 
 def test_digits_of_a_tokenizer_that_never_saw_numbers(tokenizer_of: Make) -> None:
-    """Its byte pieces are single digits, however the pre-tokenizer would cut."""
+    """Its byte pieces are single digits, whatever the pre-tokenizer would split."""
     assert (
         digit_scheme(read_tokenizer(tokenizer_of("sentencepiece", seed_text=["only words here"] * 3)))
         == "single digits"
@@ -159,7 +159,7 @@ def test_whitespace(tokenizer_of: Make) -> None:
     }
 
 
-def test_what_is_neither(tmp_path: Path, model_of: Make) -> None:
+def test_what_is_neither_a_model_nor_a_tokenizer(tmp_path: Path, model_of: Make) -> None:
     with pytest.raises(InputError) as caught:
         tokswap.inspect_checkpoint(tmp_path)
     assert caught.value.code == "missing-tokenizer"

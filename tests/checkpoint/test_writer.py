@@ -25,9 +25,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from tokswap.checkpoint import writer as edit_module
+from tokswap.checkpoint import writer as writer_module
+from tokswap.checkpoint.configs import Configs
+from tokswap.checkpoint.edit import Edit, GroupRows, MatrixEdit, untied
+from tokswap.checkpoint.layout import Layout, lay_out
 from tokswap.checkpoint.reader import Checkpoint, open_checkpoint
-from tokswap.checkpoint.writer import Edit, Layout, MatrixEdit, apply, lay_out, untied
+from tokswap.checkpoint.writer import Hooks, write_result
 from tokswap.errors import OutputError
 from tokswap.storage import atomic as workspace_module
 from tokswap.storage.atomic import check_output
@@ -40,7 +43,7 @@ FIRST, SECOND, THIRD = (f"model-0000{n}-of-00003.safetensors" for n in (1, 2, 3)
 
 
 def weights(dtype: torch.dtype = torch.float32, *, head: bool = True, seed: int = 0) -> dict[str, torch.Tensor]:
-    """Tables of 12 rows, and tensors of other types and sizes between them."""
+    """Vocabulary matrices of 12 rows, and tensors of other types and sizes between them."""
     generator = torch.Generator().manual_seed(seed)
     tensors = {
         INPUT: torch.randn(V, D, generator=generator).to(dtype),
@@ -71,31 +74,35 @@ def save(folder: Path, tensors: Mapping[str, torch.Tensor], *, shards: bool = Fa
     return folder
 
 
-def new_rows(table: MatrixEdit) -> np.ndarray:
-    count = int((table.source_of < 0).sum())
-    return np.random.default_rng(len(table.names[0])).standard_normal((count, table.matrix.width)).astype(np.float32)
+def new_rows(edit: MatrixEdit) -> np.ndarray:
+    count = int((edit.source_of < 0).sum())
+    return np.random.default_rng(len(edit.name)).standard_normal((count, edit.matrix.width)).astype(np.float32)
 
 
-def edit_of(checkpoint: Checkpoint, source_of: np.ndarray = SOURCE_OF, **files: bytes | Path) -> Edit:
-    config = json.dumps({**checkpoint.config, "vocab_size": len(source_of)}).encode()
-    tables = tuple(MatrixEdit(table, table.names, source_of) for table in checkpoint.matrices)
-    return Edit(checkpoint, tables, {"config.json": config, **files})
+def solve(group: tuple[MatrixEdit, ...]) -> GroupRows:
+    return {edit.name: new_rows(edit) for edit in group}
+
+
+def edit_of(checkpoint: Checkpoint, source_of: np.ndarray = SOURCE_OF) -> Edit:
+    matrices = tuple(MatrixEdit(matrix, matrix.names, source_of) for matrix in checkpoint.matrices)
+    config = {**checkpoint.config, "vocab_size": len(source_of)}
+    return Edit(checkpoint, matrices, Configs(config, generation={}, tokenizer={}), files={})
 
 
 def write(folder: Path, out: Path, make: Callable[[Edit], Edit] = lambda edit: edit, **options: Any) -> Layout:
     edit = make(edit_of(open_checkpoint(folder)))
     layout = lay_out(edit)
-    apply(edit, layout, out, new_rows, **options)
+    write_result(edit, layout, out, solve, **options)
     return layout
 
 
 def expected(old: torch.Tensor, name: str, source_of: np.ndarray = SOURCE_OF, axis: int = 0) -> torch.Tensor:
-    """The table that an edit must make, by plain torch indexing."""
+    """The matrix that an edit must make, by plain torch indexing."""
     rows = old.movedim(axis, 0)
     copied, missing = torch.from_numpy(source_of.clip(0)).long(), source_of < 0
     result = rows[copied].clone()
-    made = np.random.default_rng(len(name)).standard_normal((int(missing.sum()), rows[0].numel())).astype(np.float32)
-    result[torch.from_numpy(missing)] = torch.from_numpy(made).to(old.dtype).reshape(-1, *rows.shape[1:])
+    new = np.random.default_rng(len(name)).standard_normal((int(missing.sum()), rows[0].numel())).astype(np.float32)
+    result[torch.from_numpy(missing)] = torch.from_numpy(new).to(old.dtype).reshape(-1, *rows.shape[1:])
     return result.movedim(0, axis)
 
 
@@ -143,7 +150,7 @@ def out(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shards", [False, True])
-def test_rows_are_copied_bit_for_bit_and_made_rows_cast_once(dtype: str, shards: bool, tmp_path: Path) -> None:
+def test_rows_are_copied_bit_for_bit_and_computed_rows_cast_once(dtype: str, shards: bool, tmp_path: Path) -> None:
     old = weights(DTYPES[dtype])
     write(save(tmp_path / "source", old, shards=shards), tmp_path / "out")
     new = {
@@ -158,7 +165,7 @@ def test_rows_are_copied_bit_for_bit_and_made_rows_cast_once(dtype: str, shards:
         assert bits(new[name]) == bits(want), name
 
 
-def test_numbers_that_are_none_are_copied_too(tmp_path: Path) -> None:
+def test_non_finite_rows_are_copied_too(tmp_path: Path) -> None:
     old = weights(torch.bfloat16)
     old[INPUT].view(torch.int16)[3] = torch.tensor([0x7FC1, 0x7F81, -0x80, 0x7F80], dtype=torch.int16)
     write(save(tmp_path / "source", old), tmp_path / "out")
@@ -170,8 +177,8 @@ def test_blocks_of_any_size_make_the_same_file(
     step: int, source: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(source, tmp_path / "whole")
-    monkeypatch.setattr(edit_module, "_ROWS_BYTES", step)
-    monkeypatch.setattr(edit_module, "_COPY_BYTES", step)
+    monkeypatch.setattr(writer_module, "_ROWS_BYTES", step)
+    monkeypatch.setattr(writer_module, "_COPY_BYTES", step)
     write(source, out)
     assert state(out) == state(tmp_path / "whole")
     shutil.rmtree(tmp_path / "whole")
@@ -192,7 +199,7 @@ def test_the_header_ends_on_eight_bytes(source: Path, out: Path) -> None:
 
 def test_the_layout_foretells_the_files(sharded: Path, out: Path) -> None:
     written: list[int] = []
-    layout = write(sharded, out, progress=written.append)
+    layout = write(sharded, out, hooks=Hooks(progress=written.append))
     sizes = {path.name: path.stat().st_size for path in out.glob("*.safetensors")}
     assert sizes == {shard.source.path.name: shard.nbytes for shard in layout.shards}
     assert layout.nbytes == sum(sizes.values()) == open_checkpoint(out).nbytes
@@ -218,7 +225,7 @@ def test_the_index_says_what_is_there(sharded: Path, out: Path) -> None:
 
 def test_one_file_gets_no_index(source: Path, out: Path) -> None:
     write(source, out)
-    assert sorted(path.name for path in out.iterdir()) == ["config.json", "model.safetensors"]
+    assert sorted(path.name for path in out.iterdir()) == ["config.json", "model.safetensors", "tokenizer_config.json"]
 
 
 def test_an_index_without_metadata_gets_its_size(sharded: Path, tmp_path: Path) -> None:
@@ -291,7 +298,7 @@ def test_files_and_folders_travel_along(source: Path, out: Path, tmp_path: Path)
         files = {**edit.files, "tokenizer.json": b"{}", "1_Pooling": extra, "LICENSE": source / "config.json"}
         return dataclasses.replace(edit, files=files)
 
-    write(source, out, more, extra_files=lambda: {"tokswap.json": b"report"})
+    write(source, out, more, hooks=Hooks(last_files=lambda: {"tokswap.json": b"report"}))
     assert (out / "tokenizer.json").read_bytes() == b"{}"
     assert (out / "1_Pooling" / "config.json").read_text() == "{}"
     assert (out / "LICENSE").read_bytes() == (source / "config.json").read_bytes()
@@ -299,30 +306,30 @@ def test_files_and_folders_travel_along(source: Path, out: Path, tmp_path: Path)
     shutil.rmtree(extra)
 
 
-def test_made_rows_are_asked_for_once_a_table(tmp_path: Path) -> None:
+def test_rows_are_computed_once_a_matrix(tmp_path: Path) -> None:
     old = weights(head=False)
     old["model.shared.weight"] = old[INPUT].clone()
     asked: list[tuple[str, ...]] = []
 
-    def count(table: MatrixEdit) -> np.ndarray:
-        asked.append(table.names)
-        return new_rows(table)
+    def count(group: tuple[MatrixEdit, ...]) -> GroupRows:
+        asked.extend(edit.names for edit in group)
+        return solve(group)
 
     edit = edit_of(open_checkpoint(save(tmp_path / "source", old)))
-    apply(edit, lay_out(edit), tmp_path / "out", count)
-    assert sorted(asked) == sorted(table.names for table in edit.matrices)
+    write_result(edit, lay_out(edit), tmp_path / "out", count)
+    assert sorted(asked) == sorted(matrix.names for matrix in edit.matrices)
     new = load_file(tmp_path / "out" / "model.safetensors")
     assert bits(new[INPUT]) == bits(new["model.shared.weight"])
 
 
-def test_made_rows_are_let_go_when_their_table_is_written(source: Path, out: Path) -> None:
-    """An untied model would otherwise hold the rows of both tables, where the plan counts those of one."""
+def test_computed_rows_are_let_go_when_their_group_is_written(source: Path, out: Path) -> None:
+    """An untied model would otherwise hold the rows of both matrices, where the plan counts those of one."""
     import gc
     import weakref
 
     class Rows:
-        def __init__(self, table: MatrixEdit) -> None:
-            self.rows = new_rows(table)
+        def __init__(self, edit: MatrixEdit) -> None:
+            self.rows = new_rows(edit)
 
         def __len__(self) -> int:
             return len(self.rows)
@@ -333,26 +340,28 @@ def test_made_rows_are_let_go_when_their_table_is_written(source: Path, out: Pat
     alive: list[weakref.ref[Rows]] = []
     held: list[int] = []
 
-    def make(table: MatrixEdit) -> Rows:
+    def make(group: tuple[MatrixEdit, ...]) -> GroupRows:
         gc.collect()
         held.append(sum(ref() is not None for ref in alive))
-        rows = Rows(table)
-        alive.append(weakref.ref(rows))
+        rows = {edit.name: Rows(edit) for edit in group}
+        alive.extend(map(weakref.ref, rows.values()))
         return rows
 
     edit = edit_of(open_checkpoint(source))
-    apply(edit, lay_out(edit), out, make)
-    assert held == [0, 0, 0]
+    write_result(edit, lay_out(edit), out, make)
+    assert [[matrix.name for matrix in group] for group in edit.groups] == [[INPUT], [HEAD, BIAS]]
+    assert len(alive) == 3
+    assert held == [0, 0]
 
 
-def test_the_wrong_number_of_made_rows_is_a_bug_and_not_a_broken_table(source: Path, out: Path) -> None:
+def test_the_wrong_number_of_computed_rows_is_a_bug_and_not_a_broken_matrix(source: Path, out: Path) -> None:
     edit = edit_of(open_checkpoint(source))
     with pytest.raises(ValueError, match="2 rows of"):
-        apply(edit, lay_out(edit), out, lambda table: new_rows(table)[:1])
+        write_result(edit, lay_out(edit), out, lambda group: {matrix.name: new_rows(matrix)[:1] for matrix in group})
     assert not out.exists()
 
 
-def test_a_shorter_per_layer_table_reads_its_first_row_for_the_rest(tmp_path: Path) -> None:
+def test_a_shorter_per_layer_matrix_reads_its_first_row_for_the_rest(tmp_path: Path) -> None:
     """Gemma-3n has fewer per-layer rows than tokens, and reads row 0 for those past the end."""
     old = weights(head=False) | {"model.embed_tokens_per_layer.weight": torch.randn(8, 6)}
     write(save(tmp_path / "source", old, vocab_size_per_layer_input=8), tmp_path / "out")
@@ -367,14 +376,14 @@ def test_a_shorter_per_layer_table_reads_its_first_row_for_the_rest(tmp_path: Pa
 def test_a_model_of_shuffled_tokens_computes_the_same(
     architecture: str, shards: int, model_of: Callable[..., Path], out: Path
 ) -> None:
-    """Every vocabulary table of every architecture is moved, and nothing else: logits only change places."""
+    """Every vocabulary matrix of every architecture is moved, and nothing else: logits only change places."""
     source = model_of(architecture, shards=shards)
     before = state(source)
     checkpoint = open_checkpoint(source)
     rows, kept = checkpoint.matrix("input").rows, 20  # type: ignore[union-attr]
     order = np.concatenate([np.arange(kept), np.random.default_rng(0).permutation(np.arange(kept, rows))])
     edit = edit_of(checkpoint, order.astype(np.int32))
-    apply(edit, lay_out(edit), out, new_rows)
+    write_result(edit, lay_out(edit), out, solve)
     assert state(source) == before
     new = torch.from_numpy(np.random.default_rng(1).integers(kept, rows, (1, 9)))
     first, second = logits(source, torch.from_numpy(order)[new]), logits(out, new)
@@ -392,7 +401,7 @@ def logits(folder: Path, ids: torch.Tensor) -> torch.Tensor:
         return model(input_ids=ids, **decoder).logits  # type: ignore[no-any-return]
 
 
-# Tables that appear and disappear.
+# Matrices that appear and disappear.
 
 
 @pytest.mark.parametrize("shards", [False, True])
@@ -400,8 +409,8 @@ def test_untying_adds_a_head(shards: bool, tmp_path: Path) -> None:
     old = weights(torch.bfloat16, head=False)
 
     def split(edit: Edit) -> Edit:
-        tables = [part for t in edit.matrices for part in (untied(t, HEAD) if t.matrix.role == "input" else (t,))]
-        return dataclasses.replace(edit, matrices=tuple(tables))
+        parts = [part for m in edit.matrices for part in (untied(m, HEAD) if m.matrix.role == "input" else (m,))]
+        return dataclasses.replace(edit, matrices=tuple(parts))
 
     write(save(tmp_path / "source", old, shards=shards), tmp_path / "out", split)
     (tmp_path / "out" / "config.json").write_text(
@@ -418,7 +427,7 @@ def test_untying_adds_a_head(shards: bool, tmp_path: Path) -> None:
 @pytest.mark.parametrize("shards", [False, True])
 def test_tying_drops_the_head(shards: bool, tmp_path: Path) -> None:
     def join(edit: Edit) -> Edit:
-        return dataclasses.replace(edit, matrices=tuple(t for t in edit.matrices if t.matrix.role != "output"))
+        return dataclasses.replace(edit, matrices=tuple(m for m in edit.matrices if m.matrix.role != "output"))
 
     write(save(tmp_path / "source", weights(), shards=shards), tmp_path / "out", join)
     new = [name for path in (tmp_path / "out").glob("*.safetensors") for name in load_file(path)]
@@ -431,7 +440,7 @@ def test_a_shard_that_loses_everything_is_still_a_file(tmp_path: Path) -> None:
     tensors = {name: tensor for name, tensor in weights().items() if name != BIAS}
 
     def join(edit: Edit) -> Edit:
-        return dataclasses.replace(edit, matrices=tuple(t for t in edit.matrices if t.matrix.role != "output"))
+        return dataclasses.replace(edit, matrices=tuple(m for m in edit.matrices if m.matrix.role != "output"))
 
     write(save(tmp_path / "source", tensors, shards=True), tmp_path / "out", join)
     assert load_file(tmp_path / "out" / THIRD) == {}
@@ -442,7 +451,7 @@ def test_a_shard_that_loses_everything_is_still_a_file(tmp_path: Path) -> None:
 def test_any_number_of_rows(rows: int, source: Path, out: Path) -> None:
     source_of = np.resize(SOURCE_OF, rows).astype(np.int32)
     edit = edit_of(open_checkpoint(source), source_of)
-    apply(edit, lay_out(edit), out, new_rows)
+    write_result(edit, lay_out(edit), out, solve)
     new = load_file(out / "model.safetensors")
     assert bits(new[INPUT]) == bits(expected(weights()[INPUT], INPUT, source_of))
     assert new[BIAS].shape == (1, rows)
@@ -608,7 +617,7 @@ class Full(OSError):
 
 def _fail_copy(monkeypatch: pytest.MonkeyPatch, error: OSError) -> None:
     real, calls = os.copy_file_range, iter(range(100))
-    monkeypatch.setattr(edit_module, "_COPY_BYTES", 64)
+    monkeypatch.setattr(writer_module, "_COPY_BYTES", 64)
 
     def fail(*arguments: Any) -> int:
         if next(calls) == 1:
@@ -629,11 +638,11 @@ def _fail_plain_write(monkeypatch: pytest.MonkeyPatch, error: OSError) -> None:
     monkeypatch.setattr(os, "write", fail)
 
 
-def _fail_table(monkeypatch: pytest.MonkeyPatch, error: OSError) -> None:
+def _fail_matrix(monkeypatch: pytest.MonkeyPatch, error: OSError) -> None:
     def fail(*arguments: Any) -> Any:
         raise error
 
-    monkeypatch.setattr(edit_module, "_write_all", fail)
+    monkeypatch.setattr(writer_module, "_write_all", fail)
 
 
 def _fail_sync(monkeypatch: pytest.MonkeyPatch, error: OSError) -> None:
@@ -648,7 +657,7 @@ def _fail_sync(monkeypatch: pytest.MonkeyPatch, error: OSError) -> None:
     monkeypatch.setattr(os, "fsync", fail)
 
 
-FAILURES = {"copying": _fail_copy, "writing": _fail_plain_write, "a table": _fail_table, "fsync": _fail_sync}
+FAILURES = {"copying": _fail_copy, "writing": _fail_plain_write, "a matrix": _fail_matrix, "fsync": _fail_sync}
 
 
 @pytest.mark.parametrize("where", FAILURES)
@@ -690,7 +699,7 @@ def test_any_other_end_leaves_what_was_there(error: BaseException, force: bool, 
         raise error
 
     with pytest.raises(type(error)):
-        write(sharded, out, force=force, progress=stop)
+        write(sharded, out, force=force, hooks=Hooks(progress=stop))
     assert state(out) == before
     assert beside(out) == []
 
@@ -698,9 +707,9 @@ def test_any_other_end_leaves_what_was_there(error: BaseException, force: bool, 
 def test_a_source_that_shrinks_is_not_copied_for_ever(tmp_path: Path) -> None:
     (tmp_path / "short").write_bytes(b"x" * 100)
     with open(tmp_path / "short", "rb") as reader, open(tmp_path / "copy", "wb") as writer:
-        edit_module._copy_range(reader.fileno(), writer.fileno(), 40, 60)
+        writer_module._copy_range(reader.fileno(), writer.fileno(), 40, 60)
         with pytest.raises(OSError, match="ends before its header says"):
-            edit_module._copy_range(reader.fileno(), writer.fileno(), 40, 61)
+            writer_module._copy_range(reader.fileno(), writer.fileno(), 40, 61)
     assert (tmp_path / "copy").read_bytes() == b"x" * 120
 
 
@@ -716,7 +725,7 @@ def test_force_replaces_a_model_as_a_whole(
     if not atomic:
         monkeypatch.setattr(workspace_module, "_exchange", lambda first, second: False)
     write(source, out, force=True)
-    assert sorted(path.name for path in out.iterdir()) == ["config.json", "model.safetensors"]
+    assert sorted(path.name for path in out.iterdir()) == ["config.json", "model.safetensors", "tokenizer_config.json"]
     assert open_checkpoint(out).config["vocab_size"] == len(SOURCE_OF)
 
 
@@ -744,7 +753,7 @@ def test_an_old_result_that_a_killed_run_had_set_aside_comes_back(source: Path, 
     _model(aside)
     before = state(aside)
     with pytest.raises(RuntimeError):
-        write(source, out, force=True, progress=_bug)
+        write(source, out, force=True, hooks=Hooks(progress=_bug))
     assert state(out) == before
 
 
@@ -758,7 +767,7 @@ def test_an_output_that_appears_meanwhile_is_not_overwritten(source: Path, out: 
         return {}
 
     with pytest.raises(OutputError) as caught:
-        write(source, out, extra_files=appear)
+        write(source, out, hooks=Hooks(last_files=appear))
     assert caught.value.code == "output-exists"
     assert (out / "thesis.tex").read_text() == "precious"
 
@@ -773,7 +782,7 @@ def test_of_two_runs_at_once_one_wins(source: Path, out: Path) -> None:
 
     def run() -> None:
         try:
-            write(source, out, extra_files=meet)
+            write(source, out, hooks=Hooks(last_files=meet))
             codes.append("done")
         except OutputError as error:
             codes.append(error.code)
@@ -843,14 +852,18 @@ import shutil, signal, sys, time
 from pathlib import Path
 import numpy as np
 from tokswap.checkpoint.reader import open_checkpoint
-from tokswap.checkpoint.writer import Edit, MatrixEdit, apply, lay_out
+from tokswap.checkpoint.configs import Configs
+from tokswap.checkpoint.edit import Edit, MatrixEdit
+from tokswap.checkpoint.layout import lay_out
+from tokswap.checkpoint.writer import Hooks, write_result
 
 def write(source, out, version, **options):
     checkpoint = open_checkpoint(source)
     order = np.arange(12, dtype=np.int32)[:: -1 if version else 1].copy()
-    tables = tuple(MatrixEdit(table, table.names, order) for table in checkpoint.matrices)
-    edit = Edit(checkpoint, tables, {"config.json": source / "config.json", "version": b"%d" % version})
-    apply(edit, lay_out(edit), out, lambda t: np.zeros((0, t.matrix.width), np.float32), **options)
+    matrices = tuple(MatrixEdit(matrix, matrix.names, order) for matrix in checkpoint.matrices)
+    edit = Edit(checkpoint, matrices, Configs(checkpoint.config, {}, {}), files={"version": b"%d" % version})
+    solve = lambda group: {edit.name: np.zeros((0, edit.matrix.width), np.float32) for edit in group}
+    write_result(edit, lay_out(edit), out, solve, **options)
 
 def wait(_):
     print("in the middle", flush=True)
@@ -860,7 +873,7 @@ if __name__ == "__main__":
     source, out, mode = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
     if mode == "wait":
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job inherits that it is ignored
-        write(source, out, 1, progress=wait, force=out.exists())
+        write(source, out, 1, hooks=Hooks(progress=wait), force=out.exists())
     if mode == "force":
         write(source, out, 0)
     print("ready", flush=True)

@@ -1,19 +1,18 @@
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import click
 import pytest
 import tools
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
+from commands import one_document, run
 from makers import copy_model, edit_json, shipped_text
 
 import tokswap
@@ -31,26 +30,11 @@ def _home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
         monkeypatch.delenv(name)
 
 
-def run(*args: object, status: int = 0) -> Result:
-    result = CliRunner().invoke(main, [str(arg) for arg in args], prog_name="tokswap")
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == status, result.output
-    assert "Traceback" not in result.output
-    return result
-
-
 def process(*args: object, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", "from tokswap.cli import main; main(prog_name='tokswap')", *map(str, args)]
     # Without a network: nothing here may leave the machine.
     env = {**os.environ, "HF_HUB_OFFLINE": "1", **environment}
     return subprocess.run(command, capture_output=True, text=True, env=env, timeout=300)
-
-
-def one_document(text: str) -> Any:
-    value, end = json.JSONDecoder().raw_decode(text)
-    assert not text[end:].strip()
-    return value
 
 
 @pytest.fixture(scope="module")
@@ -286,8 +270,8 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(
         "7 1.0 % padding",
         "omp (k=9, ",
         "byte-level BPE; the model has SentencePiece BPE",
-        "copied, the same bytes",
-        "made by omp",
+        "copied, same bytes",
+        "initialised by omp",
         "input: 640 x 32 -> 707 x 32 F32 model.embed_tokens.weight",
     ):
         assert part in text
@@ -391,15 +375,15 @@ def test_eval_for_people(models: tuple[Path, Path], tmp_path: Path) -> None:
         f"{source} (source)",
         "95 % intervals, from",
         "missing tokens",
-        "shared, cut as before",
-        "costs most more than before",
+        "shared, tokenized as before",
+        "largest excess",
         "'The old' goes on:",
     ):
         assert part in text
     assert re.search(rf"{out} \d+\.\d{{3}} \[\d+\.\d{{3}}, \d+\.\d{{3}}\] [+-]\d+\.\d{{3}} \[", text)
     assert done.stderr == ""
     text = run("eval", out, "--text", english, "--tokens", "0").stdout
-    for part in ("the token after one", "shared tokens", "costliest tokens"):
+    for part in ("the token after one", "shared tokens", "largest loss"):
         assert part in text
     assert "source" not in text
     assert "goes on" not in text
@@ -414,8 +398,8 @@ def test_inspect_and_compare_for_people(models: tuple[Path, Path], tmp_path: Pat
     text = " ".join(run("inspect", models[1]).stdout.split())
     for part in (
         "GPT2LMHeadModel",
-        "one table (tied)",
-        "707 rows, 7 of them padding, 32 wide, F32",
+        "one matrix (tied)",
+        "707 rows, 7 of them padding, width 32, F32",
         "byte-level BPE",
         "bos <|im_start|> (1)",
         "chat template no",
@@ -436,7 +420,7 @@ def test_methods() -> None:
     assert re.search(r"^  omp +the donor's embeddings +sparse code", text, re.M)
     assert re.search(r"^  zero +nothing +zero rows", text, re.M)
     text = run("methods", "omp").stdout
-    assert re.search(r"^  k +64 +atoms a token at most$", text, re.M)
+    assert re.search(r"^  k +64 +most atoms per token$", text, re.M)
     assert "needs: the donor's embeddings" in text
     assert "settings" not in run("methods", "mean").stdout
 

@@ -27,7 +27,13 @@ def hypernet(model_of: Callable[..., Path], tmp_path: Path) -> Path:
 
 def test_info(hypernet: Path) -> None:
     text = run("hypernet", "info", hypernet)
-    for words in ("llama", "600 source rows of 32", "input, output", "2 without names", "2 layers, 16 wide"):
+    for words in (
+        "llama",
+        "600 source embeddings of width 32",
+        "input, output",
+        "2 without names",
+        "2 layers of width 16",
+    ):
         assert words in text
     facts = json.loads(run("hypernet", "info", hypernet, "--json"))
     assert (facts["source_rows"], facts["predicts"], facts["languages"]) == (600, ["input", "output"], 2)
@@ -46,61 +52,35 @@ def test_import(hypernet: Path, tmp_path: Path) -> None:
     assert '"unknown-model"' in run("hypernet", "import", "./nowhere", "--out", out, "--json", status=1)
 
 
+SMALL = (
+    *("--steps", 1, "--identity-steps", 1, "--batch", 2, "--length", 16, "--identity-batch", 8, "--vocabulary", 600),
+    *("--negatives", 10, "--queue", 2, "--hidden", 16, "--layers", 1),
+)
+
+
+def train(base: Path, out: Path, *more: object, status: int = 0) -> str:
+    text = makers.TEXTS / "code.txt"
+    return run("hypernet", "train", "--model", base, "--text", text, "--out", out, *SMALL, *more, status=status)
+
+
 def test_train_and_use(model_of: Callable[..., Path], tmp_path: Path) -> None:
     out, base = tmp_path / "hn", model_of("llama-tied")
-    flags = [
-        "--steps",
-        1,
-        "--identity-steps",
-        1,
-        "--batch",
-        2,
-        "--length",
-        16,
-        "--identity-batch",
-        8,
-        "--vocabulary",
-        600,
-        "--negatives",
-        10,
-        "--queue",
-        2,
-        "--hidden",
-        16,
-        "--layers",
-        1,
-    ]
-    text = run("hypernet", "train", "--model", base, "--text", makers.TEXTS / "code.txt", "--out", out, *flags)
-    assert f"--init zett --set path={out}" in text
-    assert '"output-exists"' in run(
-        "hypernet",
-        "train",
-        "--model",
-        base,
-        "--text",
-        makers.TEXTS / "code.txt",
-        "--out",
-        out,
-        *flags,
-        "--json",
-        status=1,
-    )
-    assert '"bad-setting"' in run(
-        "hypernet", "train", "--model", base, "--text", "x", "--out", out, "--layers", 0, "--json", status=2
-    )
-    plan = run(
-        "transplant",
-        "--model",
-        base,
-        "--tokenizer",
-        model_of("llama"),
-        "--init",
-        "zett",
-        "--set",
-        f"path={out}",
-        "--dry-run",
-    )
-    assert "made by zett" in plan
+    assert f"--init zett --set path={out}" in train(base, out)
+    assert '"output-exists"' in train(base, out, "--json", status=1)
+    assert '"bad-setting"' in train(base, out, "--layers", 0, "--json", status=2)
+    words = ("--model", base, "--tokenizer", model_of("llama"), "--init", "zett", "--set", f"path={out}")
+    plan = run("transplant", *words, "--dry-run")
+    assert "initialised by zett" in plan
+
+
+def test_only_the_main_process_prints(
+    model_of: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    out, base = tmp_path / "hn", model_of("llama-tied")
+    assert train(base, out, "--json") == ""
+    assert (out / "config.json").is_file()
+    assert train(base, out, "--json", status=1) == "", "the error goes to stderr alone"
 
 
 def test_the_examples_run(model_of: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

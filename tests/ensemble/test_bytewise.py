@@ -11,12 +11,12 @@ import pytest
 import tools
 from makers import copy_model, shipped_text
 
-from tokswap.ensemble.bytewise import ByteMixture, byte_mix, load_byte_mix, utf8
+from tokswap.ensemble.bytewise import END, ByteMixture, byte_mix, utf8
 from tokswap.ensemble.bytewise.canonical import Canonical
-from tokswap.ensemble.bytewise.reader import END, ByteModel
+from tokswap.ensemble.bytewise.reader import ByteModel
 from tokswap.ensemble.bytewise.tree import Tree
 from tokswap.errors import InputError, UsageError
-from tokswap.evaluation.losses import load_model
+from tokswap.evaluation.models import load_model
 from tokswap.tokenizer.tokenizer import Tokenizer, read_tokenizer
 from tokswap.tokenizer.vocabulary import Kind
 
@@ -129,12 +129,12 @@ def everything(tokenizer: Tokenizer, data: bytes) -> Iterator[list[int]]:
 
     def grow(ids: list[int], at: int) -> Iterator[list[int]]:
         for token in text:
-            surface = vocabulary.token_bytes[token]
+            own = vocabulary.token_bytes[token]
             left = data[at:]
-            if surface.startswith(left) and len(surface) > len(left):
+            if own.startswith(left) and len(own) > len(left):
                 yield [*ids, token]
-            elif left.startswith(surface):
-                yield from grow([*ids, token], at + len(surface))
+            elif left.startswith(own):
+                yield from grow([*ids, token], at + len(own))
 
     yield from grow([], 0)
 
@@ -153,7 +153,7 @@ def is_canonical(tokenizer: Tokenizer, ids: list[int]) -> bool:
 
 
 PREFIXES = ["", "ther", "a  b", "= ", "ü"]
-HALVES = {"byte-level": [b" \xd0"], "sentencepiece": [b"a\xc3", b"\xe2\x82"]}
+INCOMPLETE = {"byte-level": [b" \xd0"], "sentencepiece": [b"a\xc3", b"\xe2\x82"]}
 
 
 @pytest.mark.parametrize("family", ARCHITECTURES)
@@ -161,9 +161,9 @@ def test_next_bytes_against_every_sequence(family: str, loaded: Any) -> None:
     import torch
 
     model, tokenizer = loaded(family)
-    surface = tokenizer.vocabulary.token_bytes
+    token_bytes = tokenizer.vocabulary.token_bytes
     exact = ByteModel(model, tokenizer, tolerance=0)
-    for data in [*(text.encode() for text in PREFIXES), *HALVES[family]]:
+    for data in [*(text.encode() for text in PREFIXES), *INCOMPLETE[family]]:
         weights = np.zeros(257)
         logs: dict[tuple[int, ...], np.ndarray] = {}
 
@@ -180,7 +180,7 @@ def test_next_bytes_against_every_sequence(family: str, loaded: Any) -> None:
         count = 0
         for ids in everything(tokenizer, data):
             if is_canonical(tokenizer, ids):
-                weights[b"".join(surface[token] for token in ids)[len(data)]] += chance(ids)
+                weights[b"".join(token_bytes[token] for token in ids)[len(data)]] += chance(ids)
                 count += 1
         parts = utf8.split(data)
         assert parts is not None
@@ -228,15 +228,15 @@ def test_the_tolerance_costs_little(family: str, loaded: Any) -> None:
 
 @pytest.mark.parametrize("family", ARCHITECTURES)
 def test_encodings_of_a_growing_text_are_the_tokenizers(family: str, loaded: Any) -> None:
-    """What is settled is not cut again, and must not be seen in the result."""
+    """Settled tokens are not tokenized again. The result must not show it."""
     model, tokenizer = loaded(family)
     reader = ByteModel(model, tokenizer).read()
     text = shipped_text("english")[:250] + "   \n\n  " + shipped_text("code")[:150]
     data = text.encode()
     for end in range(1, len(data) + 1, 3):
         if utf8.split(data[:end]) == (data[:end], b""):
-            assert reader._encodings(data[:end]) == [tokenizer.encode(data[:end].decode())]
-    assert reader._length > 200
+            assert reader._encoder.encodings(data[:end]) == [tokenizer.encode(data[:end].decode())]
+    assert reader._encoder.settled_bytes > 200
 
 
 @pytest.mark.parametrize("language", ["english", "japanese"])
@@ -248,7 +248,7 @@ def test_a_text_longer_than_the_window(family: str, language: str, loaded: Any) 
     found = small.read().advance(data)
     np.testing.assert_allclose(found.sum(axis=1), 1.0)
     reader = small.read(data)
-    assert max(reader._tree.depth) < 128
+    assert reader._paths.depth < 128
     assert len(reader._data) < len(data)
     for end in (100, 101, 102):  # wherever in a character the text is left off
         assert small.read(data[:end]).distribution().sum() == pytest.approx(1)
@@ -262,15 +262,15 @@ def test_windows_fit_the_model(loaded: Any) -> None:
 def test_tokens_with_parts_of_characters(loaded: Any) -> None:
     """Every pair of tokens gets an answer, whatever part of a character each begins or ends with."""
     _, tokenizer = loaded("byte-level")
-    surface, ids = tokenizer.vocabulary.token_bytes, tokenizer.vocabulary.id_of
+    token_bytes, ids = tokenizer.vocabulary.token_bytes, tokenizer.vocabulary.id_of
     canonical = Canonical(tokenizer)
     text = np.array([n for n, kind in enumerate(tokenizer.vocabulary.kind) if kind == Kind.NORMAL])
     for last in (b"\xa9", b"\xe2", b" "):
         rest = last if last == b"\xe2" else b""
-        fine = [surface[n] for n in text[canonical.may_follow(ids[last], rest, text)]]
+        fine = [token_bytes[n] for n in text[canonical.may_follow(ids[last], rest, text)]]
         assert all(utf8.split(rest + one) is not None for one in fine)
         assert (b"\x82" in fine) == (b"\xc3" not in fine) == bool(rest)
-    assert b"!" in [surface[n] for n in text[canonical.may_follow(ids[b"\xa9"], b"", text)]]
+    assert b"!" in [token_bytes[n] for n in text[canonical.may_follow(ids[b"\xa9"], b"", text)]]
 
 
 def test_canonical_of_families(tokenizer_of: Make, loaded: Any) -> None:
@@ -329,11 +329,11 @@ def test_an_end_ends_the_text(mix: ByteMixture, monkeypatch: pytest.MonkeyPatch)
 
 def test_models_by_name(mix: ByteMixture, model_of: Make, tmp_path: Path) -> None:
     folders = [str(model_of(name, family=family, **options)) for family, (name, options) in ARCHITECTURES.items()]
-    assert load_byte_mix(folders, [3, 1]).score("für 12").bits == mix.score("für 12").bits
+    assert byte_mix(folders, [3, 1]).score("für 12").bits == mix.score("für 12").bits
     weightless = copy_model(model_of("t5"), tmp_path / "weightless")
     (weightless / "model.safetensors").write_bytes(b"")
     with pytest.raises(InputError) as caught:
-        load_byte_mix([folders[0], str(weightless)])
+        byte_mix([folders[0], str(weightless)])
     assert caught.value.code == "not-bytewise", "before a weight is read"
 
 

@@ -9,18 +9,20 @@ from typing import Any
 import pytest
 import tools
 import torch
+from commands import one_document, run
 from makers import CHAT_TEMPLATE, copy_model, edit_json, read_json, shipped_text, write_json
-from test_cli import one_document, run
 from transformers import DynamicCache
 
 from tokswap.ensemble.check import check_ensemble
 from tokswap.ensemble.generate import continue_text
 from tokswap.ensemble.members import FILE
-from tokswap.ensemble.mix import MIXES, MixedModel, load_ensemble
+from tokswap.ensemble.mix import MixedModel, load_ensemble
+from tokswap.ensemble.mix_options import MIXES
 from tokswap.ensemble.prepare import prepare_ensemble
 from tokswap.ensemble.score import MIX, evaluate_ensemble
 from tokswap.errors import InputError, TokswapError, UsageError
-from tokswap.evaluation.losses import load_model, token_losses
+from tokswap.evaluation.losses import token_losses
+from tokswap.evaluation.models import load_model
 
 Make = Callable[..., Path]
 WEIGHTS = (0.5, 0.3, 0.2)
@@ -99,7 +101,7 @@ def test_the_cache_changes_nothing(loaded: tuple[MixedModel, Any], mix: str) -> 
 
 
 @pytest.mark.parametrize("mix", MIXES)
-def test_greedy_is_the_likeliest_token_each_time(loaded: tuple[MixedModel, Any], mix: str) -> None:
+def test_greedy_is_the_most_likely_token_each_time(loaded: tuple[MixedModel, Any], mix: str) -> None:
     model, ids = mixed(loaded, mix), ids_of(loaded)
     found = model.generate(ids, max_new_tokens=12, do_sample=False)
     expected = ids
@@ -118,7 +120,7 @@ def test_beams_reorder_every_cache(loaded: tuple[MixedModel, Any], options: dict
     assert not torch.equal(found[:1], greedy), "the beams did find something else, so they did move"
 
 
-def test_sampling_draws_from_the_mix(loaded: tuple[MixedModel, Any]) -> None:
+def test_sampling_is_from_the_mix(loaded: tuple[MixedModel, Any]) -> None:
     model, ids = mixed(loaded, MIXES[0]), ids_of(loaded)
     drawn = []
     for cached in (True, False):
@@ -191,7 +193,7 @@ def test_weights_and_ways_of_mixing_are_checked_before_a_model_is_loaded(folder:
     assert load_ensemble(folder, weights="1,1,2")[0].weights == (0.25, 0.25, 0.5)
 
 
-# Judging.
+# Evaluation.
 
 
 def test_the_loss_of_the_mix_is_that_of_the_mean_distribution(folder: Path, loaded: tuple[MixedModel, Any]) -> None:
@@ -203,22 +205,22 @@ def test_the_loss_of_the_mix_is_that_of_the_mean_distribution(folder: Path, load
     losses = [token_losses(member, loaded[1], text, window=64, overlap=16).bits for member in loaded[0].members]
     expected = -sum(w * 2.0**-bits for w, bits in zip(WEIGHTS, losses, strict=True))
     bits = -torch.log2(torch.tensor(-expected)).sum()
-    assert result.models[-1].verdict.bits == pytest.approx(float(bits), rel=1e-5)
+    assert result.models[-1].score.bits == pytest.approx(float(bits), rel=1e-5)
     for judged, own in zip(result.models, losses, strict=False):
-        assert judged.verdict.bits == pytest.approx(float(own.sum()))
+        assert judged.score.bits == pytest.approx(float(own.sum()))
     assert result.settings["weights"] == pytest.approx(dict(zip(names, WEIGHTS, strict=False)))
     assert set(result.models[-1].samples) == {"Once"}
 
 
-def test_sources_are_judged_with_their_own_tokenizers(folder: Path) -> None:
+def test_sources_are_evaluated_with_their_own_tokenizers(folder: Path) -> None:
     text = shipped_text("english")[:500]
     result = evaluate_ensemble(folder, {"text": text}, sources=True, window=64, overlap=16, tokens=0)
     source = read_json(folder / FILE)["members"][0]["model"]
     assert result.models[0].model == f"{source} (own tokenizer)"
     own = token_losses(*load_model(source), text, window=64, overlap=16)
-    begin = len(text.encode()) - result.models[0].verdict.bytes
-    assert result.models[0].verdict.bits == pytest.approx(float(own.bits[own.offsets[:-1] >= begin].sum()))
-    assert len({judged.verdict.bytes for judged in result.models}) == 1, "the same bytes"
+    begin = len(text.encode()) - result.models[0].score.bytes
+    assert result.models[0].score.bits == pytest.approx(float(own.bits[own.offsets[:-1] >= begin].sum()))
+    assert len({judged.score.bytes for judged in result.models}) == 1, "the same bytes"
 
 
 def test_commands_mix(folder: Path, tmp_path: Path) -> None:
@@ -276,7 +278,7 @@ def test_prepared_members_pass_every_check(folder: Path) -> None:
 
 def test_members_of_bytes(folder: Path, model_of: Make, tmp_path: Path) -> None:
     """Any models, each with its own tokenizer; a prepared folder stands for its members and their weights."""
-    from tokswap.ensemble.bytewise import load_byte_mix
+    from tokswap.ensemble.bytewise import byte_mix
     from tokswap.ensemble.members import read_ensemble
 
     ensemble = read_ensemble(folder)
@@ -294,14 +296,14 @@ def test_members_of_bytes(folder: Path, model_of: Make, tmp_path: Path) -> None:
     ):
         weights = ["--weights", "1,3"] if len(names) > 1 else []
         found = asked("eval", "--byte-level", *names, *weights, "--text", str(text))
-        wanted = load_byte_mix(models, shares).score("The ferry")
+        wanted = byte_mix(models, shares).score("The ferry")
         assert found["weights"] == pytest.approx(shares)
         assert list(found["bits_per_byte"]["short.txt"].values()) == pytest.approx(
             [*wanted.member_bits_per_byte, wanted.bits_per_byte], rel=1e-5
         )
         said = asked("generate", "--byte-level", *names, *weights, "--prompt", "The", "--tokens", "3")
         assert said["bytes"] <= 3
-        assert said["text"] == "".join(load_byte_mix(models, shares).generate("The", most=3))
+        assert said["text"] == "".join(byte_mix(models, shares).generate("The", most=3))
     refused = asked("generate", "--byte-level", parts[0], "--prompt", "The", "--mix", "logits", status=2)
     assert refused["error"]["code"] == "bad-mix"
     refused = asked("generate", *parts, "--prompt", "The", status=2)
@@ -387,7 +389,7 @@ def test_what_keeps_members_from_agreeing_is_found(
     assert all(found.values())
 
 
-def test_tables_of_two_sizes_are_found(copied: tuple[Path, Path], model_of: Make) -> None:
+def test_matrices_of_two_sizes_are_found(copied: tuple[Path, Path], model_of: Make) -> None:
     out, member = copied
     bigger = model_of("llama", seed=4, family="byte-level", vocab_size=600, rows=640)
     for name in ("model.safetensors", "config.json"):

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import tools
+from commands import one_document, run
 from makers import CHAT_TEMPLATE, copy_model, edit_json, read_json, shipped_text
-from test_cli import one_document, run
 
 from tokswap.ensemble.choose import candidates, choose_tokenizer
 from tokswap.ensemble.members import FILE, read_ensemble, read_weights
@@ -82,7 +82,7 @@ def test_members_agree_on_everything_that_averages_need(prepared: Path, models: 
 
 def test_a_member_that_has_the_vocabulary_keeps_every_row(prepared: Path, models: list[str]) -> None:
     ensemble = read_ensemble(prepared)
-    for n, tables in ((1, tools.tables_of("gpt-neox")), (2, tools.tables_of("llama-tied"))):
+    for n, tables in ((1, tools.matrices_of("gpt-neox")), (2, tools.matrices_of("llama-tied"))):
         before, after = (tools.weights(folder) for folder in (Path(models[n]), ensemble.path_of(ensemble.members[n])))
         assert set(before) == set(after)
         for name, tensor in after.items():
@@ -97,7 +97,7 @@ def test_roles_do_not_move_the_rows_of_a_member_that_stays(model_of: Make, tmp_p
     config = read_json(other / "tokenizer_config.json")
     edit_json(other / "tokenizer_config.json", eos_token=config["bos_token"], bos_token=config["eos_token"])
     prepare_ensemble([str(owner), str(other)], str(owner), tmp_path / "out", init="subword")
-    name = tools.tables_of("llama-tied")[0]
+    name = tools.matrices_of("llama-tied")[0]
     after = tools.weights(tmp_path / "out" / "other")[name]
     assert tools.bits(after) == tools.bits(tools.weights(other)[name])
 
@@ -410,7 +410,7 @@ def test_prepare_on_the_command_line(models: list[str], tmp_path: Path, monkeypa
     ]
     dry = run(*flags, "--dry-run")
     assert "none: it has this vocabulary" in dry.stdout
-    assert "made by subword" in dry.stdout
+    assert "initialised by subword" in dry.stdout
     assert list(tmp_path.iterdir()) == []
     plans = one_document(run(*flags, "--dry-run", "--json").stdout)
     assert len(plans["plans"]) == 2
@@ -434,5 +434,5 @@ def test_options_reach_the_members_whose_vocabulary_changes(models: list[str], t
     moved, kept = (job.job.plan for job in plan.jobs)
     assert (moved.settings["weights"], moved.output_method, moved.options["seed"]) == ("last", "mean", 4)
     assert (kept.method, kept.output_method) == ("mean", None)
-    assert np.array_equal(plan.jobs[1].job.alignment.source_of, np.arange(700))
+    assert np.array_equal(plan.jobs[1].job.task.alignment.source_of, np.arange(700))
     assert dataclasses.replace(plan.jobs[0]).digest == plan.jobs[0].digest

@@ -11,11 +11,14 @@ import pytest
 from makers import copy_model, shipped_text
 
 import tokswap
+from tokswap.checkpoint.loaded import Loaded
 from tokswap.errors import InputError, UsageError
-from tokswap.evaluation import evaluate as judge
-from tokswap.evaluation.evaluate import Evaluation, evaluate_models
-from tokswap.evaluation.losses import bits_per_byte, load_model, token_losses
-from tokswap.evaluation.scores import WHOLE_FILES
+from tokswap.evaluation import evaluate
+from tokswap.evaluation.bootstrap import WHOLE_FILES
+from tokswap.evaluation.evaluate import evaluate_models
+from tokswap.evaluation.losses import bits_per_byte, token_losses
+from tokswap.evaluation.models import load_model
+from tokswap.evaluation.results import Evaluation
 from tokswap.report.record import REPORT_NAME
 
 Make = Callable[..., Path]
@@ -27,7 +30,7 @@ TEXTS = {"english": shipped_text("english")[:1500], "code": shipped_text("code")
 def pair(model_of: Make, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A source that begins texts with bos, and the source with the tokenizer of another family."""
     source = model_of("llama", vocab_size=700, adds_bos=True)
-    out = tmp_path_factory.mktemp("judge") / "result"
+    out = tmp_path_factory.mktemp("evaluate") / "result"
     tokswap.transplant_tokenizer(str(source), str(model_of("gpt2", vocab_size=900)), init="subword", out=out)
     return source, out
 
@@ -46,24 +49,24 @@ def test_figures_are_those_of_each_model_alone(pair: tuple[Path, Path], result: 
     for folder, judged in zip(pair, result.models, strict=True):
         loaded = load_model(folder)
         for name, text in TEXTS.items():
-            score = bits_per_byte(*loaded, text, window=64, overlap=16)
-            verdict = judged.verdict.only(name)
-            assert verdict.bits_per_byte == pytest.approx(score.bits_per_byte)
-            assert (verdict.bytes, verdict.tokens) == (score.bytes, score.tokens)
-    source, own = (judged.verdict for judged in result.models)
+            alone = bits_per_byte(*loaded, text, window=64, overlap=16)
+            score = judged.score.only(name)
+            assert score.bits_per_byte == pytest.approx(alone.bits_per_byte)
+            assert (score.bytes, score.tokens) == (alone.bytes, alone.tokens)
+    source, own = (judged.score for judged in result.models)
     assert source.excess is None
     assert own.excess == pytest.approx(own.bits_per_byte - source.bits_per_byte)
     assert own.bytes == source.bytes == sum(len(text.encode()) for text in TEXTS.values())
 
 
-def test_the_made_rows_are_those_of_the_report(pair: tuple[Path, Path], result: Evaluation) -> None:
+def test_the_initialised_rows_are_those_of_the_report(pair: tuple[Path, Path], result: Evaluation) -> None:
     tokens = json.loads((pair[1] / REPORT_NAME).read_text())["tokens"]
-    made = {n for n, reason in enumerate(tokens["reason"]) if reason == tokens["reasons"]["missing"]}
+    initialised = {n for n, reason in enumerate(tokens["reason"]) if reason == tokens["reasons"]["missing"]}
     model, tokenizer = load_model(pair[1])
     found = [token_losses(model, tokenizer, text, window=64, overlap=16) for text in TEXTS.values()]
-    bits = sum(losses.bits[[int(token) in made for token in losses.ids]].sum() for losses in found)
-    verdict = result.models[1].verdict
-    assert {part.kind: part.bits for part in verdict.token_parts}["missing"] == pytest.approx(bits)
+    bits = sum(losses.bits[[int(token) in initialised for token in losses.ids]].sum() for losses in found)
+    score = result.models[1].score
+    assert {part.kind: part.bits for part in score.token_parts}["missing"] == pytest.approx(bits)
     assert bits > 0
 
 
@@ -85,42 +88,42 @@ def test_without_a_report_the_source_tells_what_is_missing(
     bare = copy_model(pair[1], tmp_path / "bare")
     (bare / REPORT_NAME).unlink()
     again = evaluate_models([str(bare)], TEXTS, against=str(pair[0]), window=64, overlap=16, tokens=0)
-    assert again.models[1].verdict.parts == result.models[1].verdict.parts
+    assert again.models[1].score.parts == result.models[1].score.parts
     alone = evaluate_models([str(bare)], TEXTS, window=64, overlap=16, tokens=0)
-    assert alone.models[0].verdict.parts == []
-    assert alone.models[0].verdict.excess is None
-    assert len(alone.models[0].verdict.costliest) == 10
+    assert alone.models[0].score.parts == []
+    assert alone.models[0].score.excess is None
+    assert len(alone.models[0].score.costliest) == 10
 
 
 def test_a_model_against_itself(pair: tuple[Path, Path], tmp_path: Path) -> None:
     twin = copy_model(pair[0], tmp_path / "twin")
-    verdict = evaluate_models([str(twin)], TEXTS, against=str(pair[0]), tokens=0).models[1].verdict
-    assert verdict.excess == 0
-    assert verdict.excess_interval == (0, 0)
-    assert [part.kind for part in verdict.parts if part.tokens] == ["alike"]
-    low, high = verdict.interval or (0, 0)
-    assert low < verdict.bits_per_byte < high
+    score = evaluate_models([str(twin)], TEXTS, against=str(pair[0]), tokens=0).models[1].score
+    assert score.excess == 0
+    assert score.excess_interval == (0, 0)
+    assert [part.kind for part in score.parts if part.tokens] == ["alike"]
+    low, high = score.interval or (0, 0)
+    assert low < score.bits_per_byte < high
     assert [judged.model for judged in evaluate_models([str(twin), str(twin)], TEXTS, tokens=0).models] == [str(twin)]
 
 
-def test_all_models_are_judged_on_the_same_bytes(model_of: Make) -> None:
-    """One reads the first character and one predicts it: neither gets it for nothing."""
+def test_all_models_are_scored_on_the_same_bytes(model_of: Make) -> None:
+    """One reads the first character, one predicts it: it counts for neither."""
     plain, led = (model_of("llama", vocab_size=640, adds_bos=flag) for flag in (False, True))
     text = {"text": TEXTS["english"]}
     models = evaluate_models([str(plain), str(led)], text, tokens=0).models
-    assert models[0].verdict.bytes == models[1].verdict.bytes < len(TEXTS["english"])
-    assert evaluate_models([str(led)], text, tokens=0).models[0].verdict.bytes == len(TEXTS["english"])
+    assert models[0].score.bytes == models[1].score.bytes < len(TEXTS["english"])
+    assert evaluate_models([str(led)], text, tokens=0).models[0].score.bytes == len(TEXTS["english"])
 
 
 def test_intervals_hold_the_figure_and_follow_the_seed(pair: tuple[Path, Path], result: Evaluation) -> None:
-    verdict = result.models[1].verdict
-    assert verdict.interval is not None
-    assert verdict.excess_interval is not None
-    assert verdict.interval[0] < verdict.bits_per_byte < verdict.interval[1]
-    assert verdict.excess_interval[0] < (verdict.excess or 0) < verdict.excess_interval[1]
+    score = result.models[1].score
+    assert score.interval is not None
+    assert score.excess_interval is not None
+    assert score.interval[0] < score.bits_per_byte < score.interval[1]
+    assert score.excess_interval[0] < (score.excess or 0) < score.excess_interval[1]
     other = evaluate_models([str(pair[1])], TEXTS, against=str(pair[0]), window=64, overlap=16, tokens=0, seed=1)
-    assert other.models[1].verdict.bits == verdict.bits
-    assert other.models[1].verdict.interval != verdict.interval
+    assert other.models[1].score.bits == score.bits
+    assert other.models[1].score.interval != score.interval
 
 
 def test_many_texts_are_units_themselves(pair: tuple[Path, Path]) -> None:
@@ -128,9 +131,9 @@ def test_many_texts_are_units_themselves(pair: tuple[Path, Path]) -> None:
     texts = {str(n): line[40 * n : 40 * n + 60] for n in range(WHOLE_FILES)}
     result = evaluate_models([str(pair[0])], texts, tokens=0)
     assert result.units.kind == "texts"
-    verdict = result.models[0].verdict
-    assert verdict.interval is not None
-    assert verdict.only("0").interval is None
+    score = result.models[0].score
+    assert score.interval is not None
+    assert score.only("0").interval is None
 
 
 def test_a_text_that_takes_many_more_tokens_is_noted(model_of: Make, tmp_path: Path) -> None:
@@ -160,18 +163,18 @@ def test_one_model_in_memory_at_a_time(pair: tuple[Path, Path], monkeypatch: pyt
         loaded.append(weakref.ref(model))
         return model, tokenizer
 
-    monkeypatch.setattr(judge, "load_model", watched)
+    monkeypatch.setattr(evaluate, "load_model", watched)
     evaluate_models([str(pair[1])], {"text": "A short text of no importance."}, against=str(pair[0]), tokens=2)
     assert len(loaded) == 2
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision(dtype: str, pair: tuple[Path, Path], result: Evaluation) -> None:
-    half = evaluate_models([str(pair[0])], TEXTS, dtype=dtype, window=64, overlap=16, tokens=0).models[0].verdict
-    assert half.bits_per_byte == pytest.approx(result.models[0].verdict.bits_per_byte, rel=0.02)
+    half = evaluate_models([str(pair[0])], TEXTS, dtype=dtype, window=64, overlap=16, tokens=0).models[0].score
+    assert half.bits_per_byte == pytest.approx(result.models[0].score.bits_per_byte, rel=0.02)
 
 
-def test_what_cannot_be_judged(pair: tuple[Path, Path], model_of: Make, tmp_path: Path) -> None:
+def test_what_cannot_be_evaluated(pair: tuple[Path, Path], model_of: Make, tmp_path: Path) -> None:
     source = str(pair[0])
 
     def code(kind: type[Exception], *args: Any, **options: Any) -> tuple[str, dict[str, str]]:
@@ -195,3 +198,49 @@ def test_the_document_is_plain_data(result: Evaluation) -> None:
     assert document["units"]["kind"] == "paragraphs"
     assert document["models"][0]["is_source"]
     assert not any(isinstance(value, np.generic) for value in document["models"][1]["all"].values())
+
+
+def test_loaded_models_are_used_as_they_are(pair: tuple[Path, Path], result: Evaluation) -> None:
+    """Their names say where they are from, and two of one name are told apart."""
+    source, own = (load_model(folder) for folder in pair)
+    own[0].train()
+    own[0].config._name_or_path = own[0].name_or_path = source[0].name_or_path
+    found = evaluate_models([Loaded(*own), own], TEXTS, against=source, window=64, overlap=16, tokens=4)
+    name = source[0].name_or_path
+    assert [(judged.model, judged.is_source) for judged in found.models] == [(name, True), (f"{name} (2)", False)]
+    assert found.against == name
+    for mine, theirs in zip(found.models, result.models, strict=True):
+        assert mine.score.bits == theirs.score.bits
+        assert mine.samples == theirs.samples
+        assert mine.score.parts == theirs.score.parts, "by comparison of the vocabularies"
+    assert own[0].training
+
+
+def test_a_loaded_model_beside_one_on_disk(pair: tuple[Path, Path], result: Evaluation) -> None:
+    loaded = load_model(pair[0])
+    found = evaluate_models([pair[1], loaded], TEXTS, against=loaded, window=64, overlap=16, tokens=0)
+    assert [judged.is_source for judged in found.models] == [True, False]
+    assert found.models[1].score.parts == result.models[1].score.parts
+    loaded[0].name_or_path = loaded[0].config._name_or_path = ""
+    assert evaluate_models([loaded], TEXTS, tokens=0).models[0].model == "loaded model"
+
+
+def test_a_loaded_encoder_is_refused(model_of: Make) -> None:
+    from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+    folder = model_of("bert")
+    model = AutoModelForMaskedLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    with pytest.raises(InputError) as caught:
+        evaluate_models([model], TEXTS)
+    assert caught.value.code == "not-causal"
+
+
+def test_a_result_is_readable(pair: tuple[Path, Path], result: Evaluation) -> None:
+    score = result.models[1].score
+    lines = repr(result).splitlines()
+    assert lines[0] == f"Evaluation on 2 texts, {score.bytes:,} bytes"
+    assert lines[1].split() == ["bits", "per", "byte", "excess"]
+    assert lines[2].split() == [str(pair[0]), "(source)", f"{result.models[0].score.bits_per_byte:.3f}"]
+    assert lines[3].split() == [str(pair[1]), f"{score.bits_per_byte:.3f}", f"{score.excess:+.3f}"]
+    assert f"<td>{score.excess:+.3f}</td>" in result._repr_html_()
+    assert len(repr(result.models[1])) < 1000

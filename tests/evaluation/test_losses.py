@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import tools
-from makers import copy_model, edit_json, read_json, shipped_text, write_json
+from makers import copy_model, read_json, shipped_text, write_json
 
 from tokswap.errors import InputError, UsageError
-from tokswap.evaluation.losses import Score, bits_per_byte, greedy, load_model, token_losses
+from tokswap.evaluation.losses import Score, bits_per_byte, greedy, token_losses
+from tokswap.evaluation.models import load_model
 
 Make = Callable[..., Path]
 
@@ -87,7 +88,7 @@ def test_a_text_of_many_windows(
     assert score.bytes == len(text.encode()) - first
 
 
-def test_what_each_token_costs(loaded: Callable[..., tuple[Any, Any]]) -> None:
+def test_the_loss_of_each_token(loaded: Callable[..., tuple[Any, Any]]) -> None:
     import torch
 
     model, tokenizer = loaded("llama", vocab_size=640, adds_bos=True)
@@ -108,7 +109,7 @@ def test_what_each_token_costs(loaded: Callable[..., tuple[Any, Any]]) -> None:
     assert bits[:40] == pytest.approx(alone, rel=1e-4)
 
 
-def test_what_is_read_costs_nothing(loaded: Callable[..., tuple[Any, Any]]) -> None:
+def test_what_is_only_read_has_no_loss(loaded: Callable[..., tuple[Any, Any]]) -> None:
     model, tokenizer = loaded("gpt2", vocab_size=640)
     seen: list[int] = []
     losses = token_losses(model, tokenizer, "橋 is a bridge", done=seen.append)
@@ -127,7 +128,7 @@ def test_windows_that_cannot_advance_are_refused(loaded: Callable[..., tuple[Any
         assert caught.value.code == "bad-window"
 
 
-def test_a_window_beyond_the_models_positions_is_cut_to_them(loaded: Callable[..., tuple[Any, Any]]) -> None:
+def test_a_window_beyond_the_models_positions_is_shortened(loaded: Callable[..., tuple[Any, Any]]) -> None:
     model, tokenizer = loaded("gpt2", vocab_size=640)
     assert model.config.max_position_embeddings == 128
     wide = bits_per_byte(model, tokenizer, LONG, window=512, overlap=16)
@@ -173,7 +174,7 @@ def test_nothing_to_predict(text: str, adds_bos: bool, loaded: Callable[..., tup
     assert caught.value.code == "empty-text"
 
 
-def test_a_text_that_is_cut_into_no_token_is_not_free(loaded: Callable[..., tuple[Any, Any]]) -> None:
+def test_a_text_without_a_token_is_refused(loaded: Callable[..., tuple[Any, Any]]) -> None:
     with pytest.raises(InputError) as caught:
         bits_per_byte(*loaded("llama", family="wordpiece"), " \n ")
     assert caught.value.code == "empty-text"
@@ -187,7 +188,7 @@ def test_a_single_token_counts_after_a_bos(loaded: Callable[..., tuple[Any, Any]
     assert score.bits == pytest.approx(direct(model, [2], ids, [(0, 0, 1)]), rel=1e-5)
 
 
-def test_a_sure_model_pays_nothing_and_an_even_one_the_logarithm(
+def test_a_model_without_knowledge_has_the_loss_of_a_uniform_guess(
     loaded: Callable[..., tuple[Any, Any]], model_of: Make, tmp_path: Path
 ) -> None:
     folder = copy_model(model_of("llama", vocab_size=640, adds_bos=True), tmp_path / "even")
@@ -201,7 +202,7 @@ def test_score() -> None:
     assert Score(bits=24.0, bytes=16, tokens=4).tokens_per_byte == 0.25
 
 
-def test_greedy_takes_the_likeliest_token_each_time(loaded: Callable[..., tuple[Any, Any]]) -> None:
+def test_greedy_takes_the_most_likely_token_each_time(loaded: Callable[..., tuple[Any, Any]]) -> None:
     model, tokenizer = loaded("llama", vocab_size=640, adds_bos=True)
     ids = tokenizer("The old")["input_ids"]
     begin = len(ids)
@@ -210,53 +211,3 @@ def test_greedy_takes_the_likeliest_token_each_time(loaded: Callable[..., tuple[
         if ids[-1] == tokenizer.eos_token_id:
             break
     assert greedy(model, tokenizer, "The old", tokens=6) == tokenizer.decode(ids[begin:], skip_special_tokens=True)
-
-
-def test_load_model(model_of: Make) -> None:
-    import torch
-
-    folder = model_of("llama", vocab_size=640)
-    model, _ = load_model(folder, dtype="bfloat16")
-    assert model.dtype == torch.bfloat16
-    assert not model.training
-    with pytest.raises(UsageError) as caught:
-        load_model(folder, device="no-such-device")
-    assert caught.value.code == "bad-device"
-
-
-@pytest.mark.parametrize("architecture", ["bert", "roberta", "t5", "bart"])
-def test_a_model_that_reads_ahead_is_refused(architecture: str, model_of: Make) -> None:
-    with pytest.raises(InputError) as caught:
-        load_model(model_of(architecture))
-    assert caught.value.code == "not-causal"
-
-
-def test_a_head_that_is_not_there_is_not_made_up(model_of: Make, tmp_path: Path) -> None:
-    folder = tools.rewrite(
-        copy_model(model_of("llama", vocab_size=640), tmp_path / "headless"),
-        lambda tensors: tensors.pop("lm_head.weight"),
-    )
-    with pytest.raises(InputError) as caught:
-        load_model(folder)
-    assert caught.value.code == "incomplete-weights"
-    assert "lm_head.weight" in caught.value.message
-
-
-def test_what_transformers_cannot_load(model_of: Make, tmp_path: Path) -> None:
-    folder = copy_model(model_of("llama", vocab_size=640), tmp_path / "weightless")
-    (folder / "model.safetensors").unlink()
-    with pytest.raises(InputError) as caught:
-        load_model(folder)
-    assert caught.value.code == "cannot-load"
-    (folder / "config.json").unlink()
-    with pytest.raises(InputError) as caught:
-        load_model(folder)
-    assert caught.value.code == "missing-config"
-
-
-def test_remote_code_does_not_run_unasked(model_of: Make, tmp_path: Path) -> None:
-    folder = copy_model(model_of("llama", vocab_size=640), tmp_path / "remote")
-    edit_json(folder / "config.json", auto_map={"AutoModelForCausalLM": "modelling.Own"})
-    with pytest.raises(InputError) as caught:
-        load_model(folder)
-    assert caught.value.code == "remote-code"

@@ -21,7 +21,7 @@ INPUT, HEAD, OTHER = "model.embed_tokens.weight", "lm_head.weight", "model.layer
 
 @pytest.fixture(scope="module")
 def good(model_of: Make, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A source and a good result of it: 700 ids, 7 rows of padding, copied and made rows."""
+    """A source and a good result of it: 700 ids, 7 padding rows, copied and initialised rows."""
     source = model_of("llama", vocab_size=640)
     donor = model_of("gpt2", vocab_size=700, rows=707)
     out = tmp_path_factory.mktemp("good") / "out"
@@ -55,7 +55,7 @@ def test_a_good_result_passes_every_check(good: tuple[Path, Path]) -> None:
         "other tensors",
         "model loads",
         "finite outputs",
-        "padding never wins",
+        "padding rows",
         "greedy generation",
     }
     assert all(check.ok and check.detail for check in checks)
@@ -108,8 +108,8 @@ def _drop(folder: Path) -> None:
     tools.rewrite(folder, lambda tensors: tensors.pop(OTHER))
 
 
-def _padding_wins(folder: Path) -> None:
-    """Give a padding id the row of the likeliest token, a little longer."""
+def _predicted_padding(folder: Path) -> None:
+    """Give a padding id the row of the most likely token, scaled up a little."""
     model, _ = tools.load(folder, "llama")
     from tokswap.tokenizer.probes import PROMPTS
 
@@ -125,8 +125,8 @@ def _config(name: str, **changes: Any) -> Callable[[Path], None]:
     return lambda folder: edit_json(folder / name, **changes)
 
 
-def _cut(rows: int) -> Callable[[Path], None]:
-    """Cut the tables and the config to fewer rows."""
+def _shorten(rows: int) -> Callable[[Path], None]:
+    """Shorten the vocabulary matrices and the config."""
 
     def damage(folder: Path) -> None:
         def change(tensors: Tensors) -> None:
@@ -150,37 +150,37 @@ def _no_report(folder: Path) -> None:
 
 
 DAMAGES: list[tuple[str, Callable[[Path], object], set[str]]] = [
-    ("a row that is not a number", _row(INPUT, "missing", lambda row, _: row * float("nan")), {"input rows"}),
+    ("a non-finite row", _row(INPUT, "missing", lambda row, _: row * float("nan")), {"input rows"}),
     ("a zero row", _row(INPUT, "missing", lambda row, _: row * 0), {"input rows"}),
     ("a zero row in the head", _row(HEAD, "missing", lambda row, _: row * 0), {"output rows"}),
     ("an exploding row", _row(INPUT, "missing", lambda row, _: row * 1e4), {"input rows"}),
     ("a copied row changed", _row(HEAD, "bytes", lambda row, _: row * 1.0001), {"copied rows"}),
-    ("a control row changed", _row(INPUT, "role", lambda row, _: row.flip(0)), {"copied rows"}),
+    ("a special row changed", _row(INPUT, "role", lambda row, _: row.flip(0)), {"copied rows"}),
     ("two copied rows swapped", _swap_rows, {"copied rows"}),
     ("another tensor changed", _other_tensor, {"other tensors"}),
     ("another tensor cast", _cast, {"other tensors"}),
     ("a tensor dropped", _drop, {"no tensor lost", "model loads"}),
-    ("an id past the table", _config("config.json", bos_token_id=5000), {"token ids in range"}),
+    ("an id past the last row", _config("config.json", bos_token_id=5000), {"token ids in range"}),
     (
-        "a padding index past the table",
+        "a padding index past the last row",
         _config("config.json", pad_token_id=5000),
         {"token ids in range", "model loads"},
     ),
     (
-        "one of several eos ids past the table",
+        "one of several eos ids past the last row",
         _config("generation_config.json", eos_token_id=[2, 707]),
         {"token ids in range"},
     ),
-    ("fewer rows than ids", _cut(690), {"vocabulary size", "copied rows", "ids in range"}),
-    ("fewer rows than a prompt needs", _cut(90), {"vocabulary size", "copied rows", "ids in range", "model runs"}),
+    ("fewer rows than ids", _shorten(690), {"vocabulary size", "copied rows", "ids in range"}),
+    ("fewer rows than a prompt needs", _shorten(90), {"vocabulary size", "copied rows", "ids in range", "model runs"}),
     (
-        "a class that cuts otherwise",
+        "a class that tokenizes differently",
         _config("tokenizer_config.json", tokenizer_class="Qwen2Tokenizer"),
         {"AutoTokenizer"},
     ),
     ("a class that fails", _config("tokenizer_config.json", tokenizer_class="BertTokenizer"), {"AutoTokenizer"}),
     ("a tokenizer that does not round-trip", _lossy_tokenizer, {"tokenizer round trip"}),
-    ("a padding row that wins", _padding_wins, {"padding never wins"}),
+    ("a padding row that is predicted", _predicted_padding, {"padding rows"}),
     ("no report", _no_report, {"copied rows"}),
 ]
 
@@ -188,7 +188,9 @@ DAMAGES: list[tuple[str, Callable[[Path], object], set[str]]] = [
 @pytest.mark.parametrize(
     ("damage", "seen_by"),
     [
-        pytest.param(*row, id=name, marks=[tools.needs_release_5] if name == "a class that cuts otherwise" else [])
+        pytest.param(
+            *row, id=name, marks=[tools.needs_release_5] if name == "a class that tokenizes differently" else []
+        )
         for name, *row in DAMAGES
     ],
 )
@@ -216,7 +218,7 @@ def test_a_bias_is_compared_too(model_of: Make, tmp_path: Path) -> None:
     assert set(failed(tmp_path / "out", source)) == {"copied rows"}
 
 
-def test_a_control_token_without_a_source_counts_as_padding(model_of: Make, tmp_path: Path) -> None:
+def test_a_neutral_row_counts_as_padding(model_of: Make, tmp_path: Path) -> None:
     source = model_of("bert", vocab_size=640)
     tokswap.transplant_tokenizer(str(source), str(model_of("llama", vocab_size=700)), out=tmp_path / "out")
     token = ids_of(tmp_path / "out", "neutral")[0]
@@ -225,10 +227,10 @@ def test_a_control_token_without_a_source_counts_as_padding(model_of: Make, tmp_
         tensors["cls.predictions.bias"][token] = 100
 
     tools.rewrite(tmp_path / "out", change)
-    assert set(failed(tmp_path / "out", source)) == {"padding never wins"}
+    assert set(failed(tmp_path / "out", source)) == {"padding rows"}
 
 
-def test_a_model_of_unknown_make_is_judged_without_a_source(good: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_model_without_a_report_is_tested_without_a_source(good: tuple[Path, Path], tmp_path: Path) -> None:
     copy = copy_model(good[1], tmp_path / "copy")
     _no_report(copy)
     assert failed(copy) == {}

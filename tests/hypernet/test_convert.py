@@ -16,16 +16,16 @@ from hypernets import make_hypernet, oracle
 
 from tokswap.errors import InputError, OutputError, TokswapError, UsageError
 from tokswap.hypernet import import_hypernet, load_hypernet
-from tokswap.tokenizer.byte_level import byte_level_spec
+from tokswap.tokenizer.byte_alphabet import byte_alphabet_spec
 from tokswap.tokenizer.tokenizer import read_tokenizer
 
 
 def flax_names(weights: dict[str, Any]) -> dict[str, Any]:
-    """Return a tree of parameters as Flax names and turns them, with what only its files hold."""
+    """Return a tree of parameters with the names and layouts of Flax, and with what only its files hold."""
     tree: dict[str, Any] = {}
     for name, value in weights.items():
         *path, last = name.replace("lang_embeddings.", "model.embeddings.lang_embedding.").split(".")
-        # Flax counts the parts of a Sequential as layers_0; a layer of the encoder is just 0.
+        # Flax names the parts of a Sequential layers_0; a layer of the encoder is just 0.
         path = [
             f"layers_{part}" if part.isdecimal() and path[n - 1] != "layer" else part for n, part in enumerate(path)
         ]
@@ -71,13 +71,13 @@ def flax_bytes(tree: Any, *, bf16: bool = False, chunked: bool = False) -> bytes
 
 @pytest.fixture(params=["tied", "untied"])
 def published(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """A folder as the original project publishes it, but for its weights."""
+    """Return a folder as the original project publishes it, without its weights."""
     config, _, _ = oracle(request.param)
     folder = tmp_path / request.param
     folder.mkdir()
     base = makers.make_tokenizer("byte-level", tmp_path / "base", vocab_size=300)
-    spec = byte_level_spec(read_tokenizer(base), 300)
-    # The tokenizer of the case is not ours to keep: its ids are all that the numbers need.
+    spec = byte_alphabet_spec(read_tokenizer(base), 300)
+    # The tokenizer of the original run is not at hand. The numbers depend on its ids alone.
     spec["model"]["vocab"] = {
         token: n for token, n in spec["model"]["vocab"].items() if n < config["original_vocab_size"]
     }
@@ -101,9 +101,9 @@ def put_safetensors(folder: Path, weights: dict[str, Any]) -> None:
 def check_numbers(folder: Path, atol: float = 2e-5) -> None:
     _, _, data = oracle(folder.name)
     lang = int(data["lang"]) if data["lang"] >= 0 else None
-    made = load_hypernet(folder)(data["forms"], data["source"], lang)
-    np.testing.assert_allclose(made.input, data["predicted_in"], rtol=0, atol=atol)
-    np.testing.assert_allclose(made.bias, data["predicted_bias"], rtol=0, atol=atol)
+    predicted = load_hypernet(folder)(data["forms"], data["source"], lang)
+    np.testing.assert_allclose(predicted.input, data["predicted_in"], rtol=0, atol=atol)
+    np.testing.assert_allclose(predicted.bias, data["predicted_bias"], rtol=0, atol=atol)
 
 
 def test_the_pytorch_layout(published: Path) -> None:
@@ -132,7 +132,7 @@ def test_float64_leaves(published: Path) -> None:
     check_numbers(published)
 
 
-def test_import_writes_our_layout(published: Path, tmp_path: Path) -> None:
+def test_import_writes_the_layout_of_tokswap(published: Path, tmp_path: Path) -> None:
     (published / "flax_model.msgpack").write_bytes(flax_bytes(flax_names(oracle(published.name)[1])))
     codes = [f"l{n}" for n in range(5)] if published.name == "tied" else None
     out = tmp_path / "out" / published.name
@@ -146,7 +146,7 @@ def test_import_writes_our_layout(published: Path, tmp_path: Path) -> None:
     import_hypernet(str(published), out, force=True)
 
 
-def test_languages_are_read_where_they_lie(tmp_path: Path, published: Path) -> None:
+def test_languages_are_read_from_the_files(tmp_path: Path, published: Path) -> None:
     put_safetensors(published, oracle(published.name)[1])
     if published.name == "untied":
         with pytest.raises(UsageError) as caught:
@@ -187,11 +187,11 @@ def test_too_few_positions(published: Path) -> None:
     fails(published, "bad-hypernet", "4 positions")
 
 
-def test_numbers_that_are_not_finite(published: Path) -> None:
+def test_non_finite_numbers(published: Path) -> None:
     weights = oracle(published.name)[1]
     weights["scaler.w"] = np.full_like(weights["scaler.w"], np.nan)
     put_safetensors(published, weights)
-    fails(published, "bad-hypernet", "not finite")
+    fails(published, "bad-hypernet", "non-finite")
 
 
 def test_no_weights(published: Path) -> None:
@@ -254,7 +254,7 @@ def fails(folder: Path, code: str, says: str) -> None:
 
 @pytest.mark.parametrize("architecture", ["llama-tied", "llama", "bert", "roberta", "t5", "gemma3"])
 def test_transplants(architecture: str, model_of: Callable[..., Path], tmp_path: Path) -> None:
-    """Missing rows are what the hypernetwork says for input, head and bias; the others are copied or, asked for, not."""
+    """Missing rows are the predicted ones in every vocabulary matrix. `replace` predicts the others too."""
     import tools
 
     import tokswap
@@ -269,12 +269,12 @@ def test_transplants(architecture: str, model_of: Callable[..., Path], tmp_path:
     report = tokswap.transplant_tokenizer(str(base), str(target), init="zett", settings=options, out=tmp_path / "out")
     assert all(check.ok for check in tokswap.verify_checkpoint(tmp_path / "out", against=base))
     hypernet, missing = load_hypernet(folder), report.alignment.missing
-    surfaces = read_tokenizer(target).vocabulary.token_bytes
+    token_bytes = read_tokenizer(target).vocabulary.token_bytes
     before, after = tools.weights(base), tools.weights(tmp_path / "out")
     head = "lm_head.weight" if hypernet.config.separate_out_embeddings else None
     parts = [before[tools.INPUT.get(architecture, "model.embed_tokens.weight")]] + ([before[head]] if head else [])
     source = np.concatenate([part.numpy() for part in parts], axis=1)
-    wanted = hypernet(hypernet.surface.forms([surfaces[n] for n in missing.tolist()]), source)
+    wanted = hypernet(hypernet.surface.forms([token_bytes[n] for n in missing.tolist()]), source)
     found = after[tools.INPUT.get(architecture, "model.embed_tokens.weight")].numpy()[missing]
     np.testing.assert_allclose(found, wanted.input, rtol=0, atol=1e-5)
     if head:
@@ -287,7 +287,7 @@ def test_transplants(architecture: str, model_of: Callable[..., Path], tmp_path:
     )
     assert "bytes" not in whole.plan.coverage
     assert whole.plan.coverage["missing"] == report.plan.coverage["missing"] + report.plan.coverage["bytes"]
-    # The output tokenizer is the one that was named, whatever the hypernetwork's own spelling is.
+    # The output tokenizer is the named one, not the one in the byte alphabet that is saved with the hypernetwork.
     text = makers.shipped_text("german")[:500]
     ids = read_tokenizer(tmp_path / "out").encode(text)
     assert ids == read_tokenizer(target).encode(text)

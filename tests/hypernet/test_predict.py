@@ -1,4 +1,4 @@
-"""The ZeTT network against the original code's numbers and against a second writing of it; surface forms; the cache."""
+"""The ZeTT network against the original code's numbers and a second implementation; surface forms; the cache."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from tokswap.errors import InputError, UsageError
 from tokswap.hypernet import Hypernet, HypernetConfig, load_hypernet
 from tokswap.hypernet.config import read_config
 from tokswap.hypernet.convert import build
-from tokswap.tokenizer.byte_level import byte_level_spec
+from tokswap.tokenizer.byte_alphabet import byte_alphabet_spec
 from tokswap.tokenizer.tokenizer import read_tokenizer
 
 HERE = Path()
 
 
 def network(config: HypernetConfig, weights: dict[str, object]) -> Hypernet:
-    """A hypernetwork without a tokenizer: for surface forms that are there already."""
+    """Return a hypernetwork without a tokenizer, for given surface forms."""
     import torch
 
     state = {name: torch.as_tensor(value) for name, value in weights.items()}
@@ -47,7 +47,7 @@ def small(**changes: object) -> HypernetConfig:
 
 
 def some_forms(config: HypernetConfig, count: int, seed: int = 0, *, empty: bool = False) -> np.ndarray:
-    """Forms of every length, with fallback ids, and with a pad between pieces here and there."""
+    """Return forms of every length, with ids past the source's, and here and there a pad between ids."""
     draw = np.random.default_rng(seed)
     most = config.original_vocab_size + config.hn_n_extra_tokens
     forms = draw.integers(0, most, (count, config.hn_surface_maxlen))
@@ -60,15 +60,15 @@ def some_forms(config: HypernetConfig, count: int, seed: int = 0, *, empty: bool
 
 
 @pytest.mark.parametrize("name", ["tied", "untied"])
-def test_the_original_codes_numbers(name: str) -> None:
+def test_predictions_equal_those_of_the_original_code(name: str) -> None:
     values, weights, data = oracle(name)
     config = read_config(values, HERE)
     lang = int(data["lang"]) if data["lang"] >= 0 else None
-    made = network(config, weights)(data["forms"], data["source"], lang)
-    np.testing.assert_allclose(made.input, data["predicted_in"], rtol=0, atol=2e-5)
-    np.testing.assert_allclose(made.bias, data["predicted_bias"], rtol=0, atol=2e-5)
+    predicted = network(config, weights)(data["forms"], data["source"], lang)
+    np.testing.assert_allclose(predicted.input, data["predicted_in"], rtol=0, atol=2e-5)
+    np.testing.assert_allclose(predicted.bias, data["predicted_bias"], rtol=0, atol=2e-5)
     if name == "untied":
-        np.testing.assert_allclose(made.output, data["predicted_out"], rtol=0, atol=2e-5)
+        np.testing.assert_allclose(predicted.output, data["predicted_out"], rtol=0, atol=2e-5)
     again = reference(config, weights, data["forms"][:12], data["source"], lang)
     np.testing.assert_allclose(again[0], data["predicted_in"][:12], rtol=0, atol=2e-5)
 
@@ -89,36 +89,37 @@ def test_every_combination_of_the_config(untied: bool, lang: bool, single: bool,
     forms = some_forms(config, 24, empty=lang)
     source = np.random.default_rng(1).standard_normal((40, config.n_in)).astype(np.float32)
     index = 2 if lang else None
-    made = network(config, weights)(forms, source, index)
+    predicted = network(config, weights)(forms, source, index)
     wanted = reference(config, weights, forms, source, index)
-    for mine, other in zip(made, wanted, strict=True):
+    for mine, other in zip(predicted, wanted, strict=True):
         assert (mine is None) == (other is None)
         if mine is not None:
             np.testing.assert_allclose(mine, other, rtol=1e-5, atol=2e-5)
 
 
-def test_a_row_depends_on_its_own_form_alone() -> None:
+def test_a_prediction_depends_on_its_own_form_alone() -> None:
     """Sorting by length, blocks and padding change nothing."""
     config = small(hn_predict_bias=True)
-    made = network(config, random_weights(config))
+    predicted = network(config, random_weights(config))
     forms, source = some_forms(config, 64), np.random.default_rng(1).standard_normal((40, 10))
-    whole = made(forms, source.astype(np.float32))
+    whole = predicted(forms, source.astype(np.float32))
     for n in (0, 7, 63):
         length = int(np.flatnonzero(forms[n] != 2)[-1]) + 1
-        alone = made(forms[n : n + 1, :length], source.astype(np.float32))
+        alone = predicted(forms[n : n + 1, :length], source.astype(np.float32))
         np.testing.assert_allclose(alone.input[0], whole.input[n], rtol=0, atol=1e-5)
-    assert made(forms[:0], source.astype(np.float32)).input.shape == (0, 10)
+    assert predicted(forms[:0], source.astype(np.float32)).input.shape == (0, 10)
 
 
 def test_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     import tokswap.hypernet.predict as predict
 
     config = small(separate_out_embeddings=True)
-    made, forms = network(config, random_weights(config)), some_forms(config, 50)
+    predicted, forms = network(config, random_weights(config)), some_forms(config, 50)
     source = np.random.default_rng(1).standard_normal((40, 20)).astype(np.float32)
-    whole = made(forms, source)
+    whole = predicted(forms, source)
     monkeypatch.setattr(predict, "BLOCK", 7)
-    np.testing.assert_allclose(made(forms, source).output, whole.output, rtol=0, atol=1e-5)  # type: ignore[arg-type]
+    again = predicted(forms, source)
+    np.testing.assert_allclose(again.output, whole.output, rtol=0, atol=1e-5)  # type: ignore[arg-type]
 
 
 def test_gradients_reach_every_parameter() -> None:
@@ -157,7 +158,7 @@ def test_wrong_shapes(forms: np.ndarray, source: np.ndarray) -> None:
     ("changes", "lang", "says"),
     [
         ({}, "de", "not trained with languages"),
-        ({"hn_embed_lang_id": True, "n_langs": 2, "languages": ("de", "en")}, "", "wants to know"),
+        ({"hn_embed_lang_id": True, "n_langs": 2, "languages": ("de", "en")}, "", "needs the language"),
         ({"hn_embed_lang_id": True, "n_langs": 2, "languages": ("de", "en")}, "dee", "Did you mean `de`?"),
         ({"hn_embed_lang_id": True, "n_langs": 2}, "de", "numbers 0 to 1"),
         ({"hn_embed_lang_id": True, "n_langs": 2}, "2", "no language 2"),
@@ -193,13 +194,13 @@ def test_older_configs_name_no_heads() -> None:
     [
         ({"hn_n_layer": 3}, "bad-hypernet", "Did you mean `hn_n_layers`?"),
         ({"n_embd": None}, "bad-hypernet", "`n_embd` is missing"),
-        ({"n_embd": "10"}, "bad-hypernet", "no int"),
+        ({"n_embd": "10"}, "bad-hypernet", "not of type int"),
         ({"n_embd": 0}, "bad-hypernet", "`n_embd` is 0"),
-        ({"hn_predict_bias": 1}, "bad-hypernet", "no bool"),
+        ({"hn_predict_bias": 1}, "bad-hypernet", "not of type bool"),
         ({"hn_num_attention_heads": 5}, "bad-hypernet", "do not divide"),
-        ({"hn_embed_lang_id": True}, "bad-hypernet", "names no language"),
+        ({"hn_embed_lang_id": True}, "bad-hypernet", "`n_langs` is 0"),
         ({"languages": ["de"]}, "bad-hypernet", "1 language codes for 0"),
-        ({"languages": "de"}, "bad-hypernet", "no list"),
+        ({"languages": "de"}, "bad-hypernet", "not a list"),
         ({"pad_token_id": -1}, "bad-hypernet", "`pad_token_id` is -1"),
         ({"hn_add_inter_token_attention": True}, "unsupported-hypernet", "`hn_add_inter_token_attention`"),
         ({"hn_model_type": "t5"}, "unsupported-hypernet", "'t5'"),
@@ -215,7 +216,7 @@ def test_bad_configs(changes: dict[str, object], code: str, says: str) -> None:
 # Surface forms and base models.
 
 
-def test_surface_forms_of_a_made_one(model_of: Callable[..., Path], tmp_path: Path) -> None:
+def test_surface_forms(model_of: Callable[..., Path], tmp_path: Path) -> None:
     base = model_of("llama-tied")
     hypernet = load_hypernet(make_hypernet(base, tmp_path / "hn", hn_surface_maxlen=4))
     tokenizer = read_tokenizer(base)
@@ -225,9 +226,9 @@ def test_surface_forms_of_a_made_one(model_of: Callable[..., Path], tmp_path: Pa
     assert forms[0].tolist() == [tokenizer.vocabulary.id_of[b" the"], 0, 0, 0]
     assert forms[3].tolist() == [0, 0, 0, 0]
     for word, form in zip(words[:3], forms, strict=False):
-        pieces = [tokenizer.vocabulary.token_bytes[n] for n in form.tolist()[: len(hypernet.surface.cut(word))]]
+        pieces = [tokenizer.vocabulary.token_bytes[n] for n in form.tolist()[: len(hypernet.surface.tokenize(word))]]
         assert b"".join(pieces) == word[: len(b"".join(pieces))]
-    assert len(hypernet.surface.cut(words[4])) > 4
+    assert len(hypernet.surface.tokenize(words[4])) > 4
 
 
 def test_the_wrong_base_model(model_of: Callable[..., Path], tmp_path: Path) -> None:
@@ -242,7 +243,7 @@ def test_the_wrong_base_model(model_of: Callable[..., Path], tmp_path: Path) -> 
     for vocabulary, width, rows, tied, says in (
         (own, 24, 600, True, "24 elements"),
         (own, 32, 599, True, "599 rows"),
-        (own, 32, 600, False, "two tables"),
+        (own, 32, 600, False, "two matrices"),
         (other, 32, 600, True, "tokens are those"),
     ):
         with pytest.raises(InputError) as caught:
@@ -263,7 +264,7 @@ def test_a_tokenizer_that_is_not_byte_level(model_of: Callable[..., Path], tmp_p
 
 def test_a_tokenizer_with_more_ids_than_rows(model_of: Callable[..., Path], tmp_path: Path) -> None:
     base = model_of("llama")
-    spec = byte_level_spec(read_tokenizer(base), open_checkpoint(base).tables[0].rows)
+    spec = byte_alphabet_spec(read_tokenizer(base), open_checkpoint(base).matrices[0].rows)
     with pytest.raises(InputError) as caught:
         write_hypernet(tmp_path / "hn", small(original_vocab_size=600, hn_n_extra_tokens=0), spec)
     assert caught.value.code == "bad-hypernet"
@@ -287,7 +288,7 @@ def test_predictions_are_kept(model_of: Callable[..., Path], tmp_path: Path) -> 
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Hypernet, "__call__", counted)
-        made = ready.predict([b" the", "zebra", b" the"])
+        predicted = ready.predict([b" the", "zebra", b" the"])
         ready.predict(["zebra", b" the"])
         assert calls == [2]
         ready.predict(["one", "two"])  # the least recently used goes: zebra
@@ -298,8 +299,8 @@ def test_predictions_are_kept(model_of: Callable[..., Path], tmp_path: Path) -> 
         many = ready.predict([str(n) for n in range(9)])  # more at once than are kept
         assert len(many.input) == 9
     direct = ready(ready.surface.forms([b" the", b"zebra"]), source)
-    np.testing.assert_allclose(made.input, direct.input[[0, 1, 0]], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(predicted.input, direct.input[[0, 1, 0]], rtol=0, atol=1e-6)
     np.testing.assert_allclose(again.output, direct.output[1:], rtol=0, atol=1e-6)  # type: ignore[index]
-    np.testing.assert_allclose(made.bias, direct.bias[[0, 1, 0]], rtol=0, atol=1e-6)  # type: ignore[index]
+    np.testing.assert_allclose(predicted.bias, direct.bias[[0, 1, 0]], rtol=0, atol=1e-6)  # type: ignore[index]
     assert ready.predict([]).input.shape == (0, 32)
     assert dataclasses.replace(ready).config.hn_predict_bias

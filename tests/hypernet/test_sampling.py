@@ -1,4 +1,4 @@
-"""Sampled tokenizers: what is in them, and that nothing but texts, seed and step decides it."""
+"""Sampled tokenizers: what is in them, and that texts, seed and step alone decide it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_counts_are_those_of_the_remembered_texts() -> None:
     assert found == wanted
 
 
-def test_what_is_forgotten_takes_no_room() -> None:
+def test_forgotten_substrings_take_no_memory() -> None:
     sampler = Sampler(600, kept=1)
     for _ in range(3):
         for text in TEXTS:
@@ -36,7 +36,7 @@ def test_what_is_forgotten_takes_no_room() -> None:
     assert len(sampler._slot_of) <= 3 * np.count_nonzero(sampler._count)
 
 
-def test_without_noise_the_weightiest_win() -> None:
+def test_without_noise_the_largest_weights_are_chosen() -> None:
     sampler = Sampler(SMALLEST + 50, noise=(0.0, 0.0))
     sampler.push(TEXTS)
     tokens = sampler.sample(0).tokens
@@ -60,11 +60,11 @@ def test_a_vocabulary() -> None:
     assert b"".join(byte_level_bytes(drawn.tokens[n]) for n in ids).decode() == text
 
 
-def test_steps_and_seeds_differ_and_the_way_there_does_not_matter() -> None:
+def test_samples_depend_on_step_and_seed_and_not_on_earlier_texts() -> None:
     one, other, more = Sampler(700, kept=4), Sampler(700, kept=4), Sampler(700, kept=4, seed=1)
     for text in TEXTS:
         one.push([text])
-    for text in TEXTS[4:]:  # a run that goes on in the middle counts only what is still remembered
+    for text in TEXTS[4:]:  # a run that resumes counts only what is remembered
         other.push([text])
         more.push([text])
     first, again = one.sample(9), other.sample(9)
@@ -89,7 +89,7 @@ def test_noise_is_normal() -> None:
 # Texts.
 
 
-def test_every_text_comes_once_an_epoch(tmp_path: Path) -> None:
+def test_every_text_comes_once_per_epoch(tmp_path: Path) -> None:
     path = tmp_path / "text.txt"
     path.write_text("".join(f"line {n}\n" for n in range(100)), "utf-8")
     texts = Texts.read([path], 30, seed=0)

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from test_methods import problem
 
 from tokswap.errors import UsageError
-from tokswap.init.base import wants_donor
 from tokswap.init.blend import Blend, described, read_method
 from tokswap.init.methods.kriging import Kriging
 from tokswap.init.methods.subword import Subword
@@ -39,22 +38,35 @@ def test_a_sum_is_the_weighted_mean_of_its_parts(spec: str, weights: list[float]
     assert isinstance(method, Blend)
     assert [weight for weight, _, _ in method.parts] == pytest.approx(weights)
     task = problem()
-    wanted = sum(weight * part(task) for weight, _, part in method.parts)
-    np.testing.assert_allclose(method(task), wanted, atol=1e-6)
+    wanted = sum(weight * part(task).rows for weight, _, part in method.parts)
+    np.testing.assert_allclose(method(task).rows, wanted, atol=1e-6)
 
 
-def test_the_parts_keep_their_details_apart() -> None:
-    task = problem()
-    read_method("omp(k=4) + 0.5*subword")(task)
-    assert {"omp residual"} <= set(task.details)
-    assert all(name.startswith("omp ") for name in task.details)
+def test_the_parts_keep_their_diagnostics_apart() -> None:
+    diagnostics = read_method("omp(k=4) + 0.5*subword")(problem()).diagnostics
+    assert {"omp residual"} <= set(diagnostics)
+    assert all(name.startswith("omp ") for name in diagnostics)
 
 
-def test_a_sum_wants_what_a_part_wants() -> None:
-    assert read_method("kriging + subword").needs_donor
-    assert not read_method("mean + subword").needs_donor
-    assert wants_donor(read_method("auto + subword"))
-    assert not read_method("auto + subword").needs_donor
+def test_two_parts_of_one_method_compute_their_own_rows() -> None:
+    """They share a cache, which knows their settings."""
+    blend = read_method("omp(k=2) + omp(k=16)")(problem()).rows
+    apart = [make_initializer("omp", {"k": k})(problem()).rows for k in (2, 16)]
+    np.testing.assert_allclose(blend, sum(apart) / 2, atol=1e-6)
+
+
+def test_notes_and_evidence_of_the_parts_are_kept() -> None:
+    task = dataclasses.replace(problem(), tokenizers=None, donor=None)
+    found = read_method("auto + tokenadapt")(task)
+    assert found.evidence == {"chosen": {"all": "subword"}}
+    assert [note.split(":")[0] for note in found.notes] == ["auto", "tokenadapt"]
+
+
+def test_a_sum_needs_what_a_part_needs() -> None:
+    assert read_method("kriging + subword").donor_use() == "required"
+    assert read_method("auto + kriging").donor_use() == "required"
+    assert read_method("auto + subword").donor_use() == "optional"
+    assert read_method("mean + subword").donor_use() == "none"
     parts = [read_method(name).flops(50, 100, 32) for name in ("kriging", "omp")]
     assert read_method("kriging + omp").flops(50, 100, 32) == sum(parts)
 
@@ -81,7 +93,7 @@ def test_settings_are_described_by_part() -> None:
         ("omp(k=4", "bad-method", "'omp(k=4'"),
         ("omp(k=(4))", "bad-method", "'omp(k=(4))'"),
         ("omp(k)", "bad-method", "'k' is not a setting"),
-        ("0*mean + 0*subword", "bad-method", "add up to nothing"),
+        ("0*mean + 0*subword", "bad-method", "add up to 0"),
         ("mean + omb", "unknown-method", "Did you mean `omp`?"),
         ("mean + omp(kk=3)", "unknown-setting", "Did you mean `k`?"),
         ("mean + omp(k=0)", "bad-setting", "at least 1"),

@@ -11,8 +11,8 @@ import makers
 import numpy as np
 import pytest
 
-import tokswap.init.resources.encoder
 from tokswap.errors import TokswapError
+from tokswap.init.resources import encoder as module
 from tokswap.init.resources.encoder import encode, find_encoder
 from tokswap.storage.resolve import cache_folder
 
@@ -32,13 +32,13 @@ def folder(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def loads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Watch how often an encoder is loaded."""
     found: list[Path] = []
-    real = tokswap.encoder._load
+    real = module._load
 
     def load(folder: Path, device: str) -> Any:
         found.append(folder)
         return real(folder, device)
 
-    monkeypatch.setattr(tokswap.encoder, "_load", load)
+    monkeypatch.setattr(module, "_load", load)
     return found
 
 
@@ -162,9 +162,7 @@ def test_a_model_that_reads_images(folder: Path) -> None:
 
 def test_without_the_library(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = importlib.util.find_spec
-    monkeypatch.setattr(
-        tokswap.encoder, "find_spec", lambda name: None if name == "sentence_transformers" else real(name)
-    )
+    monkeypatch.setattr(module, "find_spec", lambda name: None if name == "sentence_transformers" else real(name))
     assert code_of(folder) == "missing-extra"
 
 
@@ -186,6 +184,7 @@ def test_names(name: str, code: str) -> None:
 def test_finding_an_encoder_loads_nothing(made: Path) -> None:
     import subprocess
 
-    code = f"import sys, tokswap.encoder; tokswap.encoder.find_encoder({str(made)!r}); print(*sys.modules)"
+    module = "tokswap.init.resources.encoder"
+    code = f"import sys, {module}; {module}.find_encoder({str(made)!r}); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert {"torch", "sentence_transformers"}.isdisjoint(done.stdout.split())

@@ -11,20 +11,22 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_methods import ENCODER, NEW, SHARED, WORDS, made_files, problem
+from test_methods import ENCODER, NEW, SHARED, WORDS, in_context, made_files, problem, vocabulary
 
 from tokswap.checkpoint.embeddings import EmbeddingSpace
 from tokswap.cli import _output
 from tokswap.errors import InputError, TokswapError
-from tokswap.init.base import Checked, Pieces, Problem
+from tokswap.init.base import BaseModel, Pieces, Problem, Rows
 from tokswap.init.methods.focus import sparsemax
 from tokswap.init.methods.wechsel import _token_vectors
 from tokswap.init.registry import make_initializer
+from tokswap.init.resources.disk import DiskResources
+from tokswap.init.resources.protocol import WordVectors
 from tokswap.tokenizer.alignment import Alignment, Reason
 from tokswap.transplant.plan import transplant_tokenizer
 
 
-def solve(name: str, task: Problem, **settings: object) -> np.ndarray:
+def solve(name: str, task: Problem, **settings: object) -> Rows:
     return make_initializer(name, settings)(task)
 
 
@@ -36,33 +38,33 @@ def with_anchors(task: Problem, count: int) -> Problem:
     """The same problem with fewer shared tokens: the others are named by the user, and so are no anchors."""
     reason = task.alignment.reason.copy()
     reason[np.flatnonzero(reason == Reason.BYTES)[count:]] = Reason.MAP
-    return dataclasses.replace(task, alignment=Alignment(task.alignment.source_of, reason), cache={}, notes=[])
+    return dataclasses.replace(in_context(task), alignment=Alignment(task.alignment.source_of, reason))
 
 
 def with_donor(task: Problem, rows: np.ndarray) -> Problem:
     space = EmbeddingSpace.from_array(task.target, rows)
-    return dataclasses.replace(task, donor=space, cache={}, notes=[])
+    return dataclasses.replace(in_context(task), donor=space)
 
 
 def piece_means(task: Problem) -> np.ndarray:
-    return solve("subword", task)
+    return solve("subword", task).rows
 
 
 # --- subword -----------------------------------------------------------------------------------------------------
 
 SHARE = {
-    "first": lambda surface, rank: [1] + [0] * (len(surface) - 1),
-    "last": lambda surface, rank: [0] * (len(surface) - 1) + [1],
-    "length": lambda surface, rank: [len(piece) for piece in surface],
-    "frequency": lambda surface, rank: [np.log(2.0 + place) for place in rank],
-    "exponential": lambda surface, rank: [0.25**n for n in range(len(surface))],
+    "first": lambda pieces, rank: [1] + [0] * (len(pieces) - 1),
+    "last": lambda pieces, rank: [0] * (len(pieces) - 1) + [1],
+    "length": lambda pieces, rank: [len(piece) for piece in pieces],
+    "frequency": lambda pieces, rank: [np.log(2.0 + place) for place in rank],
+    "exponential": lambda pieces, rank: [0.25**n for n in range(len(pieces))],
 }
 
 
 @pytest.mark.parametrize("weights", SHARE)
 def test_subword_weights(weights: str) -> None:
     task = problem()
-    rows = solve("subword", task, weights=weights, decay=0.25)
+    rows = solve("subword", task, weights=weights, decay=0.25).rows
     for n in range(NEW):
         ids = task.pieces.ids[task.pieces.start[n] : task.pieces.start[n + 1]]
         if len(ids):
@@ -74,11 +76,11 @@ def test_subword_weights(weights: str) -> None:
 
 def test_a_decay_above_one_favours_the_last_piece_however_long_the_token() -> None:
     task = problem()
-    last = solve("subword", task, weights="last")
-    np.testing.assert_allclose(solve("subword", task, weights="exponential", decay=1000), last, atol=0.02)
+    last = solve("subword", task, weights="last").rows
+    np.testing.assert_allclose(solve("subword", task, weights="exponential", decay=1000).rows, last, atol=0.02)
     long = Pieces.from_lists([(np.arange(500) % SHARED).tolist()])
     task = dataclasses.replace(task, missing=task.missing[:1], pieces=long)
-    assert np.isfinite(solve("subword", task, weights="exponential", decay=1000)).all()
+    assert np.isfinite(solve("subword", task, weights="exponential", decay=1000).rows).all()
 
 
 # --- linear ------------------------------------------------------------------------------------------------------
@@ -96,8 +98,9 @@ def test_least_squares_is_ridge_regression() -> None:
     gram = x.T @ x
     fitted = np.linalg.solve(gram + 0.1 * np.trace(gram) / len(gram) * np.eye(len(gram)), x.T @ y)
     wanted = (source + noise).mean(0) + (double(task.donor, task.missing) - donor.mean(0)) @ fitted
-    np.testing.assert_allclose(solve("linear", task, ridge=0.1), wanted, atol=1e-4)
-    assert not task.notes
+    found = solve("linear", task, ridge=0.1)
+    np.testing.assert_allclose(found.rows, wanted, atol=1e-4)
+    assert not found.notes
 
 
 @pytest.mark.parametrize(("wide", "narrow"), [(24, 24), (16, 24)])
@@ -109,13 +112,13 @@ def test_procrustes_finds_a_rotation_and_its_scale(wide: int, narrow: int) -> No
     source = np.concatenate([3.5 * rows[:SHARED] @ rotation + 7, np.zeros((12, narrow))])
     task = dataclasses.replace(task, source=EmbeddingSpace.from_array(task.source.vocabulary, source))
     wanted = 3.5 * rows[SHARED:] @ rotation + 7
-    np.testing.assert_allclose(solve("linear", task, map="procrustes"), wanted, atol=0.02)
+    np.testing.assert_allclose(solve("linear", task, map="procrustes").rows, wanted, atol=0.02)
 
 
 def test_a_map_from_fewer_tokens_than_dimensions_says_so() -> None:
-    task = with_anchors(problem(), 10)
-    assert np.isfinite(solve("linear", task)).all()
-    assert "10 usable shared tokens do not settle" in task.notes[0]
+    found = solve("linear", with_anchors(problem(), 10))
+    assert np.isfinite(found.rows).all()
+    assert "10 usable shared tokens cannot determine a map" in found.notes[0]
 
 
 # --- clp ---------------------------------------------------------------------------------------------------------
@@ -127,17 +130,18 @@ def test_clp_is_the_cosine_weighted_mean_of_all_shared_tokens() -> None:
     new = double(task.donor, task.missing)
     cosine = (new / np.linalg.norm(new, axis=1)[:, None]) @ (theirs / np.linalg.norm(theirs, axis=1)[:, None]).T
     weights = cosine / cosine.sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(solve("clp", task), weights @ ours, atol=1e-4)
-    assert not task.notes
+    found = solve("clp", task)
+    np.testing.assert_allclose(found.rows, weights @ ours, atol=1e-4)
+    assert not found.notes
 
 
 def test_clp_leaves_tokens_alone_whose_weights_cancel() -> None:
     rows = problem().donor.rows(np.arange(SHARED + NEW))
     rows[SHARED + 3] *= -1
     task = with_donor(problem(), rows)
-    made = solve("clp", task)
-    np.testing.assert_allclose(made[3], piece_means(task)[3], rtol=1e-6)
-    assert task.notes == ["clp: 1 of 40 new tokens are unlike all shared ones; they are piece means"]
+    found = solve("clp", task)
+    np.testing.assert_allclose(found.rows[3], piece_means(task)[3], rtol=1e-6)
+    assert found.notes == ("clp: 1 of 40 new tokens resemble no shared token; each gets the mean of its pieces",)
 
 
 # --- focus -------------------------------------------------------------------------------------------------------
@@ -164,14 +168,15 @@ def test_focus_mixes_by_sparsemax_however_many_it_takes(common: float, memory: i
     """With a large direction in common all cosines are alike, and the mixture takes hundreds of tokens."""
     rng = np.random.default_rng(3)
     task = with_donor(problem(), rng.standard_normal((SHARED + NEW, 32)).astype(np.float32) + common)
-    task = dataclasses.replace(task, memory=memory)
+    task = in_context(task, memory=memory)
     theirs, new = double(task.donor, task.anchors), double(task.donor, task.missing)
     cosine = (new / np.linalg.norm(new, axis=1)[:, None]) @ (theirs / np.linalg.norm(theirs, axis=1)[:, None]).T
     weights = np.stack([projected(row) for row in cosine])
     ours = double(task.source, task.alignment.source_of[task.anchors])
-    np.testing.assert_allclose(solve("focus", task), weights @ ours, atol=1e-3)
+    found = solve("focus", task)
+    np.testing.assert_allclose(found.rows, weights @ ours, atol=1e-3)
     taken = (weights > 1e-6).sum(axis=1)
-    np.testing.assert_allclose(task.details["support"], taken, atol=1)
+    np.testing.assert_allclose(found.diagnostics["support"], taken, atol=1)
     assert (taken.max() > 250) == (common == 20)
 
 
@@ -183,22 +188,24 @@ def test_focus_learns_from_a_text_what_stands_together(tmp_path: Path) -> None:
     lines = [" ".join(rng.choice(groups[n % 2], 12)) for n in range(400)]
     (tmp_path / "text.txt").write_text("\n".join(lines))
     method = make_initializer("focus", {"text": str(tmp_path / "text.txt"), "width": 16, "epochs": 10})
-    assert not method.needs_donor
+    assert method.donor_use() == "none"
     method(dataclasses.replace(task, donor=None))
-    mixture, weights = next(iter(task.cache.values()))
+    mixture, weights = next(iter(task.context.cache.values()))
     for n, own in enumerate((range(10), range(10, 20))):
         part = slice(mixture.start[n], mixture.start[n + 1])
         assert weights[part][np.isin(mixture.ids[part], own)].sum() > 0.8
-    np.testing.assert_allclose(method(task)[2:], piece_means(task)[2:])
-    assert task.notes[-1] == "focus: 2 of 4 new tokens have no auxiliary vector; they are piece means"
+    found = method(task)
+    np.testing.assert_allclose(found.rows[2:], piece_means(task)[2:])
+    assert found.notes == ("focus: 2 of 4 new tokens have no auxiliary vector; each gets the mean of its pieces",)
 
 
 @pytest.mark.parametrize("content", ["", "w1 w2 w3", "n0 " * 50], ids=["empty", "short", "one token"])
 def test_focus_with_a_text_that_teaches_nothing(tmp_path: Path, content: str) -> None:
     (tmp_path / "text.txt").write_text(content)
     task = problem()
-    np.testing.assert_allclose(solve("focus", task, text=str(tmp_path / "text.txt")), piece_means(task), rtol=1e-6)
-    assert task.notes
+    found = solve("focus", task, text=str(tmp_path / "text.txt"))
+    np.testing.assert_allclose(found.rows, piece_means(task), rtol=1e-6)
+    assert found.notes
 
 
 # --- wechsel -----------------------------------------------------------------------------------------------------
@@ -209,7 +216,8 @@ def test_wechsel_is_the_softmax_of_the_nearest() -> None:
     rows = np.load(files[WORDS])["vectors"].astype(np.float64)
     rows /= np.linalg.norm(rows, axis=1)[:, None]
     ours = double(task.source, np.arange(SHARED))
-    made = solve("wechsel", task, vectors=files[WORDS], k=4, temperature=0.2)
+    found = solve("wechsel", task, vectors=files[WORDS], k=4, temperature=0.2)
+    made = found.rows
     means = piece_means(task)
     for n in range(NEW):
         if SHARED + n < len(rows):
@@ -219,20 +227,20 @@ def test_wechsel_is_the_softmax_of_the_nearest() -> None:
             np.testing.assert_allclose(made[n], power / power.sum() @ ours[best], atol=1e-4)
         else:
             np.testing.assert_allclose(made[n], means[n], rtol=1e-6)
-    assert task.notes[0].startswith("wechsel: 5 of 40 new tokens are part of no word")
+    assert found.notes[0].startswith("wechsel: 5 of 40 new tokens are part of no word")
 
 
 def test_a_tokens_vector_is_the_mean_of_its_words_by_rank() -> None:
-    class MergePairs:
+    class Parts:
         def encode(self, text: str) -> list[int]:
             raise NotImplementedError
 
-        def tokenize_bytes(self, surfaces: Sequence[bytes]) -> list[list[int]]:
+        def tokenize_bytes(self, token_bytes: Sequence[bytes]) -> list[list[int]]:
             ids = {b"ab": [0, 1], b"ac": [0, 2], b" ab": [3], b" ac": [3, 2]}
-            return [ids[surface] for surface in surfaces]
+            return [ids[one] for one in token_bytes]
 
     rows = np.array([[2.0, 0.0], [0.0, 5.0]])
-    vectors = _token_vectors(["ab", "ac"], rows, MergePairs(), 5).rows(np.arange(5))
+    vectors = _token_vectors(WordVectors(["ab", "ac"], rows), Parts(), 5).rows(np.arange(5))
     both = np.array([1.0, 0.5]) / 1.5
     np.testing.assert_allclose(vectors, [both, [1, 0], [0, 1], both, [0, 0]], atol=1e-6)
 
@@ -247,10 +255,9 @@ def test_a_tokens_vector_is_the_mean_of_its_words_by_rank() -> None:
     ],
 )
 def test_files_are_looked_for_beforehand(name: str, settings: dict[str, object], code: str) -> None:
-    method = make_initializer(name, settings)
-    assert isinstance(method, Checked)
+    method, base = make_initializer(name, settings), BaseModel(vocabulary([]), 1, rows=1, tied=True)
     with pytest.raises(TokswapError) as caught:
-        method.check()
+        method.check(base, DiskResources())
     assert caught.value.code == code
 
 
@@ -275,14 +282,14 @@ def method(request: pytest.FixtureRequest) -> str:
 @pytest.mark.parametrize("role", ["input", "output"])
 def test_without_shared_tokens_pieces_are_left(method: str, role: str) -> None:
     task = with_anchors(problem(role), 0)
-    made = solve(method.split()[0], task, **DONOR_METHODS[method])
-    np.testing.assert_allclose(made, piece_means(task), rtol=1e-6)
-    assert task.notes
+    found = solve(method.split()[0], task, **DONOR_METHODS[method])
+    np.testing.assert_allclose(found.rows, piece_means(task), rtol=1e-6)
+    assert found.notes
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_few_shared_tokens(method: str, count: int) -> None:
-    made = solve(method.split()[0], with_anchors(problem(), count), **DONOR_METHODS[method])
+    made = solve(method.split()[0], with_anchors(problem(), count), **DONOR_METHODS[method]).rows
     assert np.isfinite(made).all()
     assert np.abs(made).max() < 100
 
@@ -297,7 +304,7 @@ def test_degenerate_donor_rows(method: str, damage: str) -> None:
     else:
         rows *= 1e12 if damage == "huge" else 1e-12
     task = with_donor(problem(), rows)
-    made = solve(method.split()[0], task, **DONOR_METHODS[method])
+    made = solve(method.split()[0], task, **DONOR_METHODS[method]).rows
     assert np.isfinite(made).all()
     assert np.abs(made).max() < 100
 
@@ -307,7 +314,7 @@ def test_degenerate_donor_rows(method: str, damage: str) -> None:
 
 @pytest.mark.parametrize("name", ["tokenadapt", "focus", "wechsel"])
 def test_a_run_with_real_tokenizers(name: str, model_of: Callable[..., Path], tmp_path: Path) -> None:
-    """An untied model, and a tokenizer without weights: what the methods read comes from files, and both tables get it."""
+    """An untied model and a tokenizer without weights: methods read files, and both matrices get new rows."""
     english = makers.TEXTS / "english.txt"
     words = sorted(set(english.read_text("utf-8").split()))
     rows = np.random.default_rng(0).standard_normal((len(words), 8))
@@ -321,11 +328,11 @@ def test_a_run_with_real_tokenizers(name: str, model_of: Callable[..., Path], tm
     report = transplant_tokenizer(
         str(model_of("llama")), str(tokenizer), init=name, settings=settings, out=tmp_path / "out"
     )
-    assert report.plan.donor is None
+    assert report.plan.names.donor is None
     missing = len(report.alignment.missing)
     for role in ("input", "output"):
         assert report.checks[f"{role} rows made"] == missing > 0
-    found = next(iter(report.diagnostics["input"].values()))
+    found = next(iter(report.rows.diagnostics["input"].values()))
     assert 0 < np.count_nonzero(found) < missing, "some tokens have neighbours, and bytes have none"
     if name != "tokenadapt":
         assert [note.split(":")[0] for note in report.notes] == [name]

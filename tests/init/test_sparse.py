@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_methods import NEW, SHARED, WIDTH, problem, vocabulary
+from test_methods import NEW, SHARED, WIDTH, in_context, problem, vocabulary
 
 from tokswap.checkpoint.embeddings import EmbeddingSpace
 from tokswap.init.methods._sparse import combine_pieces, nearest
@@ -81,7 +79,7 @@ def test_no_key_gives_no_neighbour() -> None:
 
 @pytest.mark.parametrize("memory", [1, 1000, 1 << 20])
 def test_mixtures_of_pieces_whatever_the_memory(memory: int) -> None:
-    task = dataclasses.replace(problem(), memory=memory)
+    task = in_context(problem(), memory=memory)
     weights = np.random.default_rng(1).random(len(task.pieces.ids))
     weights[task.pieces.start[3] : task.pieces.start[6]] = 0
     rows = combine_pieces(task, weights)

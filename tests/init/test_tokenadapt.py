@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_methods import ENCODER, NEW, SHARED, made_files, problem, vocabulary
+from test_methods import ENCODER, NEW, SHARED, in_context, made_files, problem, vocabulary
 
 from tokswap.checkpoint.embeddings import EmbeddingSpace
 from tokswap.errors import TokswapError
-from tokswap.init.base import Pieces, Problem
+from tokswap.init.base import BaseModel, Context, MatrixUse, Pieces, Problem
 from tokswap.init.registry import make_initializer
+from tokswap.init.resources.disk import DiskResources
 from tokswap.tokenizer.alignment import align
 from tokswap.tokenizer.vocabulary import Kind, Vocabulary
 
@@ -89,7 +90,7 @@ def phi_of(task: Problem, encoder: str) -> tuple[dict[int, np.ndarray], dict[int
         rows = task.source.rows(np.arange(SHARED)).astype(np.float64)
         lists = [task.pieces.ids[task.pieces.start[n] : task.pieces.start[n + 1]] for n in range(NEW)]
         return {n: rows[ids].mean(0) for n, ids in enumerate(lists) if len(ids)}, dict(enumerate(rows))
-    texts = [surface.decode() for surface in task.target.token_bytes]
+    texts = [token.decode() for token in task.target.token_bytes]
     vectors = dict(enumerate(text_vectors(texts)))
     read = [n for n, text in enumerate(texts) if readable(text)]
     assert 0 < len(read) < len(texts)
@@ -126,82 +127,88 @@ def test_rows_are_those_of_the_paper(encoder: str, change: dict[str, float]) -> 
     new, known = phi_of(task, encoder)
     wanted = reference(task, new, known, list(known), **settings)
     made = make_initializer("tokenadapt", {"encoder": made_files().get(encoder, encoder), **settings})(task)
-    np.testing.assert_allclose(made, wanted, atol=2e-4)
+    np.testing.assert_allclose(made.rows, wanted, atol=2e-4)
 
 
 def odd_problem() -> Problem:
-    """Tokens that no encoder can read, among others that it can; the source has a control and a byte-fallback token."""
-    surfaces = [b"<s>", b"A", b" house", b"ho", b"use", b"\xc3", b"\xa9", b" ", b"\n", b"A"]
+    """Tokens that no encoder can read, among others that it can; the source has a special and a byte-fallback token."""
+    known = [b"<s>", b"A", b" house", b"ho", b"use", b"\xc3", b"\xa9", b" ", b"\n", b"A"]
     kind = np.array([Kind.SPECIAL, *[Kind.NORMAL] * 8, Kind.BYTE], np.uint8)
-    source = Vocabulary([f"t{n}" for n in range(len(surfaces))], surfaces, kind)
+    source = Vocabulary([f"t{n}" for n in range(len(known))], known, kind)
     new = [b" houses", b"\xa9\xc3", b"\n\n", b"\xe2\x80\x8b", b"nothing", b"<s>"]
     target = Vocabulary(
         [*source.text[:8], *[f"new{n}" for n in range(len(new))]],
-        [*surfaces[:8], *new],
+        [*known[:8], *new],
         np.array([*kind[:8], *[Kind.NORMAL] * len(new)], np.uint8),
     )
-    rows = np.random.default_rng(0).standard_normal((len(surfaces), 6)).astype(np.float32)
+    rows = np.random.default_rng(0).standard_normal((len(known), 6)).astype(np.float32)
     pieces = Pieces.from_lists([[2, 4], [6, 5], [8, 8], [], [], [1, 4]])
-    alignment = align(target, source)
-    return Problem(EmbeddingSpace.from_array(source, rows), None, target, alignment, alignment.missing, pieces)
+    return small_problem(EmbeddingSpace.from_array(source, rows), None, target, pieces)
+
+
+def small_problem(source: EmbeddingSpace, donor: EmbeddingSpace | None, target: Vocabulary, pieces: Pieces) -> Problem:
+    alignment = align(target, source.vocabulary)
+    return Problem(
+        source=source,
+        donor=donor,
+        target=target,
+        alignment=alignment,
+        missing=alignment.missing,
+        pieces=pieces,
+        context=Context(resources=DiskResources()),
+    )
 
 
 def test_tokens_that_no_encoder_can_read() -> None:
     task = odd_problem()
-    made = make_initializer("tokenadapt", {"encoder": made_files()[ENCODER]})(task)
+    found = make_initializer("tokenadapt", {"encoder": made_files()[ENCODER]})(task)
+    made = found.rows
     readable = {0: "houses", 4: "nothing"}  # the encoder has no piece for "<" of the last one
     texts = {1: "A", 2: "house", 3: "ho", 4: "use", 9: "A"}
     new = dict(zip(readable, text_vectors(list(readable.values())), strict=True))
     known = dict(zip(texts, text_vectors(list(texts.values())), strict=True))
-    # Neither the control token nor the byte-fallback piece is a neighbour, and nothing was read as U+FFFD.
+    # Neither the special token nor the byte-fallback piece is a neighbour, and nothing was read as U+FFFD.
     np.testing.assert_allclose(made, reference(task, new, known, [1, 2, 3, 4], **DEFAULTS), atol=2e-4)
     np.testing.assert_allclose(made[1], task.source.rows(np.array([5, 6])).mean(0), atol=1e-6)
     np.testing.assert_allclose(made[3], task.source_mean)
-    assert task.notes == ["tokenadapt: 1 new tokens have neither pieces nor neighbours; they are the mean row"]
+    assert found.notes == ("tokenadapt: 1 new tokens have no pieces and no neighbours; each gets the mean row",)
 
 
-def test_one_table_weighs_for_the_others() -> None:
-    """An untied head gets the weights of the input table; with `source` each table goes by its own rows."""
+def test_one_matrix_weighs_for_the_others() -> None:
+    """An untied lm_head gets the weights of the input embeddings; with `source` each goes by its own rows."""
     first = problem()
-    other = EmbeddingSpace.from_array(
-        first.source.vocabulary, problem(tables_seed=5).source.rows(np.arange(SHARED + 12))
-    )
-    second = dataclasses.replace(first, source=other, role="output", details={})
+    rows = problem(rows_seed=5).source.rows(np.arange(SHARED + 12))
+    other = EmbeddingSpace.from_array(first.source.vocabulary, rows)
+    second = dataclasses.replace(first, source=other, matrix=MatrixUse("output"))
+    cache = first.context.cache
     for encoder, same in ((made_files()[ENCODER], True), ("donor", True), ("source", False)):
         method = make_initializer("tokenadapt", {"encoder": encoder})
-        first.cache.clear()
+        cache.clear()
         method(first)
-        before = dict(first.cache)
+        before = dict(cache)
         method(second)
-        assert all((before[key] is value) == same for key, value in second.cache.items())
-        alone = method(dataclasses.replace(second, cache={}))
-        np.testing.assert_array_equal(method(second), alone)
+        assert all((before[key] is value) == same for key, value in cache.items())
+        alone = method(in_context(second)).rows
+        np.testing.assert_array_equal(method(second).rows, alone)
 
 
 @pytest.mark.parametrize("encoder", ["source", "donor", ENCODER])
 def test_degenerate_rows(encoder: str) -> None:
     words = [f"w{n}" for n in range(9)]
     source, target = vocabulary(words), vocabulary([*words, "new", "newer"])
-    alignment = align(target, source)
     for rows in (np.zeros((9, 4)), np.ones((9, 4)), np.eye(9, 4) * 1e9):
         donor = EmbeddingSpace.from_array(target, np.zeros((11, 3)))
-        task = Problem(
-            EmbeddingSpace.from_array(source, rows),
-            donor,
-            target,
-            alignment,
-            alignment.missing,
-            Pieces.from_lists([[0, 1], []]),
-        )
-        made = make_initializer("tokenadapt", {"encoder": made_files().get(encoder, encoder)})(task)
+        pieces = Pieces.from_lists([[0, 1], []])
+        task = small_problem(EmbeddingSpace.from_array(source, rows), donor, target, pieces)
+        made = make_initializer("tokenadapt", {"encoder": made_files().get(encoder, encoder)})(task).rows
         assert np.isfinite(made).all()
         np.testing.assert_allclose(made[0], rows[:2].mean(0), atol=0.5 * rows.max())
 
 
 def test_the_encoder_decides_whether_a_donor_is_needed() -> None:
-    assert not make_initializer("tokenadapt").needs_donor
-    assert make_initializer("tokenadapt", {"encoder": "donor"}).needs_donor
-    assert not make_initializer("tokenadapt", {"encoder": "nowhere/encoder"}).needs_donor
+    assert make_initializer("tokenadapt").donor_use() == "none"
+    assert make_initializer("tokenadapt", {"encoder": "donor"}).donor_use() == "required"
+    assert make_initializer("tokenadapt", {"encoder": "nowhere/encoder"}).donor_use() == "none"
 
 
 @pytest.mark.parametrize(
@@ -209,8 +216,8 @@ def test_the_encoder_decides_whether_a_donor_is_needed() -> None:
     [({"encoder": "./nowhere"}, "unknown-encoder"), ({"encoder": "nowhere/encoder"}, "offline")],
 )
 def test_an_encoder_that_is_not_there(settings: dict[str, object], code: str) -> None:
-    for act in ("check", "call"):
-        method: Any = make_initializer("tokenadapt", settings)
+    method, base = make_initializer("tokenadapt", settings), BaseModel(vocabulary([]), 1, rows=1, tied=True)
+    for act in (lambda: method.check(base, DiskResources()), lambda: method(problem())):
         with pytest.raises(TokswapError) as caught:
-            method.check() if act == "check" else method(problem())
+            act()
         assert caught.value.code == code

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import tokswap.init.resources.vectors
 from tokswap.errors import InputError
-from tokswap.init.resources.vectors import read_text, read_vectors, train_vectors
+from tokswap.init.resources import vectors as module
+from tokswap.init.resources.disk import DiskResources
+from tokswap.init.resources.vectors import read_vectors, train_vectors
 
 
 def test_text_with_and_without_a_line_of_sizes(tmp_path: Path) -> None:
@@ -87,7 +88,7 @@ def test_long_sentences_are_read_to_their_end() -> None:
 
 
 def test_training_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tokswap.vectors, "find_spec", lambda name: None)
+    monkeypatch.setattr(module, "find_spec", lambda name: None)
     with pytest.raises(InputError) as caught:
         train_vectors([[0, 1]], ["a", "b"], width=4, epochs=1, least=1, seed=0)
     assert caught.value.code == "missing-extra"
@@ -96,5 +97,5 @@ def test_training_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_text_that_is_not_utf8(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_bytes(b"\xff\xfe")
     with pytest.raises(InputError) as caught:
-        read_text(str(tmp_path / "t.txt"))
+        DiskResources().read_text(str(tmp_path / "t.txt"))
     assert caught.value.code == "bad-text"

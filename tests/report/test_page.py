@@ -25,7 +25,7 @@ HOSTILE = "<script>alert('x')</script><b>&amp;\x00\x1b\ud800\u202e$\\frac{a}$]]>
 
 @pytest.fixture(scope="module")
 def made(model_of: Make, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Command -> the page that it has written; "folder", "source" and "text" are what they were made from."""
+    """Command -> the page that it has written; and "folder", "source" and "text", its inputs."""
     folder = tmp_path_factory.mktemp("pages")
     source, donor = model_of("llama", vocab_size=700, adds_bos=True), model_of("gpt2", vocab_size=900, rows=910)
     text = folder / "english.txt"
@@ -33,11 +33,11 @@ def made(model_of: Make, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     return {**pages.make(folder, source, donor, text), "source": source, "text": text}
 
 
-# What every page is.
+# All pages.
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_pages_are_sound_and_need_nothing_else(command: str, made: dict[str, Path]) -> None:
+def test_pages_are_valid_and_self_contained(command: str, made: dict[str, Path]) -> None:
     text = made[command].read_text("utf-8")
     reading = Reading(text)
     assert reading.problems == []
@@ -52,7 +52,7 @@ def test_pages_are_sound_and_need_nothing_else(command: str, made: dict[str, Pat
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_drawings_are_told_to_those_who_cannot_see_them(command: str, made: dict[str, Path]) -> None:
+def test_drawings_have_a_description_for_screen_readers(command: str, made: dict[str, Path]) -> None:
     reading = Reading(made[command].read_text("utf-8"))
     drawings = [attributes for tag, attributes in reading.tags if tag == "svg"]
     assert all(drawing["role"] == "img" for drawing in drawings)
@@ -76,7 +76,7 @@ def test_drawings_take_their_colours_from_the_page(command: str, made: dict[str,
     assert "font-size: 13px" in drawings
 
 
-# What they say.
+# Each page.
 
 
 def test_the_page_of_a_transplant(made: dict[str, Path]) -> None:
@@ -88,7 +88,7 @@ def test_the_page_of_a_transplant(made: dict[str, Path]) -> None:
     assert report["unusual"][0][0].replace("'", "&#39;") in text
     reading = Reading(text)
     titles = reading.text["h3"]
-    assert {"By script and kind", "Length of the input rows", "Residual of the input rows", "Explained least"} <= set(
+    assert {"By script and kind", "Norms of the input rows", "Residual of the input rows", "Largest residuals"} <= set(
         titles
     )
     assert "padding" in reading.text["th"]
@@ -133,7 +133,7 @@ def test_the_page_of_a_trim(made: dict[str, Path]) -> None:
     assert "english.txt" in " ".join(reading.text["th"])
 
 
-def test_a_failed_check_is_seen_first(made: dict[str, Path]) -> None:
+def test_a_failed_check_comes_first(made: dict[str, Path]) -> None:
     report = read_json(made["small"] / "tokswap.json")
     report["checks"]["model"]["hidden_states_equal"] = False
     report["checks"]["failed"] = ["the hidden states of the model are not those of the source"]
@@ -166,11 +166,11 @@ def test_the_page_of_an_evaluation(made: dict[str, Path]) -> None:
     assert f"{whole['excess']:+.3f}" in drawn
     assert f"{whole['bits_per_byte']:.3f}" in drawn
     assert f"{whole['interval'][0]:.3f} to {whole['interval'][1]:.3f}" in cells
-    assert {"missing tokens", "shared, cut otherwise"} <= set(drawn)
+    assert {"missing tokens", "shared, tokenized differently"} <= set(drawn)
     assert {"all texts", "english.txt"} <= set(drawn)
 
 
-def test_an_evaluation_of_several_models_with_like_names(made: dict[str, Path]) -> None:
+def test_an_evaluation_of_models_with_equal_names(made: dict[str, Path]) -> None:
     document = json.loads(
         run("eval", made["folder"], "--text", made["text"], "--against", made["source"], "--tokens", 3, "--json").stdout
     )
@@ -194,7 +194,7 @@ def test_an_evaluation_without_a_source_or_intervals(made: dict[str, Path]) -> N
     assert reading.problems == []
     assert not any("xcess" in title for title in reading.text["h2"] + reading.text["h3"])
     assert any(note.startswith("No intervals") for note in reading.text["p"])
-    assert any("Which rows were made is not known" in note for note in reading.text["p"])
+    assert any("It is not known which rows were initialised" in note for note in reading.text["p"])
     assert "Samples" not in reading.text["h2"]
 
 
@@ -206,11 +206,11 @@ def test_the_page_of_a_comparison(made: dict[str, Path]) -> None:
     assert any(label.startswith("English") for label in reading.text["text"])
 
 
-# Where texts come from strangers.
+# Hostile texts.
 
 
 def poisoned(value: Any) -> Any:
-    """Spoil every text of a document that is not one of tokswap's own words."""
+    """Put hostile characters before every text of a document."""
     if isinstance(value, dict):
         return {key: poisoned(entry) for key, entry in value.items()}
     if isinstance(value, list):
@@ -277,7 +277,7 @@ def check_harmless(text: str) -> None:
     text.encode("utf-8")
 
 
-def test_what_no_page_may_hold_is_replaced() -> None:
+def test_characters_that_no_page_may_contain_are_replaced() -> None:
     assert printable("a\x00b\x1f\ud800\x9f\n\té￿") == "a\ufffdb\ufffd\ufffd\ufffd\n\té\ufffd"
 
 
@@ -290,7 +290,7 @@ def test_the_same_document_gives_the_same_page(made: dict[str, Path]) -> None:
     assert first == second
 
 
-def test_labels_are_set_as_they_are_and_shortened() -> None:
+def test_labels_are_literal_and_shortened() -> None:
     chart = bars(
         "A $title$ <x>", [("日本語 $\\alpha$ & <b>", [Bar(1.0, "1")]), ("x" * 300, [Bar(-0.5, "-0.5", (-1, 0.25))])]
     )
@@ -301,7 +301,7 @@ def test_labels_are_set_as_they_are_and_shortened() -> None:
     assert "x" * 300 in reading.text["desc"][0]
 
 
-def test_bars_are_as_long_as_their_values() -> None:
+def test_the_width_of_bars_follows_their_values() -> None:
     chart = bars("t", [("a", [Bar(2.0, "2")]), ("b", [Bar(1.0, "1")])])
     drawn = [path["d"].split() for tag, path in Reading(chart.svg).tags if tag == "path" and "--c0" in path["style"]]
     first, second = (float(path[4]) - float(path[1]) for path in drawn)
@@ -324,7 +324,7 @@ def test_drawings_of_nothing_and_of_one_value() -> None:
 # Before the run, and writing.
 
 
-def test_a_missing_library_is_told_before_anything_is_done(
+def test_a_missing_library_is_reported_before_the_run(
     made: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     find = tokswap.report.page.find_spec
@@ -343,7 +343,7 @@ def test_a_missing_library_is_told_before_anything_is_done(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_place_that_cannot_be_written_is_told_before_anything_is_done(made: dict[str, Path], tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written_is_reported_before_the_run(made: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     before = tools.snapshot(tmp_path)
     given = ("--model", made["source"], "--tokenizer", made["folder"], "--init", "mean", "--out", tmp_path / "out")
@@ -374,7 +374,7 @@ def test_a_page_is_replaced_and_nothing_else(made: dict[str, Path], tmp_path: Pa
     write_page(place, "<!doctype html>")
     assert [path.name for path in place.parent.iterdir()] == ["page.html"]
     with pytest.raises(OutputError) as caught:
-        check_page(place)  # what stands there now does not say that it is a page of tokswap
+        check_page(place)  # the file does not say that tokswap wrote it
     assert caught.value.code == "output-exists"
     assert first != place.read_bytes()
     assert place.stat().st_mode & 0o777 == 0o666 & ~current_umask()
@@ -391,7 +391,7 @@ def compared(made: dict[str, Path]) -> dict[str, Any]:
     return {**facts, "names": ["a", "b"]}
 
 
-def test_a_failed_writing_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_leaves_the_old_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = tmp_path / "page.html"
     write_page(place, "old")
 
@@ -406,7 +406,7 @@ def test_a_failed_writing_leaves_what_was_there(tmp_path: Path, monkeypatch: pyt
     assert list(tmp_path.iterdir()) == [place]
 
 
-def test_a_plan_alone_and_an_adapter_have_no_page(made: dict[str, Path], tmp_path: Path) -> None:
+def test_a_dry_run_and_an_adapter_have_no_page(made: dict[str, Path], tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     given = ("--model", made["source"], "--tokenizer", made["folder"], "--dry-run", "--report", page)
     assert "leave out --dry-run" in run("transplant", *given, status=2).stderr
@@ -415,7 +415,7 @@ def test_a_plan_alone_and_an_adapter_have_no_page(made: dict[str, Path], tmp_pat
     (adapter / "adapter_config.json").write_text("{}")
     (adapter / "adapter_model.safetensors").write_bytes(b"")
     assert (
-        "--report is for models"
+        "--report and --push-to-hub are for models"
         in run("trim", "--model", adapter, "--like", made["small"], "--report", page, status=2).stderr
     )
     assert not page.exists()

@@ -67,7 +67,8 @@ def test_pages_render(command: str, width: int, browser: Any, made: dict[str, Pa
     assert browser.get_log("browser") == []
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
     boxes = browser.execute_script(
-        "return [...document.querySelectorAll('svg')].map(s => s.getBoundingClientRect()).map(b => [b.width, b.height, b.right])"
+        "return [...document.querySelectorAll('svg')].map(s => s.getBoundingClientRect())"
+        ".map(b => [b.width, b.height, b.right])"
     )
     assert len(boxes) >= 2
     assert all(wide > 200 and high > 30 and right <= width for wide, high, right in boxes)
@@ -107,6 +108,6 @@ def test_the_dark_page_is_dark_and_readable(command: str, browser: Any, made: di
 
 def brightness(browser: Any, selector: str, colour: str) -> float:
     """Return how bright a colour of the first such element is, from 0 to 255."""
-    script = f"return getComputedStyle(document.querySelector('{selector}')).{colour}.match(/[0-9.]+/g).slice(0, 3).map(Number)"
-    red, green, blue = browser.execute_script(script)
+    found = f"getComputedStyle(document.querySelector('{selector}')).{colour}"
+    red, green, blue = browser.execute_script(f"return {found}.match(/[0-9.]+/g).slice(0, 3).map(Number)")
     return float(0.3 * red + 0.6 * green + 0.1 * blue)

@@ -3,52 +3,40 @@ from __future__ import annotations
 import dataclasses
 import json
 from importlib import metadata
-from typing import Any
 
 import numpy as np
 import pytest
 
-from tokswap.report.record import MatrixPlan, Plan, Report, versions
+from tokswap.report.plan import Estimate, MatrixPlan, Names, Plan, Request, Sizes, VocabularyChange
+from tokswap.report.record import Report, RowReport, versions
 from tokswap.tokenizer.alignment import Alignment, Reason
 
 
-def make_plan(**changes: Any) -> Plan:
-    given: dict[str, Any] = {
-        "operation": "transplant",
-        "model": "a",
-        "tokenizer": "b",
-        "donor": None,
-        "out": "a-b",
-        "family_before": "Unigram",
-        "family_after": "WordPiece",
-        "method": "mean",
-        "settings": {},
-        "output_method": None,
-        "output_settings": {},
-        "options": {"seed": 0},
-        "coverage": {"missing": 2, "bytes": 2},
-        "parameters_before": 1,
-        "parameters_after": 2,
-        "bytes_before": 4,
-        "bytes_after": 8,
-        "bytes_written": 8,
-        "memory_bytes": 9,
-        "seconds": 0.5,
-        "tied": True,
-        "bos_added": False,
-        "tables": (
-            MatrixPlan(("x.weight",), "input", "F32", (3, 2), (4, 2)),
-            MatrixPlan(("y.weight",), "output", "F32", (3, 2), None),
+def make_plan() -> Plan:
+    return Plan(
+        operation="transplant",
+        names=Names("a", "b", None, out="a-b"),
+        request=Request(method="mean", settings={}, options={"seed": 0}),
+        change=VocabularyChange(family_before="Unigram", family_after="WordPiece", bos_added=False, tied=True),
+        coverage={"missing": 2, "bytes": 2},
+        matrices=(
+            MatrixPlan(("x.weight",), "input", "F32", shape_before=(3, 2), shape_after=(4, 2)),
+            MatrixPlan(("y.weight",), "output", "F32", shape_before=(3, 2), shape_after=None),
         ),
-        "notes": ("a « note »",),
-    }
-    return Plan(**{**given, **changes})
+        sizes=Sizes(parameters_before=1, parameters_after=2, bytes_before=4, bytes_after=8, bytes_written=8),
+        estimate=Estimate(memory_bytes=9, seconds=0.5),
+        notes=("a « note »",),
+    )
 
 
 def make_report(**diagnostics: dict[str, np.ndarray]) -> Report:
-    alignment = Alignment(np.array([2, -1, 0, -1], np.int32), np.array([1, 0, 1, 0], np.uint8))
     return Report(
-        make_plan(), alignment, {"all": 0.25}, {"input rows made": 2}, diagnostics, (("Ġé", 0.5),), ("a « fallback »",)
+        plan=make_plan(),
+        alignment=Alignment(np.array([2, -1, 0, -1], np.int32), np.array([1, 0, 1, 0], np.uint8)),
+        seconds={"all": 0.25},
+        checks={"input rows made": 2},
+        rows=RowReport(diagnostics=diagnostics, worst=(("Ġé", 0.5),)),
+        notes=("a « fallback »",),
     )
 
 
@@ -64,6 +52,16 @@ def test_a_plan_is_plain_data() -> None:
     assert data["notes"] == ("a « note »",)
 
 
+def test_the_json_of_a_plan_is_flat() -> None:
+    """Programs read these keys, whatever types the plan is made of."""
+    assert set(make_plan().as_dict()) == {
+        *("operation", "model", "tokenizer", "donor", "out", "family_before", "family_after", "method", "settings"),
+        *("output_method", "output_settings", "options", "coverage", "parameters_before", "parameters_after"),
+        *("bytes_before", "bytes_after", "bytes_written", "memory_bytes", "seconds", "tied", "bos_added", "tables"),
+        "notes",
+    }
+
+
 def test_the_file_holds_the_summary_and_a_line_for_the_tokens() -> None:
     report = make_report(input={"residual": np.array([0.123456789, 1.0], np.float32)})
     text = report.to_json().decode()
@@ -71,7 +69,7 @@ def test_the_file_holds_the_summary_and_a_line_for_the_tokens() -> None:
     tokens = whole.pop("tokens")
     assert whole == json.loads(json.dumps(report.summary()))
     assert tokens == {
-        "reasons": {reason.name.lower(): reason.value for reason in Reason},
+        "reasons": {reason.key: reason.value for reason in Reason},
         "source_of": [2, -1, 0, -1],
         "reason": [1, 0, 1, 0],
         "diagnostics": {"input": {"residual": [0.12346, 1.0]}},
@@ -100,11 +98,10 @@ def test_the_summary_spreads_diagnostics_over_quantiles() -> None:
     assert summary["seconds"] == {"all": 0.25}
 
 
-def test_lengths_of_rows_are_counted_in_common_bins() -> None:
-    copied, made = np.full(998, 1.0, np.float32), np.array([2.0, 500.0], np.float32)
-    report = dataclasses.replace(
-        make_report(), norms={"input": {"copied": copied, "made": made}, "output": {"made": copied[:0]}}
-    )
+def test_norms_of_rows_are_counted_in_common_bins() -> None:
+    copied, new = np.full(998, 1.0, np.float32), np.array([2.0, 500.0], np.float32)
+    norms = {"input": {"copied": copied, "made": new}, "output": {"made": copied[:0]}}
+    report = dataclasses.replace(make_report(), rows=RowReport(norms=norms))
     found = report.as_dict()["tokens"]["norms"]
     assert found["output"] == {}
     edges, counts = found["input"].pop("edges"), found["input"]
@@ -115,7 +112,7 @@ def test_lengths_of_rows_are_counted_in_common_bins() -> None:
     assert json.loads(report.to_json()) == json.loads(json.dumps(report.as_dict()))
 
 
-def test_a_report_of_a_run_that_made_no_row() -> None:
+def test_a_report_of_a_run_that_computed_no_row() -> None:
     assert json.loads(make_report().to_json())["tokens"]["diagnostics"] == {}
 
 

@@ -1,5 +1,5 @@
-"""Faults and damaged input on purpose: what `make soak` runs in full and the tests in short.
+"""Faults and damaged inputs, made on purpose: `make soak` runs all of them, the tests run a few.
 
-`commands` and `targets` are the tables: one row a command that writes, one row a kind of input that is read. `faults` and
-`fuzz` run them, `child` is what runs in a process of its own, `__main__` is `make soak`.
+`commands` lists every command that writes, and `targets` every kind of input that is read. `faults` runs commands into
+trouble, `fuzz` reads damaged inputs, and `child` is what runs in a process of its own. `__main__` is `make soak`.
 """

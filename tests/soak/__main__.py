@@ -1,8 +1,9 @@
-"""`make soak`: every fault, every damaged input and every command that the docs show, in full, a table at the end, and the figures in benchmarks/results/soak.json.
+"""`make soak`: every fault, every damaged input, and every command that the docs show.
 
     python -m soak [faults] [fuzz] [shown] [--kills N] [--others N] [--inputs N] [--seed N] [--only NAME]
 
-Each part replaces its own figures in the file, so that they can be run one after the other.
+The figures are printed and kept in benchmarks/results/soak.json. Each part replaces its own figures there, so the parts
+can be run one after the other.
 """
 
 from __future__ import annotations
@@ -24,22 +25,26 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from _machine import RESULTS, keep  # noqa: E402
 
+Save = Callable[[dict[str, Any]], object]
 
-def faults(
-    kills: int,
-    others: int,
-    seed: int,
-    root: Path,
-    only: str,
-    before: dict[str, Any],
-    save: Callable[[dict[str, Any]], object],
-) -> dict[str, Any]:
-    """Run all commands, or those with `only` in their name, into all kinds of trouble; `before` has the others' figures."""
+
+def faults(options: argparse.Namespace, root: Path, before: dict[str, Any], save: Save) -> dict[str, Any]:
+    """Run commands into all kinds of trouble.
+
+    Args:
+        options: How often, with which seed, and which commands.
+        root: Where the runs take place.
+        before: Figures of an earlier run, which are kept for commands that do not run now.
+        save: Called with the figures after each command.
+    """
     from soak.commands import COMMANDS
-    from soak.faults import KINDS, Ground
+    from soak.faults import KINDS
+    from soak.ground import Ground
 
+    only = options.only
     ground, begin = Ground(root, megabytes=4), time.perf_counter()
-    times = dict.fromkeys(KINDS, others) | {"kill -9": -(-kills // len(COMMANDS)), "read-only folder": 1}
+    kills = {"kill -9": -(-options.kills // len(COMMANDS)), "read-only folder": 1}
+    times = dict.fromkeys(KINDS, options.others) | kills
     outcomes: list[dict[str, Any]] = [
         outcome for outcome in before.get("outcomes", ()) if only and only not in outcome["command"]
     ]
@@ -48,94 +53,90 @@ def faults(
         if only not in command.name:
             continue
         for kind, run in KINDS.items():
-            outcome = run(ground, command, times[kind], seed)
+            outcome = run(ground, command, times[kind], options.seed)
             outcomes.append(outcome.as_dict())
             counts = ", ".join(f"{count} {what}" for what, count in outcome.counts.items())
             print(f"{command.name}, {kind}: {counts}", *outcome.troubles, sep="\n  ! ", flush=True)
         order = [one.name for one in COMMANDS]
         outcomes.sort(key=lambda outcome: order.index(outcome["command"]))
-        seconds = round(time.perf_counter() - begin) + (before.get("seconds", 0) if only else 0)
         result = {
             "date": datetime.date.today().isoformat(),
-            "seed": seed,
-            "seconds": seconds,
+            "seed": options.seed,
+            "seconds": round(time.perf_counter() - begin) + (before.get("seconds", 0) if only else 0),
             "commands": sorted({outcome["command"] for outcome in outcomes}, key=order.index),
             "outcomes": outcomes,
         }
         save(result)
     rows = [("kind", "runs", "while writing", "refused or stopped", "troubles")]
-    for kind in KINDS:
-        own = [outcome for outcome in outcomes if outcome["kind"] == kind]
-        total: Counter[str] = Counter()
-        for outcome in own:
-            total.update({key: value for key, value in outcome.items() if isinstance(value, int)})
-        runs = total["kills"] + total["sent"] + total["times"] + total["pairs"]
-        ended = total["refused"] + total["stopped"] + total["one refused"]
-        rows.append(
-            (
-                kind,
-                str(runs),
-                str(total["while writing"] or ""),
-                str(ended or ""),
-                str(sum(len(o["troubles"]) for o in own)),
-            )
-        )
-    _table(rows)
+    _table([*rows, *(_fault_row(kind, outcomes) for kind in KINDS)])
     return result
 
 
-def fuzz(
-    inputs: int, seed: int, root: Path, only: str, before: dict[str, Any], save: Callable[[dict[str, Any]], object]
-) -> dict[str, Any]:
-    """Give all targets their share of damaged inputs, or those whose name has `only` in it; `before` has the others' figures."""
+def _fault_row(kind: str, outcomes: list[dict[str, Any]]) -> tuple[str, ...]:
+    """Add up the outcomes of one kind of trouble."""
+    own = [outcome for outcome in outcomes if outcome["kind"] == kind]
+    total: Counter[str] = Counter()
+    for outcome in own:
+        total.update({key: value for key, value in outcome.items() if isinstance(value, int)})
+    runs = total["kills"] + total["sent"] + total["times"] + total["pairs"]
+    ended = total["refused"] + total["stopped"] + total["one refused"]
+    troubles = sum(len(outcome["troubles"]) for outcome in own)
+    return kind, str(runs), str(total["while writing"] or ""), str(ended or ""), str(troubles)
+
+
+def fuzz(options: argparse.Namespace, root: Path, before: dict[str, Any], save: Save) -> dict[str, Any]:
+    """Read damaged inputs of all kinds.
+
+    Args:
+        options: How many, with which seed, and which kinds.
+        root: Where they are written.
+        before: Figures of an earlier run, which are kept for kinds that are not read now.
+        save: Called with the figures after each kind.
+    """
     from soak.child import preload
     from soak.fuzz import fuzz as run
     from soak.fuzz import shares
 
     preload()
-    found = {tally["name"]: tally for tally in before.get("targets", ()) if only}
-    order = [target.name for target, _ in shares(inputs)]
+    found = {tally["name"]: tally for tally in before.get("targets", ()) if options.only}
+    order = [target.name for target, _ in shares(options.inputs)]
     result: dict[str, Any] = {}
-    for target, share in shares(inputs):
-        if only not in target.name:
+    for target, share in shares(options.inputs):
+        if options.only not in target.name:
             continue
-        tally = run(target, share, seed, root / "fuzz")
+        tally = run(target, share, options.seed, root / "fuzz")
         found[target.name] = tally.as_dict()
-        print(
-            f"{target.name}: {tally.inputs:,} inputs in {tally.seconds:.0f} s",
-            *(
-                f"{what}, {len(numbers)} times, first as number {numbers[0]}"
-                for what, numbers in tally.findings.items()
-            ),
-            sep="\n  ! ",
-            flush=True,
-        )
+        findings = [
+            f"{what}, {len(numbers)} times, first as number {numbers[0]}" for what, numbers in tally.findings.items()
+        ]
+        took = f"{target.name}: {tally.inputs:,} inputs in {tally.seconds:.0f} s"
+        print(took, *findings, sep="\n  ! ", flush=True)
         tallies = sorted(found.values(), key=lambda tally: order.index(tally["name"]))
         result = {
             "date": datetime.date.today().isoformat(),
-            "seed": seed,
+            "seed": options.seed,
             "inputs": sum(tally["inputs"] for tally in tallies),
             "seconds": round(sum(tally["seconds"] for tally in tallies)),
             "targets": tallies,
         }
         save(result)
     rows = [("input", "number", "taken", "refused", "codes", "slowest s", "memory MB", "findings")]
-    rows += [
-        (
-            t["name"],
-            f"{t['inputs']:,}",
-            f"{t['taken']:,}",
-            f"{t['refused']:,}",
-            str(len(t["codes"])),
-            f"{t['slowest_seconds']}",
-            f"{t['memory_growth_mb']}",
-            str(len(t["findings"])),
-        )
-        for t in result["targets"]
-    ]
-    _table(rows)
+    _table([*rows, *map(_fuzz_row, result["targets"])])
     print(f"{result['inputs']:,} inputs")
     return result
+
+
+def _fuzz_row(target: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        target["name"],
+        f"{target['inputs']:,}",
+        f"{target['taken']:,}",
+        f"{target['refused']:,}",
+        str(len(target["codes"])),
+        f"{target['slowest_seconds']}",
+        f"{target['memory_growth_mb']}",
+        str(len(target["findings"])),
+    )
 
 
 def _table(rows: list[tuple[str, ...]]) -> None:
@@ -160,8 +161,10 @@ def main() -> None:
     )
     parser.add_argument("--inputs", type=int, default=120_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", default="", help="only what has this in its name; keep the figures of the rest")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="the folder of soak.json")
+    parser.add_argument(
+        "--only", default="", help="only commands and inputs with this in their name; keep the figures of the rest"
+    )
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where soak.json is")
     options = parser.parse_args()
     file = options.results / "soak.json"
     kept = json.loads(file.read_text("utf-8")) if file.is_file() else {}
@@ -174,18 +177,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "root"
         if "faults" in options.parts:
-            found = faults(
-                options.kills,
-                options.others,
-                options.seed,
-                root,
-                options.only,
-                kept.get("faults", {}),
-                partial(save, "faults"),
-            )
+            found = faults(options, root, kept.get("faults", {}), partial(save, "faults"))
             bad = any(outcome["troubles"] for outcome in found["outcomes"])
         if "fuzz" in options.parts:
-            found = fuzz(options.inputs, options.seed, root, options.only, kept.get("fuzz", {}), partial(save, "fuzz"))
+            found = fuzz(options, root, kept.get("fuzz", {}), partial(save, "fuzz"))
             bad = bad or any(tally["findings"] for tally in found["targets"])
         if "shown" in options.parts:
             from soak.shown import run_all

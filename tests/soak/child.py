@@ -1,4 +1,4 @@
-"""What a child process does: runs the command line as a user would, and tells how it ended."""
+"""What a child process does: it runs a command as a user would, and tells how the command ended."""
 
 from __future__ import annotations
 
@@ -17,13 +17,18 @@ TRACE = 70
 
 
 def preload() -> None:
-    """Import what commands import, once, so that the children that are forked from here start at once."""
+    """Import what commands import, so that children that are forked from this process start at once."""
     os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error", TOKENIZERS_PARALLELISM="false")
     os.environ.update(OMP_NUM_THREADS="1", HF_HUB_DISABLE_PROGRESS_BARS="1", TQDM_DISABLE="1")
     import accelerate  # noqa: F401
     import gguf  # noqa: F401
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast  # noqa: F401
+    from transformers import (
+        AutoModelForCausalLM,  # noqa: F401
+        AutoTokenizer,  # noqa: F401
+        LlamaForCausalLM,  # noqa: F401
+        PreTrainedTokenizerFast,  # noqa: F401
+    )
 
     import tokswap.cli
     import tokswap.evaluation.evaluate
@@ -40,7 +45,7 @@ def preload() -> None:
 
 
 def run_cli(arguments: Sequence[str]) -> int:
-    """Run a command in this process. Returns its exit status, `TRACE` for an exception that nothing has caught."""
+    """Run a command in this process. Return its exit status, `TRACE` where it ends in a traceback."""
     from tokswap.cli import main
 
     try:
@@ -54,7 +59,15 @@ def run_cli(arguments: Sequence[str]) -> int:
 
 
 def start(arguments: Sequence[str], folder: Path, said: Path, environment: Mapping[str, str], ready: Event) -> None:
-    """Run a command in a child: its words go to the file `said`, and it ends with the command's exit status."""
+    """Run a command in a child process, which ends with its exit status.
+
+    Args:
+        arguments: What a user types after `tokswap`.
+        folder: The current folder.
+        said: The file that stdout and stderr go to.
+        environment: More environment variables.
+        ready: Set when the command begins.
+    """
     handle = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
@@ -81,9 +94,18 @@ def start_on(
     said: Path,
     environment: Mapping[str, str],
 ) -> None:
-    """Run a command with a file system of its own mounted on `place`, and write how it ended to `result`, as JSON.
+    """Run a command with a file system of its own mounted on a folder.
 
-    kind: "full" for one of `size` bytes (and room for a copy of `keep`, which is put there), "read-only" for what is there.
+    Args:
+        kind: "full" for an empty file system of `size` bytes, "read-only" for the files that are there.
+        place: The folder.
+        size: Bytes of a full file system.
+        keep: A file or folder that is copied to a full file system first.
+        result: Gets a JSON object: the exit status, and the files in `place` before and after.
+        arguments: What a user types after `tokswap`.
+        folder: The current folder.
+        said: The file that stdout and stderr go to.
+        environment: More environment variables.
     """
     import json
     import shutil
@@ -101,7 +123,7 @@ def start_on(
     before = _listing(place)
     child = os.fork()
     if not child:
-        if kind == "full":  # as for a disk that others fill while the command runs: the check beforehand sees room
+        if kind == "full":  # others fill the disk while the command runs, so its check beforehand finds room
             usage = namedtuple("usage", "total used free")
             shutil.disk_usage = lambda path: usage(1 << 40, 0, 1 << 40)  # type: ignore[assignment]
         start(arguments, folder, said, environment, get_context("fork").Event())
@@ -112,7 +134,7 @@ def start_on(
 
 
 def mount(kind: str, place: Path, size: int) -> None:
-    """Put this process into a mount namespace of its own, where `place` is a small disk or read-only. Raises OSError."""
+    """Make `place` a small disk or read-only, for this process alone. Raise OSError where that is not allowed."""
     import ctypes
 
     libc = ctypes.CDLL(None, use_errno=True)

@@ -1,4 +1,4 @@
-"""Every command that writes: one row each. `faults` runs each of them into every kind of trouble."""
+"""Every command that writes, one row each. `faults` runs each of them into every kind of trouble."""
 
 from __future__ import annotations
 
@@ -38,12 +38,18 @@ TRAINING = (
 
 @dataclass(frozen=True)
 class Command:
-    """arguments: what a user types in the folder `work`, inputs under `../src`. out: the path of what appears, in `root`.
+    """A command and what it writes.
 
-    before: the command that has made what is replaced. leftovers: patterns, in `root`, of what only a killed run leaves.
-    again: what is typed after a kill, where it is not the same. also: what a second run types beside it.
-    stages: whether the output grows as the command runs, so that a kill may leave it begun. keeps: whether a run that finds its
-    own result there already leaves it and is content.
+    Attributes:
+        name: Its name in tables.
+        arguments: What a user types after `tokswap` in the folder `work`. The inputs lie in `../src`.
+        out: Path of its output, in `root`.
+        before: The command that has made what `arguments` replaces.
+        leftovers: Patterns, in `root`, of files that only a killed run leaves behind.
+        again: What a user types after a kill, where it differs from `arguments`.
+        also: What a second run at the same time types, where it differs from `arguments`.
+        stages: Whether the output grows while the command runs, so a kill may leave a part of it.
+        keeps: Whether a second run accepts the same output that is there already.
     """
 
     name: str
@@ -58,7 +64,7 @@ class Command:
 
     @property
     def replaces(self) -> bool:
-        """Whether two runs at once may both succeed."""
+        """Whether two runs at the same time may both succeed."""
         return bool(self.before) or self.out != "work/out"
 
 
@@ -141,10 +147,10 @@ COMMANDS: tuple[Command, ...] = (
 
 
 def make_sources(root: Path, megabytes: int = 4) -> None:
-    """Write every input under root/src; the weights of the model take some megabytes, so that writing takes a while."""
+    """Write every input under root/src. The model has some megabytes of weights, so that writing takes a while."""
     from hypernets import make_hypernet
 
-    from soak.targets import make_adapter, make_gguf
+    from soak.good_files import make_adapter, make_gguf
 
     src = root / "src"
     makers.make_model("llama", src / "model", vocab_size=400, adds_bos=True)
@@ -160,7 +166,7 @@ def make_sources(root: Path, megabytes: int = 4) -> None:
 
 
 def _grow(folder: Path, megabytes: int) -> None:
-    """Split a model into shards, and give it a buffer that transformers ignores and tokswap must carry."""
+    """Split a model into shards, and give it buffers that transformers ignores and tokswap must copy."""
     import torch
     from safetensors.torch import load_file, save_file
 
@@ -181,9 +187,9 @@ def _grow(folder: Path, megabytes: int) -> None:
 
 
 def state(path: Path) -> dict[str, str] | None:
-    """Return file -> hash of what lies at a path, hidden files left out; None where there is nothing.
+    """Return file -> hash of what lies at a path, None where there is nothing.
 
-    Left out of it: what is different in every run, and the steps of a training, which are compared by their result.
+    Hidden files and the checkpoints of a training are left out, and so is what differs in every run.
     """
     if path.is_file():
         return {"": hashlib.sha256(path.read_bytes()).hexdigest()}
@@ -205,10 +211,10 @@ def _hash(file: Path) -> str:
     data = file.read_bytes()
     if file.name == "tokswap.json":
         report = json.loads(data)
-        for part in (report, report["plan"]):  # an estimate takes into account what the cache has
+        for part in (report, report["plan"]):  # estimates depend on what the cache holds
             part.pop("seconds", None), part.pop("memory_bytes", None)
         data = json.dumps(report, sort_keys=True).encode()
-    if file.name == "ensemble.json":  # the digests of reports follow their times
+    if file.name == "ensemble.json":  # digests of reports depend on the times in them
         ensemble = json.loads(data)
         for member in ensemble["members"]:
             member["files"].pop("tokswap.json", None)
@@ -217,7 +223,7 @@ def _hash(file: Path) -> str:
 
 
 def leftovers(command: Command, root: Path) -> list[Path]:
-    """Return what a killed run has left, and a later one must sweep."""
+    """Return what a killed run has left behind. A later run must remove it."""
     return [path for pattern in command.leftovers for path in root.glob(pattern)]
 
 

@@ -1,6 +1,7 @@
-"""Give damaged files to tokswap, and see to it that each is taken or refused: no traceback, no hang, no file elsewhere.
+"""Gives damaged files to tokswap. Each must be read or refused, without a traceback, a hang, or a file elsewhere.
 
-Input n of a target follows from the seed and n alone, so that one can be repeated: `Sandbox(target, root).once(Random(f"{seed} {name} {n}"))`.
+Input n of a target depends on the seed and n alone, so one input can be repeated:
+`Sandbox(target, root).once(Random(f"{seed} {name} {n}"))`.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ from soak.targets import SECRET, TARGETS, Target
 from soak.watch import watched
 
 SECONDS = 10
-"""More than any input may take."""
+"""No input may take longer."""
 MEMORY = 1 << 30
-"""Address space that inputs may add to a process that has everything imported."""
+"""Bytes of address space that inputs may add to a process with everything imported."""
 _BATCH = 400
 
 
@@ -38,7 +39,18 @@ class Hang(BaseException):
 
 @dataclass
 class Tally:
-    """What came of the inputs of one target. outcomes: "ok" or a code -> how often. findings: what must not happen."""
+    """The outcome for the inputs of one target.
+
+    Attributes:
+        name: Name of the target.
+        inputs: How many were read.
+        outcomes: "ok" or an error code -> how often.
+        findings: What must not happen and did -> the numbers of the inputs.
+        slowest: Longest time of an input, in seconds.
+        growth: Bytes of memory that the inputs added at most.
+        seconds: Time of all inputs.
+        cpu: CPU time of all inputs, in seconds.
+    """
 
     name: str
     inputs: int = 0
@@ -50,7 +62,7 @@ class Tally:
     cpu: float = 0.0
 
     def found(self, what: str, number: int) -> None:
-        """Note a finding; alike ones count once."""
+        """Add a finding. Equal findings are listed once, with all their numbers."""
         self.findings.setdefault(what, []).append(number)
 
     def as_dict(self) -> dict[str, Any]:
@@ -71,10 +83,14 @@ class Tally:
 
 
 class Sandbox:
-    """A folder with good models, and the damaged one: root/in, root/other, root/model, root/text.txt, root/out."""
+    """Folders for one target.
+
+    root/in holds its files, of which one is damaged at a time. root/model, root/other and root/text.txt are good.
+    root/out is for what commands write.
+    """
 
     def __init__(self, target: Target, root: Path, models: Path | None = None) -> None:
-        """models: an older root, to copy the good models from."""
+        """Make the files. models: another root to copy the good models from."""
         self.target, self.root = target, root.resolve()
         self.folder, self.out = self.root / "in", self.root / "out"
         self.out.mkdir(parents=True)
@@ -91,14 +107,22 @@ class Sandbox:
         self.before = self._state()
 
     def once(self, random: Random) -> str:
-        """Damage a file and read it. Returns the outcome; raises what the command raises, and AssertionError."""
+        """Damage a file and read it.
+
+        Returns:
+            "ok", "checks failed", "usage" or an error code.
+
+        Raises:
+            AssertionError: where something was done that must not be done.
+            Exception: whatever tokswap raises besides its own errors.
+        """
         name = random.choice(sorted(self.target.victims))
         damaged = self.target.victims[name](self.good[name], random)
         (self.folder / name).write_bytes(damaged)
         try:
             with watched(self.root, self.out) as seen:
                 outcome = self.target.run(self.folder, random)
-            assert not seen, f"did what it must not: {seen[0]}"
+            assert not seen, f"it did what it must not do: {seen[0]}"
             left = [
                 path.name
                 for path in self.out.iterdir()
@@ -112,7 +136,7 @@ class Sandbox:
         return outcome
 
     def check(self) -> None:
-        """Raise AssertionError where anything but `out` has changed."""
+        """Raise AssertionError where anything outside `out` has changed."""
         assert self._state() == self.before, "an input file was changed, or a file was written beside the output"
 
     def _state(self) -> dict[str, bytes]:
@@ -124,7 +148,7 @@ class Sandbox:
 
 
 def describe(error: BaseException) -> str:
-    """Name an exception by its type, message, and the last line of tokswap that it went through."""
+    """Return the type of an exception, and the last line of tokswap that it passed or its message."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/tokswap/" in frame.filename]
     last = f" at {'/'.join(Path(frames[-1].filename).parts[-2:])}:{frames[-1].lineno}" if frames else ""
     message = str(error).splitlines()[0][:100] if str(error) else ""
@@ -133,7 +157,7 @@ def describe(error: BaseException) -> str:
 
 
 def fuzz(target: Target, inputs: int, seed: int, root: Path) -> Tally:
-    """Run many inputs of a target in children of this process, and return what came of them."""
+    """Read many damaged inputs of a target in children of this process."""
     tally = Tally(target.name)
     context = multiprocessing.get_context("fork")
     shutil.rmtree(root, ignore_errors=True)
@@ -161,7 +185,7 @@ def fuzz(target: Target, inputs: int, seed: int, root: Path) -> Tally:
 
 
 def _listen(pipe: Connection, child: Any, tally: Tally, number: int) -> int:
-    """Take a child's words until it is done or dead. Returns the next number."""
+    """Count what a child reports until it has ended. Return the number of the next input."""
     while True:
         try:
             if not pipe.poll(3 * SECONDS):
@@ -191,7 +215,7 @@ def _listen(pipe: Connection, child: Any, tally: Tally, number: int) -> int:
 
 
 def _work(pipe: Connection, sandbox: Sandbox, seed: int, first: int, end: int) -> None:
-    """Run some inputs in this process, and tell of each."""
+    """Read some inputs in this process, and report each."""
     devnull = os.open(os.devnull, os.O_WRONLY)
     os.dup2(devnull, 2)  # Rust code writes its panics here
     os.chdir(sandbox.out)
@@ -218,7 +242,7 @@ def _work(pipe: Connection, sandbox: Sandbox, seed: int, first: int, end: int) -
 
 
 def peak() -> int:
-    """Return the most memory that this process has held, in bytes."""
+    """Return the peak memory of this process, in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
@@ -232,7 +256,7 @@ def _address_space() -> int:
 
 
 def shares(inputs: int) -> Iterator[tuple[Target, int]]:
-    """Yield the targets, and how many of the inputs each gets."""
+    """Yield the targets, and how many inputs each gets."""
     whole = sum(target.share for target in TARGETS)
     for target in TARGETS:
         yield target, max(1, inputs * target.share // whole)

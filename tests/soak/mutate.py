@@ -1,4 +1,4 @@
-"""Damage to files, drawn from a random.Random: hypothesis' own one can be given, and then shrinks what it finds."""
+"""Random damage to files. With the `random.Random` of hypothesis, hypothesis shrinks what it finds."""
 
 from __future__ import annotations
 
@@ -77,11 +77,11 @@ STRANGE: tuple[Any, ...] = (
     [{}] * 3,
     [[[]]] * 2,
 )
-"""What stands in damaged files in the place of something else."""
+"""Values that take the place of others in damaged files."""
 
 
 def deep(levels: int, close: bool = True) -> str:
-    """Return JSON that is nested so deep."""
+    """Return JSON that is nested this deep."""
     return "[" * levels + ("]" * levels if close else "")
 
 
@@ -135,7 +135,13 @@ def _somewhere(value: Any, random: Random) -> Any:
 
 
 def damage_bytes(data: bytes, random: Random, spread: int | None = None) -> bytes:
-    """Return bytes with some flipped, cut out, put in, doubled or cut off. spread: how far from the start."""
+    """Return bytes with a few changes: some are flipped, removed, added or doubled, or the end is missing.
+
+    Args:
+        data: The bytes.
+        random: Where the changes come from.
+        spread: Change only this many bytes at the start; None for all.
+    """
     for _ in range(random.choice((1, 1, 2, 4))):
         end = min(len(data), spread or len(data))
         at = random.randrange(end + 1)
@@ -165,7 +171,7 @@ def damage_bytes(data: bytes, random: Random, spread: int | None = None) -> byte
 
 
 def json_bytes(value: Any, random: Random) -> bytes:
-    """Return parsed JSON, damaged, as a file: sometimes as text that is no JSON any more."""
+    """Return parsed JSON as a damaged file, sometimes one that is not JSON any more."""
     kind = random.random()
     if kind < 0.02:
         levels = random.choice((50, 500, 3000, 200_000))

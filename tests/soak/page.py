@@ -1,9 +1,8 @@
-"""The tables of docs/reliability.md, from the figures of a run: `python -m soak.page` writes them into the page."""
+"""The tables of docs/reliability.md. `python -m soak.page` writes the figures of a run into the page."""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,55 +13,78 @@ _BEGIN, _END = "<!-- figures: made by `python -m soak.page` -->", "<!-- end of f
 
 def tables(found: dict[str, Any]) -> str:
     """Return the figures of soak.json as Markdown."""
-    lines, machine = [], found["machine"]
+    lines: list[str] = []
     if "faults" in found:
-        faults = found["faults"]
-        outcomes = faults["outcomes"]
-        total: Counter[str] = Counter()
-        for outcome in outcomes:
-            total.update({key: value for key, value in outcome.items() if isinstance(value, int)})
-        lines += [
-            f"{faults['date']}, {machine['processor']}, {machine['cores']} cores shared with other work, Python {machine['python']}: "
-            f"{total['kills']} kills, {total['while writing']} of them while temporary files were there.",
-            "",
-            "| command | kill -9 | while writing | signals, answered | full disk | read-only | source removed | two at once | troubles |",
-            "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-        ]
-        for command in faults["commands"]:
-            own = {outcome["kind"]: outcome for outcome in outcomes if outcome["command"] == command}
-
-            def cell(kind: str, *keys: str, own: dict[str, Any] = own) -> str:
-                return ", ".join(str(own[kind].get(key, 0)) for key in keys) if kind in own else "-"
-
-            lines.append(
-                f"| {command} | {cell('kill -9', 'kills')} | {cell('kill -9', 'while writing')} "
-                f"| {cell('SIGINT, SIGTERM', 'sent', 'stopped')} | {cell('full disk', 'times')} | {cell('read-only folder', 'times')} "
-                f"| {cell('source removed', 'times')} | {cell('two at once', 'pairs')} "
-                f"| {sum(len(outcome['troubles']) for outcome in own.values())} |"
-            )
-        lines.append("")
+        lines += [*_faults(found["faults"], found["machine"]), ""]
     if "fuzz" in found:
-        fuzz = found["fuzz"]
-        lines += [
-            f"{fuzz['date']}, the same machine: {fuzz['inputs']:,} damaged inputs.",
-            "",
-            "| input | number | taken | refused | with codes | slowest | memory grew by | findings |",
-            "| --- | --- | --- | --- | --- | --- | --- | --- |",
-        ]
-        for target in fuzz["targets"]:
-            codes = [code for code in target["codes"] if code not in ("ok", "checks failed")]
-            lines.append(
-                f"| {target['name']} | {target['inputs']:,} | {target['taken']:,} | {target['refused']:,} | {len(codes)} "
-                f"| {target['slowest_seconds']} s | {target['memory_growth_mb']:.0f} MB | {len(target['findings'])} |"
-            )
-        lines.append("")
+        lines += [*_fuzz(found["fuzz"]), ""]
     if "shown" in found:
-        shown, ended = found["shown"], found["shown"]["ended"]
-        lines.append(
-            f"{shown['date']}: {shown['lines']} command lines of the README, the docs and the help texts were run on tiny models with the names that "
-            f"they use; {ended.get('ok', 0)} did what they should, {ended.get('left out', 0)} were left out (see `tests/soak/shown.py`)."
-        )
+        lines.append(_shown(found["shown"]))
     return "\n".join(lines).rstrip()
+
+
+def _faults(faults: dict[str, Any], machine: dict[str, Any]) -> list[str]:
+    outcomes = faults["outcomes"]
+    kills = sum(outcome.get("kills", 0) for outcome in outcomes)
+    writing = sum(outcome.get("while writing", 0) for outcome in outcomes)
+    where = f"{machine['processor']}, {machine['cores']} cores shared with other work, Python {machine['python']}"
+    lines = [
+        f"{faults['date']}, {where}: {kills} kills, {writing} of them while temporary files were there.",
+        "",
+        "| command | kill -9 | while writing | signals, answered | full disk | read-only | source removed "
+        "| two at once | troubles |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for command in faults["commands"]:
+        own = {outcome["kind"]: outcome for outcome in outcomes if outcome["command"] == command}
+        cells = [", ".join(str(own[kind].get(key, 0)) for key in keys) if kind in own else "-" for kind, keys in _CELLS]
+        troubles = sum(len(outcome["troubles"]) for outcome in own.values())
+        lines.append(f"| {command} | {' | '.join(cells)} | {troubles} |")
+    return lines
+
+
+_CELLS = (
+    ("kill -9", ("kills",)),
+    ("kill -9", ("while writing",)),
+    ("SIGINT, SIGTERM", ("sent", "stopped")),
+    ("full disk", ("times",)),
+    ("read-only folder", ("times",)),
+    ("source removed", ("times",)),
+    ("two at once", ("pairs",)),
+)
+"""Kind of trouble, and what is counted in each column."""
+
+
+def _fuzz(fuzz: dict[str, Any]) -> list[str]:
+    lines = [
+        f"{fuzz['date']}, the same machine: {fuzz['inputs']:,} damaged inputs.",
+        "",
+        "| input | number | taken | refused | with codes | slowest | memory grew by | findings |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for target in fuzz["targets"]:
+        codes = [code for code in target["codes"] if code not in ("ok", "checks failed")]
+        cells = (
+            target["name"],
+            f"{target['inputs']:,}",
+            f"{target['taken']:,}",
+            f"{target['refused']:,}",
+            str(len(codes)),
+            f"{target['slowest_seconds']} s",
+            f"{target['memory_growth_mb']:.0f} MB",
+            str(len(target["findings"])),
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _shown(shown: dict[str, Any]) -> str:
+    ended = shown["ended"]
+    return (
+        f"{shown['date']}: {shown['lines']} command lines of the README, the docs and the help texts were run on tiny "
+        f"models with the names that they use; {ended.get('ok', 0)} did what they should, {ended.get('left out', 0)} "
+        "were left out (see `tests/soak/shown.py`)."
+    )
 
 
 def main() -> None:

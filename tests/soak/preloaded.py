@@ -1,4 +1,4 @@
-"""Imported once by the process that children are forked from."""
+"""What the process imports from which children are forked."""
 
 from soak.child import preload
 

@@ -1,9 +1,9 @@
-"""Run every command line that the README, the docs and the help texts show, on tiny models of the names that they use.
+"""Runs every command line that the README, the docs and the help texts show, on tiny models with the names they use.
 
     python -m soak shown
 
-Each runs in one folder, where what it reads is there. What is in the way of its output is removed first. A line with a
-name from a model hub finds an alias under that name. A line that needs another machine or a network is left out by name.
+All lines run in one folder that holds what they read. Older outputs of the same name are removed first. Names of a
+model hub are aliases of the tiny models. Lines that need another machine or a network are left out, see `LEFT_OUT`.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ import makers
 from hypernets import make_hypernet
 from test_docs import WRITTEN, commands, epilog_commands, fences
 
-from soak.targets import cli
+from soak.readers import cli
 from tokswap.storage.resolve import short_name
 
 LEFT_OUT = {
     "tokswap hypernet import benjamin/": "reads a model hub",
-    "tokswap transplant --model ./my-model.gguf": "is run on the demo models, by tests/test_demo.py",
-    "tokswap completion": "prints a script for a shell, which has tests of its own",
+    "tokswap transplant --model ./my-model.gguf": "runs on the demo models, in tests/test_demo.py",
+    "tokswap completion": "prints a shell script, which has its own tests",
 }
 _ALIASES = {
     "llama": "my-model",
@@ -59,7 +59,7 @@ _SHORT = [
     "--layers",
     "1",
 ]
-"""Added to a training, which would take an hour."""
+"""Added to a training, which would take an hour otherwise."""
 _FIRST = (
     "tokswap transplant --model ./my-model --tokenizer ./their-model --init subword --out ./mine-with-theirs",
     "tokswap transplant --model ./gemma-3-270m --tokenizer ./smollm2-135m --init subword --out ./gemma-with-smollm2",
@@ -71,18 +71,18 @@ _FIRST = (
     "tokswap ensemble prepare --model ./a --model ./b --tokenizer ./b --out ./ab",
     "tokswap ensemble prepare --model ./gemma-3-270m --model ./smollm2-135m --tokenizer ./smollm2-135m --out ./pair",
 )
-"""What other lines read, made as the docs make it."""
+"""Commands that make what other lines read, as the docs make it."""
 
 
 def shown() -> list[str]:
-    """Return the command lines, each once, in the order of the pages."""
+    """Return the command lines in the order of the pages, each once."""
     pages = [line for page in WRITTEN for block in fences(page, "(?:sh)?") for line in commands(block)]
     lines = [shlex.join(shlex.split(line, comments=True)) for line in [*pages, *epilog_commands()]]
     return list(dict.fromkeys(lines))
 
 
 def stage(folder: Path) -> None:
-    """Make everything that the lines name."""
+    """Make everything that the lines read."""
     options: dict[str, Any] = {"chat_template": makers.CHAT_TEMPLATE}
     mine = makers.make_model(
         "llama-tied", folder / "my-model", family="sentencepiece", vocab_size=640, adds_bos=True, **options
@@ -114,7 +114,7 @@ def stage(folder: Path) -> None:
 
 
 def _adapter(folder: Path, rows: int) -> None:
-    """Write a LoRA adapter on the input table of a model."""
+    """Write a LoRA adapter on the input embeddings of a model."""
     import torch
     from safetensors.torch import save_file
 
@@ -126,15 +126,15 @@ def _adapter(folder: Path, rows: int) -> None:
 
 
 def _rename(model: Path, before: str, after: str) -> None:
-    """Call a control token of a model otherwise."""
+    """Give a special token of a model another name."""
     for name in ("tokenizer.json", "tokenizer_config.json"):
         path = model / name
         path.write_text(path.read_text("utf-8").replace(f'"{before}"', f'"{after}"'), "utf-8")
 
 
 def _output(words: list[str]) -> Path | None:
-    """What a line writes, so that it can be removed before."""
-    if "--resume" in words:  # goes on from the same line without it
+    """Return the output of a line, which is removed before the line runs."""
+    if "--resume" in words:  # it continues what the same line without it has begun
         run(shlex.join(word for word in words if word != "--resume"))
         return None
     if "--out" in words:
@@ -152,7 +152,7 @@ def _output(words: list[str]) -> Path | None:
 
 
 def run(line: str) -> tuple[str, float]:
-    """Run one line in the current folder; returns how it ended, and its seconds."""
+    """Run one line in the current folder. Return how it ended, and its seconds."""
     words = shlex.split(line)
     if words[1:3] == ["hypernet", "train"]:
         words += _SHORT
@@ -165,7 +165,7 @@ def run(line: str) -> tuple[str, float]:
 
 
 def run_all(folder: Path) -> list[dict[str, Any]]:
-    """Run all lines in a folder; returns a record of each."""
+    """Run all lines in a folder. Return a record of each."""
     stage(folder)
     os.environ["TOKSWAP_HOME"], os.environ["TOKSWAP_CACHE"] = str(folder / "home"), str(folder / "cache")
     (folder / "home").mkdir()

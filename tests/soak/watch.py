@@ -1,6 +1,7 @@
-"""What a process may do while it reads damaged files, seen through Python's audit hooks.
+"""What a process does while it reads damaged files, seen through Python's audit hooks.
 
-Opens by native code (safetensors, tokenizers, pyarrow) are not seen: what they write is found in the folders afterwards.
+The hooks do not see files that native code opens (safetensors, tokenizers, pyarrow). What it writes is found in the
+folders afterwards.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ _LIBRARIES = tuple(
 
 
 class _Watch:
-    """The folders that may be read and written now, and what was done beside them."""
+    """The folders that may be read and written now, and what was done elsewhere."""
 
     root: str = ""
     out: tuple[str, ...] = ()
@@ -74,11 +75,11 @@ class _Watch:
 
     def _path(self, event: str, path: str, writes: bool) -> None:
         whole = os.path.abspath(path)
-        inside = lambda folders: any(whole == folder or whole.startswith(folder + "/") for folder in folders)  # noqa: E731
-        allowed = inside(self.out) if writes else inside((self.root, *self.out)) or inside(_LIBRARIES)
+        allowed = self.out if writes else (self.root, *self.out, *_LIBRARIES)
+        inside = any(whole == folder or whole.startswith(folder + "/") for folder in allowed)
         if whole == "/dev/null" or (writes and whole.endswith((".pyc", ".nbi", ".nbc"))) or "__pycache__" in whole:
             return
-        if not allowed or os.path.basename(whole) == "secret.safetensors":
+        if not inside or os.path.basename(whole) == "secret.safetensors":
             self.seen.append(f"{event} {'for writing ' if writes else ''}{whole}")
 
 
@@ -87,7 +88,15 @@ _WATCH = _Watch()
 
 @contextmanager
 def watched(root: Path, out: Path) -> Iterator[list[str]]:
-    """Give a list that grows by everything that is done beside `root` (may be read) and `out` (may be written)."""
+    """Watch what this process does.
+
+    Args:
+        root: The folder that may be read.
+        out: The folder that may be written.
+
+    Yields:
+        A list that grows by everything else that is done.
+    """
     if not _WATCH.installed:
         sys.addaudithook(_WATCH.hook)
         _Watch.installed = True

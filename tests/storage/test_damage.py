@@ -1,8 +1,7 @@
-"""What faults and damaged files have found: each case here once ended in a traceback, a lost change or files left for ever."""
+"""Faults and damaged files: each case here once ended in a traceback, a lost change or files left for ever."""
 
 from __future__ import annotations
 
-import fcntl
 import gzip
 import importlib
 import json
@@ -11,7 +10,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +17,18 @@ import makers
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from soak.targets import make_adapter, make_gguf
+from soak.good_files import make_adapter
 
-from tokswap.checkpoint.reader import load_tensors
+from tokswap.checkpoint.id_map import KeptIds
+from tokswap.checkpoint.shards import load_tensors
 from tokswap.cli import main
-from tokswap.errors import InputError, OutputError, TokswapError
+from tokswap.errors import TokswapError
 from tokswap.hypernet.config import read_config
 from tokswap.init.resources.vectors import read_vectors
-from tokswap.storage import gguf
-from tokswap.storage.atomic import held, replace_file
-from tokswap.storage.resolve import set_alias, user_aliases
 from tokswap.tokenizer.tokenizer import read_tokenizer
-from tokswap.trim import corpora
+from tokswap.trim import corpora, documents
 from tokswap.trim.adapters import remap_adapter
-from tokswap.trim.ids import KeptIds, read_map
+from tokswap.trim.ids import read_map
 
 
 def code_of(function: Callable[..., object], *arguments: Any, **options: Any) -> str:
@@ -67,7 +63,8 @@ def test_a_signal_is_answered(number: signal.Signals, swallowed: bool, monkeypat
 def test_an_ignored_signal_stays_ignored() -> None:
     """A shell starts its background jobs so."""
     code = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); import os, tokswap.storage.resolve as s\n"
-    code += "s.user_aliases = lambda: os.kill(os.getpid(), signal.SIGINT) or {}\nfrom tokswap.cli import main; main(['alias'])"
+    code += "s.user_aliases = lambda: os.kill(os.getpid(), signal.SIGINT) or {}\n"
+    code += "from tokswap.cli import main; main(['alias'])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60).returncode == 0
 
 
@@ -89,121 +86,13 @@ def test_a_name_that_utf_8_cannot_spell_is_printed_as_an_escape(model_of: Callab
     assert "\\ud800" in result.stderr
 
 
-# What two runs write at once.
-
-
-def change(number: int) -> None:
-    for n in range(5):
-        set_alias(f"name{number}-{n}", "somebody/model")
-
-
-def test_changes_of_aliases_at_once_are_all_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TOKSWAP_HOME", str(tmp_path / "home"))
-    processes = [get_context("fork").Process(target=change, args=(n,)) for n in range(4)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    assert len(user_aliases()) == 20
-    assert [path.name for path in (tmp_path / "home").iterdir()] == ["aliases.json"]
-
-
-def test_a_folder_is_held_by_one(tmp_path: Path) -> None:
-    with held(tmp_path / "new", wait=False):
-        with pytest.raises(OutputError, match="another run") as caught, held(tmp_path / "new", wait=False):
-            pass
-        assert caught.value.code == "output-in-use"
-    with held(tmp_path / "new", wait=False):
-        replace_file(tmp_path / "new" / "a", b"one")
-    assert (tmp_path / "new" / "a").read_bytes() == b"one"
-
-
-def test_a_training_into_a_folder_that_is_in_use(model_of: Callable[..., Path], tmp_path: Path) -> None:
-    from soak.commands import TRAINING
-
-    command = ["hypernet", "train", "--model", str(model_of("llama")), "--text", str(makers.TEXTS / "english.txt")]
-    with held(tmp_path / "out"):
-        result = CliRunner().invoke(main, [*command, "--out", str(tmp_path / "out"), "-q", *TRAINING])
-    assert "[output-in-use]" in result.stderr
-
-
-# What killed runs leave.
-
-
-def test_a_killed_conversion_is_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "model.gguf").write_bytes(b"GGUF")
-    monkeypatch.setattr(gguf, "_convert", lambda path, folder: (folder / "config.json").write_text("{}"))
-    done = gguf.dequantised(tmp_path / "model.gguf", tmp_path / "cache")
-    done.rename(tmp_path / "cache" / f".{done.name}.tokswap-killed")
-    assert gguf.dequantised(tmp_path / "model.gguf", tmp_path / "cache") == done
-    assert [path.name for path in (tmp_path / "cache").iterdir()] == [done.name]
-
-
-def test_a_conversion_that_another_run_has_finished_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "model.gguf").write_bytes(b"GGUF")
-    made = []
-
-    def convert(path: Path, folder: Path) -> None:
-        (folder / "config.json").write_text("{}")
-        if not made:
-            made.append(folder)
-            gguf.dequantised(tmp_path / "model.gguf", tmp_path / "cache")
-
-    monkeypatch.setattr(gguf, "_convert", convert)
-    done = gguf.dequantised(tmp_path / "model.gguf", tmp_path / "cache")
-    assert [path.name for path in (tmp_path / "cache").iterdir()] == [done.name]
-
-
-def test_a_full_disk_under_a_conversion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def convert(path: Path, folder: Path) -> None:
-        raise OSError(28, "No space left on device")
-
-    (tmp_path / "model.gguf").write_bytes(b"GGUF")
-    monkeypatch.setattr(gguf, "_convert", convert)
-    assert code_of(gguf.dequantised, tmp_path / "model.gguf", tmp_path / "cache") == "cannot-write"
-    assert list((tmp_path / "cache").iterdir()) == []
-
-
-def test_a_conversion_of_more_layers_than_any_file_holds(tmp_path: Path) -> None:
-    make_gguf(tmp_path)
-    data = (tmp_path / "model.gguf").read_bytes()
-    at = data.index(b"llama.block_count") + len(b"llama.block_count") + 4  # past the type of the value
-    (tmp_path / "model.gguf").write_bytes(data[:at] + (1 << 28).to_bytes(4, "little") + data[at + 4 :])
-    with pytest.raises(InputError, match="268,435,456 layers, and holds 11 tensors") as found:
-        gguf.dequantised(tmp_path / "model.gguf", tmp_path / "cache")
-    assert found.value.code == "bad-gguf"
-
-
-def test_a_full_disk_under_the_tokenizer_of_a_conversion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from transformers import PreTrainedTokenizerBase
-
-    def save(self: object, folder: Path) -> None:
-        raise Exception("No space left on device (os error 28)")  # as the tokenizers library says it
-
-    make_gguf(tmp_path)
-    monkeypatch.setattr(PreTrainedTokenizerBase, "save_pretrained", save)
-    assert code_of(gguf.dequantised, tmp_path / "model.gguf", tmp_path / "cache") == "cannot-write"
-    assert list((tmp_path / "cache").iterdir()) == []
-
-
-def test_killed_encodings_are_swept_and_living_ones_are_not(tmp_path: Path) -> None:
-    from tokswap.init.resources.encoder import _sweep
-
-    for name in ("killed", "living"):
-        (tmp_path / f".encoding-{name}.npy").touch()
-    with open(tmp_path / ".encoding-living.npy") as living:
-        fcntl.flock(living, fcntl.LOCK_EX)
-        _sweep(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == [".encoding-living.npy"]
-
-
 # Damaged files.
 
 
 def test_a_line_that_would_fill_the_memory(
     tokenizer_of: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(corpora, "_LINE_BYTES", 1000)
+    monkeypatch.setattr(documents, "_LINE_BYTES", 1000)
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b'{"text": "' + b"a" * 2000 + b'"}'))
     corpus = corpora.find_corpus(str(tmp_path / "a.jsonl.gz"))
     assert code_of(corpora.count, corpus, read_tokenizer(tokenizer_of("byte-level"))) == "bad-text"

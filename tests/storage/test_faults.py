@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 from soak.commands import COMMANDS
-from soak.faults import KINDS, Ground, kills
+from soak.faults import KINDS, kills
+from soak.ground import Ground
 
 BY_NAME = {command.name: command for command in COMMANDS}
 

@@ -1,4 +1,4 @@
-"""Damaged inputs in short; `make soak` gives more than a hundred thousand. hypothesis draws the damage, and shrinks what it finds."""
+"""Damaged inputs: hypothesis draws the damage, and shrinks what it finds. `make soak` gives a hundred thousand."""
 
 from __future__ import annotations
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from tokswap.errors import InputError, OutputError, TokswapError, UsageError
-from tokswap.storage import gguf
 from tokswap.storage import resolve as sources
 from tokswap.storage.resolve import (
     ALIASES,
@@ -300,75 +299,6 @@ def test_without_a_network(settings: dict[str, str], tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == "offline\n"
     assert "Traceback" not in done.stderr
-
-
-# GGUF.
-
-
-@pytest.fixture
-def damaged(tmp_path: Path) -> str:
-    path = tmp_path / "cwd" / "model.gguf"
-    path.write_bytes(b"GGUF" + bytes(range(64)))
-    return str(path)
-
-
-def cached(tmp_path: Path) -> list[str]:
-    return [path.name for path in (tmp_path / "cache").rglob("*") if path.name != "gguf"]
-
-
-@pytest.mark.parametrize("package", ["gguf", "accelerate"])
-def test_gguf_needs_its_extra(package: str, damaged: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, package, None)
-    error = refusal(resolve_model, damaged)
-    assert error.code == "missing-extra"
-    assert "tokswap[gguf]" in error.hint
-    assert cached(tmp_path) == []
-
-
-@pytest.mark.filterwarnings("default")
-def test_a_damaged_gguf_file_is_refused(damaged: str, tmp_path: Path) -> None:
-    pytest.importorskip("gguf")
-    pytest.importorskip("accelerate")
-    for resolve in (resolve_model, resolve_tokenizer):
-        error = refusal(resolve, damaged)
-        assert isinstance(error, InputError)
-        assert error.code == "bad-gguf"
-        assert error.where["file"] == damaged
-    assert cached(tmp_path) == []
-
-
-def test_a_gguf_file_is_converted_once_for_its_content(
-    damaged: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    converted: list[Path] = []
-
-    def convert(path: Path, folder: Path) -> None:
-        converted.append(path)
-        (folder / "config.json").write_text("{}")
-
-    monkeypatch.setattr(gguf, "_convert", convert)
-    first = resolve_model(damaged)
-    assert (first / "config.json").read_text() == "{}"
-    assert first.parent == tmp_path / "cache" / "gguf"
-    assert resolve_tokenizer(damaged) == resolve_model(damaged) == first
-    assert len(converted) == 1
-    Path(damaged).write_bytes(b"other")
-    assert resolve_model(damaged) not in (first, None)
-    assert len(converted) == 2
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device"), RuntimeError()])
-def test_a_conversion_that_stops_leaves_nothing(
-    error: BaseException, damaged: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def convert(path: Path, folder: Path) -> None:
-        (folder / "half").touch()
-        raise error
-
-    monkeypatch.setattr(gguf, "_convert", convert)
-    with pytest.raises(OutputError if isinstance(error, OSError) else type(error)):
-        resolve_model(damaged)
-    assert cached(tmp_path) == []
 
 
 PARENT = "the folder above"

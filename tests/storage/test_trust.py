@@ -1,4 +1,4 @@
-"""What must never happen with files from strangers: no pickle is loaded, no code of theirs runs, no link leads elsewhere."""
+"""Files from strangers: tokswap loads no pickle, runs no code, and follows no link out of a folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from soak.commands import TRAINING
-from soak.targets import make_adapter
+from soak.good_files import make_adapter
 
 import tokswap
 from tokswap.cli import main

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -14,7 +16,7 @@ NAMES = ["<s>", "</s>", "<|im_start|>", "<|im_end|>", "<start_of_turn>", "<pad>"
 
 def vocabulary(*tokens: str | tuple[str, bytes, Kind], **roles: int) -> Vocabulary:
     """A token given as a text alone is a normal piece, a byte piece, reserved or special, by its looks."""
-    text, surface, kind = [], [], []
+    text, token_bytes, kind = [], [], []
     for token in tokens:
         if isinstance(token, str):
             looks = (token[:1] + token[-1:], token[:3])
@@ -24,9 +26,9 @@ def vocabulary(*tokens: str | tuple[str, bytes, Kind], **roles: int) -> Vocabula
                 token = (token, token.encode(), Kind.UNUSED if "unused" in token else Kind.SPECIAL)
             else:
                 token = (token, token.encode(), Kind.NORMAL if token else Kind.UNUSED)
-        for values, value in zip((text, surface, kind), token, strict=True):
+        for values, value in zip((text, token_bytes, kind), token, strict=True):
             values.append(value)
-    return Vocabulary(text, surface, np.array(kind, np.uint8), roles)
+    return Vocabulary(text, token_bytes, kind=np.array(kind, np.uint8), roles=roles)
 
 
 def matches(alignment: Alignment) -> list[tuple[int, str]]:
@@ -55,7 +57,7 @@ def test_the_letter_is_not_the_byte_that_another_family_spells_with_it() -> None
     assert matches(align(sentencepiece, byte_level)) == [(1, "BYTES"), (0, "BYTES")]
 
 
-def test_a_control_token_never_matches_a_text_piece_of_the_same_bytes() -> None:
+def test_a_special_token_never_matches_a_text_piece_of_the_same_bytes() -> None:
     special, text = ("[X]", b"[X]", Kind.SPECIAL), (" [X]", b"[X]", Kind.NORMAL)
     assert matches(align(vocabulary(special), vocabulary(text))) == [(-1, "NEUTRAL")]
     assert matches(align(vocabulary(text), vocabulary(special))) == [(-1, "MISSING")]
@@ -123,7 +125,7 @@ def test_rows_are_counted_by_script_and_kind() -> None:
         "digits",
         "white space",
         "byte pieces",
-        "control tokens",
+        "special tokens",
         "reserved",
     ]
     assert found.by_group(target) == {
@@ -131,7 +133,7 @@ def test_rows_are_counted_by_script_and_kind() -> None:
         "padding": {"padding": 2},
         "Cyrillic": {"missing": 1},
         "byte pieces": {"missing": 1},
-        "control tokens": {"role": 1},
+        "special tokens": {"role": 1},
         "digits": {"bytes": 1},
         "reserved": {"neutral": 1},
         "white space": {"missing": 1},
@@ -166,13 +168,18 @@ def test_an_inconsistent_alignment_is_refused(source_of: np.ndarray, reason: np.
         Alignment(source_of, reason)
 
 
+def test_the_key_of_a_reason_in_reports() -> None:
+    names = "missing bytes role text preset map neutral padding observed forced scaffold"
+    assert [reason.key for reason in Reason] == names.split()
+
+
 @st.composite
 def vocabularies(draw: st.DrawFn) -> Vocabulary:
     piece = st.sampled_from([b"a", b"b", b" a", b"\n", b"\xc3", "é".encode()])
     tokens = draw(
         st.lists(
             st.one_of(
-                st.builds(lambda surface: (repr(surface), surface, Kind.NORMAL), piece),
+                st.builds(lambda token_bytes: (repr(token_bytes), token_bytes, Kind.NORMAL), piece),
                 st.builds(lambda byte: f"<0x{byte:02X}>", st.sampled_from([0x0A, 0x61, 0xC3])),
                 st.sampled_from([*NAMES, ""]),
             ),
@@ -183,7 +190,7 @@ def vocabularies(draw: st.DrawFn) -> Vocabulary:
     plain = vocabulary(*tokens)
     specials = np.flatnonzero(plain.kind == Kind.SPECIAL).tolist()
     roles = draw(st.dictionaries(st.sampled_from(ROLES), st.sampled_from(specials))) if specials else {}
-    return Vocabulary(plain.text, plain.token_bytes, plain.kind, roles)
+    return dataclasses.replace(plain, roles=roles)
 
 
 @given(vocabularies(), vocabularies(), st.integers(0, 3), st.booleans(), st.data())
@@ -218,7 +225,7 @@ def test_every_row_has_a_source_that_its_reason_explains(
 
 
 @given(vocabularies())
-def test_a_vocabulary_aligned_with_itself_keeps_every_text_and_every_control_token(vocab: Vocabulary) -> None:
+def test_a_vocabulary_aligned_with_itself_keeps_every_text_and_every_special_token(vocab: Vocabulary) -> None:
     found = align(vocab, vocab)
     for token, (origin, _) in enumerate(matches(found)):
         if not vocab.text[token]:

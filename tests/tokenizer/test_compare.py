@@ -41,9 +41,9 @@ SCRIPTS = [
 ]
 
 
-@pytest.mark.parametrize(("surface", "script"), SCRIPTS, ids=[repr(row[0]) for row in SCRIPTS])
-def test_script_of(surface: bytes, script: str) -> None:
-    assert script_of(surface) == script
+@pytest.mark.parametrize(("token_bytes", "script"), SCRIPTS, ids=[repr(row[0]) for row in SCRIPTS])
+def test_script_of(token_bytes: bytes, script: str) -> None:
+    assert script_of(token_bytes) == script
 
 
 def _pair(tokenizer_of: Make) -> tuple[Tokenizer, Tokenizer]:
@@ -64,28 +64,28 @@ def test_the_numbers_are_those_of_a_count_by_hand(tokenizer_of: Make) -> None:
     counts = [len(library.encode(text, add_special_tokens=False).ids) for library in libraries]
     assert facts["tokens_per_byte"] == {"german": [count / len(text.encode()) for count in counts]}
 
-    # What a byte-level token stands for, by the library's own decoder; SentencePiece writes it in the token.
+    # Token bytes of byte-level BPE, by the library's own decoder; SentencePiece writes it in the token.
     ours = {bytes(library_bytes(libraries[0], n)) for n in range(7, 600)}
     theirs = {libraries[1].id_to_token(n).replace("▁", " ").encode() for n in range(266, 700)}
     theirs |= {bytes([byte]) for byte in range(256)}
     assert facts["shared"] == len(ours & theirs)
     assert facts["shared_share"] == [len(ours & theirs) / len(ours), len(ours & theirs) / len(theirs)]
-    for column, surfaces in enumerate((ours, theirs, ours & theirs)):
-        assert sum(counts[column] for counts in facts["scripts"].values()) == len(surfaces)
-        assert facts["scripts"]["Cyrillic"][column] == sum(script_of(surface) == "Cyrillic" for surface in surfaces)
+    for column, tokens in enumerate((ours, theirs, ours & theirs)):
+        assert sum(counts[column] for counts in facts["scripts"].values()) == len(tokens)
+        assert facts["scripts"]["Cyrillic"][column] == sum(script_of(token) == "Cyrillic" for token in tokens)
     sizes = [max(counts[:2]) for counts in facts["scripts"].values()]
     assert sizes == sorted(sizes, reverse=True)
 
 
 def library_bytes(library: object, token: int) -> bytes:
-    """The bytes of a byte-level token, found without tokswap: the alphabet's characters are sorted by byte in blocks."""
+    """Return the bytes of a byte-level BPE token, found without tokswap."""
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 
     byte_of = {character: byte for byte, character in bytes_to_unicode().items()}
     return bytes(byte_of[character] for character in library.id_to_token(token))  # type: ignore[attr-defined]
 
 
-def test_control_tokens_and_what_would_take_their_place(tokenizer_of: Make) -> None:
+def test_special_tokens_and_what_would_take_their_place(tokenizer_of: Make) -> None:
     first, second = _pair(tokenizer_of)
     assert tokswap.compare_tokenizers(first, second)["specials"] == {
         "<pad>": "<|im_end|>",

@@ -23,11 +23,11 @@ SAMPLE = "".join(TEXTS.values()) + "".join(shipped_text(name)[:300] for name in 
 @pytest.mark.parametrize("adds_bos", [True, False])
 def test_a_token_stands_for_its_own_bytes(family: str, adds_bos: bool, tokenizer_of: Make) -> None:
     folder = tokenizer_of(family, adds_bos=adds_bos)
-    surface = read_tokenizer(folder).vocabulary.token_bytes
+    token_bytes = read_tokenizer(folder).vocabulary.token_bytes
     ids, offsets = encode_with_offsets(auto_tokenizer(folder), SAMPLE)
     whole = SAMPLE.encode()
     assert len(offsets) == len(ids) + 1
-    assert [whole[a:b] for a, b in itertools.pairwise(offsets)] == [surface[n] for n in ids]
+    assert [whole[a:b] for a, b in itertools.pairwise(offsets)] == [token_bytes[n] for n in ids]
 
 
 def test_a_space_before_every_text_has_no_byte(tokenizer_of: Make, tmp_path: Path) -> None:
@@ -39,9 +39,9 @@ def test_a_space_before_every_text_has_no_byte(tokenizer_of: Make, tmp_path: Pat
     tokenizer = auto_tokenizer(folder)
     ids, offsets = encode_with_offsets(tokenizer, "the bridge")
     assert tokenizer.convert_ids_to_tokens(int(ids[0])).startswith("Ġ")
-    surface = read_tokenizer(folder).vocabulary.token_bytes
+    token_bytes = read_tokenizer(folder).vocabulary.token_bytes
     assert offsets.tolist()[-1] == len("the bridge")
-    assert offsets[1] == len(surface[ids[0]]) - 1
+    assert offsets[1] == len(token_bytes[ids[0]]) - 1
 
 
 def test_a_tokenizer_that_changes_the_text_is_good_to_a_character(tokenizer_of: Make, tmp_path: Path) -> None:

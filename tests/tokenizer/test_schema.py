@@ -176,7 +176,9 @@ def test_a_vocabulary_of_impossible_size(model_of: Callable[..., Path], tmp_path
             )
 
 
-def test_what_the_tokenizers_library_raises_while_it_cuts(tokenizer_of: Callable[..., Path], tmp_path: Path) -> None:
+def test_what_the_tokenizers_library_raises_while_it_tokenizes(
+    tokenizer_of: Callable[..., Path], tmp_path: Path
+) -> None:
     """WordPiece without its unknown token raises a bare Exception, at the first word that it does not know."""
     folder = makers.copy_model(tokenizer_of("wordpiece"), tmp_path / "tokenizer")
     spec = makers.read_json(folder / "tokenizer.json")

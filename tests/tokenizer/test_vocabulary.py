@@ -19,11 +19,11 @@ from tokswap.tokenizer.vocabulary import (
 
 
 def vocabulary(*tokens: tuple[str, bytes, Kind], **roles: int) -> Vocabulary:
-    text, surface, kind = zip(*tokens, strict=True)
-    return Vocabulary(text, surface, np.array(kind, np.uint8), roles)
+    text, token_bytes, kind = zip(*tokens, strict=True)
+    return Vocabulary(text, token_bytes, kind=np.array(kind, np.uint8), roles=roles)
 
 
-def test_byte_alphabet_is_the_one_of_the_tokenizers_library() -> None:
+def test_byte_alphabet_is_that_of_the_tokenizers_library() -> None:
     from tokenizers.pre_tokenizers import ByteLevel
 
     assert set(BYTE_ALPHABET) == set(ByteLevel.alphabet())
@@ -31,7 +31,7 @@ def test_byte_alphabet_is_the_one_of_the_tokenizers_library() -> None:
 
 
 @pytest.mark.parametrize("text", ["a", " the", "\n", "\t\x00\x7f", "é", "日本", "\u00ad\u00a0", "🙂"])
-def test_byte_level_spelling_is_the_one_of_the_tokenizers_library(text: str) -> None:
+def test_byte_level_spelling_is_that_of_the_tokenizers_library(text: str) -> None:
     from tokenizers.pre_tokenizers import ByteLevel
 
     spelled = ByteLevel(add_prefix_space=False, use_regex=False).pre_tokenize_str(text)
@@ -39,8 +39,8 @@ def test_byte_level_spelling_is_the_one_of_the_tokenizers_library(text: str) -> 
 
 
 @given(st.binary())
-def test_byte_level_bytes_undoes_byte_level_token(surface: bytes) -> None:
-    assert byte_level_bytes(byte_level_token(surface)) == surface
+def test_byte_level_bytes_undoes_byte_level_token(token_bytes: bytes) -> None:
+    assert byte_level_bytes(byte_level_token(token_bytes)) == token_bytes
 
 
 @given(st.text(st.sampled_from(sorted(BYTE_ALPHABET))))
@@ -60,7 +60,7 @@ def test_byte_pieces_stand_for_one_byte(byte: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("token", "surface"),
+    ("token", "token_bytes"),
     [
         ("Ġthe", b" the"),
         ("Ċ", b"\n"),
@@ -72,12 +72,12 @@ def test_byte_pieces_stand_for_one_byte(byte: int) -> None:
         ("", b""),
     ],
 )
-def test_byte_level_bytes(token: str, surface: bytes) -> None:
-    assert byte_level_bytes(token) == surface
+def test_byte_level_bytes(token: str, token_bytes: bytes) -> None:
+    assert byte_level_bytes(token) == token_bytes
 
 
 @pytest.mark.parametrize(
-    ("piece", "surface"),
+    ("piece", "token_bytes"),
     [
         ("▁the", b" the"),
         ("▁▁", b"  "),
@@ -89,16 +89,16 @@ def test_byte_level_bytes(token: str, surface: bytes) -> None:
         ("a<0x0A>", b"a<0x0A>"),
     ],
 )
-def test_sentencepiece_bytes(piece: str, surface: bytes) -> None:
-    assert sentencepiece_bytes(piece) == surface
+def test_sentencepiece_bytes(piece: str, token_bytes: bytes) -> None:
+    assert sentencepiece_bytes(piece) == token_bytes
 
 
 @pytest.mark.parametrize(
-    ("token", "prefix", "surface"),
+    ("token", "prefix", "token_bytes"),
     [("the", "##", b" the"), ("##ing", "##", b"ing"), ("#", "##", b" #"), ("@@x", "@@", b"x"), ("the", "", b" the")],
 )
-def test_wordpiece_bytes(token: str, prefix: str, surface: bytes) -> None:
-    assert wordpiece_bytes(token, prefix) == surface
+def test_wordpiece_bytes(token: str, prefix: str, token_bytes: bytes) -> None:
+    assert wordpiece_bytes(token, prefix) == token_bytes
 
 
 @pytest.mark.parametrize(
@@ -124,13 +124,13 @@ def test_is_reserved(token: str, reserved: bool) -> None:
     assert is_reserved(token) == reserved
 
 
-def test_vocabulary_wants_one_entry_a_token() -> None:
-    with pytest.raises(ValueError, match="one entry a token"):
+def test_vocabulary_has_one_entry_per_token() -> None:
+    with pytest.raises(ValueError, match="one entry per token"):
         Vocabulary(["a", "b"], [b"a"], np.zeros(2, np.uint8))
 
 
 @pytest.mark.parametrize("token", [-1, 1])
-def test_vocabulary_wants_roles_inside_it(token: int) -> None:
+def test_roles_are_ids_of_the_vocabulary(token: int) -> None:
     with pytest.raises(ValueError, match="outside the vocabulary"):
         vocabulary(("a", b"a", Kind.NORMAL), bos=token)
 
@@ -144,12 +144,26 @@ def test_normal_piece_outranks_byte_piece_in_any_order(order: int) -> None:
     assert vocab.text[vocab.byte_piece_of[b"A"]] == "<0x41>"
 
 
-def test_first_of_equal_pieces_counts_and_control_tokens_have_no_bytes_to_match() -> None:
+def test_first_of_equal_pieces_counts_and_special_tokens_have_no_bytes_to_match() -> None:
     vocab = vocabulary(
         ("<s>", b"<s>", Kind.SPECIAL), ("", b"", Kind.UNUSED), ("x", b"x", Kind.NORMAL), ("x2", b"x", Kind.NORMAL)
     )
     assert vocab.id_of == {b"x": 2}
     assert vocab.id_of_text == {"<s>": 0, "x": 2, "x2": 3}
+
+
+def test_a_token_is_found_by_its_spelling_or_else_by_its_text() -> None:
+    vocab = vocabulary(
+        ("Ġthe", b" the", Kind.NORMAL),
+        ("the", b"the", Kind.NORMAL),
+        ("é", b"\xe9", Kind.NORMAL),
+        ("Ã©", "é".encode(), Kind.NORMAL),
+        ("<s>", b"<s>", Kind.SPECIAL),
+    )
+    assert [vocab.find(text) for text in ("Ġthe", " the", "the", "<s>")] == [0, 0, 1, 4]
+    assert vocab.find("é") == 2, "the spelling goes first"
+    assert vocab.find("\udce9") == 2, "a byte of the command line that is not UTF-8"
+    assert vocab.find("she") is None
 
 
 def test_one_token_keeps_all_its_roles() -> None:
@@ -163,6 +177,6 @@ def test_id_of_names_a_piece_with_these_bytes_whenever_there_is_one(tokens: list
     vocab = vocabulary(*tokens)
     pieces = [n for n, (_, _, kind) in enumerate(tokens) if kind in (Kind.NORMAL, Kind.BYTE)]
     assert vocab.id_of.keys() == {tokens[n][1] for n in pieces}
-    for surface, found in vocab.id_of.items():
-        rivals = [n for n in pieces if tokens[n][1] == surface]
+    for token_bytes, found in vocab.id_of.items():
+        rivals = [n for n in pieces if tokens[n][1] == token_bytes]
         assert found == min(rivals, key=lambda n: (tokens[n][2] == Kind.BYTE, n))

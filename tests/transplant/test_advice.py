@@ -11,8 +11,10 @@ import tools
 from makers import copy_model, read_json, shipped_text, write_json
 
 import tokswap
-from tokswap.evaluation.evaluate import length_note
+from tokswap.evaluation.runs import length_note
+from tokswap.init.base import Rows
 from tokswap.init.diagnostics import outliers, row_notes
+from tokswap.init.solver import SolvedGroup
 from tokswap.tokenizer.tokenizer import Tokenizer, read_tokenizer
 from tokswap.transplant.advice import plan_notes, unread_scripts
 
@@ -22,14 +24,14 @@ LATIN = [shipped_text("english"), shipped_text("german"), shipped_text("code")]
 
 
 def with_digits(folder: Path, out: Path, pattern: str | None) -> Tokenizer:
-    """Give a byte-level tokenizer every number of up to three digits, and let it cut numbers by a pattern first."""
+    """Give a byte-level tokenizer every number of up to three digits, and let it split numbers by a pattern first."""
     out = copy_model(folder, out)
     spec = read_json(out / "tokenizer.json")
     vocab, merges = spec["model"]["vocab"], spec["model"]["merges"]
     for length in (2, 3):
         for number in map("".join, product("0123456789", repeat=length)):
             vocab.setdefault(number, len(vocab))
-            merges += [[number[:cut], number[cut:]] for cut in range(1, length)]
+            merges += [[number[:at], number[at:]] for at in range(1, length)]
     if pattern is not None:
         first = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
         spec["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [first, spec["pre_tokenizer"]]}
@@ -39,7 +41,7 @@ def with_digits(folder: Path, out: Path, pattern: str | None) -> Tokenizer:
 
 @pytest.fixture(scope="module")
 def schemes(tokenizer_of: Make, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tokenizer]:
-    """How numbers are cut -> a tokenizer that does."""
+    """How numbers are tokenized -> a tokenizer that does."""
     patterns = {"single": r"\p{N}", "threes": r"\p{N}{1,3}", "free": None}
     made = tmp_path_factory.mktemp("digits")
     folder = tokenizer_of("byte-level")
@@ -48,7 +50,7 @@ def schemes(tokenizer_of: Make, tmp_path_factory: pytest.TempPathFactory) -> dic
 
 @pytest.mark.parametrize("source", ["single", "threes", "free"])
 @pytest.mark.parametrize("target", ["single", "threes", "free"])
-def test_numbers_that_are_cut_otherwise(source: str, target: str, schemes: dict[str, Tokenizer]) -> None:
+def test_numbers_that_are_tokenized_differently(source: str, target: str, schemes: dict[str, Tokenizer]) -> None:
     notes = plan_notes(schemes[source], schemes[target])
     names = {"single": "single digits", "threes": "threes from the left", "free": "no fixed groups"}
     if source == target:
@@ -96,28 +98,34 @@ def test_outliers() -> None:
     assert outliers(np.zeros(50)).tolist() == []
 
 
+def solved(norms: np.ndarray, **diagnostics: np.ndarray) -> SolvedGroup:
+    """What a method said about rows of these norms."""
+    said = Rows(np.zeros((0, 4), np.float32), diagnostics)
+    return SolvedGroup(count=len(norms), result=said, norms=norms, copied_norms=np.zeros(0, np.float32), seconds=0.0)
+
+
 def test_rows_far_outside_the_others_are_named(tokenizer_of: Make) -> None:
     vocabulary = read_tokenizer(tokenizer_of("sentencepiece", vocab_size=900)).vocabulary
     missing = np.arange(300, 400)
     usual = np.exp(np.random.default_rng(1).normal(1.0, 0.1, 100)).astype(np.float32)
-    details = {"input": {"coefficient_norm": usual, "residual": usual}, "output": {}}
-    assert row_notes(vocabulary, missing, details, {"input": usual, "output": usual}) == []
+    groups = {"input": solved(usual, coefficient_norm=usual, residual=usual), "output": solved(usual)}
+    assert row_notes(vocabulary, missing, groups) == []
     planted = usual.copy()
     planted[40] = 300
-    (note,) = row_notes(vocabulary, missing, {"input": {"coefficient_norm": planted}}, {"input": usual})
+    (note,) = row_notes(vocabulary, missing, {"input": solved(usual, coefficient_norm=planted)})
     assert "1 input coefficients" in note
     assert vocabulary.readable(340) in note
     assert "do not trust the donor" in note
-    (note,) = row_notes(vocabulary, missing, {"output": {}}, {"output": planted})
+    (note,) = row_notes(vocabulary, missing, {"output": solved(planted)})
     assert "1 output rows" in note
     planted[:8] = 400
-    (note,) = row_notes(vocabulary, missing, {"output": {}}, {"output": planted})
+    (note,) = row_notes(vocabulary, missing, {"output": solved(planted)})
     assert "and 4 more" in note
 
 
 def test_no_missing_token_no_note(tokenizer_of: Make) -> None:
     vocabulary = read_tokenizer(tokenizer_of("sentencepiece")).vocabulary
-    assert row_notes(vocabulary, np.zeros(0, np.int64), {"input": {}}, {"input": np.zeros(0, np.float32)}) == []
+    assert row_notes(vocabulary, np.zeros(0, np.int64), {"input": solved(np.zeros(0, np.float32))}) == []
 
 
 def test_a_text_that_takes_many_more_tokens() -> None:

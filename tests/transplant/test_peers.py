@@ -79,7 +79,7 @@ def test_each_table_is_solved_over_the_donors_table_of_its_role(model_of: Make, 
     source = model_of("llama", vocab_size=640)
     donor = copy_model(model_of("gpt-neox", vocab_size=700), tmp_path / "donor")
     job = plan(source, donor, init="omp")
-    token, (first, second) = int(job.alignment.missing[-1]), job.alignment.shared[-2:].tolist()
+    token, (first, second) = int(job.task.alignment.missing[-1]), job.task.alignment.shared[-2:].tolist()
 
     def twin(tensors: dict[str, Any]) -> None:
         tensors["gpt_neox.embed_in.weight"][token] = tensors["gpt_neox.embed_in.weight"][first]
@@ -91,7 +91,7 @@ def test_each_table_is_solved_over_the_donors_table_of_its_role(model_of: Make, 
     )
     old, new = tools.weights(source), tools.weights(tmp_path / "out")
     for name, shared in ((INPUT, first), (HEAD, second)):
-        expected = old[name][job.alignment.source_of[shared]]
+        expected = old[name][job.task.alignment.source_of[shared]]
         torch.testing.assert_close(new[name][token], expected, rtol=0, atol=1e-5)
 
 
@@ -132,11 +132,11 @@ def test_k_beyond_the_shared_tokens_or_the_width_works(model_of: Make, tokenizer
     for k in (64, 10_000):
         report = tokswap.transplant_tokenizer(str(source), donor, out=tmp_path / f"{k}", init="omp", settings={"k": k})
         assert report.plan.coverage["bytes"] == 10
-        assert 1 <= report.diagnostics["input"]["support"].max() <= 10
+        assert 1 <= report.rows.diagnostics["input"]["support"].max() <= 10
     wide = tokswap.transplant_tokenizer(
         str(model_of("llama", vocab_size=640)), donor, out=tmp_path / "wide", init="omp", settings={"k": 500}
     )
-    assert wide.diagnostics["input"]["support"].max() <= 32  # the width of the donor
+    assert wide.rows.diagnostics["input"]["support"].max() <= 32  # the width of the donor
 
 
 def test_a_zero_donor_row_does_not_give_a_zero_row(model_of: Make, tmp_path: Path) -> None:
@@ -253,9 +253,9 @@ def test_tokens_of_two_families_match_by_what_they_stand_for(model_of: Make, tok
         ),
     ):
         job = plan(one, two)
-        ours, theirs = job.source_tokenizer.vocabulary, job.target.vocabulary
-        found = {theirs.text[n]: ours.text[job.alignment.source_of[n]] for n in job.alignment.shared}
-        byte_level = job.target.family == "byte-level BPE"
+        ours, theirs = job.source_tokenizer.vocabulary, job.task.target.vocabulary
+        found = {theirs.text[n]: ours.text[job.task.alignment.source_of[n]] for n in job.task.alignment.shared}
+        byte_level = job.task.target.family == "byte-level BPE"
         for spelling, piece in (("Ã©", "é"), ("Ċ", "<0x0A>"), ("ĠĠ", "▁▁"), ("é", "<0xE9>")):
             expected = (spelling, piece) if byte_level else (piece, spelling)
             assert found[expected[0]] == expected[1]
@@ -402,7 +402,7 @@ def test_partial_characters_keep_their_bytes(model_of: Make, tokenizer_of: Make,
     write_json(target / "tokenizer.json", spec)
 
     job = plan(source, target, out=tmp_path / "out")
-    assert [job.target.vocabulary.token_bytes[size + n] for n in (0, 1)] == [text.encode()[:2] for text in "橋駅"]
+    assert [job.task.target.vocabulary.token_bytes[size + n] for n in (0, 1)] == [text.encode()[:2] for text in "橋駅"]
     job.run()
     pieces = [[f"<0x{byte:02X}>" for byte in text.encode()[:2]] for text in "橋駅"]
     ids = [[job.source_tokenizer.vocabulary.id_of_text[piece] for piece in pair] for pair in pieces]

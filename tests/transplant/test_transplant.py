@@ -83,7 +83,7 @@ def done(request: pytest.FixtureRequest, model_of: Make, tmp_path_factory: pytes
 def test_every_check_of_verify_holds(done: Done) -> None:
     checks = tokswap.verify_checkpoint(done.out, against=done.source)
     assert [check for check in checks if not check.ok] == []
-    assert {"vocabulary size", "copied rows", "other tensors", "model loads", "padding never wins"} <= {
+    assert {"vocabulary size", "copied rows", "other tensors", "model loads", "padding rows"} <= {
         check.name for check in checks
     }
 
@@ -107,7 +107,7 @@ def test_the_result_has_the_targets_tokenizer(done: Done) -> None:
     assert ours.get_vocab() == theirs.get_vocab()
     bare = {"add_special_tokens": False}
     assert ours(TEXT, **bare)["input_ids"] == theirs(TEXT, **bare)["input_ids"]
-    assert done.report.plan.family_after == FAMILY_NAMES[done.case.family]
+    assert done.report.plan.change.family_after == FAMILY_NAMES[done.case.family]
 
 
 def test_the_tables_hold_copied_rows_bit_for_bit(done: Done) -> None:
@@ -115,7 +115,7 @@ def test_the_tables_hold_copied_rows_bit_for_bit(done: Done) -> None:
     source_of = np.array(read_json(done.out / "tokswap.json")["tokens"]["source_of"])
     copied = np.flatnonzero(source_of >= 0)
     assert len(copied) > 100
-    for name in tools.tables_of(done.case.architecture):
+    for name in tools.matrices_of(done.case.architecture):
         width = 32 if name.endswith("weight") else 1
         rows, origin = new[name].reshape(-1, width), old[name].reshape(-1, width)
         assert rows.shape[0] == len(source_of) == 707
@@ -126,7 +126,7 @@ def test_the_tables_hold_copied_rows_bit_for_bit(done: Done) -> None:
 def test_every_other_tensor_is_the_sources_byte_for_byte(done: Done) -> None:
     old, new = tools.weights(done.source), tools.weights(done.out)
     assert set(new) == set(old)
-    tables = set(tools.tables_of(done.case.architecture))
+    tables = set(tools.matrices_of(done.case.architecture))
     others = set(old) - tables
     assert len(others) > 10
     assert [name for name in others if tools.bits(old[name]) != tools.bits(new[name])] == []
@@ -190,7 +190,8 @@ def test_renumbering_the_tokens_renumbers_the_logits_and_nothing_else(
 
 
 def test_generation_is_the_same_text_after_renumbering(model_of: Make, tmp_path: Path) -> None:
-    from tokswap.evaluation.losses import bits_per_byte, greedy, load_model
+    from tokswap.evaluation.losses import bits_per_byte, greedy
+    from tokswap.evaluation.models import load_model
 
     source = model_of("llama", vocab_size=640, adds_bos=True)
     donor = copy_model(source, tmp_path / "donor")
@@ -220,7 +221,7 @@ def test_an_untied_result_has_the_logits_of_the_tied_one(
     donor = model_of("llama", vocab_size=700)
     tokswap.transplant_tokenizer(str(source), str(donor), out=tmp_path / "tied")
     report = tokswap.transplant_tokenizer(str(source), str(donor), out=tmp_path / "untied", tie=False)
-    assert not report.plan.tied
+    assert not report.plan.change.tied
     # Compared on copied rows: those that omp makes for the new head come from the donor's head.
     tied, untied = tools.weights(tmp_path / "tied"), tools.weights(tmp_path / "untied")
     assert set(untied) == {*tied, head}
@@ -252,7 +253,7 @@ def test_untying_makes_the_same_logits_everywhere_where_both_tables_are_solved_a
 def test_tying_drops_the_head_and_says_so(shards: int, model_of: Make, tmp_path: Path) -> None:
     source, donor = model_of("llama", vocab_size=640, shards=shards), model_of("gpt2", vocab_size=700)
     report = tokswap.transplant_tokenizer(str(source), str(donor), out=tmp_path / "out", tie=True)
-    assert report.plan.tied
+    assert report.plan.change.tied
     assert any("--tie" in note for note in report.plan.notes)
     assert [table.shape_after for table in report.plan.matrices if table.role == "output"] == [None]
     assert set(tools.weights(source)) - set(tools.weights(tmp_path / "out")) == {"lm_head.weight"}
@@ -303,9 +304,10 @@ def test_map_tokens(model_of: Make, tokenizer_of: Make, tmp_path: Path) -> None:
     target = _with_tokens(copy_model(tokenizer_of("byte-level", vocab_size=700), tmp_path / "t"), "<a=b>", "<tool>")
     pairs = ["<a=b>=<eos>", "<tool>=▁the", "<|im_start|>=<unused3>", "==="]
     job = tokswap.plan_transplant(str(source), str(target), init="subword", map_tokens=pairs, out="nowhere")
-    ours, theirs = job.source_tokenizer.vocabulary, job.target.vocabulary
+    ours, theirs = job.source_tokenizer.vocabulary, job.task.target.vocabulary
     source_of = {
-        theirs.text[t]: ours.text[job.alignment.source_of[t]] for t in np.flatnonzero(job.alignment.reason == 5)
+        theirs.text[t]: ours.text[job.task.alignment.source_of[t]]
+        for t in np.flatnonzero(job.task.alignment.reason == 5)
     }
     assert source_of == {"<a=b>": "<eos>", "<tool>": "▁the", "<|im_start|>": "<unused3>", "=": "="}
 
@@ -332,14 +334,14 @@ def test_unknown_mapped_tokens(pair: str, message: str, model_of: Make, tokenize
 def test_bos_is_added_where_the_model_expects_it(model_of: Make, tokenizer_of: Make, tmp_path: Path) -> None:
     source, target = model_of("llama", vocab_size=640, adds_bos=True), tokenizer_of("byte-level")
     report = tokswap.transplant_tokenizer(str(source), str(target), out=tmp_path / "auto", init="subword")
-    assert report.plan.bos_added
+    assert report.plan.change.bos_added
     assert tools.encode(tmp_path / "auto", "hello")[0] == 1  # <|im_start|>, the target's bos
     assert tools.encode(tmp_path / "auto", "hello")[1:] == tools.encode(target, "hello")
     model, _ = tools.load(tmp_path / "auto", "llama")
     assert model.config.bos_token_id == 1
 
     report = tokswap.transplant_tokenizer(str(source), str(target), out=tmp_path / "keep", init="subword", bos="keep")
-    assert not report.plan.bos_added
+    assert not report.plan.change.bos_added
     assert any("will not add it" in note for note in report.plan.notes)
     assert tools.encode(tmp_path / "keep", "hello") == tools.encode(target, "hello")
 
@@ -352,7 +354,7 @@ def test_bos_without_a_candidate_is_a_note_until_one_is_named(
     common = {"out": "nowhere", "init": "subword"}
     source = str(model_of("llama", vocab_size=640, adds_bos=True))
     plan = tokswap.plan_transplant(source, str(target), **common).plan
-    assert not plan.bos_added
+    assert not plan.change.bos_added
     assert any("--map-token 'TARGET=<bos>'" in note for note in plan.notes)
     mapped = tokswap.plan_transplant(source, str(target), map_tokens=["<|im_start|>=<bos>"], **common).plan
     assert mapped.bos_added
@@ -362,7 +364,7 @@ def test_bos_stays_off_where_the_model_never_saw_it(model_of: Make, tokenizer_of
     plan = tokswap.plan_transplant(
         str(model_of("llama", vocab_size=640)), str(tokenizer_of("byte-level")), init="subword", out="nowhere"
     ).plan
-    assert not plan.bos_added
+    assert not plan.change.bos_added
 
 
 # Donors.
@@ -371,8 +373,8 @@ def test_bos_stays_off_where_the_model_never_saw_it(model_of: Make, tokenizer_of
 def test_the_donor_defaults_to_the_tokenizers_own_model(model_of: Make) -> None:
     source, donor = model_of("llama", vocab_size=640), model_of("gpt2", vocab_size=700)
     job = tokswap.plan_transplant(str(source), str(donor), out="nowhere")
-    assert job.plan.donor == str(donor)
-    assert tokswap.plan_transplant(str(source), str(donor), out="nowhere", init="subword").plan.donor is None
+    assert job.plan.names.donor == str(donor)
+    assert tokswap.plan_transplant(str(source), str(donor), out="nowhere", init="subword").plan.names.donor is None
 
 
 def test_an_explicit_donor_serves_a_tokenizer_without_weights(model_of: Make, tmp_path: Path) -> None:
@@ -390,7 +392,9 @@ def test_a_donor_without_a_head_lends_its_input_table_to_both(model_of: Make, tm
     edit_json(donor / "config.json", architectures=["GPTNeoXModel"])
     source = model_of("llama", vocab_size=640)
     report = tokswap.transplant_tokenizer(str(source), str(donor), out=tmp_path / "out", init="omp")
-    assert report.diagnostics["output"]["residual"].tolist() == report.diagnostics["input"]["residual"].tolist()
+    assert (
+        report.rows.diagnostics["output"]["residual"].tolist() == report.rows.diagnostics["input"]["residual"].tolist()
+    )
     assert all(check.ok for check in tokswap.verify_checkpoint(tmp_path / "out", against=source))
 
 
@@ -428,10 +432,10 @@ def test_the_output_is_named_after_both(model_of: Make, tmp_path: Path, monkeypa
     copy_model(model_of("gpt2"), tmp_path / "their.model")
     monkeypatch.chdir(tmp_path)
     report = tokswap.transplant_tokenizer("my-model", "./their.model/", init="mean")
-    assert report.plan.out == "my-model-their.model"
+    assert report.plan.names.out == "my-model-their.model"
     assert (tmp_path / "my-model-their.model" / "model.safetensors").is_file()
     job = tokswap.plan_transplant("my-model", "their.model/tokenizer.json", init="zero", force=True)
-    assert job.plan.out == "my-model-their.model"
+    assert job.plan.names.out == "my-model-their.model"
 
 
 def test_link_shares_untouched_shards_only(model_of: Make, tmp_path: Path) -> None:
@@ -439,12 +443,14 @@ def test_link_shares_untouched_shards_only(model_of: Make, tmp_path: Path) -> No
     job = tokswap.plan_transplant(str(source), str(donor), out=tmp_path / "out", link=True)
     job.run()
     same = {path.name for path in source.glob("*.safetensors") if path.samefile(tmp_path / "out" / path.name)}
-    tables = set(tools.tables_of("llama"))
+    tables = set(tools.matrices_of("llama"))
     placed = read_json(source / "model.safetensors.index.json")["weight_map"]
     touched = {placed[name] for name in tables}
     assert same == set(placed.values()) - touched
     assert same
-    assert job.plan.bytes_written == job.plan.bytes_after - sum((source / name).stat().st_size for name in same)
+    assert job.plan.sizes.bytes_written == job.plan.sizes.bytes_after - sum(
+        (source / name).stat().st_size for name in same
+    )
 
 
 def test_a_plan_reads_no_weights_and_writes_nothing(model_of: Make, tmp_path: Path) -> None:
@@ -453,11 +459,11 @@ def test_a_plan_reads_no_weights_and_writes_nothing(model_of: Make, tmp_path: Pa
     plan = tokswap.plan_transplant(str(source), str(donor), out=tmp_path / "out").plan
     assert tools.snapshot(tmp_path) == before
     assert json.loads(json.dumps(plan.as_dict()))["coverage"] == plan.coverage
-    assert plan.bytes_before == sum(path.stat().st_size for path in source.glob("*.safetensors"))
+    assert plan.sizes.bytes_before == sum(path.stat().st_size for path in source.glob("*.safetensors"))
     report = tokswap.transplant_tokenizer(str(source), str(donor), out=tmp_path / "out")
     written = sum(path.stat().st_size for path in (tmp_path / "out").glob("*.safetensors"))
-    assert plan.bytes_after == plan.bytes_written == written
-    assert plan.parameters_after == sum(tensor.numel() for tensor in tools.weights(tmp_path / "out").values())
+    assert plan.sizes.bytes_after == plan.sizes.bytes_written == written
+    assert plan.sizes.parameters_after == sum(tensor.numel() for tensor in tools.weights(tmp_path / "out").values())
     assert report.plan.coverage == plan.coverage
 
 
@@ -690,12 +696,12 @@ def test_report(model_of: Make, tmp_path: Path) -> None:
         for name, folder in (("source", source), ("result", tmp_path / "out"))
     }
     for name, ids in (("copied", report.alignment.shared), ("made", report.alignment.missing)):
-        assert np.allclose(report.norms["input"][name], rows["result"][ids], rtol=1e-5)
+        assert np.allclose(report.rows.norms["input"][name], rows["result"][ids], rtol=1e-5)
     assert np.allclose(
-        report.norms["input"]["copied"], rows["source"][report.alignment.source_of[report.alignment.shared]]
+        report.rows.norms["input"]["copied"], rows["source"][report.alignment.source_of[report.alignment.shared]]
     )
     lengths = [length for _, length, _ in written["unusual"]]
-    median = float(np.median(report.norms["input"]["made"]))
+    median = float(np.median(report.rows.norms["input"]["made"]))
     away = np.abs(np.log(np.array(lengths) / median))
     assert (np.diff(away) <= 1e-3).all()
     assert len(away) == 0 or away.min() > 0.05
@@ -707,9 +713,9 @@ def test_report(model_of: Make, tmp_path: Path) -> None:
 def test_unusual_rows_are_named_with_their_pieces(model_of: Make, tmp_path: Path) -> None:
     source, donor = model_of("llama", vocab_size=640), model_of("gpt-neox", vocab_size=700, rows=707)
     report = tokswap.transplant_tokenizer(str(source), str(donor), out=tmp_path / "out", init="gaussian")
-    assert len(report.unusual) == 10
-    token, length, pieces = report.unusual[0]
-    made = report.norms["input"]["made"]
+    assert len(report.rows.unusual) == 10
+    token, length, pieces = report.rows.unusual[0]
+    made = report.rows.norms["input"]["made"]
     far = np.abs(np.log(made / np.median(made)))
     assert length == pytest.approx(made[far.argmax()], abs=1e-4)
     spelled = "".join(
@@ -777,7 +783,7 @@ def test_chat_markers_of_other_families_take_each_others_place(
     edit_json(target / "tokenizer_config.json", bos_token=..., pad_token=..., eos_token="<|endoftext|>")
     job = tokswap.plan_transplant(str(source), str(target), init="mean", out="nowhere")
     assert job.plan.coverage["preset"] == 2
-    assert job.alignment.source_of[:3].tolist() == [1, 4, 5]  # <eos> by role, then the two markers
+    assert job.task.alignment.source_of[:3].tolist() == [1, 4, 5]  # <eos> by role, then the two markers
 
 
 def test_other_files_of_the_model_come_along(model_of: Make, tokenizer_of: Make, tmp_path: Path) -> None:

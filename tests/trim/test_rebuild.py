@@ -1,4 +1,4 @@
-"""Trimmed tokenizers cut as the whole ones did, whatever is kept: properties, on tokenizers of every family."""
+"""Trimmed tokenizers tokenize as the whole ones do, whatever is kept: properties, on tokenizers of every family."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokswap.errors import InputError
+from tokswap.tokenizer.merges import merges_of
 from tokswap.tokenizer.probes import TEXTS
 from tokswap.tokenizer.tokenizer import Tokenizer, read_tokenizer
 from tokswap.tokenizer.vocabulary import BYTE_ALPHABET, Kind
-from tokswap.trim.bpe import merges_of
 from tokswap.trim.closure import closed, pruned
-from tokswap.trim.plan import trim_tokenizer
-from tokswap.trim.rebuild import Trimmed, forced_ids, parts_of, rebuilt
+from tokswap.trim.rebuild import Trimmed, forced_ids, parts_of, rebuilt, trim_tokenizer
 
 WORDS = sorted({word for text in makers.shipped_texts() for word in text.split()})
 LINES = [line for text in makers.shipped_texts() for line in text.splitlines() if line]
@@ -35,7 +34,7 @@ def tokenizer(
     folder = makers.copy_model(tokenizer_of("byte-level", vocab_size=1200), tmp_path_factory.mktemp("t") / "made")
     spec = makers.read_json(folder / "tokenizer.json")
     if request.param == "llama-3's":
-        # Words that no merge makes, whose parts have other ways to be joined: only as whole words are they found.
+        # Words that no merge leads to, whose parts merge in other ways: the tokenizer finds them only as whole words.
         spec["model"]["ignore_merges"] = True
         size = makers.tokenizer_size(folder)
         spec["model"]["vocab"] |= {"Ġ" + word: size + n for n, word in enumerate(("brücke", "harbour", "of!the"))}
@@ -45,8 +44,8 @@ def tokenizer(
     return read_tokenizer(folder)
 
 
-def cut(trimmed: Trimmed, text: str) -> list[int]:
-    """Cut a text with the trimmed tokenizer; the old ids."""
+def old_ids(trimmed: Trimmed, text: str) -> list[int]:
+    """Tokenize a text with the trimmed tokenizer; return source ids."""
     return list(trimmed.kept[trimmed.tokenizer.encode(text)].tolist())
 
 
@@ -59,31 +58,31 @@ texts = st.lists(
 
 @settings(max_examples=40)
 @given(data=st.data(), seen=st.lists(st.sampled_from(LINES), min_size=1, max_size=4), more=st.lists(texts, max_size=6))
-def test_texts_of_kept_tokens_are_cut_as_before(
+def test_texts_of_kept_tokens_keep_their_tokenization(
     tokenizer: Tokenizer, data: st.DataObject, seen: list[str], more: list[str]
 ) -> None:
     keep = {token for text in seen for token in tokenizer.encode(text)}
     keep |= set(data.draw(st.lists(st.integers(0, len(tokenizer.vocabulary) - 1), max_size=40)))
     trimmed = trim_tokenizer(tokenizer, keep)
     for text in seen:
-        assert cut(trimmed, text) == tokenizer.encode(text)
+        assert old_ids(trimmed, text) == tokenizer.encode(text)
     kept = set(trimmed.kept.tolist())
     unknown = tokenizer.vocabulary.roles.get("unk")
     for text in [*more, *(tokenizer.vocabulary.token_bytes[n].decode("utf-8", "ignore") for n in sorted(kept)[:200])]:
         before = tokenizer.encode(text)
-        # WordPiece: where a word was unknown as a whole, its beginning may be known now.
+        # WordPiece: a word that was unknown as a whole can have a known beginning now.
         if kept.issuperset(before) and not (tokenizer.family == "WordPiece" and unknown in before):
-            assert cut(trimmed, text) == before
+            assert old_ids(trimmed, text) == before
 
 
 def test_a_plain_filter_would_not_do(tokenizer: Tokenizer) -> None:
-    """What the tests above guard against is real: without the parts of tokens, texts are cut otherwise."""
+    """What the tests above guard against is real: without merge dependencies, texts are tokenized differently."""
     if tokenizer.family in ("Unigram", "WordPiece"):
         pytest.skip("its pieces do not need each other")
     keep = {token for line in LINES for token in tokenizer.encode(line)}
     filtered = rebuilt(tokenizer, keep | forced_ids(tokenizer))
-    assert any(cut(filtered, line) != tokenizer.encode(line) for line in LINES)
-    assert all(cut(trim_tokenizer(tokenizer, keep), line) == tokenizer.encode(line) for line in LINES)
+    assert any(old_ids(filtered, line) != tokenizer.encode(line) for line in LINES)
+    assert all(old_ids(trim_tokenizer(tokenizer, keep), line) == tokenizer.encode(line) for line in LINES)
 
 
 def test_keeping_all_changes_nothing_but_reserved_ids(tokenizer: Tokenizer) -> None:
@@ -114,14 +113,14 @@ def test_kept_tokens_are_the_same_tokens(tokenizer: Tokenizer) -> None:
 
 def test_new_of_is_the_inverse(tokenizer: Tokenizer) -> None:
     trimmed = trim_tokenizer(tokenizer, [5, 6, 7])
-    table = trimmed.new_of(len(tokenizer.vocabulary))
-    assert table[trimmed.kept].tolist() == list(range(len(trimmed.kept)))
-    assert np.count_nonzero(table < 0) == len(tokenizer.vocabulary) - len(trimmed.kept)
+    new_of = trimmed.new_of(len(tokenizer.vocabulary))
+    assert new_of[trimmed.kept].tolist() == list(range(len(trimmed.kept)))
+    assert np.count_nonzero(new_of < 0) == len(tokenizer.vocabulary) - len(trimmed.kept)
 
 
 @pytest.mark.parametrize("family", ["byte-level", "sentencepiece"])
 def test_every_text_can_still_be_spelt(family: str, tokenizer_of: Callable[..., Path]) -> None:
-    """A BPE model without a byte symbol leaves the byte out and says nothing."""
+    """A BPE model without a byte symbol silently leaves the byte out."""
     tokenizer = read_tokenizer(tokenizer_of(family, vocab_size=1200))
     trimmed = trim_tokenizer(tokenizer, [])
     for text in TEXTS.values():
@@ -135,7 +134,7 @@ def test_merges_of_kept_symbols_stay_in_their_order(tokenizer: Tokenizer) -> Non
     if "merges" not in tokenizer.spec["model"]:
         pytest.skip("no merges")
     trimmed = trim_tokenizer(tokenizer, [n for line in LINES[:9] for n in tokenizer.encode(line)]).tokenizer
-    old, new = merges_of(tokenizer.spec["model"]), merges_of(trimmed.spec["model"])
+    old, new = (list(merges_of(one.spec["model"])) for one in (tokenizer, trimmed))
     vocab = trimmed.spec["model"]["vocab"]
     assert new == [(a, b) for a, b in old if a in vocab and b in vocab and a + b in vocab]
     assert 0 < len(new) < len(old)
@@ -151,11 +150,11 @@ def test_whole_words_of_ignore_merges_need_no_parts(tokenizer_of: Callable[..., 
     assert tokenizer.encode(" qqqqq") == [400]
     assert parts_of(tokenizer, [400]) == {400: ()}
     trimmed = trim_tokenizer(tokenizer, [400])
-    assert cut(trimmed, " qqqqq") == [400]
-    assert cut(trimmed, " qqqqqq") == tokenizer.encode(" qqqqqq")
+    assert old_ids(trimmed, " qqqqq") == [400]
+    assert old_ids(trimmed, " qqqqqq") == tokenizer.encode(" qqqqqq")
 
 
-def test_unigram_keeps_the_price_of_the_unknown(tokenizer_of: Callable[..., Path]) -> None:
+def test_unigram_keeps_the_score_of_the_unknown_token(tokenizer_of: Callable[..., Path]) -> None:
     tokenizer = read_tokenizer(tokenizer_of("unigram", vocab_size=1200))
     scores = [score for _, score in tokenizer.spec["model"]["vocab"]]
     model = trim_tokenizer(tokenizer, [20]).tokenizer.spec["model"]
@@ -174,7 +173,7 @@ def test_words_of_known_characters_do_not_become_unknown(family: str, tokenizer_
     known = [word for word in words if unknown not in tokenizer.encode(word)]
     assert len(known) > 5
     trimmed = trim_tokenizer(tokenizer, tokenizer.encode(text))
-    assert all(unknown not in cut(trimmed, word) for word in known)
+    assert all(unknown not in old_ids(trimmed, word) for word in known)
 
 
 def test_ids_in_every_file_follow(tokenizer_of: Callable[..., Path], tmp_path: Path) -> None:
@@ -190,7 +189,7 @@ def test_ids_in_every_file_follow(tokenizer_of: Callable[..., Path], tmp_path: P
         "pad_token": "[PAD]",
     }
     size = makers.tokenizer_size(folder)
-    # Reserved slots before the control tokens, as BERT has them: all ids move.
+    # Reserved slots before the special tokens, as in BERT: all ids move.
     moved = {
         token: n
         for n, token in enumerate(
@@ -272,7 +271,7 @@ def test_pruning_leaves_closed_sets_of_every_size(tokenizer: Tokenizer, data: st
     assert least <= left <= everything
     assert closed(parts, left) == left
     assert len(left) <= max(size, len(least))
-    assert len(left) >= min(len(everything), size - 1), "twins go together: one too many at most"
+    assert len(left) >= min(len(everything), size - 1), "twins go together, so at most one too many goes"
 
 
 def test_pruning_takes_what_is_worth_least() -> None:

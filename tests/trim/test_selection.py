@@ -21,8 +21,10 @@ from tokswap.errors import InputError, UsageError
 from tokswap.tokenizer.alignment import Reason
 from tokswap.tokenizer.tokenizer import Tokenizer, read_tokenizer
 from tokswap.trim.corpora import SAMPLE_BYTES, blocks, count, find_corpus, read_sample
-from tokswap.trim.selection import Choice, Selection, select
-from tokswap.trim.words import Language, language, read_words, script_tokens, surroundings, weigh
+from tokswap.trim.languages import Language, language, script_tokens, surroundings
+from tokswap.trim.options import TrimChoice
+from tokswap.trim.selection import Selection, select
+from tokswap.trim.words import read_words, weigh
 
 TEXT = makers.shipped_text("german")
 LINES = [line for line in TEXT.splitlines() if line]
@@ -187,8 +189,8 @@ def test_a_sample_is_spread_over_the_text(tmp_path: Path) -> None:
 # Thresholds.
 
 
-def chosen(tokenizer: Tokenizer, notes: list[str] | None = None, **choice: Any) -> Selection:
-    return select(Choice(**choice), tokenizer, set(), [] if notes is None else notes)
+def chosen(tokenizer: Tokenizer, **choice: Any) -> Selection:
+    return select(TrimChoice(**choice), tokenizer, set())
 
 
 def file(tmp_path: Path, name: str, text: str) -> str:
@@ -242,9 +244,9 @@ def test_reasons_are_told_apart(tokenizer: Tokenizer, tmp_path: Path) -> None:
     selection = chosen(tokenizer, corpora=(file(tmp_path, "a.txt", "der der\n"),), keep_tokens=("Ġund", " the"))
     assert {"Ġund", "Ġthe", "<|im_end|>", "A"} <= kept(tokenizer, selection, Reason.FORCED)
     assert "Ġder" in kept(tokenizer, selection)
-    scaffold = kept(tokenizer, selection, Reason.SCAFFOLD)
-    assert scaffold
-    assert not scaffold & {"Ġder", "Ġund", "Ġthe"}
+    dependencies = kept(tokenizer, selection, Reason.MERGE_DEPENDENCY)
+    assert dependencies
+    assert not dependencies & {"Ġder", "Ġund", "Ġthe"}
 
 
 # Words, languages, scripts.

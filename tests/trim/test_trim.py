@@ -1,4 +1,4 @@
-"""Trims end to end: every architecture's tables and ids, the reloaded model, what is refused."""
+"""Trims end to end: the vocabulary matrices and ids of every architecture, the reloaded model, what is refused."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tokswap.cli import main
 from tokswap.errors import InputError, OutputError, TokswapError, UsageError
 from tokswap.evaluation.verify import verify_checkpoint
 from tokswap.tokenizer.tokenizer import Tokenizer, read_tokenizer
-from tokswap.trim.checks import aligned
+from tokswap.trim.outputs import aligned
 from tokswap.trim.plan import plan_trim, trim_vocabulary
 
 GERMAN = makers.TEXTS / "german.txt"
@@ -38,22 +38,22 @@ def write(path: Path, text: str) -> str:
 def trimmed_of(
     model_of: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., tuple[Path, Path, Any]]:
-    """Return (source, result, report) of a model that was trimmed to German, made once."""
-    made: dict[str, tuple[Path, Path, Any]] = {}
+    """Return (source, result, report) of a model that is trimmed to German, once for all tests."""
+    done: dict[str, tuple[Path, Path, Any]] = {}
 
     def find(architecture: str, **options: Any) -> tuple[Path, Path, Any]:
         key = repr((architecture, sorted(options.items())))
-        if key not in made:
+        if key not in done:
             source = model_of(architecture, **SIZES, **options)
             out = tmp_path_factory.mktemp("trim") / "out"
-            made[key] = source, out, trim_vocabulary(str(source), corpora=[str(GERMAN)], out=out)
-        return made[key]
+            done[key] = source, out, trim_vocabulary(str(source), corpora=[str(GERMAN)], out=out)
+        return done[key]
 
     return find
 
 
 @pytest.mark.parametrize("architecture", makers.ARCHITECTURES)
-def test_tables_and_outputs_are_the_sources(
+def test_matrices_and_outputs_are_those_of_the_source(
     trimmed_of: Callable[..., tuple[Path, Path, Any]], architecture: str
 ) -> None:
     source, out, report = trimmed_of(architecture)
@@ -61,7 +61,7 @@ def test_tables_and_outputs_are_the_sources(
     new_of = new_ids(out)
     old = sorted(new_of, key=new_of.__getitem__)
     assert 100 < len(old) < makers.tokenizer_size(source)
-    tables = tools.tables_of(architecture)
+    tables = tools.matrices_of(architecture)
     for name, tensor in before.items():
         if name in tables:
             rows = tensor[..., old] if tensor.dim() == 1 or tensor.shape[0] == 1 else tensor[old]
@@ -83,7 +83,7 @@ def test_tables_and_outputs_are_the_sources(
     assert checks["reloaded"]["exact"] == checks["reloaded"]["pieces"] > 3
     assert checks["model"]["hidden_states_equal"]
     assert checks["model"]["logit_difference"] < 1e-4
-    # AutoTokenizer takes a class of its own for qwen2, which cuts numbers otherwise: the result is loaded as the source is.
+    # AutoTokenizer has its own class for qwen2, which tokenizes numbers differently. The result loads like the source.
     wrong = {check.name for check in verify_checkpoint(source) if not check.ok}
     assert wrong <= ({"AutoTokenizer"} if architecture == "qwen2" else set())
     assert {check.name for check in verify_checkpoint(out, against=source) if not check.ok} <= wrong
@@ -143,7 +143,7 @@ def test_ids_at_every_level_follow(model_of: Callable[..., Path], tmp_path: Path
 
 
 def test_configs_go_on_naming_what_they_named(model_of: Callable[..., Path], tmp_path: Path) -> None:
-    """A config that disagrees with its tokenizer is not corrected on the way: the result behaves as the source did."""
+    """A trim does not correct a config that disagrees with its tokenizer: the result behaves like the source."""
     source = makers.copy_model(model_of("llama", **SIZES), tmp_path / "source")
     makers.edit_json(source / "config.json", pad_token_id=12, bos_token_id=None)
     makers.edit_json(source / "generation_config.json", pad_token_id=12, bos_token_id=None)
@@ -155,7 +155,7 @@ def test_configs_go_on_naming_what_they_named(model_of: Callable[..., Path], tmp
 
 @pytest.mark.parametrize("multiple", [None, 64])
 def test_padded_rows(model_of: Callable[..., Path], tmp_path: Path, multiple: int | None) -> None:
-    """Rows past the tokenizer's ids go, but for those that the config names; padding to a multiple copies them."""
+    """Padding rows of the source go, except those that the config names; padding to a multiple copies them."""
     source = makers.copy_model(model_of("qwen2", rows=960, **SIZES), tmp_path / "source")
     makers.edit_json(source / "config.json", image_token_id=955)
     trim_vocabulary(str(source), corpora=[str(GERMAN)], out=tmp_path / "out", pad_to_multiple=multiple)
@@ -180,42 +180,42 @@ def test_padding_where_the_source_has_none(model_of: Callable[..., Path], tmp_pa
     assert [check for check in verify_checkpoint(tmp_path / "out", against=source) if not check.ok] == []
 
 
-def test_per_layer_tables_follow(model_of: Callable[..., Path], tmp_path: Path) -> None:
+def test_per_layer_matrices_follow(model_of: Callable[..., Path], tmp_path: Path) -> None:
     import torch
 
     source = makers.copy_model(model_of("llama", **SIZES), tmp_path / "source")
     rows = makers.read_json(source / "config.json")["vocab_size"]
-    table = torch.randn(rows - 3, 16)
-    tools.rewrite(source, lambda tensors: tensors.update({"model.embed_tokens_per_layer.weight": table}))
+    matrix = torch.randn(rows - 3, 16)
+    tools.rewrite(source, lambda tensors: tensors.update({"model.embed_tokens_per_layer.weight": matrix}))
     makers.edit_json(source / "config.json", vocab_size_per_layer_input=rows - 3)
     trim_vocabulary(str(source), corpora=[str(GERMAN)], out=tmp_path / "out", check="tokens")
     after = tools.weights(tmp_path / "out")["model.embed_tokens_per_layer.weight"]
     new_of = new_ids(tmp_path / "out")
     assert makers.read_json(tmp_path / "out" / "config.json")["vocab_size_per_layer_input"] == len(after) == len(new_of)
     for old, new in new_of.items():
-        assert tools.bits(after[new]) == tools.bits(table[old if old < len(table) else 0])
+        assert tools.bits(after[new]) == tools.bits(matrix[old if old < len(matrix) else 0])
 
 
-def test_tables_of_integers_follow(model_of: Callable[..., Path], tmp_path: Path) -> None:
-    """Padding cannot be made there: it takes the row of id 0."""
+def test_matrices_of_integers_follow(model_of: Callable[..., Path], tmp_path: Path) -> None:
+    """No method can compute padding rows there, so they copy the row of id 0."""
     import torch
 
     source = makers.copy_model(model_of("llama", **SIZES), tmp_path / "source")
     name = "model.layers.0.ffn.gate.tid2eid"
-    table = torch.randint(64, (makers.read_json(source / "config.json")["vocab_size"], 6))
-    tools.rewrite(source, lambda tensors: tensors.update({name: table}))
+    matrix = torch.randint(64, (makers.read_json(source / "config.json")["vocab_size"], 6))
+    tools.rewrite(source, lambda tensors: tensors.update({name: matrix}))
     trim_vocabulary(str(source), corpora=[str(GERMAN)], out=tmp_path / "out", check="tokens", pad_to_multiple=64)
     after, new_of = tools.weights(tmp_path / "out")[name], new_ids(tmp_path / "out")
     assert len(after) % 64 == 0
     assert len(after) > len(new_of)
     assert {new: after[new].tolist() for new in new_of.values()} == {
-        new: table[old].tolist() for old, new in new_of.items()
+        new: matrix[old].tolist() for old, new in new_of.items()
     }
-    assert all(row == table[0].tolist() for row in after[len(new_of) :].tolist())
+    assert all(row == matrix[0].tolist() for row in after[len(new_of) :].tolist())
 
 
 def test_a_model_that_needs_more_than_text(model_of: Callable[..., Path], tmp_path: Path) -> None:
-    """Hearing models want sound. That is found when both models are compared, and a way round it is named."""
+    """Speech models need sound. The comparison of both models finds that, and the error names a way around it."""
     from transformers import LlamaForCausalLM
 
     def forward(self: object, input_ids: object = None, **inputs: object) -> None:
@@ -230,14 +230,14 @@ def test_a_model_that_needs_more_than_text(model_of: Callable[..., Path], tmp_pa
 
 
 def test_models_are_compared_in_memory_that_begins_alike() -> None:
-    """Else the same weights, mapped from two files, may give sums that differ in their last bits."""
+    """Otherwise the same weights, mapped from two files, can give sums that differ in their last bits."""
     import torch
 
     model = torch.nn.ModuleList([torch.nn.Linear(24, 24), torch.nn.Linear(24, 24)])
     model[1].weight = model[0].weight
     store = torch.arange(24 * 24 + 1, dtype=torch.float32)
     model[0].weight.data = store[1:].view(24, 24)
-    model.register_buffer("table", store[3:7])
+    model.register_buffer("buffer", store[3:7])
     assert model[0].weight.data_ptr() % 64
     expected = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     assert aligned(model) is model
@@ -258,7 +258,7 @@ def test_an_encoder_without_a_head(model_of: Callable[..., Path], tmp_path: Path
 
 
 def test_a_unigram_masked_model_that_was_trained(tmp_path: Path) -> None:
-    """XLM-R's kind: it goes on predicting what it has learnt, from the kept tokens alone."""
+    """Like XLM-R: it still predicts what it has learnt, with the kept tokens alone."""
     import torch
     from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
 
@@ -340,7 +340,7 @@ def test_shards_and_links(model_of: Callable[..., Path], tmp_path: Path) -> None
 def test_every_target_size_is_met(model_of: Callable[..., Path], tmp_path: Path, architecture: str) -> None:
     source = model_of(architecture, **SIZES)
     free = plan_trim(str(source), corpora=[str(GERMAN)], out=tmp_path / "out")
-    most, least = len(free.alignment), free.plan.least
+    most, least = len(free.alignment), free.plan.trim.least
     for size in (least, (least + most) // 2, most - 1, most):
         report = trim_vocabulary(
             str(source), corpora=[str(GERMAN)], target_size=size, out=tmp_path / "out", force=True, check="tokens"
@@ -430,7 +430,7 @@ def test_unreadable_texts(model_of: Callable[..., Path], tmp_path: Path) -> None
     assert "latin.txt" in str(error)
 
 
-def test_quantised_tables(model_of: Callable[..., Path], tmp_path: Path) -> None:
+def test_quantised_matrices(model_of: Callable[..., Path], tmp_path: Path) -> None:
     source = makers.copy_model(model_of("llama", **SIZES), tmp_path / "source")
     tools.rewrite(source, lambda tensors: tensors.update({"lm_head.weight": tensors["lm_head.weight"].char()}))
     refused(tmp_path, source, "quantised-table", InputError)
@@ -444,7 +444,7 @@ def test_unsupported_tokenizers(model_of: Callable[..., Path], tmp_path: Path) -
     refused(tmp_path, source, "unsupported-tokenizer", InputError)
 
 
-def test_ids_past_the_table(model_of: Callable[..., Path], tmp_path: Path) -> None:
+def test_ids_past_the_last_row(model_of: Callable[..., Path], tmp_path: Path) -> None:
     source = makers.copy_model(model_of("llama", **SIZES), tmp_path / "source")
     makers.edit_json(source / "config.json", image_token_id=5000)
     job = plan_trim(str(source), corpora=[str(GERMAN)], out=tmp_path / "out")
@@ -470,7 +470,7 @@ def test_outputs_in_the_way(model_of: Callable[..., Path], tmp_path: Path) -> No
 def test_an_inexact_result_is_never_written(
     model_of: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The guard behind the proof: a closure that forgets parts is found before a file is written."""
+    """The check behind the proof finds a closure that forgets parts before a file is written."""
     from tokswap.trim import bpe
 
     monkeypatch.setattr(bpe, "parts_of", lambda model, ids: dict.fromkeys(ids, ()))
@@ -561,12 +561,12 @@ def test_adapters_follow(trimmed_of: Callable[..., tuple[Path, Path, Any]], tmp_
         {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens", "lm_head"]},
         {"target_modules": ["q_proj"], "trainable_token_indices": {"embed_tokens": []}},
     ],
-    ids=["factors", "whole tables", "single rows"],
+    ids=["factors", "whole matrices", "single rows"],
 )
 def test_adapters_of_peft_compute_the_same(
     trimmed_of: Callable[..., tuple[Path, Path, Any]], tmp_path: Path, settings: dict[str, Any]
 ) -> None:
-    """What peft itself writes is read by peft again, on the trimmed model, and changes its outputs as before."""
+    """peft reads an adapter of its own again, on the trimmed model, and the adapter changes the outputs as before."""
     import peft
     import torch
 
@@ -607,7 +607,7 @@ def test_adapters_that_cannot_follow(trimmed_of: Callable[..., tuple[Path, Path,
     other.mkdir()
     makers.write_json(other / "vocab_map.json", {"no": "map"})
     assert '"bad-map"' in CliRunner().invoke(main, [*run, "--like", str(other), "--json"]).output
-    larger = {"new_id_of": {}, "rows_before": 5000, "rows_after": 10}  # of a model whose tables had other rows
+    larger = {"new_id_of": {}, "rows_before": 5000, "rows_after": 10}  # of a model with another number of rows
     makers.write_json(other / "vocab_map.json", larger)
     makers.edit_json(folder / "adapter_config.json", trainable_token_indices=None)
     assert '"adapter-format"' in CliRunner().invoke(main, [*run, "--like", str(other), "--json"]).output
@@ -635,16 +635,16 @@ def test_a_transplant_trims_its_target_first(model_of: Callable[..., Path], tmp_
         assert tokenizer.encode(line) == [new_of[token] for token in whole.encode(line)]
     assert any("trimmed first" in note for note in report.plan.notes)
     assert [check for check in verify_checkpoint(tmp_path / "out", against=source) if not check.ok] == []
-    # The same rows as without the trim where a method looks at one token at a time: the donor's rows are the right ones.
+    # A method that reads one token at a time gives the same rows as without the trim: the donor's rows are right.
     if init == "subword":
         full = tokswap.transplant_tokenizer(str(source), str(donor), init=init, out=tmp_path / "full")
-        rows, all_rows = (tools.weights(Path(r.plan.out))["model.embed_tokens.weight"] for r in (report, full))
+        rows, all_rows = (tools.weights(Path(r.plan.names.out))["model.embed_tokens.weight"] for r in (report, full))
         normal = [old for old in new_of if full.alignment.reason[old] <= 1]
         np.testing.assert_allclose(rows[[new_of[old] for old in normal]].numpy(), all_rows[normal].numpy(), atol=1e-6)
 
 
 def test_the_donors_rows_are_those_of_the_kept_tokens(model_of: Callable[..., Path], tmp_path: Path) -> None:
-    """A donor that is the source itself is shared whole; each row must come back as its own."""
+    """A donor that is the source shares every token, so each row must come back as it was."""
     source = model_of("llama", **SIZES)
     tokswap.transplant_tokenizer(str(source), str(source), init="omp", trim_corpora=[str(GERMAN)], out=tmp_path / "out")
     before, after = tools.weights(source), tools.weights(tmp_path / "out")
@@ -685,9 +685,9 @@ def test_the_plan_and_the_report_are_printed(model_of: Callable[..., Path], tmp_
 def test_a_failed_check_is_an_exit_status(
     model_of: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tokswap.trim import checks as check
+    from tokswap.trim import outputs
 
-    monkeypatch.setattr(check, "_outputs", lambda folder, *rest: ([__import__("torch").rand(3)], []))
+    monkeypatch.setattr(outputs, "_outputs", lambda folder, *rest: ([__import__("torch").rand(3)], []))
     source = model_of("llama", **SIZES)
     result = CliRunner().invoke(
         main, ["trim", "--model", str(source), "--corpus", str(GERMAN), "--out", str(tmp_path / "out")]
@@ -697,7 +697,7 @@ def test_a_failed_check_is_an_exit_status(
 
 
 def test_sources_with_old_files(model_of: Callable[..., Path], tmp_path: Path) -> None:
-    """Files that other classes read instead of tokenizer.json would bring the old ids back."""
+    """Other classes read these files instead of tokenizer.json, and would bring the old ids back."""
     source = makers.copy_model(model_of("bert", **SIZES), tmp_path / "source")
     vocabulary = read_tokenizer(source).vocabulary
     write(source / "vocab.txt", "\n".join(vocabulary.text) + "\n")

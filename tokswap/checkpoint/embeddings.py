@@ -18,21 +18,37 @@ _EXPONENTS = {
     "F16": (np.uint16, 0x1F << 10),
     "BF16": (np.uint16, 0xFF << 7),
 }
-"""Of each dtype, the word that an element fills and the bits that are all set in infinities and NaN alone (IEEE 754)."""
+"""For each dtype, the type of its bits, and the bits that are all set only in infinities and NaN (IEEE 754)."""
 
 
 def decode(raw: np.ndarray, dtype: str) -> np.ndarray:
-    """Return raw rows, uint8[n, bytes], as float32[n, D]."""
+    """Convert raw rows to numbers.
+
+    Args:
+        raw: uint8 [n, bytes per row].
+        dtype: What the bytes are, as safetensors names it.
+
+    Returns:
+        float32 [n, D].
+    """
     import torch
 
-    if not raw.size:  # torch cannot view nothing as another type
+    if not raw.size:  # torch cannot view an empty tensor as another type
         return np.empty((len(raw), raw.shape[1] // FLOATS[dtype]), np.float32)
     view = torch.from_numpy(np.array(raw, order="C")).view(getattr(torch, _TORCH_NAMES[dtype]))
     return view.to(torch.float32).numpy()
 
 
 def encode(rows: np.ndarray, dtype: str) -> np.ndarray:
-    """Return float32[n, D] as the raw bytes of a dtype, uint8[n, bytes]; rounds to nearest, once."""
+    """Convert numbers to raw rows. Each number is rounded once, to the nearest.
+
+    Args:
+        rows: float32 [n, D].
+        dtype: What to write, as safetensors names it.
+
+    Returns:
+        uint8 [n, bytes per row].
+    """
     import torch
 
     if not rows.size:
@@ -42,16 +58,24 @@ def encode(rows: np.ndarray, dtype: str) -> np.ndarray:
 
 
 def row_norms(rows: np.ndarray) -> np.ndarray:
-    """Return the Euclidean norm of each row of float32[n, D], float32[n]; numpy's own would square a copy of them all."""
+    """Return the Euclidean norm of each row, float32 [n].
+
+    Args:
+        rows: float32 [n, D].
+    """
+    # In blocks: numpy would square a copy of the whole matrix.
     blocks = (rows[start : start + _BLOCK_ROWS] for start in range(0, len(rows), _BLOCK_ROWS))
     return np.concatenate([np.zeros(0, np.float32), *(np.linalg.norm(block, axis=1) for block in blocks)])
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Some columns of a space: raw rows, uint8[V, bytes] (often memory-mapped), and their dtype.
+    """Some columns of an embedding space.
 
-    shift: subtracted from every element.
+    Attributes:
+        raw: Raw rows, uint8 [V, bytes per row], often memory-mapped.
+        dtype: What the bytes are, as safetensors names it.
+        shift: Subtracted from every element.
     """
 
     raw: np.ndarray
@@ -60,11 +84,11 @@ class Columns:
 
     @property
     def width(self) -> int:
-        """Elements a row."""
+        """Elements per row."""
         return int(self.raw.shape[1]) // FLOATS[self.dtype]
 
     def finite(self) -> np.ndarray:
-        """Return bool[V], whether all elements of each row are finite numbers; looks at bits and converts nothing."""
+        """Return whether each row is finite, bool [V]. Only the bits are read; nothing is converted."""
         word, exponent = _EXPONENTS[self.dtype]
         result = np.empty(len(self.raw), bool)
         for start in range(0, len(result), _FINITE_ROWS):
@@ -76,17 +100,23 @@ class Columns:
 
 @dataclass(frozen=True)
 class EmbeddingSpace:
-    """A float32 [V, D] view of one table, or of tables solved together (an output head and its bias), by token id.
+    """Rows by token id, float32 [V, D]: one matrix, or several side by side (lm_head and its bias).
 
-    Nothing is held in memory: `rows` converts what it is asked for.
+    No row is held in memory: `rows` converts the rows that it is asked for.
+
+    Attributes:
+        vocabulary: Tells what each id means.
+        columns: The matrices, side by side.
+        name: Tells the spaces of one run apart in a cache.
     """
 
     vocabulary: Vocabulary
     columns: Sequence[Columns]
+    name: str = ""
 
     @classmethod
     def from_array(cls, vocabulary: Vocabulary, rows: np.ndarray) -> EmbeddingSpace:
-        """Wrap float32[V, D] that is in memory already."""
+        """Wrap rows that are in memory already, float32 [V, D]."""
         return cls(vocabulary, (Columns(np.ascontiguousarray(rows, np.float32).view(np.uint8), "F32"),))
 
     def __len__(self) -> int:
@@ -94,12 +124,12 @@ class EmbeddingSpace:
 
     @property
     def width(self) -> int:
-        """D, the elements a row."""
+        """D, the elements per row."""
         return sum(columns.width for columns in self.columns)
 
     def rows(self, ids: np.ndarray) -> np.ndarray:
-        """Return float32[len(ids), D]."""
-        # A table may end before its vocabulary (Gemma-3n's per-layer one does); the model reads row 0 for what is past.
+        """Return the rows of some ids, float32 [len(ids), D]."""
+        # A matrix may end before its vocabulary, as Gemma-3n's per-layer one does; the model then reads row 0.
         parts = [
             decode(columns.raw[np.where(ids < len(columns.raw), ids, 0)], columns.dtype) - np.float32(columns.shift)
             for columns in self.columns
@@ -107,17 +137,17 @@ class EmbeddingSpace:
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
     def blocks(self, ids: np.ndarray) -> Iterator[np.ndarray]:
-        """Yield the rows of some ids in blocks, so that a pass over a table needs the memory of one block."""
+        """Yield the rows of some ids in blocks, so that a pass over all rows needs the memory of one block."""
         for start in range(0, len(ids), _BLOCK_ROWS):
             yield self.rows(ids[start : start + _BLOCK_ROWS])
 
     def mean(self, ids: np.ndarray) -> np.ndarray:
-        """Return the mean row of some ids, float32[D], summed in float64."""
+        """Return the mean row of some ids, float32 [D], summed in float64."""
         total = np.zeros(self.width, np.float64)
         for block in self.blocks(ids):
             total += block.sum(axis=0, dtype=np.float64)
         return np.asarray(total / max(len(ids), 1), np.float32)
 
     def norms(self, ids: np.ndarray) -> np.ndarray:
-        """Return the Euclidean norm of each row, float32[len(ids)]."""
+        """Return the Euclidean norms of the rows of some ids, float32 [len(ids)]."""
         return np.concatenate([np.zeros(0, np.float32), *map(row_norms, self.blocks(ids))])

@@ -1,16 +1,17 @@
-"""What a config says about its model, read once: what it predicts, what it reads, how far, and whose code it runs."""
+"""What config.json says about a model, read once: what it predicts, what it reads, how much, and whose code it runs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from tokswap.checkpoint.matrices import configs
+from tokswap.checkpoint.nested_configs import configs, vocabulary_configs
 from tokswap.errors import InputError
 
 _CAUSAL = ("CausalLM", "LMHeadModel", "ForConditionalGeneration")
+_WITH_HEAD = ("LMHead", "ForCausalLM", "ForMaskedLM", "ForConditionalGeneration", "ForPreTraining", "MTModel")
 _OTHER_MODALITIES = ("vision_config", "audio_config")
 _POSITIONS = ("max_position_embeddings", "n_positions")
 
@@ -23,7 +24,9 @@ class ModelFacts:
 
     Attributes:
         architecture: Class name in transformers, or the model type where the config names no class.
-        kind: `causal` where each token is predicted from those before it, `encoder-decoder`, or `other`.
+        kind: "causal" where each token is predicted from those before it, "encoder-decoder", or "other".
+        has_head: Whether the class predicts tokens, and so has an lm_head, stored or tied.
+        tied: What the config says about tied embeddings, None where it says nothing.
         modalities: Config keys of what the model reads besides text, such as `vision_config`.
         nested: Whether the text model is part of a larger one.
         positions: Longest input in tokens, None where the config sets no limit.
@@ -32,6 +35,8 @@ class ModelFacts:
 
     architecture: str
     kind: ModelKind
+    has_head: bool
+    tied: bool | None
     modalities: frozenset[str]
     nested: bool
     positions: int | None
@@ -48,11 +53,14 @@ class ModelFacts:
         return self.nested or bool(self.modalities)
 
     def require_causal(self, folder: Path | str, hint: str) -> None:
-        """Raise InputError not-causal where the model is not a causal language model.
+        """Refuse a model that is not a causal language model.
 
         Args:
             folder: Where the model is, for the message.
             hint: Why it must be one, or what to do instead.
+
+        Raises:
+            InputError: not-causal.
         """
         if self.causal:
             return
@@ -62,21 +70,49 @@ class ModelFacts:
         raise InputError("not-causal", f"a causal language model is needed, and {what}", hint, model=folder)
 
     def require_text_only(self, folder: Path | str) -> None:
-        """Raise InputError not-text-only where the model reads more than text."""
+        """Refuse a model that reads more than text.
+
+        Args:
+            folder: Where the model is, for the message.
+
+        Raises:
+            InputError: not-text-only.
+        """
         if self.multimodal:
             message = f"this model reads more than text ({self.architecture})"
             raise InputError("not-text-only", message, "save its language model on its own and use that", model=folder)
 
 
 def model_facts(config: Mapping[str, Any]) -> ModelFacts:
-    """Read the facts of a model from its parsed config.json. A config that names no class counts as causal."""
-    names = config.get("architectures") or []
-    name = str(names[0]) if names else str(config.get("model_type", "unknown"))
-    if config.get("is_encoder_decoder"):
-        kind: ModelKind = "encoder-decoder"
-    else:
-        kind = "causal" if not names or any(word in str(each) for each in names for word in _CAUSAL) else "other"
-    path, text = next(((p, c) for p, c in configs(config) if type(c.get("vocab_size")) is int), ("", config))
+    """Read the facts of a model from its parsed config.json."""
+    path, text = next(iter(vocabulary_configs(config)), ("", config))
+    names = _architectures(config) or _architectures(text)
     limits = [text[key] for key in _POSITIONS if type(text.get(key)) is int]
-    found = {key for _, child in configs(config) for key in _OTHER_MODALITIES if isinstance(child.get(key), dict)}
-    return ModelFacts(name, kind, frozenset(found), bool(path), limits[0] if limits else None, "auto_map" in config)
+    flags = [child["tie_word_embeddings"] for child in (config, text) if "tie_word_embeddings" in child]
+    modalities = {key for _, child in configs(config) for key in _OTHER_MODALITIES if isinstance(child.get(key), dict)}
+    return ModelFacts(
+        architecture=names[0] if names else str(config.get("model_type") or "unknown"),
+        kind=_kind(config, names),
+        has_head=_any_holds(names, _WITH_HEAD),
+        tied=next((flag for flag in flags if isinstance(flag, bool)), None),
+        modalities=frozenset(modalities),
+        nested=bool(path),
+        positions=limits[0] if limits else None,
+        remote_code="auto_map" in config,
+    )
+
+
+def _architectures(config: Mapping[str, Any]) -> list[str]:
+    names = config.get("architectures")
+    return [str(name) for name in names] if isinstance(names, list) else []
+
+
+def _kind(config: Mapping[str, Any], architectures: Sequence[str]) -> ModelKind:
+    """Tell what a model predicts. A config that names no class counts as causal."""
+    if config.get("is_encoder_decoder"):
+        return "encoder-decoder"
+    return "causal" if not architectures or _any_holds(architectures, _CAUSAL) else "other"
+
+
+def _any_holds(names: Sequence[str], words: Sequence[str]) -> bool:
+    return any(word in name for name in names for word in words)

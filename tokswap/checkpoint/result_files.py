@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tokswap.checkpoint.configs import Configs
 from tokswap.checkpoint.reader import Checkpoint
-from tokswap.storage.json_files import json_bytes
 from tokswap.storage.links import check_links
 from tokswap.tokenizer.tokenizer import COMPANIONS, Tokenizer
 
@@ -36,67 +36,87 @@ _CLASS_OF_MODEL_TYPE = {
 """Model types whose tokenizers transformers 5 loads with this class, whatever tokenizer_config.json says."""
 
 _OWN_CLASS = "tokenization_tokswap"
-_OWN_CLASS_CODE = b'''"""Written by tokswap, because transformers would load this tokenizer with the class of another one.
+_OWN_CLASS_CODE = b'''"""Written by tokswap: transformers would load this tokenizer with the class of another one.
 
-It is read only with `trust_remote_code=True`; without it transformers takes the plain class by itself.
+It is read only with `trust_remote_code=True`; without it transformers uses the plain class by itself.
 """
 
 from transformers import PreTrainedTokenizerFast
 
 
 class PlainTokenizer(PreTrainedTokenizerFast):
-    """A tokenizer that is what its tokenizer.json says."""
+    """A tokenizer that does what its tokenizer.json says."""
 '''
+
+
+@dataclass(frozen=True)
+class ResultFiles:
+    """The files of a result but weights and report.
+
+    Attributes:
+        configs: The JSON files that later steps may still change.
+        files: Name -> content, or the path of a file or folder to copy; all others.
+        notes: What the user should know about them.
+    """
+
+    configs: Configs
+    files: Mapping[str, bytes | Path]
+    notes: tuple[str, ...] = ()
 
 
 def result_files(
     source: Checkpoint,
     target: Tokenizer,
-    config: dict[str, Any],
-    generation: dict[str, Any],
-    bos: int | None,
-    trust_remote_code: bool,
-    notes: list[str],
+    configs: Configs,
     *,
+    bos: int | None = None,
     own: bool = False,
-) -> dict[str, bytes | Path]:
-    """Return name -> content, or the path to copy, of everything in a result but its weights and report.
+    trust_remote_code: bool = False,
+) -> ResultFiles:
+    """Gather the files of a result.
 
-    bos: the id that the tokenizer must put first, None to leave its template alone. notes: grows by what a user should
-    know about these files. own: whether the target is the source's own tokenizer, which goes on being loaded as it was.
+    Args:
+        source: The source model, whose licence, processor and other files are carried over.
+        target: The tokenizer of the result.
+        configs: Its configs; the tokenizer config is the target's own, before anything is done to it.
+        bos: Id that the tokenizer must put first, None to leave its template alone.
+        own: Whether the target is the source's own tokenizer, which goes on being loaded as it was.
+        trust_remote_code: Whether to carry over the source's Python code.
     """
-    files = target.output_files(bos=bos)
-    patterns = (*_CARRIED, "*.py") if trust_remote_code else _CARRIED
-    for pattern in patterns:
-        for path in sorted(source.folder.glob(pattern)):
+    files: dict[str, bytes | Path] = target.output_files(bos=bos)
+    for pattern in (*_CARRIED, "*.py") if trust_remote_code else _CARRIED:
+        for path in sorted(source.folder.glob(pattern)) if source.on_disk else ():
             if path.name not in COMPANIONS:
                 check_links(source.folder, [path.name])
                 files.setdefault(path.name, path)
-    if not trust_remote_code and config.pop("auto_map", None) is not None:
+    files.pop("tokenizer_config.json", None)
+    notes: list[str] = []
+    model = dict(configs.model)
+    if not trust_remote_code and model.pop("auto_map", None) is not None:
         notes.append("`auto_map` was left out of config.json: transformers has this architecture built in")
-    files["config.json"] = json_bytes(config)
-    if own:
-        files["tokenizer_config.json"] = json_bytes(target.config)
-    else:
-        _settle_tokenizer_class(files, config, notes)
-    if generation:
-        files["generation_config.json"] = json_bytes(generation)
-    return files
+    settings = dict(configs.tokenizer)
+    if not own:
+        settings = target.output_config(bos=bos)
+        settings, code, note = _loadable(settings, model)
+        files |= code
+        notes += note
+    return ResultFiles(Configs(model=model, generation=configs.generation, tokenizer=settings), files, tuple(notes))
 
 
-def _settle_tokenizer_class(files: dict[str, bytes | Path], config: Mapping[str, Any], notes: list[str]) -> None:
-    """See to it that AutoTokenizer loads the target tokenizer as its files describe it."""
-    content = files["tokenizer_config.json"]
-    settings = json.loads(content if isinstance(content, bytes) else content.read_bytes())
+def _loadable(
+    settings: Mapping[str, Any], config: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, bytes], list[str]]:
+    """Make AutoTokenizer load what the files describe: a tokenizer config, the code that it needs, and notes."""
+    settings = dict(settings)
     if settings.pop("auto_map", None) is not None:
         settings["tokenizer_class"] = "PreTrainedTokenizerFast"  # tokenizer.json says it all without the owner's code
     forced = _CLASS_OF_MODEL_TYPE.get(str(config.get("model_type")))
-    if forced is not None and settings["tokenizer_class"].removesuffix("Fast") != forced:
-        # transformers leaves alone what names a class of its own, and then uses the plain one where code is not trusted.
-        settings["auto_map"] = {"AutoTokenizer": [None, f"{_OWN_CLASS}.PlainTokenizer"]}
-        files[f"{_OWN_CLASS}.py"] = _OWN_CLASS_CODE
-        notes.append(
-            f"transformers would load {forced} for every {config['model_type']} model; {_OWN_CLASS}.py and an `auto_map` "
-            "in tokenizer_config.json keep it to tokenizer.json"
-        )
-    files["tokenizer_config.json"] = json_bytes(settings)
+    if forced is None or settings["tokenizer_class"].removesuffix("Fast") == forced:
+        return settings, {}, []
+    # transformers leaves a config alone that names a class of its own, and then uses the plain one without trust.
+    settings["auto_map"] = {"AutoTokenizer": [None, f"{_OWN_CLASS}.PlainTokenizer"]}
+    note = (
+        f"transformers would load {forced} for every {config['model_type']} model; {_OWN_CLASS}.py and an `auto_map` "
+        "in tokenizer_config.json make it load what tokenizer.json describes"
+    )
+    return settings, {f"{_OWN_CLASS}.py": _OWN_CLASS_CODE}, [note]

@@ -1,4 +1,4 @@
-"""What config.json must hold so that the rest of tokswap can read it without looking twice. Pure: parsed JSON in."""
+"""Checks that config.json holds what tokswap reads, so that no other code has to. Pure: parsed JSON in."""
 
 from __future__ import annotations
 
@@ -6,34 +6,57 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tokswap.checkpoint.matrices import configs
+from tokswap.checkpoint.nested_configs import configs
 from tokswap.errors import InputError
 from tokswap.tokenizer.schema import MOST_IDS, is_id, is_ids
 
+
+def _is_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_size(value: Any) -> bool:
+    return is_id(value) and value <= MOST_IDS
+
+
+def _is_words(value: Any) -> bool:
+    return isinstance(value, list) and all(map(is_ids, value))
+
+
+def _is_pairs(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(pair, list) and len(pair) == 2 and is_id(pair[0]) and (pair[1] is None or is_id(pair[1]))
+        for pair in value
+    )
+
+
 _KEYS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
-    "architectures": ("a list of names", lambda v: isinstance(v, list) and all(isinstance(name, str) for name in v)),
-    "model_type": ("a name", lambda v: isinstance(v, str)),
-    "vocab_size": (f"a number up to {MOST_IDS:,}", lambda v: is_id(v) and v <= MOST_IDS),
-    "vocab_size_per_layer_input": (f"a number up to {MOST_IDS:,}", lambda v: is_id(v) and v <= MOST_IDS),
+    "architectures": ("a list of names", _is_names),
+    "model_type": ("a name", _is_name),
+    "vocab_size": (f"a number up to {MOST_IDS:,}", _is_size),
+    "vocab_size_per_layer_input": (f"a number up to {MOST_IDS:,}", _is_size),
     "suppress_tokens": ("a list of ids", is_ids),
     "begin_suppress_tokens": ("a list of ids", is_ids),
-    "bad_words_ids": ("a list of lists of ids", lambda v: isinstance(v, list) and all(map(is_ids, v))),
-    "forced_decoder_ids": (
-        "a list of pairs of numbers",
-        lambda v: (
-            isinstance(v, list)
-            and all(
-                isinstance(pair, list) and len(pair) == 2 and is_id(pair[0]) and (pair[1] is None or is_id(pair[1]))
-                for pair in v
-            )
-        ),
-    ),
+    "bad_words_ids": ("a list of lists of ids", _is_words),
+    "forced_decoder_ids": ("a list of pairs of numbers", _is_pairs),
 }
-"""Keys of config.json and generation_config.json whose values are read: what each is, null apart."""
+"""What each key of config.json and generation_config.json must be, where it is set and not null."""
 
 
 def check_config(config: Mapping[str, Any], path: Path) -> None:
-    """Raise InputError bad-config where a key that tokswap reads, at any nesting level, is of another kind than it must be."""
+    """Check the values that tokswap reads, at every nesting level.
+
+    Args:
+        config: config.json or generation_config.json, parsed.
+        path: Where the file is, for the message.
+
+    Raises:
+        InputError: bad-config.
+    """
     for where, child in configs(config):
         for key, (kind, holds) in _KEYS.items():
             value = child.get(key)

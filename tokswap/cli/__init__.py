@@ -41,7 +41,7 @@ COMMANDS = {
 
 @contextmanager
 def _noting_signals(seen: list[int]) -> Iterator[None]:
-    """SIGTERM is answered as Ctrl-C is: whoever asks a run to end wants it to tidy up. `seen` grows by what has come."""
+    """Answer SIGTERM as Ctrl-C: whoever asks a run to end wants it to tidy up. Signals are added to `seen`."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         seen.append(number)
@@ -96,7 +96,7 @@ class LazyGroup(click.Group):
         for stream in (sys.stdout, sys.stderr):  # a name that UTF-8 or the terminal cannot spell is no reason to fail
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
-        # A large tokenizer.json is a million objects that all stay: looking through them for garbage takes a tenth of a plan.
+        # A large tokenizer.json is a million objects that all stay: garbage collection would take a tenth of a plan.
         gc.set_threshold(200_000, 20, 20)
         stopped: list[int] = []
         try:

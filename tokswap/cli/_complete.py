@@ -1,6 +1,6 @@
-"""What a shell may offer for an argument: names of models, methods, and settings of the chosen method.
+"""What a shell offers for an argument: names of models, methods, and settings of the chosen method.
 
-Each function is called on a press of TAB and loads no more than that needs.
+A shell calls these functions at each press of TAB, so each imports only what it needs.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from click.shell_completion import CompletionItem
 
 
 def models(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Offer aliases, and files and folders."""
+    """Offer aliases, files and folders."""
     from tokswap.errors import TokswapError
     from tokswap.storage.resolve import ALIASES, user_aliases
 
     try:
         aliases = {**ALIASES, **user_aliases()}
-    except TokswapError:  # a damaged file of aliases is for the command itself to report
+    except TokswapError:  # the command itself reports a damaged alias file
         aliases = dict(ALIASES)
-    # Shells take files where no name fits. The entry for them has to come first: bash begins anew with it.
+    # The entry for files comes first, because bash starts a new list with it.
     found = [CompletionItem(name, help=aliases[name]) for name in aliases if name.startswith(incomplete)]
     return [CompletionItem(incomplete, type="file"), *found]
 
@@ -29,18 +29,19 @@ def files(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[C
 
 
 def methods(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Offer the methods."""
+    """Offer methods."""
     from tokswap.init.registry import METHODS
 
     return [CompletionItem(name) for name in METHODS if name.startswith(incomplete)]
 
 
 def settings(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Offer key=value for the settings of the method of --init: the words that a setting may be, else its default."""
+    """Offer key=value for the settings of the method of --init: each allowed word, else the default."""
     import dataclasses
 
     from tokswap.errors import TokswapError
     from tokswap.init.registry import method_class
+    from tokswap.options.declare import declared
 
     try:
         fields = dataclasses.fields(method_class(ctx.params.get("init") or "auto"))
@@ -48,7 +49,7 @@ def settings(ctx: click.Context, param: click.Parameter, incomplete: str) -> lis
         return []
     offers = []
     for field in fields:
-        default = str(field.default).lower() if isinstance(field.default, bool) else field.default
-        words = ("true", "false") if isinstance(field.default, bool) else field.metadata["choices"] or (default,)
-        offers += [CompletionItem(f"{field.name}={word}", help=field.metadata["help"]) for word in words]
+        known = declared(field)
+        words = ("true", "false") if isinstance(field.default, bool) else known.choices or (field.default,)
+        offers += [CompletionItem(f"{field.name}={word}", help=known.help) for word in words]
     return [offer for offer in offers if offer.value.startswith(incomplete)]

@@ -1,4 +1,4 @@
-"""tokswap ensemble generate and eval: the commands that mix."""
+"""tokswap ensemble generate and eval: the commands that mix predictions."""
 
 from __future__ import annotations
 
@@ -9,23 +9,25 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tokswap.cli import _options, _output
+from tokswap.cli import _eval_text, _options, _output
+from tokswap.cli._flags import option_flags, read_options
+from tokswap.ensemble.mix_options import EvaluateEnsembleOptions, MixedModelOptions
 from tokswap.errors import UsageError
 
 if TYPE_CHECKING:
     from tokswap.ensemble.bytewise import ByteMixture
+    from tokswap.ensemble.generate import Continuation
 
-
-def _members(command: Any) -> Any:
-    """What is mixed: a prepared folder, or with --byte-level any models."""
-    for option in (
-        click.argument("names", nargs=-1, required=True, metavar="DIR|MODEL..."),
-        click.option(
-            "--byte-level", is_flag=True, help="Mix models as they are, byte by byte; MODEL... instead of DIR."
-        ),
-    ):
-        command = option(command)
-    return command
+_members = _options.together(
+    click.argument("names", nargs=-1, required=True, metavar="DIR|MODEL..."),
+    click.option(
+        "--byte-level",
+        "bytewise",
+        is_flag=True,
+        help="Mix models as they are, byte by byte; MODEL... instead of DIR.",
+    ),
+)
+"""What is mixed: a prepared folder, or with --byte-level any models."""
 
 
 def _folder(names: tuple[str, ...]) -> str:
@@ -38,21 +40,10 @@ def _folder(names: tuple[str, ...]) -> str:
     return names[0]
 
 
-def _mixing(command: Any) -> Any:
-    """The options of the commands that mix."""
-    for option in (
-        click.option(
-            "--mix",
-            type=click.Choice(["probabilities", "logits"]),
-            default="probabilities",
-            show_default=True,
-            help="The mean of the members' distributions, or of their logits.",
-        ),
-        click.option("--weights", metavar="W,W", help="One weight a member, in their order. [default: as prepared]"),
-        _options.computing_flags("members"),
-    )[::-1]:
-        command = option(command)
-    return command
+def _loading(options: MixedModelOptions) -> dict[str, Any]:
+    """Return the keywords of `load_ensemble` and `load_bytes`."""
+    names = ("mix", "weights", "dtype", "device", "trust_remote_code")
+    return {name: getattr(options, name) for name in names}
 
 
 @click.command(
@@ -61,7 +52,7 @@ def _mixing(command: Any) -> Any:
 Examples:
   tokswap ensemble generate ./ab --prompt 'Once upon a time'
 \b
-  # the first member counts more, and tokens are drawn
+  # the first member counts more, and tokens are sampled
   tokswap ensemble generate ./ab --prompt 'Once upon a time' --weights 0.7,0.3 --temperature 0.8 --seed 1
 \b
   # models that keep their own tokenizers, mixed byte by byte: exact, and slow
@@ -69,87 +60,85 @@ Examples:
 """
 )
 @_members
-@click.option("--prompt", required=True, help="The beginning of the text.")
-@_mixing
+@click.option("--prompt", required=True, help="Beginning of the text.")
+@option_flags(MixedModelOptions, help={"trust_remote_code": _options.RUN_CODE})
 @click.option(
-    "--tokens", type=click.IntRange(1), default=64, show_default=True, help="How far at most; bytes with --byte-level."
+    "--tokens",
+    type=click.IntRange(1),
+    default=64,
+    show_default=True,
+    help="Tokens to write at most; bytes with --byte-level.",
 )
-@click.option("--sample", is_flag=True, help="Draw tokens at random instead of taking the likeliest.")
-@click.option("--temperature", type=float, metavar="T", help="Draw at this temperature. [default: 1 with --sample]")
-@click.option("--seed", type=int, default=0, show_default=True, help="For what is drawn.")
-@_options.trust_flag
+@click.option("--sample", is_flag=True, help="Sample tokens instead of taking the most likely ones.")
+@click.option("--temperature", type=float, metavar="T", help="Sample at this temperature. [default: 1 with --sample]")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the sampling.")
 @_options.json_flag
 @_options.volume
 def generate(
     names: tuple[str, ...],
-    byte_level: bool,
+    bytewise: bool,
     prompt: str,
-    mix: str,
-    weights: str | None,
-    dtype: str,
-    device: str,
     tokens: int,
     sample: bool,
     temperature: float | None,
     seed: int,
-    trust_remote_code: bool,
     as_json: bool,
     quiet: bool,
     verbose: bool,
+    **values: Any,
 ) -> None:
-    """Go on from a prompt, each token predicted by all members together. The text is printed as it comes.
+    """Continue a prompt; all members together predict each token. The text is printed as it is written.
 
     With --byte-level the members are any models, each with its own tokenizer, and the text grows byte by byte.
     """
     _options.set_volume(quiet, verbose)
-    from tokswap.ensemble.bytewise.load import load_bytes
-    from tokswap.ensemble.generate import continue_bytes, continue_text
-    from tokswap.ensemble.mix import load_ensemble
-
-    how: dict[str, Any] = {
-        "weights": weights,
-        "mix": mix,
-        "dtype": dtype,
-        "device": device,
-        "trust_remote_code": trust_remote_code,
+    options = read_options(MixedModelOptions, values)
+    how = {
+        "temperature": 1.0 if sample and temperature is None else temperature,
+        "seed": seed,
+        "write": _ignore if as_json else _print,
     }
-    if sample and temperature is None:
-        temperature = 1.0
-
-    def write(text: str) -> None:
-        if not as_json:
-            click.echo(text, nl=False)
-            sys.stdout.flush()
-
-    if byte_level:
-        _, mixture = load_bytes(names, **how)
-        found, shares = (
-            continue_bytes(mixture, prompt, most=tokens, temperature=temperature, seed=seed, write=write),
-            mixture.weights,
-        )
-    else:
-        model, tokenizer = load_ensemble(_folder(names), **how)
-        found, shares = (
-            continue_text(model, tokenizer, prompt, tokens=tokens, temperature=temperature, seed=seed, write=write),
-            model.weights,
-        )
-    unit = "bytes" if byte_level else "tokens"
+    found, shares = (_written_bytes if bytewise else _written_tokens)(names, prompt, tokens, options, how)
+    unit = "bytes" if bytewise else "tokens"
     if as_json:
-        _output.document(
-            {
-                "prompt": prompt,
-                "text": found.text,
-                unit: found.tokens,
-                "seconds": found.seconds,
-                "mix": mix,
-                "weights": list(shares),
-            }
-        )
+        figures = {unit: found.tokens, "seconds": found.seconds, "mix": options.mix, "weights": list(shares)}
+        _output.document({"prompt": prompt, "text": found.text, **figures})
         return
     click.echo()
     if not quiet:
-        speed = f"{found.tokens} {unit} in {found.seconds:.1f} s, {found.tokens / found.seconds:.1f} a second"
+        speed = f"{found.tokens} {unit} in {found.seconds:.1f} s, {found.tokens / found.seconds:.1f} per second"
         click.echo(f"({speed})", err=True)
+
+
+def _written_tokens(
+    names: tuple[str, ...], prompt: str, tokens: int, options: MixedModelOptions, how: Mapping[str, Any]
+) -> tuple[Continuation, tuple[float, ...]]:
+    """Return what a prepared ensemble writes, and the weights of its members."""
+    from tokswap.ensemble.generate import continue_text
+    from tokswap.ensemble.mix import load_ensemble
+
+    model, tokenizer = load_ensemble(_folder(names), **_loading(options))
+    return continue_text(model, tokenizer, prompt, tokens=tokens, **how), model.weights
+
+
+def _written_bytes(
+    names: tuple[str, ...], prompt: str, most: int, options: MixedModelOptions, how: Mapping[str, Any]
+) -> tuple[Continuation, tuple[float, ...]]:
+    """Return what a byte mixture writes, and the weights of its members."""
+    from tokswap.ensemble.bytewise.load import load_bytes
+    from tokswap.ensemble.generate import continue_bytes
+
+    _, mixture = load_bytes(names, **_loading(options))
+    return continue_bytes(mixture, prompt, most=most, **how), mixture.weights
+
+
+def _print(text: str) -> None:
+    click.echo(text, nl=False)
+    sys.stdout.flush()
+
+
+def _ignore(text: str) -> None:
+    """Print nothing: with --json the text is in the document."""
 
 
 @click.command(
@@ -165,84 +154,52 @@ Examples:
 """,
 )
 @_members
-@_options.text_option("A plain text in UTF-8; may be repeated.")
-@_mixing
-@click.option("--sources", is_flag=True, help="Judge the models that the members were made from too.")
-@_options.judging_flags("all")
-@_options.trust_flag
+@_options.text_option("Plain text in UTF-8; repeat for more.")
+@option_flags(EvaluateEnsembleOptions, help={"trust_remote_code": _options.RUN_CODE})
 @_options.json_flag
 @_options.volume
 def evaluate(
     names: tuple[str, ...],
-    byte_level: bool,
+    bytewise: bool,
     texts: tuple[Path, ...],
-    mix: str,
-    weights: str | None,
-    dtype: str,
-    device: str,
-    sources: bool,
-    window: int,
-    overlap: int,
-    prompts: tuple[str, ...],
-    tokens: int,
-    seed: int,
-    trust_remote_code: bool,
     as_json: bool,
     quiet: bool,
     verbose: bool,
+    **values: Any,
 ) -> None:
-    """Judge each member and the mix by the bits per byte that they need for texts, on the same bytes.
+    """Measure how many bits per byte each member and the mix need for texts, on the same bytes.
 
-    With --byte-level the members are any models, each with its own tokenizer; every byte of a text counts then, whole
+    With --byte-level the members are any models, each with its own tokenizer. Then every byte of a text counts, whole
     texts are read, and there are no samples.
     """
     _options.set_volume(quiet, verbose)
-    from tokswap.cli.eval import samples, summary
-    from tokswap.ensemble.score import evaluate_ensemble
+    options = read_options(EvaluateEnsembleOptions, values, progress=not quiet)
     from tokswap.storage.texts import read_texts
-    from tokswap.tokenizer.probes import PROMPTS
 
-    if byte_level:
+    read = read_texts(texts)
+    if bytewise:
         from tokswap.ensemble.bytewise.load import load_bytes
 
-        read = read_texts(texts)
-        shown, mixture = load_bytes(
-            names, weights=weights, mix=mix, dtype=dtype, device=device, trust_remote_code=trust_remote_code
-        )
-        _judge_bytes(shown, mixture, read, as_json, quiet)
+        shown, mixture = load_bytes(names, **_loading(options))
+        _evaluate_bytes(shown, mixture, read, as_json, quiet)
         return
-    result = evaluate_ensemble(
-        _folder(names),
-        read_texts(texts),
-        weights=weights,
-        mix=mix,
-        sources=sources,
-        dtype=dtype,
-        device=device,
-        window=window,
-        overlap=overlap,
-        prompts=prompts or PROMPTS,
-        tokens=tokens,
-        seed=seed,
-        trust_remote_code=trust_remote_code,
-        progress=not quiet,
-    )
+    from tokswap.ensemble.score import evaluate_ensemble_with
+
+    result = evaluate_ensemble_with(_folder(names), read, options)
     if as_json:
         _output.document(result.as_dict())
         return
     shares = result.settings["weights"]
     assert isinstance(shares, dict)
-    said = " + ".join(f"{weight:.3g} {name}" for name, weight in shares.items())
-    click.echo(
-        "\n".join([f"the mix: mean of {mix}, {said}", "", *summary(result), *([] if quiet else samples(result))])
-    )
+    lines = [f"the mix: mean of {options.mix}, {_weighted(shares)}", "", *_eval_text.summary_lines(result)]
+    click.echo("\n".join(lines if quiet else [*lines, *_eval_text.sample_lines(result)]))
 
 
-def _judge_bytes(
+def _evaluate_bytes(
     names: tuple[str, ...], mixture: ByteMixture, texts: Mapping[str, str], as_json: bool, quiet: bool
 ) -> None:
     """Print the bits per byte of each member and of the mix on every text."""
-    from tqdm import tqdm
+    from tqdm.auto import tqdm
 
     found: dict[str, dict[str, float]] = {}
     total = sum(len(text.encode("utf-8")) for text in texts.values())
@@ -254,9 +211,13 @@ def _judge_bytes(
     if as_json:
         _output.document({"weights": list(mixture.weights), "bits_per_byte": found})
         return
-    said = " + ".join(f"{weight:.3g} {name}" for name, weight in zip(names, mixture.weights, strict=True))
-    lines = [f"the mix: mean of next-byte probabilities, {said}"]
+    shares = dict(zip(names, mixture.weights, strict=True))
+    lines = [f"the mix: mean of next-byte probabilities, {_weighted(shares)}"]
     for name, scores in found.items():
         rows = [(who, f"{bits:.3f}") for who, bits in scores.items()]
         lines += ["", f"{name}, bits/byte", *_output.columns(rows, right=(1,))]
     click.echo("\n".join(lines))
+
+
+def _weighted(shares: Mapping[str, float]) -> str:
+    return " + ".join(f"{weight:.3g} {name}" for name, weight in shares.items())

@@ -1,4 +1,4 @@
-"""--report: the page that a command can write about what it has found."""
+"""--report: the page that a command writes about its findings."""
 
 from __future__ import annotations
 
@@ -12,24 +12,47 @@ from tokswap.cli._options import Command
 
 
 def flag(command: Command) -> Command:
-    """--report FILE.html."""
-    text = "Write a page about it too: charts and tables in one file that needs no network."
+    """Add --report FILE.html to a command."""
+    text = "Also write a report page: charts and tables in one HTML file that needs no network."
     return click.option("--report", "page", metavar="FILE.html", help=text)(command)
 
 
 def check(page: str | None, *, dry_run: bool = False) -> Path | None:
-    """Refuse, before anything is done, a page that cannot be made or written; returns its path, None without --report."""
+    """Check before a run that its page can be made and written.
+
+    Args:
+        page: Value of --report.
+        dry_run: Value of --dry-run.
+
+    Returns:
+        Path of the page, None without --report.
+
+    Raises:
+        UsageError: of click, for --report with --dry-run.
+        InputError: missing-extra.
+        OutputError: output-exists, cannot-write.
+    """
     if page is None:
         return None
     if dry_run:
-        raise click.UsageError("--report tells of a finished run: leave out --dry-run")
+        raise click.UsageError("--report shows a finished run: leave out --dry-run")
     from tokswap.report.page import check_page
 
     return check_page(page)
 
 
 def write(page: Path | None, command: str, document: Mapping[str, Any], *, quiet: bool = False) -> None:
-    """Write the page, if one was asked for, and say where it is."""
+    """Write a page and say where it is.
+
+    Args:
+        page: Where to write it, None to write nothing.
+        command: Name of the command.
+        document: Its findings, as it prints them with --json.
+        quiet: Whether to say nothing.
+
+    Raises:
+        OutputError: cannot-write, disk-full.
+    """
     if page is None:
         return
     from tokswap.report.page import make_page, write_page

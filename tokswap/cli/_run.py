@@ -1,4 +1,4 @@
-"""How a command that writes a model goes on once its plan is made: show it, carry it out, and say what came of it."""
+"""What a command does once its plan is made: show it, carry it out, and say what came of it."""
 
 from __future__ import annotations
 
@@ -7,37 +7,61 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tokswap.cli import _output
+from tokswap.cli import _options, _output, _page, _plan_text
+from tokswap.cli._options import Command
 
 if TYPE_CHECKING:
+    from tokswap.report.plan import Plan
     from tokswap.report.record import Report
-    from tokswap.transplant.plan import Transplant
-    from tokswap.trim.plan import Trim
+    from tokswap.transplant.run import TransplantJob
+    from tokswap.trim.run import TrimJob
+
+
+def run_flags(dry_run: str = "Print the plan and stop.", *, page: bool = True) -> Callable[[Command], Command]:
+    """Add what all commands have that write a model: --dry-run, --report, --push-to-hub, --json, -q and -v."""
+    push = click.option(
+        "--push-to-hub", metavar="REPO", help="Upload the result to this repository of the Hugging Face Hub."
+    )
+    dry = click.option("--dry-run", is_flag=True, help=dry_run)
+    flags = [dry, push, *([_page.flag] if page else []), _options.json_flag, _options.volume]
+    return _options.together(*flags)
 
 
 def carry_out(
-    job: Transplant | Trim,
+    plan: Callable[[bool], TransplantJob | TrimJob],
+    command: str,
+    values: dict[str, Any],
     *,
-    dry_run: bool,
-    as_json: bool,
-    quiet: bool,
-    plan: Callable[[Any], list[str]] = _output.plan,
-    report: Callable[[Report], list[str]] = _output.report,
+    lines: tuple[Callable[[Plan], list[str]], Callable[[Report], list[str]]] = (
+        _plan_text.plan_lines,
+        _plan_text.report_lines,
+    ),
 ) -> Report | None:
-    """Print the plan and stop, or run it and print the report; returns the Report of a run.
+    """Plan and run, as the flags say; returns the Report of a run.
 
-    plan, report: what says them in lines.
+    Args:
+        plan: Makes the job; told whether to show progress.
+        command: Name of the report page.
+        values: What Click has parsed: dry_run, page, push_to_hub, as_json, quiet and verbose among it.
+        lines: What describes the plan and the report.
     """
+    quiet, as_json, dry_run = values["quiet"], values["as_json"], values["dry_run"]
+    _options.set_volume(quiet, values["verbose"])
+    page = _page.check(values.get("page"), dry_run=dry_run)
+    if dry_run and values["push_to_hub"]:
+        raise click.UsageError("--push-to-hub uploads a finished result: leave out --dry-run")
+    job = plan(not quiet)
     if dry_run:
-        _output.document({"plan": job.plan.as_dict()}) if as_json else click.echo("\n".join(plan(job.plan)))
+        _output.document({"plan": job.plan.as_dict()}) if as_json else click.echo("\n".join(lines[0](job.plan)))
         return None
     if not quiet:
-        click.echo("\n".join([*plan(job.plan), ""]), err=True)
-    done = job.run(progress=not quiet)
+        click.echo("\n".join([*lines[0](job.plan), ""]), err=True)
+    report = job.run()
     if as_json:
-        _output.document(done.summary())
-    elif quiet:
-        click.echo(job.plan.out)
+        _output.document(report.summary())
     else:
-        click.echo("\n".join(report(done)))
-    return done
+        click.echo(job.plan.names.out if quiet else "\n".join(lines[1](report)))
+    _page.write(page, command, report.as_dict(), quiet=quiet)
+    if values["push_to_hub"]:
+        click.echo(f"pushed to {report.push_to_hub(values['push_to_hub'])}", err=True)
+    return report

@@ -18,18 +18,18 @@ Examples:
 )
 @click.argument("name", shell_complete=_complete.models, required=False, metavar="[NAME]")
 @click.argument("target", shell_complete=_complete.files, required=False, metavar="[MODEL]")
-@click.option("--remove", is_flag=True, help="Forget one of your aliases.")
+@click.option("--remove", is_flag=True, help="Remove one of your aliases.")
 @_options.json_flag
 def alias(name: str | None, target: str | None, remove: bool, as_json: bool) -> None:
     """List, add or remove short names for models and tokenizers."""
     from tokswap.storage.resolve import ALIASES, set_alias, user_aliases
 
+    if target and remove:
+        raise click.UsageError("give a MODEL or --remove, not both")
+    if remove and not name:
+        raise click.UsageError("name the alias to remove")
     if name and (target or remove):
-        if target and remove:
-            raise click.UsageError("give a MODEL or --remove, not both")
         set_alias(name, None if remove else _absolute(str(target)))
-    elif remove:
-        raise click.UsageError("say which alias to remove")
     own = user_aliases()
     known = {**ALIASES, **own}
     if name and not remove:
@@ -46,7 +46,7 @@ def alias(name: str | None, target: str | None, remove: bool, as_json: bool) -> 
 
 
 def _absolute(target: str) -> str:
-    """A relative path must mean the same from every folder; a hub id stays as it is."""
+    """Make a path absolute, so that it means the same from every folder; a hub id stays as it is."""
     from pathlib import Path
 
     path = Path(target).expanduser()

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from tokswap.cli import _mix, _options, _output
+from tokswap.cli import _mix, _options, _output, _plan_text
+from tokswap.cli._flags import option_flags, read_options
+from tokswap.ensemble.options import EnsembleOptions
+from tokswap.options.groups import DeviceOptions, TrustOptions
 from tokswap.report.wording import duration, size
 
 if TYPE_CHECKING:
+    from tokswap.ensemble.jobs import MemberJob
     from tokswap.ensemble.members import Ensemble
-    from tokswap.ensemble.prepare import MemberJob, Preparation
+    from tokswap.ensemble.prepare import EnsembleJob
 
 
 @click.group(
@@ -29,8 +34,8 @@ Examples:
 def ensemble() -> None:
     """Ensembles: put several models on one vocabulary, and average what they predict.
 
-    Averages need members that mean the same by every id and cut every text alike. `prepare` makes such members, `check`
-    proves that they are, `generate` and `eval` mix them. Prepared members of one architecture can be merged too.
+    Averages need members with the same ids and the same tokenization of every text. `prepare` makes such members,
+    `check` tests them, `generate` and `eval` mix them. Prepared members of one architecture can be merged too.
     """
 
 
@@ -50,156 +55,118 @@ Examples:
 )
 @_options.model_option(
     "--model models",
-    "A member: folder, hub id, alias or .gguf file; repeat it for each.",
+    "A member: folder, hub id, alias or .gguf file; repeat for each.",
     multiple=True,
     required=True,
-    metavar="SRC",
+    metavar="SOURCE",
 )
 @_options.model_option(
     "--tokenizer",
-    "The tokenizer of all: one of those, a tokenizer.json, or auto for that of the member that costs least on --text.",
+    "Tokenizer of all members: one of those, a tokenizer.json, or `auto`: the member's with the least excess on --text.",
     required=True,
-    metavar="TGT|auto",
+    metavar="TARGET|auto",
 )
-@_options.text_option("What --tokenizer auto judges by; may be repeated.", required=False)
-@click.option("--out", required=True, metavar="DIR", help="A folder for the members and ensemble.json.")
-@click.option("--weights", metavar="W,W", help="What each member weighs, in their order. [default: all the same]")
-@_options.model_option("--donor", "The model that owns the tokenizer. [default: TGT where it has weights]", metavar="M")
-@_options.method_flags
-@_options.calibrate_flag(", of the members whose vocabulary changes,")
-@click.option(
-    "--bos",
-    type=click.Choice(["auto", "keep"]),
-    default="auto",
-    show_default=True,
-    help="Let texts begin with bos where a member needs it, or keep the tokenizer as it is.",
-)
-@_options.making_flags
-@_options.writing_flags(
-    dry_run="Print the plans and stop.",
-    force="Make members again that are there and are not what this request makes.",
-)
-@_options.trust_flag
+@_options.text_option("Text that --tokenizer auto judges by; repeat for more.", required=False)
+@click.option("--out", required=True, metavar="DIR", help="Folder for the members and ensemble.json.")
+@option_flags(EnsembleOptions)
+@click.option("--dry-run", is_flag=True, help="Print the plans and stop.")
 @_options.json_flag
 @_options.volume
 def prepare(
-    models: tuple[str, ...],
-    tokenizer: str,
-    texts: tuple[Path, ...],
-    out: str,
-    weights: str | None,
-    donor: str | None,
-    init: str,
-    settings: tuple[str, ...],
-    calibrate: tuple[str, ...],
-    bos: str,
-    seed: int,
-    device: str,
-    memory: int,
-    backend: str,
-    link: bool,
-    dry_run: bool,
-    force: bool,
-    trust_remote_code: bool,
-    as_json: bool,
-    quiet: bool,
-    verbose: bool,
+    models: tuple[str, ...], tokenizer: str, texts: tuple[Path, ...], out: str, dry_run: bool, **values: Any
 ) -> None:
-    """Put models on one tokenizer, a folder a member, with an ensemble.json that lists them.
+    """Put models on one tokenizer, a folder per member, with an ensemble.json that lists them.
 
-    Members are made one after the other, and each appears whole or not at all. One that has the vocabulary already keeps all its
-    rows and gets the shared tokenizer files. Run the same again to go on after a stop: what is finished is compared by
-    content and kept. SRC is never changed.
+    Members are made one after the other, and each appears whole or not at all. A member that has the vocabulary
+    already keeps all its rows and gets the shared tokenizer files. Run the same command again to continue after a
+    stop: finished members are compared by content and kept. SOURCE is never changed.
     """
-    _options.set_volume(quiet, verbose)
-    options: dict[str, Any] = {
-        "init": init,
-        "settings": _options.read_settings(settings),
-        "calibrate": calibrate,
-        "bos": bos,
-        "seed": seed,
-        "device": device,
-        "memory": memory,
-        "backend": backend,
-        "link": link,
-        "trust_remote_code": trust_remote_code,
-    }
-    if donor:
-        options["donor"] = donor
-    from tokswap.ensemble.prepare import plan_ensemble
+    as_json, quiet = values["as_json"], values["quiet"]
+    _options.set_volume(quiet, values["verbose"])
+    options = read_options(EnsembleOptions, values, progress=not quiet)
+    from tokswap.ensemble.prepare import plan_with
 
-    tried = [tokenizer]
-    choice: Mapping[str, Any] | None = None
-    if tokenizer == "auto":
-        from tokswap.ensemble.choose import candidates, choose_tokenizer
-        from tokswap.ensemble.members import read_weights
-        from tokswap.storage.texts import read_texts
-
-        read_weights(weights, len(models))
-        tried = candidates(models)
-        if not dry_run:
-            choice = choose_tokenizer(models, read_texts(texts), Path(out), force=force, progress=not quiet, **options)
-            tried = [choice["tokenizer"]]
-    plans = [plan_ensemble(models, one, out, weights=weights, choice=choice, force=force, **options) for one in tried]
+    tried, options = _tokenizers(models, tokenizer, texts, Path(out), options, dry_run)
+    jobs = [plan_with(models, one, out, options) for one in tried]
     if dry_run:
-        if as_json:
-            documents = [_document(plan) for plan in plans]
-            _output.document({"plans": documents} if tokenizer == "auto" else documents[0])
-        else:
-            click.echo("\n\n".join("\n".join(_plan(plan)) for plan in plans))
+        _show_plans(jobs, as_json, several=tokenizer == "auto")
         return
-    plan = plans[0]
+    job = jobs[0]
     if not quiet:
-        click.echo("\n".join([*(_tried(choice) if choice else []), *_plan(plan), ""]), err=True)
+        click.echo("\n".join([*(_tried(options.choice) if options.choice else []), *_plan(job), ""]), err=True)
 
     def done(name: str, seconds: float) -> None:
         if not quiet:
             click.echo(f"made {name} in {duration(seconds)}", err=True)
 
-    click.get_current_context().meta["tokswap.interrupted"] = "finished members stay; run the same again to go on"
-    result = plan.run(progress=not quiet, done=done)
+    click.get_current_context().meta["tokswap.interrupted"] = "finished members stay; run the same command to continue"
+    result = job.run(done)
     if as_json:
         _output.document(result.as_dict())
-    elif quiet:
-        click.echo(out)
     else:
-        click.echo("\n".join(_result(plan, result)))
+        click.echo(out if quiet else "\n".join(_result(job, result)))
 
 
-def _document(plan: Preparation) -> dict[str, Any]:
-    plans = {job.name: job.job.plan.as_dict() for job in plan.jobs}
-    return {"ensemble": plan.ensemble.as_dict(), "plans": plans}
+def _tokenizers(
+    models: tuple[str, ...],
+    tokenizer: str,
+    texts: tuple[Path, ...],
+    out: Path,
+    options: EnsembleOptions,
+    dry_run: bool,
+) -> tuple[list[str], EnsembleOptions]:
+    """The tokenizers to plan with, and the options with how one was chosen."""
+    if tokenizer != "auto":
+        return [tokenizer], options
+    from tokswap.ensemble.choose import candidates, choose_tokenizer
+    from tokswap.ensemble.members import read_weights
+    from tokswap.storage.texts import read_texts
+
+    read_weights(options.weights, len(models))
+    if dry_run:
+        return candidates(models), options
+    choice = choose_tokenizer(models, read_texts(texts), out, options.of_members, force=options.force)
+    return [choice["tokenizer"]], dataclasses.replace(options, choice=choice)
 
 
-def _plan(plan: Preparation) -> list[str]:
+def _show_plans(jobs: Sequence[EnsembleJob], as_json: bool, *, several: bool) -> None:
+    if as_json:
+        documents = [_document(job) for job in jobs]
+        _output.document({"plans": documents} if several else documents[0])
+    else:
+        click.echo("\n\n".join("\n".join(_plan(job)) for job in jobs))
+
+
+def _document(job: EnsembleJob) -> dict[str, Any]:
+    plans = {member.name: member.job.plan.as_dict() for member in job.jobs}
+    return {"ensemble": job.ensemble.as_dict(), "plans": plans}
+
+
+def _plan(job: EnsembleJob) -> list[str]:
     """The members, and the plan of each that is still to be made."""
-    target = plan.jobs[0].job
-    lines = [
-        f"ensemble: {plan.ensemble.folder}, {len(plan.jobs)} members with the tokenizer of {plan.ensemble.tokenizer} "
-        f"({len(target.target.vocabulary):,} ids)",
-        "",
-    ]
-    head = ("member", "weight", "rows made", "size", "")
-    rows = [head]
-    for member, job in zip(plan.ensemble.members, plan.jobs, strict=True):
-        what = "to be made" if member.name in plan.ensemble.unfinished else "there already, unchanged"
-        made = f"{member.made or 0:,}" if job.moved else "none: it has this vocabulary"
-        rows.append((member.name, f"{member.weight:.3g}", made, size(job.job.plan.bytes_after), what))
+    ids = len(job.jobs[0].job.task.target.vocabulary)
+    tokenizer = f"the tokenizer of {job.ensemble.tokenizer} ({ids:,} ids)"
+    lines = [f"ensemble: {job.ensemble.folder}, {len(job.jobs)} members with {tokenizer}", ""]
+    rows = [("member", "weight", "new rows", "size", "")]
+    for member, own in zip(job.ensemble.members, job.jobs, strict=True):
+        what = "to be made" if member.name in job.ensemble.unfinished else "exists, unchanged"
+        made = f"{member.made or 0:,}" if own.changes else "none: it has this vocabulary"
+        rows.append((member.name, f"{member.weight:.3g}", made, size(own.job.plan.sizes.bytes_after), what))
     lines += _output.columns(rows, right=(1,))
-    for job in plan.jobs:
-        if job.name in plan.ensemble.unfinished:
-            lines += ["", *(_output.plan(job.job.plan) if job.moved else _kept(job))]
+    for own in job.jobs:
+        if own.name in job.ensemble.unfinished:
+            lines += ["", *(_plan_text.plan_lines(own.job.plan) if own.changes else _kept(own))]
     return lines
 
 
-def _kept(job: MemberJob) -> list[str]:
+def _kept(member: MemberJob) -> list[str]:
     """The plan of a member that has the vocabulary already."""
-    lines = [
-        f"copy: {job.model} -> {job.job.plan.out}",
+    return [
+        f"copy: {member.model} -> {member.job.plan.names.out}",
         "",
-        "  every id keeps its own row; tokenizer files and ids of eos become those of the ensemble",
+        "  every row is copied to the same id; tokenizer files and ids of eos become those of the ensemble",
+        *(f"  note: {note}" for note in member.job.plan.notes),
     ]
-    return [*lines, *(f"  note: {note}" for note in job.job.plan.notes)]
 
 
 def _tried(choice: Mapping[str, Any]) -> list[str]:
@@ -209,16 +176,16 @@ def _tried(choice: Mapping[str, Any]) -> list[str]:
     rows = [["tokenizer of", *names, "sum", ""]]
     for one in tried:
         cells = [f"{one['excess'][name]:+.3f} ({one['made'][name]:,} rows)" for name in names]
-        rows.append([one["tokenizer"], *cells, f"{one['total']:+.3f}", "taken" * (one is tried[0])])
-    title = f"what each tokenizer costs the members, bits per byte of {', '.join(choice['texts'])}:"
+        rows.append([one["tokenizer"], *cells, f"{one['total']:+.3f}", "chosen" * (one is tried[0])])
+    title = f"excess of the members with each tokenizer, bits per byte on {', '.join(choice['texts'])}:"
     return [title, *_output.columns(rows, right=tuple(range(1, len(names) + 2))), ""]
 
 
-def _result(plan: Preparation, result: Ensemble) -> list[str]:
-    made = len(plan.ensemble.unfinished)
-    kept = len(plan.jobs) - made
-    said = [f"{made} made" if made else "", f"{kept} there already" if kept else ""]
-    lines = [f"wrote {result.folder}: {len(plan.jobs)} members, {', '.join(filter(None, said))}"]
+def _result(job: EnsembleJob, result: Ensemble) -> list[str]:
+    made = len(job.ensemble.unfinished)
+    kept = len(job.jobs) - made
+    said = [f"{made} made" if made else "", f"{kept} kept" if kept else ""]
+    lines = [f"wrote {result.folder}: {len(job.jobs)} members, {', '.join(filter(None, said))}"]
     return [*lines, "", f"next: tokswap ensemble check {result.folder}"]
 
 
@@ -230,8 +197,8 @@ Examples:
 """
 )
 @click.argument("folder", metavar="DIR")
-@_options.device_flag("Where the members are loaded.")
-@_options.trust_flag
+@option_flags(DeviceOptions)
+@option_flags(TrustOptions, help={"trust_remote_code": _options.RUN_CODE})
 @_options.json_flag
 @_options.volume
 def check(folder: str, device: str, trust_remote_code: bool, as_json: bool, quiet: bool, verbose: bool) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
 import click
 
 from tokswap.cli import _options, _output
+from tokswap.cli._flags import option_flags, read_options
 from tokswap.hypernet.settings import TrainSettings
 
 
@@ -21,10 +22,10 @@ Examples:
 """
 )
 def hypernet() -> None:
-    """Hypernetworks: import a published one, look into one, train one for a model (ZeTT, arXiv 2405.07883).
+    """Import, describe and train hypernetworks (ZeTT, arXiv 2405.07883).
 
-    A hypernetwork predicts the embeddings of any tokenizer's tokens for the model that it was trained for, and for
-    that model's fine-tunes. `--init zett --set path=DIR` uses it in a transplant.
+    A hypernetwork predicts the embeddings of any tokenizer's tokens. It is trained for one model, and works for
+    fine-tunes of that model too. `--init zett --set path=DIR` uses it in a transplant.
     """
 
 
@@ -38,22 +39,22 @@ Examples:
 """,
 )
 @click.argument("name", metavar="FOLDER|HUB_ID")
-@click.option("--out", required=True, metavar="DIR", help="Where to write it.")
+@click.option("--out", required=True, metavar="DIR", help="Output folder.")
 @click.option(
     "--languages",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Codes of its languages, one a line, where the checkpoint names none.",
+    help="Codes of its languages, one per line, for checkpoints that name none.",
 )
-@click.option("--force", is_flag=True, help="Replace a folder that is in the way.")
+@click.option("--force", is_flag=True, help="Replace an existing folder.")
 @_options.json_flag
 @_options.volume
 def import_(
     name: str, out: str, languages: Path | None, force: bool, as_json: bool, quiet: bool, verbose: bool
 ) -> None:
-    """Read a published hypernetwork, PyTorch or Flax, and write it in tokswap's layout.
+    """Convert a published hypernetwork (PyTorch or Flax) to the layout of tokswap.
 
-    None of the Python code that comes with it is run, and JAX is not needed.
+    No code that comes with it is run, and JAX is not needed.
     """
     _options.set_volume(quiet, verbose)
     from tokswap.errors import InputError
@@ -66,12 +67,7 @@ def import_(
         except (OSError, UnicodeDecodeError) as error:
             raise InputError("bad-text", f"cannot read this text: {error}", file=languages) from error
     import_hypernet(name, out, languages=codes, force=force)
-    if as_json:
-        _output.document({"out": out, **_describe(out)})
-    elif quiet:
-        click.echo(out)
-    else:
-        click.echo("\n".join([*_facts(out), "", f"next: tokswap transplant ... --init zett --set path={out}"]))
+    _show_result(out, f"tokswap transplant ... --init zett --set path={out}", as_json=as_json, quiet=quiet)
 
 
 @hypernet.command(
@@ -84,7 +80,7 @@ Examples:
 @click.argument("folder", metavar="DIR")
 @_options.json_flag
 def info(folder: str, as_json: bool) -> None:
-    """Say what a hypernetwork is: its base model, sizes, languages, and what it predicts."""
+    """Describe a hypernetwork: its base model, sizes, languages and predictions."""
     _options.set_volume(quiet=False, verbose=False)
     if as_json:
         _output.document(_describe(folder))
@@ -92,14 +88,9 @@ def info(folder: str, as_json: bool) -> None:
         click.echo("\n".join(_facts(folder)))
 
 
-def _settings(command: Any) -> Any:
-    """Give a command one option for each field of TrainSettings."""
-    for field in reversed(dataclasses.fields(TrainSettings)):
-        flag = "--" + field.name.replace("_", "-")
-        extra: dict[str, Any] = {"is_flag": True} if isinstance(field.default, bool) else {"type": type(field.default)}
-        help = field.metadata["help"]
-        command = click.option(flag, field.name, default=field.default, show_default=True, help=help, **extra)(command)
-    return command
+def _is_main_process() -> bool:
+    """Return whether this process writes to stdout. A launcher numbers the processes of a run in RANK."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 @hypernet.command(
@@ -107,22 +98,20 @@ def _settings(command: Any) -> Any:
 \b
 Examples:
   tokswap hypernet train --model ./my-model --text corpus.txt --out ./hypernet
-  # go on after a kill, with the same settings
+  # continue after a kill, with the same settings
   tokswap hypernet train --model ./my-model --text corpus.txt --out ./hypernet --resume
 \b
 Several processes share each batch and come to the same result:
-  accelerate launch -m tokswap.hypernet.train --model ./my-model --text corpus.txt --out ./hypernet
+  accelerate launch -m tokswap hypernet train --model ./my-model --text corpus.txt --out ./hypernet
 """
 )
 @_options.model_option(
-    "--model", "The model to train for: folder, hub id, alias or .gguf file.", required=True, metavar="SRC"
+    "--model", "Model to train for: folder, hub id, alias or .gguf file.", required=True, metavar="SRC"
 )
-@_options.text_option("Plain text like what the model knows; may be repeated.")
-@click.option(
-    "--out", required=True, metavar="DIR", help="The hypernetwork; checkpoints and metrics lie in DIR/training."
-)
-@click.option("--resume", is_flag=True, help="Go on from the last checkpoint in DIR.")
-@_settings
+@_options.text_option("Text of the kind that the model was trained on (UTF-8); repeat for more.")
+@click.option("--out", required=True, metavar="DIR", help="Output folder; checkpoints and metrics are in DIR/training.")
+@click.option("--resume", is_flag=True, help="Continue from the last checkpoint in DIR.")
+@option_flags(TrainSettings)
 @_options.json_flag
 @_options.volume
 def train(
@@ -137,22 +126,32 @@ def train(
 ) -> None:
     """Train a hypernetwork for a causal language model.
 
-    The first stage teaches it to give the model's own rows back. In the main stage the frozen model reads text
-    cut by tokenizers that are drawn at random, with the rows that the hypernetwork predicts for their tokens, and its loss
-    trains the hypernetwork. The defaults are the paper's and mean a GPU; docs/guide.md has a schedule for small machines.
+    In the first stage the hypernetwork learns to reproduce the model's own embeddings. In the main stage the frozen
+    model reads text under random tokenizers, with embeddings that the hypernetwork predicts for their tokens, and the
+    model's loss trains the hypernetwork. The defaults are those of the paper and need a GPU; docs/guide.md has
+    settings for small machines.
     """
     _options.set_volume(quiet, verbose)
-    settings = TrainSettings(**values)
+    main_process = _is_main_process()
+    if not main_process:  # its errors go to stderr alone
+        click.get_current_context().meta["tokswap.json"] = False
+    settings = read_options(TrainSettings, values)
     from tokswap.hypernet.train import train as run
 
     run(model, texts, out, settings, resume=resume, progress=not quiet)
+    if main_process:
+        usage = f"tokswap transplant --model {model} --tokenizer ... --init zett --set path={out}"
+        _show_result(out, usage, as_json=as_json, quiet=quiet)
+
+
+def _show_result(out: str, usage: str, *, as_json: bool, quiet: bool) -> None:
+    """Print what a hypernetwork is, and the command that uses it."""
     if as_json:
         _output.document({"out": out, **_describe(out)})
     elif quiet:
         click.echo(out)
     else:
-        hint = f"next: tokswap transplant --model {model} --tokenizer ... --init zett --set path={out}"
-        click.echo("\n".join([*_facts(out), "", hint]))
+        click.echo("\n".join([*_facts(out), "", f"next: {usage}"]))
 
 
 def _describe(folder: str) -> dict[str, Any]:
@@ -177,22 +176,14 @@ def _describe(folder: str) -> dict[str, Any]:
 def _facts(folder: str) -> list[str]:
     facts = _describe(folder)
     languages = facts["languages"]
-    return _output.facts(
-        f"hypernetwork {folder}",
-        [
-            ("base model", facts["base_model"]),
-            (
-                "reads",
-                f"{facts['source_rows']:,} source rows of {facts['width']:,} elements, up to {facts['pieces']} a token",
-            ),
-            ("predicts", ", ".join(facts["predicts"])),
-            (
-                "languages",
-                " ".join(languages) if isinstance(languages, list) else f"{languages} without names" * bool(languages),
-            ),
-            (
-                "network",
-                f"{facts['layers']} layers, {facts['hidden']:,} wide, {facts['parameters'] / 1e6:,.1f} M parameters",
-            ),
-        ],
-    )
+    named = " ".join(languages) if isinstance(languages, list) else f"{languages} without names" * bool(languages)
+    reads = f"{facts['source_rows']:,} source embeddings of width {facts['width']:,}"
+    network = f"{facts['layers']} layers of width {facts['hidden']:,}, {facts['parameters'] / 1e6:,.1f} M parameters"
+    rows = [
+        ("base model", facts["base_model"]),
+        ("reads", f"{reads}, up to {facts['pieces']} per token"),
+        ("predicts", ", ".join(facts["predicts"])),
+        ("languages", named),
+        ("network", network),
+    ]
+    return _output.facts(f"hypernetwork {folder}", rows)

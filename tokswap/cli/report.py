@@ -9,6 +9,9 @@ import click
 from tokswap.cli import _options, _output
 from tokswap.errors import InputError
 
+_PAGES = {"transplant": "transplant", "trim": "trim"}
+"""Operation of a report -> the command whose page shows it."""
+
 
 @click.command(
     epilog="""
@@ -19,12 +22,12 @@ Examples:
 """
 )
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--out", metavar="FILE.html", help="The page. [default: DIR.html in this folder]")
+@click.option("--out", metavar="FILE.html", help="Output file. [default: DIR.html in the current folder]")
 @_options.json_flag
 def report(folder: Path, out: str | None, as_json: bool) -> None:
-    """Make the report page of a model that a transplant or a trim has written.
+    """Write the report page of a model that `transplant` or `trim` has made.
 
-    It is the page of their --report flag, made from the file tokswap.json in the folder.
+    The page is the one that their --report flag writes. It is made from tokswap.json in the folder.
     """
     from tokswap.report.page import check_page, make_page, write_page
     from tokswap.report.record import REPORT_NAME
@@ -33,9 +36,9 @@ def report(folder: Path, out: str | None, as_json: bool) -> None:
     path = check_page(out or f"{folder.resolve().name}.html")
     document = read_json(folder / REPORT_NAME, "report")
     try:
-        text = make_page({"transplant": "transplant", "trim": "trim"}[document["plan"]["operation"]], document)
+        text = make_page(_PAGES[document["plan"]["operation"]], document)
     except (ArithmeticError, AttributeError, LookupError, StopIteration, TypeError, ValueError) as error:
-        message = f"this report is damaged, or of another version: {type(error).__name__}: {error}"
+        message = f"this report is damaged, or from another version: {type(error).__name__}: {error}"
         raise InputError("bad-report", message, file=folder / REPORT_NAME) from error
     write_page(path, text)
     if as_json:

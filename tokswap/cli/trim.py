@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
-from tokswap.cli import _complete, _options, _output, _page
-from tokswap.cli._run import carry_out
+from tokswap.cli import _options, _output, _trim_text
+from tokswap.cli._flags import option_flags, read_options
+from tokswap.cli._run import carry_out, run_flags
+from tokswap.trim.options import TrimOptions
 
 
 @click.command(
@@ -26,97 +30,41 @@ Examples:
 """
 )
 @_options.model_option(
-    "--model", "The model to trim: folder, hub id, alias or .gguf file.", required=True, metavar="SRC"
+    "--model", "Model to trim: folder, hub id, alias or .gguf file.", required=True, metavar="SOURCE"
 )
-@click.option(
-    "--corpus",
-    "corpora",
-    shell_complete=_complete.files,
-    multiple=True,
-    metavar="FILE[=N]",
-    help="Keep what this text uses (N times); may be repeated.",
-)
-@click.option("--lang", "languages", metavar="CODES", help="Keep what these languages use, by word lists: de,en.")
-@click.option(
-    "--words",
-    shell_complete=_complete.files,
-    multiple=True,
-    metavar="FILE",
-    help="Keep what these words use: one a line; may be repeated.",
-)
-@click.option("--keep-script", "scripts", multiple=True, metavar="NAME", help="Keep a script: Latin; may be repeated.")
-@click.option("--keep-token", "keep_tokens", multiple=True, metavar="T", help="Keep this token; may be repeated.")
-@click.option(
-    "--drop-token", "drop_tokens", multiple=True, metavar="T", help="Drop this control token; may be repeated."
-)
-@_options.model_option(
-    "--like", "Keep exactly the tokens of a trimmed model; SRC may be an adapter then.", metavar="DIR"
-)
-@click.option("--target-size", type=int, metavar="N", help="Rows of the result at most, parts of tokens included.")
-@click.option(
-    "--min-count", type=int, default=1, show_default=True, metavar="N", help="Keep tokens that occur so often."
-)
-@click.option("--coverage", type=float, metavar="SHARE", help="Keep the tokens that make up this share of each corpus.")
-@click.option(
-    "--field", default="text", show_default=True, metavar="NAME", help="Where JSON lines and parquet have their text."
-)
-@click.option(
-    "--held-out",
-    shell_complete=_complete.files,
-    multiple=True,
-    metavar="FILE",
-    help="Text to measure the result on; may be repeated.",
-)
-@click.option("--out", metavar="DIR", help="The result. [default: SRC-trimmed in this folder]")
-@click.option("--pad-to-multiple", type=int, metavar="N", help="Round the rows up to a multiple of N.")
-@click.option(
-    "--check",
-    type=click.Choice(["auto", "full", "tokens"]),
-    default="auto",
-    show_default=True,
-    help="Compare the outputs of both models after writing: where there is memory, always, or never.",
-)
-@_options.backend_flag
-@_options.device_flag()
-@_options.writing_flags(dry_run="Count, print the plan and stop.")
-@_options.trust_flag
-@_page.flag
-@_options.json_flag
-@_options.volume
-def trim(
-    model: str,
-    languages: str | None,
-    dry_run: bool,
-    page: str | None,
-    as_json: bool,
-    quiet: bool,
-    verbose: bool,
-    **options: object,
-) -> None:
+@option_flags(TrimOptions)
+@run_flags("Count, print the plan and stop.")
+def trim(model: str, **values: Any) -> None:
     """Keep the tokens of a language or a domain, exactly, and drop the rest of the vocabulary.
 
-    Text whose tokens are all kept is cut into the same tokens as before, and the model computes the same from them. What
-    kept tokens are made from is kept too.
+    Text whose tokens are all kept is tokenized as before, and the model computes the same from it. Merge dependencies
+    of kept tokens are kept too.
     """
-    _options.set_volume(quiet, verbose)
-    page_path = _page.check(page, dry_run=dry_run)
-    from tokswap.trim.adapters import is_adapter, remap_adapter
-    from tokswap.trim.plan import plan_trim
+    from tokswap.trim.adapters import is_adapter
 
     if is_adapter(model):
-        if options["like"] is None:
-            raise click.UsageError("an adapter is trimmed with --like, by what its model was trimmed to")
-        if page is not None:
-            raise click.UsageError("--report is for models: the trim of an adapter measures nothing")
-        done = remap_adapter(model, str(options["like"]), options["out"], force=bool(options["force"]), dry_run=dry_run)
-        _output.document(done) if as_json else click.echo("\n".join(_output.adapter(done)))
+        _adapter(model, values)
         return
-    job = plan_trim(model, languages=_options.read_codes(languages), progress=not quiet, **options)  # type: ignore[arg-type]
-    report = carry_out(
-        job, dry_run=dry_run, as_json=as_json, quiet=quiet, plan=_output.trim_plan, report=_output.trim_report
-    )
-    if report is None:
-        return
-    _page.write(page_path, "trim", report.as_dict(), quiet=quiet)
-    if report.checks["failed"]:
+
+    def plan(progress: bool) -> Any:
+        from tokswap.trim.plan import plan_with
+
+        return plan_with(model, read_options(TrimOptions, values, progress=progress))
+
+    report = carry_out(plan, "trim", values, lines=(_trim_text.plan_lines, _trim_text.report_lines))
+    if report is not None and report.checks["failed"]:
         raise SystemExit(1)
+
+
+def _adapter(folder: str, values: dict[str, Any]) -> None:
+    """Let an adapter follow the trim of its model."""
+    from tokswap.trim.adapters import remap_adapter
+
+    _options.set_volume(values["quiet"], values["verbose"])
+    if values["like"] is None:
+        raise click.UsageError("an adapter is trimmed with --like, by what its model was trimmed to")
+    if values["page"] is not None or values["push_to_hub"] is not None:
+        raise click.UsageError("--report and --push-to-hub are for models, not for adapters")
+    like, out = values["like"], values["out"]
+    done = remap_adapter(folder, like, out, force=values["force"], dry_run=values["dry_run"])
+    _output.document(done) if values["as_json"] else click.echo("\n".join(_trim_text.adapter_lines(done)))

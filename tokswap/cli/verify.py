@@ -5,6 +5,8 @@ from __future__ import annotations
 import click
 
 from tokswap.cli import _complete, _options, _output
+from tokswap.cli._flags import option_flags
+from tokswap.options.groups import DeviceOptions, TrustOptions
 
 
 @click.command(
@@ -19,20 +21,14 @@ Examples:
 """
 )
 @click.argument("folder", shell_complete=_complete.models, metavar="DIR")
-@click.option(
-    "--against",
-    shell_complete=_complete.models,
-    metavar="SRC",
-    help="The model it was made from: compares every copied row and tensor.",
-)
-@click.option(
+@_options.model_option("--against", "Source model: compares every copied row and tensor with it.", metavar="SRC")
+@_options.model_option(
     "--draft-for",
-    shell_complete=_complete.models,
+    "Model to draft for: says which inference engines would take DIR. Its tokenizer and configs are enough.",
     metavar="BIG",
-    help="The model to draft for: says for each engine whether it would take DIR; its tokenizer and configs are enough.",
 )
-@_options.device_flag("Where the model is loaded.")
-@_options.trust_flag
+@option_flags(DeviceOptions)
+@option_flags(TrustOptions, help={"trust_remote_code": _options.RUN_CODE})
 @_options.json_flag
 @_options.volume
 def verify(
@@ -47,20 +43,15 @@ def verify(
 ) -> None:
     """Test a checkpoint: files, tokenizer, rows, and the model as transformers loads it.
 
-    Exits with 1 where a check fails, or where an engine would refuse the draft. The whole model is loaded.
+    The exit status is 1 if a check fails, or if an inference engine would refuse the draft. The whole model is loaded.
     """
     _options.set_volume(quiet, verbose)
     from tokswap.draft.engines import draft_verdicts
-    from tokswap.evaluation.verify import verify_checkpoint as run
+    from tokswap.evaluation.verify import verify_checkpoint
     from tokswap.storage.resolve import resolve_model, resolve_tokenizer
 
     path = resolve_model(folder)
     target = resolve_tokenizer(draft_for) if draft_for else None
     verdicts = draft_verdicts(path, target, trust_remote_code=trust_remote_code) if target else []
-    checks = run(
-        path,
-        against=resolve_model(against) if against else None,
-        device=device,
-        trust_remote_code=trust_remote_code,
-    )
+    checks = verify_checkpoint(path, against=against, device=device, trust_remote_code=trust_remote_code)
     _output.checks(checks, as_json, quiet, verdicts)

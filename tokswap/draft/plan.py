@@ -3,171 +3,205 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tokswap.checkpoint.configs import Configs
+from tokswap.checkpoint.facts import ModelFacts, model_facts
+from tokswap.checkpoint.loaded import ModelLike, as_loaded, loaded_checkpoint
 from tokswap.checkpoint.matrices import configs, text_config
 from tokswap.checkpoint.reader import has_weights, open_checkpoint
-from tokswap.draft.engines import config_ids
+from tokswap.checkpoint.source import named
+from tokswap.draft.options import DraftOptions
+from tokswap.draft.sides import config_ids
 from tokswap.errors import InputError
+from tokswap.options.keywords import two_and_keywords
 from tokswap.report.record import Report
 from tokswap.storage.json_files import read_json
-from tokswap.storage.resolve import resolve_model, resolve_tokenizer, short_name
+from tokswap.storage.resolve import resolve_tokenizer
+from tokswap.tokenizer.loaded import read_loaded
 from tokswap.tokenizer.tokenizer import Tokenizer, read_tokenizer
-from tokswap.transplant.plan import Transplant, plan_transplant
+from tokswap.transplant.inputs import open_inputs
+from tokswap.transplant.plan import finish, prepare
+from tokswap.transplant.prepared import Prepared
+from tokswap.transplant.run import TransplantJob
 
-_CAUSAL = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
-_SENSES = ("vision_config", "audio_config")
-_FIXED = ("vocab_size", "pad_to_multiple", "bos", "tokenizer", "trim_corpora", "trim_languages", "trim_size")
-
-
-def make_draft(model: str, target: str, *, progress: bool = False, **options: Any) -> Report:
-    """Make a draft model and write it; see `plan_draft` for the options."""
-    return plan_draft(model, target, **options).run(progress=progress)
+_KINDS = {"causal": "a causal language model", "encoder-decoder": "an encoder-decoder"}
+_READS_MORE = "the target also reads images or audio, and the draft does not: it guesses the text after them blindly"
 
 
-def plan_draft(
-    model: str,
-    target: str,
-    *,
-    out: str | Path | None = None,
-    donor: str | None = None,
-    trust_remote_code: bool = False,
-    **options: Any,
-) -> Transplant:
-    """Check the making of a draft model and say what it will do, without reading a weight.
+@dataclass(frozen=True)
+class DraftTarget:
+    """The big model that a draft is for: its tokenizer and configs. Its weights are not read.
 
-    model: the small model whose layers are kept. target: the big model, of which the tokenizer and the configs are read;
-    where its folder has weights they are the donor. A hub id's weights are never downloaded for that: `donor` names it
-    then. options: those of `plan_transplant`, but for the ones that would make the vocabularies differ.
-
-    The result has the target's vocabulary id for id with its added tokens, its padded `vocab_size`, its tokenizer files
-    and chat template as they are (a bos that only the small model wants is not added), its bos, eos and pad ids, and its
-    generation config. Raises InputError different-modality, unequal-vocabulary and what `plan_transplant` raises.
+    Attributes:
+        model: How the user named it, as a transplant takes it.
+        name: Its name in the plan.
+        folder: Its folder, for messages.
+        config: Its config.json.
+        generation: Its generation_config.json, {} without one.
+        tokenizer: Its tokenizer.
     """
-    if unknown := sorted(set(options) & set(_FIXED)):
-        raise TypeError(f"a draft takes its vocabulary from its target: {', '.join(unknown)} cannot be chosen")
-    folder = resolve_tokenizer(target)
-    folder = folder.parent if folder.is_file() else folder
-    config = read_json(folder / "config.json", "config")
-    generation_path = folder / "generation_config.json"
-    generation = read_json(generation_path, "config") if generation_path.is_file() else {}
-    rows = text_config(config, folder)[1]["vocab_size"]
-    tokenizer = read_tokenizer(folder, trust_remote_code=trust_remote_code)
-    if len(tokenizer.vocabulary) > rows:
+
+    model: Any
+    name: str
+    folder: Path
+    config: Mapping[str, Any]
+    generation: Mapping[str, Any]
+    tokenizer: Tokenizer
+
+    @property
+    def rows(self) -> int:
+        """Rows of its vocabulary matrices, padding included."""
+        return int(text_config(self.config, self.folder)[1]["vocab_size"])
+
+
+@two_and_keywords(DraftOptions)
+def make_draft(model: ModelLike, target: ModelLike, options: DraftOptions) -> Report:
+    """Make a small model a draft of a big one and write it.
+
+    Args:
+        model: The small model, whose layers are kept.
+        target: The big model. Only its tokenizer and configs are read; where its folder has weights they are the donor.
+        options: See below.
+
+    Returns:
+        What was done; `.load()` loads the draft.
+
+    Raises:
+        InputError: different-modality, unequal-vocabulary, and what `plan_transplant` raises.
+    """
+    return plan_with(model, target, options).run()
+
+
+@two_and_keywords(DraftOptions)
+def plan_draft(model: ModelLike, target: ModelLike, options: DraftOptions) -> TransplantJob:
+    """Check the making of a draft and say what it will do, without reading a weight.
+
+    The result has the target's vocabulary id for id with its added tokens, its padded `vocab_size`, its tokenizer
+    files and chat template as they are (a bos that only the small model wants is not added), its bos, eos and pad
+    ids, and its generation config.
+
+    Args:
+        model: The small model, whose layers are kept.
+        target: The big model. A hub id's weights are never downloaded for a draft: name them with `donor`.
+        options: See below.
+
+    Raises:
+        InputError: different-modality, unequal-vocabulary, and what `plan_transplant` raises.
+    """
+    return plan_with(model, target, options)
+
+
+def plan_with(model: ModelLike, target: ModelLike, options: DraftOptions) -> TransplantJob:
+    """Do what `plan_draft` does, with an options object."""
+    opened = _open_target(target, options.trust_remote_code)
+    options, notes = _with_fit_donor(options, opened)
+    transplant = options.as_transplant(opened.rows)
+    inputs = open_inputs(model, opened.model, transplant)
+    source = inputs.source.checkpoint
+    notes = (*_check_kinds(model_facts(source.config), model_facts(opened.config), source.folder, opened), *notes)
+    prepared = prepare(inputs, transplant)
+    prepared = dataclasses.replace(prepared, notes=(*notes, *prepared.notes))
+    prepared = prepared.with_configs(draft_configs(prepared, opened))
+    job = finish(prepared, default_out=f"{named(model)}-for-{named(target)}", operation="draft")
+    names = dataclasses.replace(job.plan.names, tokenizer=opened.name)
+    return dataclasses.replace(job, plan=dataclasses.replace(job.plan, names=names))
+
+
+def _open_target(target: ModelLike, trust_remote_code: bool) -> DraftTarget:
+    """Read the tokenizer and configs of the target. Raises InputError unequal-vocabulary."""
+    loaded = as_loaded(target, trust_remote_code=trust_remote_code)
+    if loaded is not None:
+        checkpoint = loaded_checkpoint(loaded.model)
+        opened = DraftTarget(
+            model=loaded,
+            name=str(checkpoint.folder),
+            folder=checkpoint.folder,
+            config=checkpoint.config,
+            generation=checkpoint.generation_config,
+            tokenizer=read_loaded(loaded.tokenizer),
+        )
+    else:
+        folder = resolve_tokenizer(str(target))
+        folder = folder.parent if folder.is_file() else folder
+        generation = folder / "generation_config.json"
+        opened = DraftTarget(
+            model=str(folder),
+            name=str(target),
+            folder=folder,
+            config=read_json(folder / "config.json", "config"),
+            generation=read_json(generation, "config") if generation.is_file() else {},
+            tokenizer=read_tokenizer(folder, trust_remote_code=trust_remote_code),
+        )
+    if len(opened.tokenizer.vocabulary) > opened.rows:
         raise InputError(
             "unequal-vocabulary",
-            f"the target's tokenizer has {len(tokenizer.vocabulary):,} ids and its vocab_size is {rows:,}: no draft can "
-            "have both",
-            "tokens without a row cannot be used; remove them from the target's tokenizer.json, or correct its vocab_size",
-            target=folder,
+            f"the target's tokenizer has {len(opened.tokenizer.vocabulary):,} ids, and its vocab_size is "
+            f"{opened.rows:,}: no draft can have both",
+            "tokens without a row cannot be used: remove them from the tokenizer.json, or correct the vocab_size",
+            target=opened.folder,
         )
-    source = open_checkpoint(resolve_model(model))
-    notes = _kinds(source.config, config, source.folder, folder)
-    if donor is None and has_weights(folder) and (problem := _unfit(folder, tokenizer)):
-        notes.append(f"the target's weights cannot be the donor, so new rows are made without one: {problem}")
-        donor = "none"
-    if out is None:
-        out = f"{short_name(model)}-for-{short_name(target)}"
-    job = plan_transplant(
-        model,
-        str(folder),
-        donor=donor,
-        out=out,
-        vocab_size=rows,
-        bos="keep",
-        trust_remote_code=trust_remote_code,
-        **options,
-    )
-    files = dict(job.edit.files)
-    ids = {f"{role}_token_id": _one_or_all(config, tokenizer, role) for role in ("bos", "eos", "pad")}
-    files["config.json"] = _json(_with_ids(_content(files["config.json"]), ids))
-    own = _content(files["generation_config.json"]) if "generation_config.json" in files else {}
-    fitting = _generation(own, generation, ids)
-    files.pop("generation_config.json", None)
-    if fitting:
-        files["generation_config.json"] = _json(fitting)
-    plan = dataclasses.replace(job.plan, operation="draft", tokenizer=target, notes=(*notes, *job.plan.notes))
-    return dataclasses.replace(job, edit=dataclasses.replace(job.edit, files=files), plan=plan)
+    return opened
 
 
-def _kinds(small: Mapping[str, Any], big: Mapping[str, Any], small_folder: Path, big_folder: Path) -> list[str]:
-    """Refuse models of different kinds; return what else should be known about the pair."""
-    kinds = [_kind(config) for config in (small, big)]
-    if kinds[0] != kinds[1] or kinds[0].startswith("no "):
+def _check_kinds(small: ModelFacts, big: ModelFacts, folder: Path, target: DraftTarget) -> tuple[str, ...]:
+    """Refuse models of different kinds; returns notes about the pair."""
+    if small.kind != big.kind or small.kind == "other":
+        kinds = [
+            _KINDS.get(facts.kind, f"a {facts.architecture}, which does not generate text") for facts in (small, big)
+        ]
         raise InputError(
             "different-modality",
-            f"a draft writes text as its target does, and the model is {kinds[0]}, the target {kinds[1]}",
-            "take two causal language models, or two encoder-decoders",
-            model=small_folder,
-            target=big_folder,
+            f"a draft generates text as its target does, and the model is {kinds[0]}, the target {kinds[1]}",
+            "use two causal language models, or two encoder-decoders",
+            model=folder,
+            target=target.folder,
         )
-    senses = [
-        {key for _, child in configs(config) for key in _SENSES if isinstance(child.get(key), dict)}
-        for config in (small, big)
-    ]
-    if senses[1] - senses[0]:
-        return [
-            "the target also reads pictures or sound, and the draft will not: it guesses the text after them blindly"
-        ]
-    return []
+    return (_READS_MORE,) if big.modalities - small.modalities else ()
 
 
-def _kind(config: Mapping[str, Any]) -> str:
-    if config.get("is_encoder_decoder"):
-        return "an encoder with a decoder"
-    names = config.get("architectures") or []
-    if not names or any(str(name).endswith(_CAUSAL) for name in names):
-        return "a causal language model"
-    return f"no model that writes text ({names[0]})"
-
-
-def _unfit(folder: Path, tokenizer: Tokenizer) -> str | None:
-    """Say why the target's weights cannot be the donor: pickled, quantised, or not understood."""
+def _with_fit_donor(options: DraftOptions, target: DraftTarget) -> tuple[DraftOptions, tuple[str, ...]]:
+    """Do without a donor where the target's weights cannot be one: pickled, quantised, or not understood."""
+    if options.donor is not None or not isinstance(target.model, str) or not has_weights(target.folder):
+        return options, ()
     try:
-        table = open_checkpoint(folder).matrix("input")
+        matrix = open_checkpoint(target.folder).matrix("input")
+        fits = matrix is not None and matrix.rows >= len(target.tokenizer.vocabulary)
+        problem = "" if fits else "they have fewer rows than its tokenizer has ids"
     except InputError as error:
-        return error.message
-    if table is None or table.rows < len(tokenizer.vocabulary):
-        return "they have fewer rows than its tokenizer has ids"
-    return None
+        problem = error.message
+    if not problem:
+        return options, ()
+    note = f"the target's weights cannot be the donor, so no donor is used: {problem}"
+    return dataclasses.replace(options, donor="none"), (note,)
 
 
-def _one_or_all(config: Mapping[str, Any], tokenizer: Tokenizer, role: str) -> int | list[int] | None:
+def draft_configs(prepared: Prepared, target: DraftTarget) -> Configs:
+    """Return the configs of a draft: the target's ids of bos, eos and pad, and its generation config."""
+    own = prepared.configs
+    ids = {f"{role}_token_id": _ids_of(target, role) for role in ("bos", "eos", "pad")}
+    generation = dict(target.generation)
+    if not generation and own.generation:
+        generation = {**own.generation, **{key: value for key, value in ids.items() if value is not None}}
+    return Configs(model=_with_ids(own.model, ids), generation=generation, tokenizer=own.tokenizer)
+
+
+def _ids_of(target: DraftTarget, role: str) -> int | list[int] | None:
     """The target's id of a role as its config has it: one, several, or else its tokenizer's."""
-    ids = config_ids(config, role)
+    ids = config_ids(target.config, role)
     if not ids:
-        return tokenizer.vocabulary.roles.get(role)
+        return target.tokenizer.vocabulary.roles.get(role)
     return ids if len(ids) > 1 else ids[0]
 
 
-def _with_ids(config: dict[str, Any], ids: Mapping[str, int | list[int] | None]) -> dict[str, Any]:
+def _with_ids(config: Mapping[str, Any], ids: Mapping[str, int | list[int] | None]) -> dict[str, Any]:
     """Set the ids where the small model has them, and in any case where its text model is described."""
-    path, _ = text_config(config)
-    for at, child in configs(config):
+    result = {**config}
+    path, _ = text_config(result)
+    for at, child in configs(result):
         assert isinstance(child, dict)
         child.update({key: value for key, value in ids.items() if key in child or at == path})
-    return config
-
-
-def _generation(
-    own: Mapping[str, Any], target: Mapping[str, Any], ids: Mapping[str, int | list[int] | None]
-) -> dict[str, Any]:
-    """The target's generation config, since a draft is accepted most often where it samples as the target does.
-
-    A target without one: the small model's, with the target's ids.
-    """
-    if target:
-        return dict(target)
-    return {**own, **{key: value for key, value in ids.items() if value is not None}} if own else {}
-
-
-def _content(file: bytes | Path) -> dict[str, Any]:
-    value: dict[str, Any] = json.loads(file if isinstance(file, bytes) else file.read_bytes())
-    return value
-
-
-def _json(value: object) -> bytes:
-    return json.dumps(value, indent=2, ensure_ascii=False).encode()
+    return result

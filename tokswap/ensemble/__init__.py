@@ -1,5 +1,5 @@
-"""Ensembles: several models on one vocabulary. Prepares the members, proves that they agree, and mixes their predictions.
+"""Ensembles: several models on one vocabulary, whose predictions are averaged.
 
-`members` reads and writes ensemble.json, `prepare` makes the members, `choose` finds the tokenizer that costs least, `agree` and
-`check` compare them, `mix` is the model that averages them, `score` judges it.
+`members` reads and writes ensemble.json, `jobs` and `prepare` make the members, `choose` finds the tokenizer with the
+least excess, `agree` and `check` compare the members, `mix` is the model that averages them, `score` evaluates it.
 """

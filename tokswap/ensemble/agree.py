@@ -1,4 +1,4 @@
-"""Which ids do not mean the same to all members. Reads tokenizers alone, so that it can be asked before a model is loaded."""
+"""Which ids do not mean the same to all members. Only tokenizers are read, so this comes before a model is loaded."""
 
 from __future__ import annotations
 
@@ -9,25 +9,28 @@ from tokswap.errors import InputError
 from tokswap.report.wording import listed
 from tokswap.tokenizer.tokenizer import Tokenizer, read_tokenizer
 
-_SHOWN = 5
-
 
 def check_agreement(ensemble: Ensemble) -> None:
-    """Raise InputError members-disagree where an id does not mean the same to all members. Reads tokenizers alone."""
+    """Refuse members to which an id does not mean the same.
+
+    Raises:
+        InputError: members-disagree.
+    """
     tokenizers = [read_tokenizer(ensemble.path_of(member)) for member in ensemble.members]
+    first = ensemble.members[0].name
     for member, tokenizer in zip(ensemble.members[1:], tokenizers[1:], strict=True):
         found = differences(tokenizers[0], tokenizer)
         if found:
             raise InputError(
                 "members-disagree",
-                f"{len(found):,} ids do not mean the same to {ensemble.members[0].name} and {member.name}: {listed(found)}",
-                "averages need one vocabulary: `tokswap ensemble prepare` puts the members on one",
+                f"{len(found):,} ids differ between {first} and {member.name}: {listed(found)}",
+                "a mean needs one vocabulary: `tokswap ensemble prepare` puts the members on one",
                 folder=ensemble.folder,
             )
 
 
 def differences(first: Tokenizer, second: Tokenizer) -> list[str]:
-    """Each id that the two do not agree on, and what it is to each."""
+    """Return each id that means something else to two tokenizers, with what it is to each."""
     a, b = first.vocabulary, second.vocabulary
     longest = max(len(a), len(b))
     texts = [[*v.text, *[""] * (longest - len(v))] for v in (a, b)]
@@ -38,5 +41,5 @@ def differences(first: Tokenizer, second: Tokenizer) -> list[str]:
             shown = [repr(text[token]) if text[token] else "nothing" for text in texts]
             found.append(f"{token} is {shown[0]} and {shown[1]}")
         elif kinds[0][token] != kinds[1][token]:
-            found.append(f"{token} ({texts[0][token]!r}) is a control token to one of them")
+            found.append(f"{token} ({texts[0][token]!r}) is a special token to only one of them")
     return found

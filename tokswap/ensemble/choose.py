@@ -1,4 +1,4 @@
-"""Which member's tokenizer costs the ensemble least: each is tried on a text, with the transplants that it needs."""
+"""Which member's tokenizer costs an ensemble least: each is tried on a text, with the transplants that it needs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tokswap.ensemble.jobs import MemberJob, plan_members
 from tokswap.ensemble.members import FILE, read_ensemble
-from tokswap.ensemble.prepare import MemberJob, plan_members
+from tokswap.ensemble.options import MemberOptions
 from tokswap.errors import InputError, UsageError
 from tokswap.evaluation.evaluate import evaluate_models
 from tokswap.report.record import versions
@@ -29,49 +30,59 @@ def candidates(models: Sequence[str]) -> list[str]:
 
 
 def choose_tokenizer(
-    models: Sequence[str],
-    texts: Mapping[str, str],
-    out: Path,
-    *,
-    force: bool = False,
-    progress: bool = False,
-    **options: Any,
+    models: Sequence[str], texts: Mapping[str, str], out: Path, options: MemberOptions, *, force: bool = False
 ) -> dict[str, Any]:
     """Try the tokenizer of each model for all of them, and return what each costs on the texts.
 
-    The transplants are made in a temporary folder beside `out`, one at a time. What an ensemble.json in `out` has as the answer
-    to the same question is taken as it is; a damaged one is an error without force. options: of `plan_ensemble`. Returns
-    "tokenizer", the one with the least excess summed over the models; "tried", for each tokenizer its excess in bits per byte by
-    model, their sum, the rows that were made, and seconds; "texts"; and "request", a digest of the question.
+    The transplants are made in a temporary folder beside `out`, one at a time. An answer to the same question that an
+    ensemble.json in `out` holds is used as it is.
 
-    Raises UsageError missing-text, InputError bad-ensemble, and what a transplant or a judgement raises.
+    Args:
+        models: The members.
+        texts: Name -> text.
+        out: Folder of the ensemble.
+        options: How members are made.
+        force: Whether to ignore a damaged ensemble.json.
+
+    Returns:
+        "tokenizer": the one with the least excess summed over the models. "tried": for each tokenizer its excess in
+        bits per byte by model, their sum, the number of initialised rows, and seconds. "texts": their names.
+        "request": a digest of the question.
+
+    Raises:
+        UsageError: missing-text.
+        InputError: bad-ensemble, and what a transplant or an evaluation raises.
     """
     if not texts:
-        message = "the tokenizer that costs least is found on a text"
+        message = "the tokenizer with the least excess is found on a text"
         raise UsageError("missing-text", message, "give one with --text, of the kind that the ensemble is for")
-    asked = [list(models), dict(texts), {k: str(options[k]) for k in sorted(options)}, versions()]
-    request = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+    asked = [list(models), dict(texts), options.recorded(), options.init, str(options.settings), versions()]
+    request = hashlib.sha256(json.dumps(asked, default=str).encode()).hexdigest()
     before = _answered(out, force)
     if before.get("request") == request:
         return before
-    tried: list[dict[str, Any]] = []
-    for tokenizer in candidates(models):
-        begin = time.perf_counter()
-        with scratch(out.with_name(f"{out.name}-candidates")) as work:
-            jobs = plan_members(models, tokenizer, work / "members", **options)
-            excess = {job.name: _excess(job, texts, options, progress) for job in jobs}
-        made = {job.name: job.job.plan.coverage.get("missing", 0) for job in jobs}
-        tried.append(
-            {
-                "tokenizer": tokenizer,
-                "total": sum(excess.values()),
-                "excess": excess,
-                "made": made,
-                "seconds": round(time.perf_counter() - begin, 1),
-            }
-        )
-    tried.sort(key=lambda one: float(one["total"]))
+    tried = sorted(
+        (_tried(tokenizer, models, texts, out, options) for tokenizer in candidates(models)),
+        key=lambda one: float(one["total"]),
+    )
     return {"tokenizer": tried[0]["tokenizer"], "tried": tried, "texts": list(texts), "request": request}
+
+
+def _tried(
+    tokenizer: str, models: Sequence[str], texts: Mapping[str, str], out: Path, options: MemberOptions
+) -> dict[str, Any]:
+    """What one tokenizer costs all models."""
+    begin = time.perf_counter()
+    with scratch(out.with_name(f"{out.name}-candidates")) as work:
+        jobs = plan_members(models, tokenizer, work / "members", options)
+        excess = {job.name: _excess(job, texts, options) for job in jobs}
+    return {
+        "tokenizer": tokenizer,
+        "total": sum(excess.values()),
+        "excess": excess,
+        "made": {job.name: job.job.plan.coverage.get("missing", 0) for job in jobs},
+        "seconds": round(time.perf_counter() - begin, 1),
+    }
 
 
 def _answered(out: Path, force: bool) -> dict[str, Any]:
@@ -86,22 +97,22 @@ def _answered(out: Path, force: bool) -> dict[str, Any]:
         raise
 
 
-def _excess(job: MemberJob, texts: Mapping[str, str], options: Mapping[str, Any], progress: bool) -> float:
-    """What a member loses, in bits per byte; its files are gone afterwards."""
+def _excess(job: MemberJob, texts: Mapping[str, str], options: MemberOptions) -> float:
+    """The excess of a member in bits per byte; its files are gone afterwards."""
     plan = job.job.plan
-    if not job.moved and not plan.bos_added:
+    if not job.changes and not plan.change.bos_added:
         return 0.0
-    job.job.run(progress=progress)
+    job.job.run()
     judged = evaluate_models(
-        [plan.out],
+        [plan.names.out],
         texts,
         against=job.model,
         tokens=0,
-        device=options.get("device", "cpu"),
-        progress=progress,
-        trust_remote_code=options.get("trust_remote_code", False),
+        device=options.device,
+        progress=options.progress,
+        trust_remote_code=options.trust_remote_code,
     )
-    shutil.rmtree(plan.out)
-    excess = judged.models[1].verdict.excess
+    shutil.rmtree(plan.names.out)
+    excess = judged.models[1].score.excess
     assert excess is not None
     return excess

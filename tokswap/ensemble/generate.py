@@ -1,4 +1,4 @@
-"""Lets an ensemble go on from a prompt, and hands out the text as it comes."""
+"""Continues a prompt with an ensemble, and hands out the text as it is written."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ from tokswap.errors import UsageError
 
 @dataclass(frozen=True)
 class Continuation:
-    """What was written: the text, the tokens (or bytes) that it took, and the seconds."""
+    """What was written.
+
+    Attributes:
+        text: The text after the prompt.
+        tokens: Tokens that were written; bytes, if a byte mixture wrote them.
+        seconds: The time it took.
+    """
 
     text: str
     tokens: int
@@ -23,7 +29,7 @@ class Continuation:
 
 
 class _Stream(TextStreamer):  # type: ignore[misc]
-    """Gives text to a function instead of printing it: whole words, and no half character."""
+    """Hands text to a function instead of printing it. It waits for whole words and characters."""
 
     def __init__(self, tokenizer: Any, write: Callable[[str], object]) -> None:
         super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
@@ -43,19 +49,27 @@ def continue_text(
     seed: int = 0,
     write: Callable[[str], object] = lambda text: None,
 ) -> Continuation:
-    """Go on from a prompt by at most `tokens` tokens; stops at eos.
+    """Continue a prompt until eos.
 
-    temperature: draw from the mix at this temperature, None for the likeliest token each time. write: given the text as
-    it comes. Raises UsageError bad-temperature, empty-prompt.
+    Args:
+        model: A model with `generate`, such as a `MixedModel`.
+        tokenizer: Its transformers tokenizer.
+        prompt: The beginning of the text.
+        tokens: Tokens to write at most.
+        temperature: Sampling temperature. None takes the most likely token each time.
+        seed: Seed of the sampling.
+        write: Called with each piece of text.
+
+    Raises:
+        UsageError: bad-temperature, empty-prompt.
     """
     if temperature is not None and not 0 < temperature < float("inf"):
-        raise UsageError(
-            "bad-temperature", f"a temperature is above 0, not {temperature}", "leave out --sample for the likeliest"
-        )
+        hint = "leave out --sample and --temperature for the most likely token"
+        raise UsageError("bad-temperature", f"--temperature must be above 0, not {temperature}", hint)
     encoded = tokenizer(prompt, return_tensors="pt").to(model.device)
     inputs = {key: encoded[key] for key in ("input_ids", "attention_mask")}
     if not inputs["input_ids"].shape[1]:
-        raise UsageError("empty-prompt", "there is nothing to go on from", "give a --prompt with some text in it")
+        raise UsageError("empty-prompt", "the prompt has no token", "give a --prompt with some text in it")
     set_seed(seed)
     how = {"do_sample": False} if temperature is None else {"do_sample": True, "temperature": temperature, "top_k": 0}
     pieces: list[str] = []
@@ -79,9 +93,18 @@ def continue_bytes(
     seed: int = 0,
     write: Callable[[str], object] = lambda text: None,
 ) -> Continuation:
-    """Go on from a prompt by at most `most` bytes, as members of bytes predict them; the Continuation counts bytes.
+    """Continue a prompt byte by byte until the end.
 
-    The rest is as for `continue_text`. Raises UsageError bad-temperature.
+    Args:
+        mixture: The models.
+        prompt: The beginning of the text.
+        most: Bytes to write at most.
+        temperature: Sampling temperature. None takes the most likely byte each time.
+        seed: Seed of the sampling.
+        write: Called with each piece of text.
+
+    Raises:
+        UsageError: bad-temperature.
     """
     pieces: list[str] = []
     begin = time.perf_counter()

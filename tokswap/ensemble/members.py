@@ -11,8 +11,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tokswap.checkpoint.matrices import text_config
-from tokswap.checkpoint.reader import Checkpoint
 from tokswap.errors import InputError, OutputError, UsageError
 from tokswap.report.record import versions
 from tokswap.storage.atomic import replace_file
@@ -24,10 +22,16 @@ FILE = "ensemble.json"
 
 @dataclass(frozen=True)
 class Member:
-    """One member: its name, which is that of its folder too, its weight, and the model that it was made from.
+    """One member of an ensemble.
 
-    made: rows that a method made, None where that is not known. plan: a digest of what was asked for. source_files
-    and files: name -> SHA-256, of the source's weights and of everything in the member's folder; {} while it is not there.
+    Attributes:
+        name: Its name, which is the name of its folder.
+        weight: Its weight in the average.
+        model: The model that it was made from.
+        made: Number of initialised rows, None if unknown.
+        plan: A digest of the request.
+        source_files: Name -> SHA-256 of the source's weights.
+        files: Name -> SHA-256 of everything in its folder; {} until it exists.
     """
 
     name: str
@@ -43,8 +47,13 @@ class Member:
 class Ensemble:
     """The members of a folder. Their weights add up to 1.
 
-    tokenizer: where the shared one came from. vocabulary: its digest, "" in a file written by hand. choice: how the
-    tokenizer was chosen, {} where the user named it. unfinished: names of the members that are still to be made.
+    Attributes:
+        folder: The folder.
+        members: The members.
+        tokenizer: Where the shared tokenizer came from.
+        vocabulary: A digest of it, "" in a file written by hand.
+        choice: How the tokenizer was chosen, {} where the user named it.
+        unfinished: Names of the members that are still to be made.
     """
 
     folder: Path
@@ -56,7 +65,7 @@ class Ensemble:
 
     @property
     def weights(self) -> tuple[float, ...]:
-        """What each member weighs."""
+        """Weight of each member."""
         return tuple(member.weight for member in self.members)
 
     def path_of(self, member: Member) -> Path:
@@ -128,7 +137,12 @@ def read_ensemble(folder: str | Path, *, unfinished: bool = False) -> Ensemble:
     weights = read_weights([member.weight for member in members], len(members))
     members = tuple(replace(member, weight=weight) for member, weight in zip(members, weights, strict=True))
     return Ensemble(
-        folder, members, str(whole.get("tokenizer") or ""), str(whole.get("vocabulary") or ""), choice, left
+        folder=folder,
+        members=members,
+        tokenizer=str(whole.get("tokenizer") or ""),
+        vocabulary=str(whole.get("vocabulary") or ""),
+        choice=choice,
+        unfinished=left,
     )
 
 
@@ -142,13 +156,13 @@ def _member(entry: Any, path: Path) -> Member:
     if isinstance(weight, bool) or not isinstance(weight, (int, float)):
         raise _damaged(path, f"the weight of {name} is no number")
     return Member(
-        name,
-        float(weight),
-        str(entry.get("model") or ""),
-        made if type(made) is int else None,
-        str(entry.get("plan") or ""),
-        dict(entry.get("source_files") or {}),
-        dict(entry.get("files") or {}),
+        name=name,
+        weight=float(weight),
+        model=str(entry.get("model") or ""),
+        made=made if type(made) is int else None,
+        plan=str(entry.get("plan") or ""),
+        source_files=dict(entry.get("source_files") or {}),
+        files=dict(entry.get("files") or {}),
     )
 
 
@@ -199,22 +213,3 @@ def vocabulary_digest(vocabulary: Vocabulary) -> str:
     """Return a digest of what each id means: its text and its kind."""
     content = json.dumps([list(vocabulary.text), vocabulary.kind.tolist()], ensure_ascii=True)
     return hashlib.sha256(content.encode()).hexdigest()
-
-
-def check_kind(checkpoint: Checkpoint) -> None:
-    """Raise InputError where a model is not one that predicts text from text: not-causal, not-text-only."""
-    architectures = checkpoint.config.get("architectures") or []
-    name = str(architectures[0]) if architectures else str(checkpoint.config.get("model_type"))
-    where, _ = text_config(checkpoint.config, checkpoint.folder)
-    hint = "the members of an ensemble predict each token of a text from those before it"
-    if checkpoint.config.get("is_encoder_decoder"):
-        message = f"this is no causal language model: {name} is an encoder with a decoder"
-        raise InputError("not-causal", message, hint, model=checkpoint.folder)
-    if where or any(key in checkpoint.config for key in ("vision_config", "audio_config")):
-        message = f"this model reads more than text ({name})"
-        raise InputError(
-            "not-text-only", message, "save its language model by itself, and take that", model=checkpoint.folder
-        )
-    if architectures and not any(word in name for word in ("CausalLM", "LMHeadModel")):
-        message = f"this is no causal language model but a {name}"
-        raise InputError("not-causal", message, hint, model=checkpoint.folder)

@@ -1,4 +1,4 @@
-"""The mixed model: members that share a vocabulary predict each token together. `generate` takes it as any model."""
+"""The mixed model: members that share a vocabulary predict each token together. `generate` takes it like any model."""
 
 from __future__ import annotations
 
@@ -12,19 +12,23 @@ import torch
 from transformers import Cache, DynamicCache, GenerationConfig, GenerationMixin, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from tokswap.checkpoint.configs import token_ids
+from tokswap.checkpoint.nested_configs import token_ids
 from tokswap.ensemble.agree import check_agreement
 from tokswap.ensemble.members import Ensemble, read_ensemble, read_weights
+from tokswap.ensemble.mix_options import MIXES
 from tokswap.errors import InputError, UsageError
-from tokswap.evaluation.losses import cache_name, load_model
+from tokswap.evaluation.models import cache_name, load_model
 
-MIXES = ("probabilities", "logits")
 _CACHE = cache_name(GenerationMixin.prepare_inputs_for_generation)
 """What `generate` calls the cache."""
 
 
 class MixedCache(Cache):  # type: ignore[misc]
-    """A cache for each member. Together their layers are one cache, so that beams can be reordered and drafts cropped."""
+    """A cache per member. Their layers together are one cache, so that `generate` can reorder beams and crop drafts.
+
+    Attributes:
+        caches: The cache of each member.
+    """
 
     def __init__(self, caches: Sequence[Any]) -> None:
         super().__init__(layers=[layer for cache in caches for layer in cache.layers])
@@ -32,17 +36,28 @@ class MixedCache(Cache):  # type: ignore[misc]
 
 
 class MixedConfig(PretrainedConfig):  # type: ignore[misc]
-    """What `generate` and the tokenizer's user need to know of all members at once."""
+    """What `generate` needs to know about all members at once."""
 
     model_type = "tokswap_mix"
 
 
 class MixedModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
-    """Models of one vocabulary whose predictions are averaged.
+    """Models of one vocabulary whose predictions are mixed. Each member keeps a cache of its own.
 
-    members: causal language models. weights: one a member, adding up to 1. mix: "probabilities" is the weighted mean
-    of the members' distributions; "logits" the weighted mean of their logits, which is the geometric mean of the distributions,
-    normalised. `forward` returns log-probabilities, float32[batch, n, V], as its logits. Each member keeps its own cache.
+    Args:
+        members: Causal language models.
+        weights: Weight of each member; they are made to add up to 1.
+        mix: "probabilities" for the weighted mean of the members' distributions; "logits" for that of their logits,
+            which is the geometric mean of the distributions, normalised.
+
+    Attributes:
+        members: The members.
+        weights: Their weights, which add up to 1.
+        mix: How they are mixed.
+
+    Raises:
+        UsageError: bad-mix, bad-weights.
+        InputError: members-disagree, if their vocabulary matrices have different sizes.
     """
 
     config_class = MixedConfig
@@ -51,19 +66,7 @@ class MixedModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
 
     def __init__(self, members: Sequence[Any], weights: Sequence[float], *, mix: str = "probabilities") -> None:
         check_mix(mix)
-        texts = [member.config.get_text_config() for member in members]
-        positions = [getattr(text, "max_position_embeddings", None) for text in texts]
-        known = [size for size in positions if isinstance(size, int)]
-        sizes = {text.vocab_size for text in texts}
-        if len(sizes) > 1:
-            raise InputError(
-                "members-disagree",
-                f"the members have tables of different sizes: {', '.join(f'{size:,}' for size in sorted(sizes))} rows",
-                "prepare them together: `tokswap ensemble prepare`",
-            )
-        super().__init__(
-            MixedConfig(vocab_size=texts[0].vocab_size, **({"max_position_embeddings": min(known)} if known else {}))
-        )
+        super().__init__(_config(members))
         self.members = torch.nn.ModuleList(members)
         self.weights = read_weights(weights, len(members))
         self.mix = mix
@@ -87,18 +90,28 @@ class MixedModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         cache: MixedCache | None = None,
         **_: object,
     ) -> CausalLMOutputWithPast:
-        """Let every member read the ids, int64[batch, n], and average what they predict.
+        """Let every member read the ids, and mix what they predict.
 
-        logits_to_keep: predict only at so many places at the end, 0 for all. cache: from `new_cache`, under the new name or
-        the old, past_key_values. Raises UsageError bad-cache.
+        Args:
+            input_ids: Token ids (int64 [batch, n]).
+            attention_mask: As for any model.
+            position_ids: As for any model.
+            past_key_values: A cache from `new_cache`, under its old name.
+            use_cache: Whether to make a cache.
+            logits_to_keep: Predict only at this many places at the end; 0 for all.
+            cache: A cache from `new_cache`, under its new name.
+
+        Returns:
+            Log-probabilities as `logits` (float32 [batch, n, V]), and the cache.
+
+        Raises:
+            UsageError: bad-cache.
         """
         cache = past_key_values if cache is None else cache
         if cache is None and use_cache:
             cache = self.new_cache()
         if cache is not None and not isinstance(cache, MixedCache):
-            raise UsageError(
-                "bad-cache", "a mixed model needs a cache of its own kind", "leave it out, or take model.new_cache()"
-            )
+            raise UsageError("bad-cache", "a mixed model needs a MixedCache", "leave it out, or use model.new_cache()")
         shared = {
             "input_ids": input_ids,
             "attention_mask": attention_mask,
@@ -120,14 +133,14 @@ class MixedModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         return CausalLMOutputWithPast(logits=mixed, **{_CACHE: cache})
 
     def _added(self, mixed: torch.Tensor | None, logits: torch.Tensor, weight: float) -> torch.Tensor:
-        """Return the sum so far with one member more, as logits or as log-probabilities."""
+        """Add one member to the sum so far, as logits or as log-probabilities."""
         if self.mix == "logits":
             return logits * weight if mixed is None else mixed.add_(logits, alpha=weight)
         term = torch.log_softmax(logits, -1).add_(math.log(weight))
         return term if mixed is None else torch.logaddexp(mixed, term)
 
     def _prepare_cache_for_generation(self, generation_config: Any, model_kwargs: dict[str, Any], *_: Any) -> None:
-        """Called by `generate`, which would make a cache for one model."""
+        """Replace the method of `generate` that makes a cache for one model."""
         if generation_config.cache_implementation not in (None, "dynamic"):
             raise UsageError(
                 "bad-cache",
@@ -139,9 +152,13 @@ class MixedModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
 
 
 def check_mix(mix: str) -> None:
-    """Raise UsageError bad-mix for a way of mixing that there is not."""
+    """Refuse an unknown way to mix.
+
+    Raises:
+        UsageError: bad-mix.
+    """
     if mix not in MIXES:
-        raise UsageError("bad-mix", f"predictions are mixed by {' or '.join(MIXES)}, not by {mix!r}")
+        raise UsageError("bad-mix", f"--mix must be one of {', '.join(MIXES)}, not {mix!r}")
 
 
 def load_ensemble(
@@ -153,23 +170,35 @@ def load_ensemble(
     device: str = "cpu",
     trust_remote_code: bool = False,
 ) -> tuple[MixedModel, Any]:
-    """Load the members of a folder with an ensemble.json; returns (model, tokenizer), in evaluation mode.
+    """Load the members of an ensemble as one model. All are in memory at once.
 
-    weights: as in the file by default. All members are in memory at once. Raises UsageError bad-weights, bad-mix,
-    bad-device; InputError members-disagree where an id does not mean the same to all members, what `read_ensemble` raises, and
-    what loading a member raises.
+    Args:
+        folder: A folder with an ensemble.json.
+        weights: Weight of each member; those of ensemble.json by default.
+        mix: "probabilities" or "logits"; see `MixedModel`.
+        dtype: Type that torch computes in: float32, bfloat16 or float16.
+        device: Where torch computes.
+        trust_remote_code: Whether code that comes with a member may run.
+
+    Returns:
+        The model, in evaluation mode, and the tokenizer.
+
+    Raises:
+        UsageError: bad-weights, bad-mix, bad-device.
+        InputError: members-disagree, if an id does not mean the same to all members; and what `read_ensemble` and
+            loading a member raise.
     """
     ensemble = read_ensemble(folder)
     check_mix(mix)
     shares = ensemble.weights if weights is None else read_weights(weights, len(ensemble.members))
     check_agreement(ensemble)
-    return load_members(ensemble, shares, mix, dtype, device, trust_remote_code)
+    return load_members(ensemble, shares, mix=mix, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
 
 
 def load_members(
-    ensemble: Ensemble, weights: Sequence[float], mix: str, dtype: str, device: str, trust_remote_code: bool
+    ensemble: Ensemble, weights: Sequence[float], *, mix: str, dtype: str, device: str, trust_remote_code: bool
 ) -> tuple[MixedModel, Any]:
-    """Load members that are known to agree."""
+    """Load members that are known to agree. Arguments and results are those of `load_ensemble`."""
     loaded = [
         load_model(ensemble.path_of(member), dtype=dtype, device=device, trust_remote_code=trust_remote_code)
         for member in ensemble.members
@@ -177,8 +206,21 @@ def load_members(
     return MixedModel([model for model, _ in loaded], weights, mix=mix).eval(), loaded[0][1]
 
 
+def _config(members: Sequence[Any]) -> MixedConfig:
+    """Return the config of a mix: the members' vocabulary size, and the fewest positions of any."""
+    texts = [member.config.get_text_config() for member in members]
+    sizes = {text.vocab_size for text in texts}
+    if len(sizes) > 1:
+        shown = ", ".join(f"{size:,}" for size in sorted(sizes))
+        hint = "prepare them together: `tokswap ensemble prepare`"
+        raise InputError("members-disagree", f"the vocabulary matrices of the members have {shown} rows", hint)
+    positions = [getattr(text, "max_position_embeddings", None) for text in texts]
+    known = [size for size in positions if isinstance(size, int)]
+    return MixedConfig(vocab_size=texts[0].vocab_size, **({"max_position_embeddings": min(known)} if known else {}))
+
+
 def _generation_config(members: Sequence[Any]) -> Any:
-    """Stop where any member would stop; no sampling settings, which are each model's own."""
+    """Stop where any member would stop. Sampling settings are each model's own and are left out."""
     found: dict[str, list[int]] = {"bos": [], "eos": [], "pad": []}
     for member in members:
         for config in (member.generation_config, member.config.get_text_config()):

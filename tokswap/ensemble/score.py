@@ -1,87 +1,79 @@
-"""Judges an ensemble on texts: each member, the mix of them, and where wanted the models that they were made from."""
+"""Evaluates an ensemble on texts: each member, the mix, and on request the models that the members were made from."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
-from tokswap.ensemble.members import read_ensemble
+from tokswap.ensemble.members import Ensemble, read_ensemble
 from tokswap.ensemble.mix import load_ensemble
+from tokswap.ensemble.mix_options import EvaluateEnsembleOptions
 from tokswap.errors import InputError
-from tokswap.evaluation.evaluate import Evaluation, Run, conclude, release, run
-from tokswap.evaluation.losses import check_device, load_model
+from tokswap.evaluation.evaluate import byte_bar, release
+from tokswap.evaluation.models import check_device, load_model
+from tokswap.evaluation.results import Evaluation
+from tokswap.evaluation.runs import Run, run_model, score_runs
+from tokswap.options.keywords import two_and_keywords
 from tokswap.storage.resolve import resolve_model
-from tokswap.tokenizer.probes import PROMPTS
 
 MIX = "the mix"
+"""The name of the mix among the models of an evaluation."""
 
 
-def evaluate_ensemble(
-    folder: str | Path,
-    texts: Mapping[str, str],
-    *,
-    weights: str | Sequence[float] | None = None,
-    mix: str = "probabilities",
-    sources: bool = False,
-    dtype: str = "float32",
-    device: str = "cpu",
-    window: int = 512,
-    overlap: int = 128,
-    prompts: Sequence[str] = PROMPTS,
-    tokens: int = 24,
-    seed: int = 0,
-    trust_remote_code: bool = False,
-    progress: bool = False,
-) -> Evaluation:
-    """Judge an ensemble on texts; all members are in memory at once, the sources before them one by one.
+@two_and_keywords(EvaluateEnsembleOptions)
+def evaluate_ensemble(folder: str | Path, texts: Mapping[str, str], options: EvaluateEnsembleOptions) -> Evaluation:
+    """Evaluate an ensemble on texts. All models are scored on the same bytes.
 
-    texts: name -> text. weights, mix: see `load_ensemble`. sources: judge the models that the members were made from too, each
-    with its own tokenizer. The rest is as for `tokswap.evaluate`: all are judged on the same bytes. The Evaluation holds the
-    sources, the members by their names, and the mix as `MIX`; its settings hold mix and weights.
+    The sources are loaded one after the other, then all members are in memory at once.
 
-    Raises UsageError bad-weights, bad-mix, bad-device, bad-window; InputError unknown-source where ensemble.json does not say what a
-    member was made from, and for a model or text that cannot be judged.
+    Args:
+        folder: A folder with an ensemble.json.
+        texts: The texts by name.
+        options: See below.
+
+    Returns:
+        The results of the sources, of the members by their names, and of the mix as `MIX`. The settings hold the mix
+        and the weights.
+
+    Raises:
+        UsageError: bad-weights, bad-mix, bad-device, bad-setting, bad-window.
+        InputError: unknown-source, if ensemble.json does not say what a member was made from; and if a model or text
+            cannot be evaluated.
     """
-    from tqdm import tqdm
+    return evaluate_ensemble_with(folder, texts, options)
 
-    check_device(device)
+
+def evaluate_ensemble_with(
+    folder: str | Path, texts: Mapping[str, str], options: EvaluateEnsembleOptions
+) -> Evaluation:
+    """Do what `evaluate_ensemble` does, with an options object."""
+    check_device(options.device)
     ensemble = read_ensemble(folder)
-    named: dict[str, Path] = {}
-    if sources:
-        nameless = [member.name for member in ensemble.members if not member.model]
-        if nameless:
-            message = f"ensemble.json does not say what these members were made from: {', '.join(nameless)}"
-            raise InputError("unknown-source", message, "leave out --sources", folder=folder)
-        named = {f"{m.model} (own tokenizer)": resolve_model(m.model) for m in ensemble.members}
+    sources = _sources(ensemble) if options.sources else {}
+    how = {"dtype": options.dtype, "device": options.device}
     runs: dict[str, Run] = {}
-    total = (len(named) + len(ensemble.members) + 1) * sum(len(text.encode("utf-8")) for text in texts.values())
-    with tqdm(total=total, unit="B", unit_scale=True, disable=None if progress else True) as bar:
-
-        def read(model: object, tokenizer: object) -> Run:
-            return run(
-                model, tokenizer, texts, window=window, overlap=overlap, prompts=prompts, tokens=tokens, done=bar.update
-            )
-
-        for name, path in named.items():
+    with byte_bar(len(sources) + len(ensemble.members) + 1, texts, options.progress) as bar:
+        for name, path in sources.items():
             bar.set_description(path.name)
-            runs[name] = read(*load_model(path, dtype=dtype, device=device, trust_remote_code=trust_remote_code))
-            release(device)
-        model, tokenizer = load_ensemble(
-            folder, weights=weights, mix=mix, dtype=dtype, device=device, trust_remote_code=trust_remote_code
+            model, tokenizer = load_model(path, trust_remote_code=options.trust_remote_code, **how)
+            runs[name] = run_model(model, tokenizer, texts, options, done=bar.update)
+            del model, tokenizer
+            release(options.device)
+        mixed, tokenizer = load_ensemble(
+            folder, weights=options.weights, mix=options.mix, trust_remote_code=options.trust_remote_code, **how
         )
-        for n, member in enumerate(ensemble.members):
-            bar.set_description(member.name)
-            runs[member.name] = read(model.members[n], tokenizer)
-        bar.set_description(MIX)
-        runs[MIX] = read(model, tokenizer)
-    settings = {
-        "dtype": dtype,
-        "device": device,
-        "window": window,
-        "overlap": overlap,
-        "tokens": tokens,
-        "seed": seed,
-        "mix": mix,
-        "weights": {m.name: weight for m, weight in zip(ensemble.members, model.weights, strict=True)},
-    }
-    return conclude(runs, texts, settings, seed=seed)
+        names = [member.name for member in ensemble.members]
+        for name, model in [*zip(names, mixed.members, strict=True), (MIX, mixed)]:
+            bar.set_description(name)
+            runs[name] = run_model(model, tokenizer, texts, options, done=bar.update)
+    settings = {**options.recorded(), "weights": dict(zip(names, mixed.weights, strict=True))}
+    return score_runs(runs, texts, settings, seed=options.seed)
+
+
+def _sources(ensemble: Ensemble) -> dict[str, Path]:
+    """Return the folders of the models that the members were made from, by the names of the results."""
+    nameless = [member.name for member in ensemble.members if not member.model]
+    if nameless:
+        message = f"ensemble.json does not say what these members were made from: {', '.join(nameless)}"
+        raise InputError("unknown-source", message, "leave out --sources", folder=ensemble.folder)
+    return {f"{member.model} (own tokenizer)": resolve_model(member.model) for member in ensemble.members}

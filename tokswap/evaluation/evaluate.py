@@ -1,227 +1,124 @@
-"""Judges models on texts: runs them one after the other and makes a verdict on each, on the same bytes."""
+"""Evaluates models on texts: runs them one after the other and scores each on the same bytes."""
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tokswap.errors import InputError
-from tokswap.evaluation.breakdown import Span
-from tokswap.evaluation.losses import TokenLosses, check_device, greedy, load_model, token_losses
-from tokswap.evaluation.scores import Units, Verdict
-from tokswap.report.record import read_origin, versions
+from tokswap.checkpoint.loaded import Loaded, ModelLike, as_loaded
+from tokswap.evaluation.models import check_device, evaluation_mode, load_model
+from tokswap.evaluation.options import EvaluateOptions
+from tokswap.evaluation.results import Evaluation
+from tokswap.evaluation.runs import Run, run_model, score_runs
+from tokswap.options.keywords import two_and_keywords
+from tokswap.report.provenance import read_provenance
 from tokswap.storage.resolve import resolve_model
 from tokswap.tokenizer.alignment import Reason, align
-from tokswap.tokenizer.probes import PROMPTS
-from tokswap.tokenizer.tokenizer import read_tokenizer
+from tokswap.tokenizer.loaded import read_loaded
+from tokswap.tokenizer.tokenizer import Tokenizer, read_tokenizer
 
 
-@dataclass(frozen=True)
-class Judged:
-    """One model: its name, what it makes of all texts, how it goes on from each prompt, and what to know about it."""
+@two_and_keywords(EvaluateOptions)
+def evaluate_models(models: Sequence[ModelLike], texts: Mapping[str, str], options: EvaluateOptions) -> Evaluation:
+    """Evaluate models on texts. All are scored on the same bytes: those that every model predicts.
 
-    model: str
-    is_source: bool
-    verdict: Verdict
-    samples: Mapping[str, str]
-    notes: Sequence[str]
+    Models that are given by name are loaded one after the other, so one of them is in memory at a time. Loaded models
+    are used as they are, with their own dtype and device.
 
+    Args:
+        models: Folders, hub ids, aliases, .gguf files or loaded models with their tokenizers.
+        texts: The texts by name. Each is read from its own beginning.
+        options: See below.
 
-@dataclass(frozen=True)
-class Evaluation:
-    """Several models on the same bytes, the source first where there is one."""
+    Returns:
+        The results, the source model first.
 
-    models: Sequence[Judged]
-    texts: Sequence[str]
-    against: str | None
-    settings: Mapping[str, object]
-    units: Units
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain data for JSON."""
-        return {
-            "against": self.against,
-            "settings": dict(self.settings),
-            "units": {"kind": self.units.kind, "count": {n: len(e) - 1 for n, e in self.units.edges.items()}},
-            "models": [
-                {
-                    "model": judged.model,
-                    "is_source": judged.is_source,
-                    "all": judged.verdict.as_dict(),
-                    "texts": {name: judged.verdict.only(name).as_dict() for name in self.texts},
-                    "samples": dict(judged.samples),
-                    "notes": list(judged.notes),
-                }
-                for judged in self.models
-            ],
-            "versions": versions(),
-        }
-
-
-@dataclass(frozen=True)
-class Run:
-    """What is kept of a model when it is gone. made: the ids whose rows were made, None where that is not known."""
-
-    losses: Mapping[str, TokenLosses]
-    samples: Mapping[str, str]
-    made: np.ndarray | None
-
-    def spans(self, begins: Mapping[str, int]) -> dict[str, Span]:
-        """Return each text's tokens from its byte of `begins` on."""
-        made = np.zeros(0, np.int64) if self.made is None else self.made
-        return {
-            name: Span.of(found.ids, found.offsets, found.bits, begins[name], made)
-            for name, found in self.losses.items()
-        }
-
-
-def evaluate_models(
-    models: Sequence[str],
-    texts: Mapping[str, str],
-    *,
-    against: str | None = None,
-    dtype: str = "float32",
-    device: str = "cpu",
-    window: int = 512,
-    overlap: int = 128,
-    prompts: Sequence[str] = PROMPTS,
-    tokens: int = 24,
-    seed: int = 0,
-    trust_remote_code: bool = False,
-    progress: bool = False,
-) -> Evaluation:
-    """Judge models on texts, one model in memory at a time.
-
-    models, against: folders, hub ids, aliases or .gguf files; `against` is the source model, to which the others are
-    compared. texts: name -> text; texts are read one by one, each from its own beginning. window, overlap: see
-    `token_losses`. prompts, tokens: beginnings to go on from, greedily, and by how much; 0 tokens for no samples.
-    All models are judged on the same bytes: those after the first place in a text from which all predict.
-
-    Raises UsageError bad-device, bad-window; InputError for a model or text that cannot be judged.
+    Raises:
+        UsageError: bad-device, bad-model, bad-setting, bad-window.
+        InputError: if a model or text cannot be evaluated.
     """
-    from tqdm import tqdm
+    return evaluate_with(models, texts, options)
 
-    check_device(device)
-    names = list(dict.fromkeys([*([against] if against is not None else []), *models]))
-    folders = {name: resolve_model(name) for name in names}
-    source_folder = folders[against] if against is not None else None
-    made = {name: _made_ids(folder, source_folder) for name, folder in folders.items()}
+
+def evaluate_with(models: Sequence[ModelLike], texts: Mapping[str, str], options: EvaluateOptions) -> Evaluation:
+    """Do what `evaluate_models` does, with an options object."""
+    check_device(options.device)
+    first = [] if options.against is None else [options.against]
+    found = _open([*first, *models], options.trust_remote_code)
+    against = next(iter(found)) if first else None
+    source = found[against] if against is not None else None
+    initialised = {name: _initialised_ids(given, source) for name, given in found.items()}
     runs: dict[str, Run] = {}
-    with tqdm(
-        total=len(names) * sum(len(text.encode("utf-8")) for text in texts.values()),
-        unit="B",
-        unit_scale=True,
-        disable=None if progress else True,
-    ) as bar:
-        for name, folder in folders.items():
-            bar.set_description(folder.name)
-            model, tokenizer = load_model(folder, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
-            runs[name] = run(
-                model,
-                tokenizer,
-                texts,
-                window=window,
-                overlap=overlap,
-                prompts=prompts,
-                tokens=tokens,
-                made=made[name],
-                done=bar.update,
-            )
-            del model, tokenizer
-            release(device)
-    settings = {"dtype": dtype, "device": device, "window": window, "overlap": overlap, "tokens": tokens, "seed": seed}
-    return conclude(runs, texts, settings, against=against, seed=seed)
+    with byte_bar(len(found), texts, options.progress) as bar:
+        for name, given in found.items():
+            bar.set_description(Path(name).name)
+            runs[name] = _run_one(given, texts, options, initialised[name], bar.update)
+            release(options.device)
+    return score_runs(runs, texts, options.recorded(), against=against, seed=options.seed)
 
 
-def run(
-    model: Any,
-    tokenizer: Any,
+def _open(models: Sequence[ModelLike], trust_remote_code: bool) -> dict[str, Path | Loaded]:
+    """Return each model once, by its name: its folder, or the model itself if it is loaded."""
+    found: dict[str, Path | Loaded] = {}
+    seen: set[int | str] = set()
+    for model in models:
+        loaded = as_loaded(model, trust_remote_code=trust_remote_code)
+        key = str(model) if loaded is None else id(loaded.model)
+        if key in seen:
+            continue
+        seen.add(key)
+        name = str(model) if loaded is None else loaded.model.name_or_path or "loaded model"
+        twins = sum(other == name or other.startswith(f"{name} (") for other in found)
+        found[f"{name} ({twins + 1})" if twins else name] = loaded or resolve_model(str(model))
+    return found
+
+
+def _run_one(
+    given: Path | Loaded,
     texts: Mapping[str, str],
-    *,
-    window: int = 512,
-    overlap: int = 128,
-    prompts: Sequence[str] = PROMPTS,
-    tokens: int = 24,
-    made: np.ndarray | None = None,
-    done: Callable[[int], object] = lambda n: None,
+    options: EvaluateOptions,
+    initialised: np.ndarray | None,
+    done: Callable[[int], object],
 ) -> Run:
-    """Let one loaded model read the texts and go on from the prompts; see `evaluate` for the rest."""
-    losses = {key: _losses(model, tokenizer, key, text, window, overlap, done) for key, text in texts.items()}
-    samples = {prompt: greedy(model, tokenizer, prompt, tokens) for prompt in prompts} if tokens > 0 else {}
-    return Run(losses, samples, made)
+    """Load a model if it is not loaded, and run it. The model is gone when this returns."""
+    if isinstance(given, Loaded):
+        with evaluation_mode(given.model):
+            return run_model(given.model, given.tokenizer, texts, options, initialised=initialised, done=done)
+    model, tokenizer = load_model(
+        given, dtype=options.dtype, device=options.device, trust_remote_code=options.trust_remote_code
+    )
+    return run_model(model, tokenizer, texts, options, initialised=initialised, done=done)
 
 
-def conclude(
-    runs: Mapping[str, Run],
-    texts: Mapping[str, str],
-    settings: Mapping[str, object],
-    *,
-    against: str | None = None,
-    seed: int = 0,
-) -> Evaluation:
-    """Make a verdict on each run, on the bytes that all of them predict. against: the run to which the others are compared."""
-    whole = {name: text.encode("utf-8") for name, text in texts.items()}
-    begins = {key: _common_begin(key, [run.losses[key] for run in runs.values()]) for key in texts}
-    spans = {name: run.spans(begins) for name, run in runs.items()}
-    units = Units.of(whole)
-    judged = []
-    for name, run in runs.items():
-        is_source = name == against
-        source = spans[against] if against is not None and not is_source else None
-        verdict = Verdict(whole, spans[name], source, run.made is not None and not is_source, units, seed)
-        judged.append(Judged(name, is_source, verdict, run.samples, _notes(verdict)))
-    return Evaluation(judged, list(texts), against, settings, units)
-
-
-def _losses(
-    model: Any, tokenizer: Any, name: str, text: str, window: int, overlap: int, done: Callable[[int], object]
-) -> TokenLosses:
-    try:
-        return token_losses(model, tokenizer, text, window=window, overlap=overlap, done=done)
-    except InputError as error:
-        error.where["text"] = name
-        raise
-
-
-def _made_ids(folder: Path, source: Path | None) -> np.ndarray | None:
-    """The ids whose rows no source row was copied for: as tokswap.json says, else those that the source has no token for."""
-    origin = read_origin(folder)
-    if len(origin.reason):
-        return np.flatnonzero(origin.reason == Reason.MISSING)
-    if source is None or source == folder:
+def _initialised_ids(given: Path | Loaded, source: Path | Loaded | None) -> np.ndarray | None:
+    """Return the ids of initialised rows: from tokswap.json, else by comparison with the source's vocabulary."""
+    if isinstance(given, Path):
+        reasons = read_provenance(given).reason
+        if len(reasons):
+            return np.flatnonzero(reasons == Reason.MISSING)
+    if source is None or source == given:
         return None
-    tokenizers = [read_tokenizer(path) for path in (folder, source)]
-    alignment = align(*(tokenizer.vocabulary for tokenizer in tokenizers), bos_first=tokenizers[1].adds_bos)
-    return alignment.missing
+    own, other = _tokenizer(given), _tokenizer(source)
+    return align(own.vocabulary, other.vocabulary, bos_first=other.adds_bos).missing
 
 
-def _common_begin(name: str, losses: Sequence[TokenLosses]) -> int:
-    """The first byte of a text from which every model predicts; a boundary for all of them."""
-    common = set(losses[0].offsets[losses[0].read :].tolist())
-    for other in losses[1:]:
-        common &= set(other.offsets[other.read :].tolist())
-    begin = min(common)
-    if begin == losses[0].offsets[-1]:
-        raise InputError(
-            "empty-text",
-            "this text is too short to compare models: they have no common boundary before its end",
-            "give a longer text",
-            text=name,
-        )
-    return int(begin)
+def _tokenizer(given: Path | Loaded) -> Tokenizer:
+    return read_tokenizer(given) if isinstance(given, Path) else read_loaded(given.tokenizer)
 
 
-def _notes(verdict: Verdict) -> list[str]:
-    """Warn of texts that take many more tokens than before."""
-    if verdict.source is None:
-        return []
-    found = (length_note(name, len(verdict.source[name].ids), len(span.ids)) for name, span in verdict.spans.items())
-    return [note for note in found if note]
+@contextmanager
+def byte_bar(models: int, texts: Mapping[str, str], progress: bool) -> Iterator[Any]:
+    """Show a progress bar over the bytes that several models read."""
+    from tqdm.auto import tqdm
+
+    total = models * sum(len(text.encode("utf-8")) for text in texts.values())
+    with tqdm(total=total, unit="B", unit_scale=True, disable=None if progress else True) as bar:
+        yield bar
 
 
 def release(device: str) -> None:
@@ -231,13 +128,3 @@ def release(device: str) -> None:
         import torch
 
         torch.cuda.empty_cache()
-
-
-def length_note(name: str, before: float, after: float) -> str | None:
-    """Warn where a text takes many more tokens than with the source's tokenizer. before, after: tokens, or tokens a byte."""
-    if after < 1.25 * before:
-        return None
-    return (
-        f"{name} takes {100 * (after / before - 1):.0f} % more tokens than with the source's tokenizer: the model will be "
-        "slower on it and hold less of it in its context"
-    )

@@ -1,48 +1,32 @@
-"""What a model makes of texts: its loss, its excess over the source, where it sits, and how sure the figures are. Pure."""
+"""The score of a model on texts: its loss, its excess over the source, where they come from, their intervals. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from tokswap.evaluation import breakdown
+from tokswap.evaluation import bootstrap, breakdown
+from tokswap.evaluation.bootstrap import Units
 from tokswap.evaluation.breakdown import Part, Piece, Span, Stretches
 
-WHOLE_FILES = 20
-"""From so many texts on, the texts are the units of the bootstrap; with fewer their paragraphs are."""
-_UNITS = 100
-_LEAST_UNIT = 200
 
+@dataclass(frozen=True, repr=False)
+class ModelScore:
+    """The score of one model on some texts: on all of them together, or on one.
 
-@dataclass(frozen=True)
-class Units:
-    """What the bootstrap draws: edges of each text's units in bytes, and what they are called."""
+    Only bytes that every evaluated model predicts count, so scores compare.
 
-    edges: Mapping[str, np.ndarray]
-    kind: str
-
-    @classmethod
-    def of(cls, texts: Mapping[str, bytes]) -> Units:
-        """Divide texts into units."""
-        if len(texts) >= WHOLE_FILES:
-            return cls({name: np.array([0, len(text)]) for name, text in texts.items()}, "texts")
-        edges = {
-            name: breakdown.paragraphs(text, max(_LEAST_UNIT, len(text) // _UNITS)) for name, text in texts.items()
-        }
-        return cls(edges, "paragraphs")
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What one model makes of some texts; of all of them together, or of one.
-
-    texts: name -> bytes. spans: the model's tokens of each. source: the source model's, None for the source itself
-    and where there is none. known: whether it is known which rows were made. Bits are over the bytes that every
-    judged model predicts, so that verdicts compare.
+    Attributes:
+        texts: The texts by name.
+        spans: The model's tokens of each text.
+        source: The source model's tokens of each text. None for the source itself and where there is no source.
+        known: Whether it is known which rows of the model were initialised.
+        units: What the intervals are drawn from.
+        seed: Seed of the draws.
     """
 
     texts: Mapping[str, bytes]
@@ -52,10 +36,14 @@ class Verdict:
     units: Units
     seed: int
 
-    def only(self, name: str) -> Verdict:
-        """Return the verdict on one of the texts."""
+    def __repr__(self) -> str:
+        excess = "" if self.excess is None else f", excess {self.excess:+.3f}"
+        return f"<ModelScore: {self.bits_per_byte:.3f} bits per byte{excess}, {self.bytes:,} bytes>"
+
+    def only(self, name: str) -> ModelScore:
+        """Return the score on one of the texts."""
         source = None if self.source is None else {name: self.source[name]}
-        return Verdict({name: self.texts[name]}, {name: self.spans[name]}, source, self.known, self.units, self.seed)
+        return replace(self, texts={name: self.texts[name]}, spans={name: self.spans[name]}, source=source)
 
     @cached_property
     def bytes(self) -> int:
@@ -64,29 +52,27 @@ class Verdict:
 
     @property
     def tokens(self) -> int:
-        """Tokens that they are cut into."""
+        """Tokens of these bytes."""
         return sum(len(span.ids) for span in self.spans.values())
 
     @property
     def bits(self) -> float:
-        """What they cost in all."""
-        return sum(float(span.bits.sum()) for span in self.spans.values())
+        """Their loss in bits."""
+        return _bits(self.spans)
 
     @property
     def bits_per_byte(self) -> float:
-        """The loss."""
+        """The loss in bits per byte."""
         return self.bits / self.bytes
 
     @property
     def excess(self) -> float | None:
-        """Bits per byte more than the source's."""
-        if self.source is None:
-            return None
-        return (self.bits - sum(float(span.bits.sum()) for span in self.source.values())) / self.bytes
+        """Bits per byte above the source model's."""
+        return None if self.source is None else (self.bits - _bits(self.source)) / self.bytes
 
     @cached_property
     def interval(self) -> tuple[float, float] | None:
-        """95 % interval of the loss; see `breakdown.interval`."""
+        """95 % interval of the loss in bits per byte; see `bootstrap.interval`."""
         return self._interval(None)
 
     @cached_property
@@ -98,13 +84,13 @@ class Verdict:
         groups = []
         for name, span in self.spans.items():
             edges = self.units.edges[name]
-            bits = breakdown.per_unit(span, edges)
+            bits = bootstrap.per_unit(span, edges)
             if source is not None:
-                bits = bits - breakdown.per_unit(source[name], edges)
+                bits = bits - bootstrap.per_unit(source[name], edges)
             groups.append((bits, np.diff(np.maximum(edges, span.start[0]))))
         if self.units.kind == "texts":  # one group of many texts
             groups = [(np.concatenate([bits for bits, _ in groups]), np.concatenate([size for _, size in groups]))]
-        return breakdown.interval(groups, self.seed)
+        return bootstrap.interval(groups, self.seed)
 
     @cached_property
     def _stretches(self) -> list[Stretches]:
@@ -113,30 +99,28 @@ class Verdict:
 
     @property
     def parts(self) -> list[Part]:
-        """Where the loss sits: by stretch where there is a source, else by token; [] where the made rows are not known."""
-        if not self.known:
-            return []
-        if self.source is not None:
-            return breakdown.parts_by_stretch(self._stretches)
-        return breakdown.parts_by_token(list(self.spans.values()))
+        """The loss by kind of stretch, without a source by kind of token; [] if the initialised rows are not known."""
+        if not self.known or self.source is None:
+            return self.token_parts
+        return breakdown.parts_by_stretch(self._stretches)
 
     @property
     def token_parts(self) -> list[Part]:
-        """The loss by the kind of its tokens, whatever the source pays; [] where the made rows are not known."""
+        """The loss by kind of token; [] if the initialised rows are not known."""
         return breakdown.parts_by_token(list(self.spans.values())) if self.known else []
 
     @property
     def costliest(self) -> list[Piece]:
-        """The ten tokens that cost most in all."""
+        """The ten tokens with the largest total loss."""
         return breakdown.costliest_tokens(list(self.texts.values()), list(self.spans.values()))
 
     @property
     def costliest_excess(self) -> list[Piece]:
-        """The ten stretches that cost most more than they cost the source; [] without one."""
+        """The ten stretches with the largest total excess; [] without a source."""
         return [] if self.source is None else breakdown.costliest_stretches(list(self.texts.values()), self._stretches)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain data for JSON; every figure a byte is over all predicted bytes, so that parts add up."""
+        """Return plain data for JSON. Every figure per byte is per byte of all texts, so that parts add up."""
         parts = {"parts": self.parts, "token_parts": self.token_parts}
         pieces = {"costliest": self.costliest, "costliest_excess": self.costliest_excess}
         return {
@@ -177,3 +161,7 @@ class Verdict:
         if source is None:
             return {}
         return {"source_bits_per_byte": source / self.bytes, "excess": (bits - source) / self.bytes}
+
+
+def _bits(spans: Mapping[str, Span]) -> float:
+    return sum(float(span.bits.sum()) for span in spans.values())

@@ -1,112 +1,142 @@
-"""Chooses the start of a calibration by the text, and carries it out on the tables of a transplant."""
+"""Plans a calibration, lets the text choose the method it starts from, and fits the new embeddings to the text."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tokswap.checkpoint.edit import Edit, GroupRows, MatrixEdit, NewRows
 from tokswap.checkpoint.embeddings import decode
-from tokswap.checkpoint.matrices import text_config
+from tokswap.checkpoint.facts import model_facts
 from tokswap.checkpoint.reader import Checkpoint
-from tokswap.checkpoint.writer import Edit, MatrixEdit, NewRows
-from tokswap.errors import InputError
-from tokswap.evaluation.losses import load_model
-from tokswap.heal.calibration import Calibration, Tables, cost
+from tokswap.checkpoint.source import SourceModel
+from tokswap.evaluation.models import load_model
+from tokswap.heal.calibration import Calibration, Matrices, cost
 from tokswap.heal.passages import Passage, read_passages
-from tokswap.init.base import Initializer
 from tokswap.init.blend import read_method
-from tokswap.init.solver import Solver
+from tokswap.init.registry import CANDIDATES
+from tokswap.init.solver import Methods, Solver
 from tokswap.tokenizer.tokenizer import Tokenizer
 
-WITH_DONOR = ("kriging", "omp", "subword", "0.6*kriging + 0.4*subword(weights=first)")
-WITHOUT_DONOR = ("subword", "subword(weights=exponential)", "subword(weights=length)")
-"""Where the method is left to `auto`, the text decides between these, whole tables each."""
 _CHOOSE_TOKENS = 6000
 _ROWS = 8192
 
-
-SolverOf = Callable[[Initializer, Initializer], Solver]
+SolverOf = Callable[[Methods], Solver]
+Candidate = tuple[str, Methods]
+"""How a method is written, and the method."""
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What is to be written, calibrated or not.
 
-    solver: makes the rows of the tables that were not calibrated. edit: with no row copied in those that were. rows:
-    these tables, float32[V, D], by `id` of their MatrixEdit.
+    Attributes:
+        solver: What computed the rows.
+        edit: The edit, with no row copied in calibrated matrices.
+        fitted: Every row of each calibrated matrix, float32 [V, D], by the name of its `MatrixEdit`.
+        solved: Rows that were computed on the way, by the first matrix of their group.
+        evidence: What was measured, for the Report.
+        notes: What the user should know.
     """
 
     solver: Solver
     edit: Edit
-    rows: Mapping[int, np.ndarray] = field(default_factory=dict)
+    fitted: Mapping[str, np.ndarray] = field(default_factory=dict)
+    solved: Mapping[str, GroupRows] = field(default_factory=dict)
     evidence: Mapping[str, Any] = field(default_factory=dict)
     notes: Sequence[str] = ()
 
     @property
     def calibrated(self) -> tuple[str, ...]:
         """The tensors that were calibrated."""
-        return tuple(name for table in self.edit.matrices if id(table) in self.rows for name in table.names)
+        return tuple(name for edit in self.edit.matrices if edit.name in self.fitted for name in edit.names)
 
-    def new_rows(self, table: MatrixEdit) -> NewRows:
-        """Answer `edit.apply`."""
-        return self.rows[id(table)] if id(table) in self.rows else self.solver.rows(table)
+    def solve(self, group: tuple[MatrixEdit, ...]) -> GroupRows:
+        """Return the rows of a group for the writer."""
+        if all(edit.name in self.fitted for edit in group):
+            return {edit.name: self.fitted[edit.name] for edit in group}
+        key = group[0].name
+        computed = self.solved[key] if key in self.solved else self.solver.solve(group)
+        return {**computed, **{edit.name: self.fitted[edit.name] for edit in group if edit.name in self.fitted}}
 
 
 @dataclass(frozen=True)
 class CalibrationJob:
     """A calibration that has been checked and is ready to run.
 
-    lead: the ids that come before every text of the result. candidates: name, method for all tables, method for an
-    output head; where there are several, the text decides.
+    Attributes:
+        passages: The text.
+        lead: Ids that come before every text of the result.
+        candidates: What to start from; where there are several, the text decides.
+        flops: Floating-point operations that it takes.
+        note: What it does, for the user.
+        settings: How it runs.
+        trust_remote_code: Whether the model's own code may run.
     """
 
     passages: Sequence[Passage]
     lead: Sequence[int]
-    candidates: Sequence[tuple[str, Initializer, Initializer]]
+    candidates: Sequence[Candidate]
+    flops: float
+    note: str
     settings: Calibration = field(default_factory=Calibration)
     trust_remote_code: bool = False
 
-    def run(self, edit: Edit, solver_of: SolverOf) -> Outcome:
-        """Make the rows with every candidate, keep the one that predicts the text best, and fit its tables to the text."""
-        from tokswap.heal.fit import fit, text_loss
+    def run(self, edit: Edit, source: SourceModel, solver_of: SolverOf) -> Outcome:
+        """Compute the rows with every candidate, keep the best on the text, and fit its matrices to the text."""
+        from tokswap.heal.fit import fit
 
-        solver = solver_of(*self.candidates[0][1:])
-        dtype = "float32" if edit.matrices[0].matrix.dtype in ("F32", "F64") else "bfloat16"
-        model, _ = load_model(
-            edit.checkpoint.folder, dtype=dtype, device=solver.device, trust_remote_code=self.trust_remote_code
+        model = self._model(edit, source, device=solver_of(self.candidates[0][1]).task.context.device)
+        start, tried = self._best_start(model, edit, solver_of)
+        context = start.solver.task.context
+        fitted = fit(
+            model, start.matrices, self.passages, self.lead, self.settings, seed=context.seed, progress=context.progress
         )
-        tables = _tables(edit, solver)
-        tried: list[dict[str, Any]] = []
-        least = float("inf")
-        for name, *methods in self.candidates if len(self.candidates) > 1 else ():
-            own = solver if not tried else solver_of(*methods)
-            start = tables if not tried else _tables(edit, own)
-            loss = text_loss(model, start, self._some(), self.lead, self.settings.batch)
-            tried.append({"method": name, "bits_per_byte": round(loss, 4)})
-            if loss < least:
-                solver, tables, least = own, start, loss
-        fitted = fit(model, tables, self.passages, self.lead, self.settings, seed=solver.seed, progress=solver.progress)
         evidence: dict[str, Any] = {"calibration": fitted.history}
         if tried:
             chosen = min(tried, key=lambda entry: float(entry["bits_per_byte"]))["method"]
             evidence["text"] = {"candidates": tried, "chosen": {"all": chosen}}
-        if fitted.tables is None:
-            return Outcome(solver, edit, {}, evidence, fitted.notes())
-        changed: dict[int, np.ndarray] = {}
-        edits, fitted_tables = [], _fitted(edit)
-        values = {"input": fitted.tables.input, "output": fitted.tables.output}
-        for table in edit.matrices:
-            own_values = values.get(table.matrix.role) if any(table is one for one in fitted_tables) else None
-            if own_values is not None:
-                table = dataclasses.replace(table, source_of=np.full_like(table.source_of, -1))
-                changed[id(table)] = own_values
-            edits.append(table)
-        return Outcome(solver, dataclasses.replace(edit, matrices=tuple(edits)), changed, evidence, [])
+        if fitted.matrices is None:
+            return Outcome(start.solver, edit, solved=start.solved, evidence=evidence, notes=fitted.notes())
+        values = {"input": fitted.matrices.input, "output": fitted.matrices.output}
+        changed = {one.name: rows for one in _fitted(edit) if (rows := values[one.matrix.role]) is not None}
+        matrices = tuple(
+            dataclasses.replace(one, source_of=np.full_like(one.source_of, -1)) if one.name in changed else one
+            for one in edit.matrices
+        )
+        edit = dataclasses.replace(edit, matrices=matrices)
+        return Outcome(start.solver, edit, changed, solved=start.solved, evidence=evidence)
+
+    def _model(self, edit: Edit, source: SourceModel, device: str) -> Any:
+        if source.loaded is not None:
+            return source.loaded.model
+        dtype = "float32" if edit.matrices[0].matrix.dtype in ("F32", "F64") else "bfloat16"
+        trust = self.trust_remote_code
+        return load_model(edit.checkpoint.folder, dtype=dtype, device=device, trust_remote_code=trust)[0]
+
+    def _best_start(self, model: Any, edit: Edit, solver_of: SolverOf) -> tuple[_Start, list[dict[str, Any]]]:
+        """The candidate whose rows predict the text best, and what each was measured at; nothing for a single one."""
+        from tokswap.heal.fit import text_loss
+
+        if len(self.candidates) == 1:
+            return _start(edit, solver_of(self.candidates[0][1])), []
+        best: _Start | None = None
+        tried: list[dict[str, Any]] = []
+        least = float("inf")
+        for name, methods in self.candidates:
+            start = _start(edit, solver_of(methods))
+            loss = text_loss(model, start.matrices, self._some(), self.lead, self.settings.batch)
+            tried.append({"method": name, "bits_per_byte": round(loss, 4)})
+            if best is None or loss < least:
+                best, least = start, loss
+        assert best is not None
+        return best, tried
 
     def _some(self) -> list[Passage]:
         """Passages from all over the text, enough to choose by."""
@@ -114,34 +144,44 @@ class CalibrationJob:
         return list(self.passages[:: max(1, round(total / _CHOOSE_TOKENS))])
 
 
+@dataclass(frozen=True)
+class _Start:
+    """What a calibration starts from: a solver, the groups that it has solved, and the new matrices in float32."""
+
+    solver: Solver
+    solved: Mapping[str, GroupRows]
+    matrices: Matrices
+
+
+def _start(edit: Edit, solver: Solver) -> _Start:
+    """Compute the matrices that a calibration reads."""
+    wanted = {one.name for one in _fitted(edit)} | {one.name for one in edit.matrices if one.matrix.role == "bias"}
+    solved = {group[0].name: solver.solve(group) for group in edit.groups if wanted & {one.name for one in group}}
+    rows = {name: own for group in solved.values() for name, own in group.items()}
+    whole = [_whole(edit.checkpoint, one, rows[one.name]) for one in _fitted(edit)]
+    biases = [one for one in edit.matrices if one.matrix.role == "bias"]
+    bias = _whole(edit.checkpoint, biases[0], rows[biases[0].name])[:, 0] if biases else None
+    return _Start(solver, solved, Matrices(whole[0], whole[1] if len(whole) > 1 else None, bias))
+
+
 def _fitted(edit: Edit) -> list[MatrixEdit]:
-    """The tables that a calibration fits: the first input table, and the head where it is another one."""
-    inputs = [table for table in edit.matrices if table.matrix.role == "input"]
-    outputs = [table for table in edit.matrices if table.matrix.role == "output"]
+    """The matrices that a calibration fits: the first input embeddings, and lm_head where it is a matrix of its own."""
+    inputs = [one for one in edit.matrices if one.matrix.role == "input"]
+    outputs = [one for one in edit.matrices if one.matrix.role == "output"]
     return [*inputs[:1], *outputs[:1]]
 
 
-def _tables(edit: Edit, solver: Solver) -> Tables:
-    """The new tables as a method makes them, float32."""
-    whole = [_whole(edit, solver, table) for table in _fitted(edit)]
-    biases = [table for table in edit.matrices if table.matrix.role == "bias"]
-    bias = _whole(edit, solver, biases[0])[:, 0] if biases else None
-    return Tables(whole[0], whole[1] if len(whole) > 1 else None, bias)
-
-
-def _whole(edit: Edit, solver: Solver, table: MatrixEdit) -> np.ndarray:
-    """Every row of a new table, float32[V, D]: those of the source in their new places, and the made ones."""
-    raw = edit.checkpoint.raw_rows(table.matrix.names[0], table.matrix.axis)
-    made = solver.rows(table)
-    solver.keep(table, made)  # it is asked again when the table is written
-    rows = np.empty((len(table.source_of), table.matrix.width), np.float32)
+def _whole(checkpoint: Checkpoint, edit: MatrixEdit, new: NewRows) -> np.ndarray:
+    """Every row of a new matrix, float32 [V, D]: the source's in their new places, and the computed ones."""
+    raw = checkpoint.raw_rows(edit.matrix.names[0], edit.matrix.axis)
+    rows = np.empty((len(edit.source_of), edit.matrix.width), np.float32)
     used = 0
     for start in range(0, len(rows), _ROWS):
-        source = table.source_of[start : start + _ROWS]
+        source = edit.source_of[start : start + _ROWS]
         block, copied = rows[start : start + _ROWS], source >= 0
-        block[copied] = decode(raw[source[copied]], table.matrix.dtype)
+        block[copied] = decode(raw[source[copied]], edit.matrix.dtype)
         count = int(np.count_nonzero(~copied))
-        block[~copied] = made[used : used + count]
+        block[~copied] = new[used : used + count]
         used += count
     return rows
 
@@ -150,41 +190,51 @@ def plan_calibration(
     texts: Sequence[str | Path],
     source: Checkpoint,
     target: Tokenizer,
+    *,
     bos: int | None,
-    methods: Sequence[tuple[str, Initializer, Initializer]],
+    candidates: Sequence[Candidate],
     trust_remote_code: bool,
-    notes: list[str],
-) -> tuple[CalibrationJob, float]:
-    """Check a calibration before anything is loaded; returns it and the floating-point operations that it takes.
+) -> CalibrationJob:
+    """Check a calibration before anything is loaded.
 
-    bos: the id that the result's tokenizer will begin every text with where the target's does not by itself. notes: is told the
-    cost. Raises InputError: not-causal, bad-text, empty-text, text-too-small, text-not-spelt.
+    Args:
+        texts: Files with text.
+        source: The source model.
+        target: The target tokenizer.
+        bos: Id that the result's tokenizer will put first where the target's does not by itself.
+        candidates: What to start from.
+        trust_remote_code: Whether the model's own code may run.
+
+    Raises:
+        InputError: not-causal, not-text-only, bad-text, empty-text, text-too-small, text-not-spelt.
     """
-    architectures = source.config.get("architectures") or []
-    if architectures and not any(word in name for name in architectures for word in ("CausalLM", "LMHeadModel")):
-        raise InputError(
-            "not-causal",
-            f"calibration reads text with a causal language model, and this is a {architectures[0]}",
-            "leave out --calibrate",
-            model=source.folder,
-        )
+    facts = model_facts(source.config)
+    facts.require_causal(source.folder, "calibration reads text with the model; leave out --calibrate")
+    facts.require_text_only(source.folder)
     lead = [bos] if bos is not None else list(target.leading)
-    own = text_config(source.config)[1]
-    positions = own.get("max_position_embeddings") or own.get("n_positions")
-    passages = read_passages(texts, target, positions - len(lead) if isinstance(positions, int) else None)
+    longest = facts.positions - len(lead) if facts.positions is not None else None
+    passages = read_passages(texts, target, longest)
     settings = Calibration()
     tokens = sum(len(passage.ids) for passage in passages)
-    table = source.matrices[0]
-    body = sum(int(np.prod(info.shape)) for info in source.tensors.values()) - table.rows * table.width
-    work = cost(settings, tokens, body, table.rows * table.width)
-    notes.append(
-        f"calibration reads {sum(passage.bytes for passage in passages):,} bytes ({tokens:,} tokens) with the model and "
-        f"trains on up to {min(settings.tokens, settings.epochs * tokens):,} tokens; every row of its tables will change"
+    matrix = source.matrices[0]
+    size = matrix.rows * matrix.width
+    body = sum(prod(info.shape) for info in source.tensors.values()) - size
+    note = (
+        f"calibration reads {sum(passage.bytes for passage in passages):,} bytes ({tokens:,} tokens) with the model "
+        f"and trains on up to {min(settings.tokens, settings.epochs * tokens):,} tokens; "
+        "every row of its matrices will change"
     )
-    return CalibrationJob(passages, lead, methods, settings, trust_remote_code), work
+    return CalibrationJob(
+        passages=passages,
+        lead=lead,
+        candidates=candidates,
+        flops=cost(settings, tokens, body, size),
+        note=note,
+        settings=settings,
+        trust_remote_code=trust_remote_code,
+    )
 
 
-def candidates(has_donor: bool) -> list[tuple[str, Initializer, Initializer]]:
-    """Return what `auto` chooses from when there is a text."""
-    names = WITH_DONOR if has_donor else WITHOUT_DONOR
-    return [(name, method, method) for name in names for method in [read_method(name)]]
+def text_candidates(has_donor: bool) -> list[Candidate]:
+    """Return what `auto` chooses from when there is a text: the same method for all matrices."""
+    return [(name, Methods(read_method(name))) for name in CANDIDATES[has_donor].by_text]

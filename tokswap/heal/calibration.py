@@ -1,8 +1,8 @@
-"""Calibration: what a short text and a few passes of the source model can give to the rows of its new vocabulary.
+"""What a calibration is: its settings, what it works on, and what it returns.
 
-The model's body stays frozen. The rows of the tokens that occur in the text, and one small linear map of the whole
-table, are fitted to the text as the new tokenizer cuts it. The map reaches what no choice of made rows can: shared
-tokens in segmentations that the model never saw, and tokens that the text does not hold.
+A calibration fits new embeddings to a short text. The body of the model stays frozen. Two things are fitted: the rows
+of the tokens that occur in the text, and one small linear map of the whole matrix. The map also helps tokens that the
+text does not contain, and shared tokens that the new tokenizer puts where the model never saw them.
 """
 
 from __future__ import annotations
@@ -12,30 +12,32 @@ from typing import Any
 
 import numpy as np
 
-from tokswap.init.base import option
+from tokswap.options.declare import Options, option
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """How a calibration runs. The fields are for experiments; the defaults were chosen on a development text."""
+@dataclass(frozen=True, kw_only=True)
+class Calibration(Options):
+    """How a calibration runs. The settings are for experiments; the defaults were chosen on a development text."""
 
-    tokens: int = option(45_000, "tokens to train on in all: what bounds the cost, whatever the text", least=1)
-    epochs: int = option(4, "times that a text is read, at most", least=1)
-    rate: float = option(0.01, "first step size of a row, as a share of the typical row element", least=0.0)
-    map_rate: float = option(3e-4, "first step size of the map's elements", least=0.0)
-    often: int = option(
-        8, "times that a token must occur in the text to have a row fitted; the map is for the others", least=1
+    tokens: int = option(
+        45_000, "Tokens to train on in all, at most. This limits the time, however long the text.", least=1
     )
-    batch: int = option(1200, "tokens a step, about", least=1)
-    held_out: int = option(8, "every n-th passage is held out, to know when to stop", least=2)
+    epochs: int = option(4, "How often the text is read, at most.", least=1)
+    rate: float = option(0.01, "First step size of a row, relative to the typical element of a row.", least=0.0)
+    map_rate: float = option(3e-4, "First step size of the elements of the map.", least=0.0)
+    often: int = option(8, "Occurrences in the text that a token needs to have its row fitted.", least=1)
+    batch: int = option(1200, "Tokens per step, about.", least=1)
+    held_out: int = option(8, "Hold out every n-th passage, to tell whether the fit helps.", least=2)
 
 
 @dataclass(frozen=True)
-class Tables:
-    """The new tables of a model.
+class Matrices:
+    """The new vocabulary matrices of a model.
 
-    input, output: float32[V, D]; output is None where input is the head. bias: float32[V] or None, of the head; it is
-    used and not changed.
+    Attributes:
+        input: Input embeddings, float32 [V, D].
+        output: lm_head, float32 [V, D]; None where the input embeddings are the lm_head too.
+        bias: Bias of the lm_head, float32 [V], or None. It is used and not changed.
     """
 
     input: np.ndarray
@@ -45,28 +47,36 @@ class Tables:
 
 @dataclass(frozen=True)
 class Calibrated:
-    """What a calibration made. tables: None where the held-out passages were not predicted better in the end.
+    """The result of a calibration.
 
-    history: plain data for the Report.
+    Attributes:
+        matrices: The fitted matrices, None where they predict the held-out passages worse than the old ones.
+        history: Plain data for the Report.
     """
 
-    tables: Tables | None
+    matrices: Matrices | None
     history: dict[str, Any]
 
     def notes(self) -> list[str]:
-        """Sentences for the user."""
-        if self.tables is not None:
+        """Return what the user should know."""
+        if self.matrices is not None:
             return []
-        return [
-            "calibration made the held-out part of the text no easier to predict; the rows stay as the method made them"
-        ]
+        outcome = "calibration made the held-out part of the text no easier to predict"
+        return [f"{outcome}; the new embeddings stay as the method computed them"]
 
 
-def cost(settings: Calibration, tokens: int, body: int, table: int) -> float:
-    """Return about how many floating-point operations a calibration takes.
+def cost(settings: Calibration, tokens: int, body: int, matrix: int) -> float:
+    """Estimate the floating-point operations of a calibration.
 
-    tokens: of the text. body, table: parameters outside the vocabulary tables, and of one of them. A token costs two
-    operations a parameter forward and as many backward; the held-out part and the choice of a start are in it too.
+    Each parameter costs two operations per token forward and as many backward. The held-out passages and the choice of
+    a method to start from are included.
+
+    Args:
+        settings: How it runs.
+        tokens: Tokens of the text.
+        body: Parameters outside the vocabulary matrices.
+        matrix: Parameters of one vocabulary matrix.
     """
     trained = min(settings.epochs * tokens, settings.tokens)
-    return 4.0 * (body + table) * trained * (1 + 1 / settings.held_out) + 2.0 * (body + table) * min(tokens, 20_000)
+    size = body + matrix
+    return 4.0 * size * trained * (1 + 1 / settings.held_out) + 2.0 * size * min(tokens, 20_000)

@@ -1,4 +1,4 @@
-"""A model whose vocabulary tables are new: the rows of some tokens and a map are parameters, the rest is frozen."""
+"""A model with new vocabulary matrices, of which only the rows of some tokens and a map are trained."""
 
 from __future__ import annotations
 
@@ -10,45 +10,63 @@ from torch.nn import Embedding, Module, Parameter
 from torch.nn.functional import linear
 
 from tokswap.errors import InputError
-from tokswap.heal.calibration import Tables
+from tokswap.heal.calibration import Matrices
 
 
 class CompactModel:
-    """A loaded causal model that reads and scores the tokens of new tables.
+    """A loaded causal model that reads and predicts the tokens of new matrices.
 
-    Only the rows of the `active` tokens are held as float32, so that a step costs what these rows cost. Inside,
-    tokens are numbered by their place in `active`, the others after them; `place` gives the place of each target id.
+    Only the rows of active tokens are float32 parameters, so a step costs what these rows cost. Inside, a token is
+    numbered by its place: active tokens come first, all others after them.
 
-    rows, head: [A, D], parameters; head is rows where one table does both. map, head_map: [D, D], parameters, zero at
-    first: a row e acts as e + e map, whatever the token.
+    Attributes:
+        model: The loaded model. It is changed; `close` must be called before it gets other matrices.
+        matrices: The matrices that training starts from.
+        active: Target ids whose rows are parameters, ascending, int64 [A].
+        place: Place of each target id, int64 [V].
+        rows: Input embeddings of the active tokens, a parameter [A, D].
+        map: A row e acts as e + e @ map, whatever its token; a parameter [D, D] that starts at zero.
+        head: The same as `rows` for the lm_head; the same object where the matrices are tied.
+        head_map: The same as `map` for the lm_head; the same object where the matrices are tied.
+        dtype: Type of the parameters of the body.
     """
 
-    def __init__(self, model: Any, tables: Tables, active: np.ndarray) -> None:
+    def __init__(self, model: Any, matrices: Matrices, active: np.ndarray) -> None:
+        """Give a model new matrices.
+
+        Args:
+            model: The loaded model.
+            matrices: Its new matrices.
+            active: Target ids whose rows are trained, ascending, int64 [A].
+
+        Raises:
+            InputError: cannot-calibrate, where the model does not look its embeddings up in a plain matrix.
+        """
         model.requires_grad_(False)
         embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-        size, width = tables.input.shape
+        size, width = matrices.input.shape
         if not isinstance(embedding, Embedding) or embedding.weight.shape[1] != width or head is None:
             raise InputError(
                 "cannot-calibrate",
-                f"the embeddings of {type(model).__name__} are not a plain table of rows",
+                f"the embeddings of {type(model).__name__} are not a plain matrix",
                 "leave out --calibrate",
             )
-        self.model, self.tables, self.active = model, tables, active
+        self.model, self.matrices, self.active = model, matrices, active
         own = {id(parameter) for module in (embedding, head) for parameter in module.parameters()}
         self.dtype = next(parameter.dtype for parameter in model.parameters() if id(parameter) not in own)
         others = np.setdiff1d(np.arange(size), active)
         order = np.concatenate([active, others])
         self.place = np.empty(size, np.int64)
         self.place[order] = np.arange(size)
-        self.rows, self.map = self._parameter(tables.input[active]), self._parameter(np.zeros((width, width)))
+        self.rows, self.map = self._parameter(matrices.input[active]), self._parameter(np.zeros((width, width)))
         self.head, self.head_map = self.rows, self.map
-        output = tables.input if tables.output is None else tables.output
-        if tables.output is not None:
+        output = matrices.input if matrices.output is None else matrices.output
+        if matrices.output is not None:
             self.head, self.head_map = self._parameter(output[active]), self._parameter(np.zeros((width, width)))
         embedding.weight, embedding.num_embeddings, embedding.padding_idx = self.rows, len(active), None
-        self._hook = embedding.register_forward_hook(lambda module, given, made: made + made.float() @ self.map)
+        self._hook = embedding.register_forward_hook(lambda module, given, found: found + found.float() @ self.map)
         frozen = torch.from_numpy(output[others]).to(model.device, self.dtype)
-        bias = None if tables.bias is None else torch.from_numpy(tables.bias[order]).to(model.device)
+        bias = None if matrices.bias is None else torch.from_numpy(matrices.bias[order]).to(model.device)
         model.set_output_embeddings(_Head(self.head, self.head_map, frozen, bias))
 
     def _parameter(self, values: np.ndarray) -> Parameter:
@@ -57,38 +75,49 @@ class CompactModel:
     @property
     def parameters(self) -> tuple[list[Parameter], list[Parameter]]:
         """The rows and the maps, each once."""
-        if self.tables.output is None:
+        if self.matrices.output is None:
             return [self.rows], [self.map]
         return [self.rows, self.head], [self.map, self.head_map]
 
     def logits(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Return the scores of all tokens in the order of `place`, [batch, n, V], for places [batch, n]."""
+        """Return the logits of all tokens.
+
+        Args:
+            ids: Places of the tokens that are read, int64 [batch, n].
+            mask: 1 for a token and 0 for padding, int64 [batch, n].
+
+        Returns:
+            float32 [batch, n, V], in the order of `place`.
+        """
         scores: torch.Tensor = self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
         return scores
 
-    def result(self) -> Tables:
-        """Return the tables as they are now, with the maps carried out on every row."""
+    def result(self) -> Matrices:
+        """Return the matrices as they are now, with the maps applied to every row."""
 
-        def carried(table: np.ndarray, rows: Parameter, matrix: Parameter) -> np.ndarray:
-            table = table.copy()
-            table[self.active] = rows.detach().cpu().numpy()
-            table += table @ matrix.detach().cpu().numpy()
-            return table
+        def applied(matrix: np.ndarray, rows: Parameter, linear_map: Parameter) -> np.ndarray:
+            matrix = matrix.copy()
+            matrix[self.active] = rows.detach().cpu().numpy()
+            matrix += matrix @ linear_map.detach().cpu().numpy()
+            return matrix
 
-        output = self.tables.output
-        return Tables(
-            carried(self.tables.input, self.rows, self.map),
-            None if output is None else carried(output, self.head, self.head_map),
-            self.tables.bias,
+        output = self.matrices.output
+        return Matrices(
+            applied(self.matrices.input, self.rows, self.map),
+            None if output is None else applied(output, self.head, self.head_map),
+            self.matrices.bias,
         )
 
     def close(self) -> None:
-        """Let the model be given other tables."""
+        """Remove what was added to the model, so that it can get other matrices."""
         self._hook.remove()
 
 
 class _Head(Module):
-    """Scores of the active tokens, then of the others. A map on the rows acts as its transpose on the hidden states."""
+    """Logits of the active tokens, then of the others.
+
+    A map of the rows has the same effect as its transpose on the hidden states.
+    """
 
     def __init__(self, rows: Parameter, matrix: Parameter, frozen: torch.Tensor, bias: torch.Tensor | None) -> None:
         super().__init__()

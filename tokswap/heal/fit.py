@@ -1,4 +1,4 @@
-"""Fits the rows of a text's tokens, and one map of the tables, to the text."""
+"""Fits the rows of a text's tokens, and one map of the whole matrix, to the text."""
 
 from __future__ import annotations
 
@@ -10,21 +10,33 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
-from tokswap.heal.calibration import Calibrated, Calibration, Tables
+from tokswap.heal.calibration import Calibrated, Calibration, Matrices
 from tokswap.heal.compact import CompactModel
 from tokswap.heal.passages import Passage
 
 _WARM_STEPS = 3
+_LAST_RATE = 0.02
+_INPUT_RATE, _OUTPUT_RATE = 2.0, 0.5
+"""Step sizes of separate matrices, relative to a tied one. An input row is read at one position of a text and an output
+row is scored at all of them, so the output row takes the smaller steps."""
 
 
-def text_loss(model: Any, tables: Tables, passages: Sequence[Passage], lead: Sequence[int], batch: int) -> float:
-    """Return what passages cost a model with new tables, in bits per byte.
+def text_loss(model: Any, matrices: Matrices, passages: Sequence[Passage], lead: Sequence[int], batch: int) -> float:
+    """Measure how well a model with new matrices predicts a text.
 
-    lead: ids that come before every passage (bos, or none); without one a passage's first token is not predicted.
+    Args:
+        model: The loaded model.
+        matrices: Its new matrices.
+        passages: The text.
+        lead: Ids that come before every passage (bos, or none). Without one, the first token is not predicted.
+        batch: Tokens to read at a time.
+
+    Returns:
+        Bits per byte.
     """
-    compact = CompactModel(model, tables, _active(passages, lead))
+    compact = CompactModel(model, matrices, _active(passages, lead))
     try:
         return float(_bits(compact, passages, lead, batch).sum()) / max(sum(passage.bytes for passage in passages), 1)
     finally:
@@ -33,7 +45,7 @@ def text_loss(model: Any, tables: Tables, passages: Sequence[Passage], lead: Seq
 
 def fit(
     model: Any,
-    tables: Tables,
+    matrices: Matrices,
     passages: Sequence[Passage],
     lead: Sequence[int],
     settings: Calibration,
@@ -41,82 +53,117 @@ def fit(
     seed: int = 0,
     progress: bool = False,
 ) -> Calibrated:
-    """Fit tables to passages of text; the model's own weights stay as they are.
+    """Fit matrices to a text. The other weights of the model stay as they are.
 
-    Adam on the loss of the text, the step size falling to nothing over the run. Every `held_out`-th passage is not
-    trained on; where these are predicted worse in the end, by more than two standard errors, there is no result. The
-    same seed, text and machine give the same tables.
+    The loss is that of predicting the text; the optimiser is Adam, with steps that shrink over the run. Every n-th
+    passage is held out. There is no result where the fitted matrices predict these worse by more than two standard
+    errors. The same seed, text and machine give the same matrices.
+
+    Args:
+        model: The loaded model.
+        matrices: Its new matrices, to start from.
+        passages: The text.
+        lead: Ids that come before every passage (bos, or none).
+        settings: How the calibration runs.
+        seed: Seed of the order of passages.
+        progress: Whether to show a progress bar.
     """
-    kept, seen = list(passages[:: settings.held_out]), [p for n, p in enumerate(passages) if n % settings.held_out]
+    kept = list(passages[:: settings.held_out])
+    seen = [passage for n, passage in enumerate(passages) if n % settings.held_out]
+    torch.manual_seed(seed)
+    batches = _training_batches(seen, settings, np.random.default_rng(seed))
+    begin = time.perf_counter()
+    compact = CompactModel(model, matrices, _active(passages, lead))
+    try:
+        fitted = _freeze_rare_rows(compact, seen, settings.often)
+        before = _bits(compact, kept, lead, settings.batch)
+        _train(compact, batches, lead, settings, progress)
+        after = _bits(compact, kept, lead, settings.batch)
+        result = compact.result() if _as_good(before, after) else None
+    finally:
+        compact.close()
+    size = sum(passage.bytes for passage in kept)
+    history = {
+        "passages": len(passages),
+        "bytes": sum(passage.bytes for passage in passages),
+        "tokens": sum(len(passage.ids) for passage in passages),
+        "tokens_trained": sum(len(passage.ids) for batch in batches for passage in batch),
+        "rows_fitted": fitted,
+        "held_out_bits_per_byte": [round(float(bits.sum()) / size, 4) for bits in (before, after)],
+        "seconds": round(time.perf_counter() - begin, 1),
+    }
+    return Calibrated(result, history)
+
+
+def _training_batches(
+    seen: Sequence[Passage], settings: Calibration, order: np.random.Generator
+) -> list[list[Passage]]:
+    """Return the batches of all epochs. A text with too many tokens is read in part, another part in each epoch."""
     size = sum(len(passage.ids) for passage in seen)
     epochs = max(1, min(settings.epochs, round(settings.tokens / size)))
-    some = max(1, round(len(seen) * min(1.0, settings.tokens / (epochs * size))))  # of a text that is too long
-    torch.manual_seed(seed)
-    order = np.random.default_rng(seed)
-    compact = CompactModel(model, tables, _active(passages, lead))
+    some = max(1, round(len(seen) * min(1.0, settings.tokens / (epochs * size))))
+    return [
+        batch
+        for _ in range(epochs)
+        for batch in _batches([seen[n] for n in order.permutation(len(seen))[:some].tolist()], settings.batch)
+    ]
+
+
+def _freeze_rare_rows(compact: CompactModel, seen: Sequence[Passage], often: int) -> int:
+    """Train only the rows of tokens that occur often enough; return how many these are."""
+    # A row that occurs a few times would learn these places by heart.
+    places = np.concatenate([compact.place[passage.ids] for passage in seen])
+    counts = np.bincount(places, minlength=len(compact.active))
+    trained = torch.from_numpy(counts >= often).float().unsqueeze(1).to(compact.rows.device)
+    for row in compact.parameters[0]:
+        row.register_hook(lambda gradient: gradient * trained)  # type: ignore[no-untyped-call]
+    return int(trained.sum())
+
+
+def _train(
+    compact: CompactModel,
+    batches: Sequence[Sequence[Passage]],
+    lead: Sequence[int],
+    settings: Calibration,
+    progress: bool,
+) -> None:
+    """Take one step per batch."""
     rows, maps = compact.parameters
-    # A row that was seen a few times would only learn these places by heart.
-    counts = np.bincount(
-        np.concatenate([compact.place[passage.ids] for passage in seen]), minlength=len(compact.active)
-    )
-    often = torch.from_numpy(counts >= settings.often).float().unsqueeze(1).to(compact.rows.device)
-    for row in rows:
-        row.register_hook(lambda gradient: gradient * often)  # type: ignore[no-untyped-call]
-    # An input row is looked up for one position, an output row answers at every one: it takes the smaller steps.
-    factors = [1.0] if len(rows) == 1 else [2.0, 0.5]
+    factors = [1.0] if len(rows) == 1 else [_INPUT_RATE, _OUTPUT_RATE]
     groups = [
         {"params": [row], "lr": settings.rate * factor * float(row.detach().square().mean().sqrt())}
         for row, factor in zip(rows, factors, strict=True)
     ]
     optimiser = torch.optim.Adam([*groups, {"params": maps, "lr": settings.map_rate}], betas=(0.9, 0.99))
-    batches = [
-        batch
-        for _ in range(epochs)
-        for batch in _batches([seen[n] for n in order.permutation(len(seen))[:some].tolist()], settings.batch)
-    ]
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: min((step + 1) / _WARM_STEPS, max(1 - step / max(len(batches), 1), 0.02))
+        optimiser, lambda step: min((step + 1) / _WARM_STEPS, max(1 - step / max(len(batches), 1), _LAST_RATE))
     )
-    begin = time.perf_counter()
-    before = _bits(compact, kept, lead, settings.batch)
-    try:
-        with tqdm(total=len(batches), desc="calibrate", unit="step", disable=None if progress else True) as bar:
-            for batch in batches:
-                loss = _token_losses(compact, batch, lead)[0].mean()
-                optimiser.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimiser.step()
-                schedule.step()
-                bar.update()
-        after = _bits(compact, kept, lead, settings.batch)
-        worse = after - before
-        doubt = 2 * worse.std(ddof=1) / math.sqrt(len(kept)) if len(kept) > 1 else 0.0
-        harm = worse.mean() > doubt
-        result = None if harm or not np.isfinite(after).all() else compact.result()
-    finally:
-        compact.close()
-    size = sum(passage.bytes for passage in kept)
-    return Calibrated(
-        result,
-        {
-            "passages": len(passages),
-            "bytes": sum(passage.bytes for passage in passages),
-            "tokens": sum(len(passage.ids) for passage in passages),
-            "tokens_trained": sum(len(passage.ids) for batch in batches for passage in batch),
-            "rows_fitted": int(often.sum()),
-            "held_out_bits_per_byte": [round(float(bits.sum()) / size, 4) for bits in (before, after)],
-            "seconds": round(time.perf_counter() - begin, 1),
-        },
-    )
+    with tqdm(total=len(batches), desc="calibrate", unit="step", disable=None if progress else True) as bar:
+        for batch in batches:
+            loss = _token_losses(compact, batch, lead)[0].mean()
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            schedule.step()
+            bar.update()
+
+
+def _as_good(before: np.ndarray, after: np.ndarray) -> bool:
+    """Return whether the passages are not clearly harder to predict than before. before, after: bits, float64 [n]."""
+    worse = after - before
+    doubt = 2 * worse.std(ddof=1) / math.sqrt(len(worse)) if len(worse) > 1 else 0.0
+    harm = worse.mean() > doubt
+    return bool(np.isfinite(after).all() and not harm)
 
 
 def _active(passages: Sequence[Passage], lead: Sequence[int]) -> np.ndarray:
-    """The target ids that occur, ascending."""
+    """Return the target ids that occur, ascending."""
     return np.unique(np.concatenate([np.array(lead, np.int64), *(passage.ids for passage in passages)]))
 
 
 def _batches(passages: Sequence[Passage], tokens: int) -> list[list[Passage]]:
-    """Cut a list into batches of about `tokens` tokens. The order stays: like next to like would make lopsided steps."""
+    """Group passages into batches of about `tokens` tokens, padding included. Their order stays as it is."""
+    # Passages are not sorted by their number of tokens: batches of like passages would make lopsided steps.
     batches: list[list[Passage]] = []
     longest = 0
     for passage in passages:
@@ -131,7 +178,7 @@ def _batches(passages: Sequence[Passage], tokens: int) -> list[list[Passage]]:
 def _token_losses(
     compact: CompactModel, batch: Sequence[Passage], lead: Sequence[int]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the losses of a batch's predicted tokens in nats, [n], and the passage of each, int64[n]."""
+    """Return the losses of a batch's predicted tokens in nats, float32 [n], and the passage of each, int64 [n]."""
     longest = max(len(passage.ids) for passage in batch) + len(lead)
     ids, mask = np.zeros((2, len(batch), longest), np.int64)
     for n, passage in enumerate(batch):
@@ -148,7 +195,7 @@ def _token_losses(
 
 
 def _bits(compact: CompactModel, passages: Sequence[Passage], lead: Sequence[int], tokens: int) -> np.ndarray:
-    """Return what each passage costs, float64[n], in bits."""
+    """Return the loss of each passage in bits, float64 [n]."""
     bits: list[float] = []
     with torch.no_grad():
         for batch in _batches(passages, tokens):

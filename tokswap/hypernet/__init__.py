@@ -3,7 +3,7 @@
     hypernet = load_hypernet("./hypernet")
     rows, head, bias = hypernet(surface_forms, source_embeddings)
 
-Names are loaded on first use; only `tokswap.hypernet.model` and what trains it need torch.
+Names are loaded on first use. Only `tokswap.hypernet.model` and the modules that train it import torch at once.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from tokswap.hypernet.predict import Hypernet, Prediction
     from tokswap.hypernet.settings import TrainSettings
 
-_HOME = {
+_HOME_OF = {
     "Hypernet": "predict",
     "HypernetConfig": "config",
     "Prediction": "predict",
+    "TrainSettings": "settings",
     "import_hypernet": "convert",
     "load_hypernet": "convert",
     "open_surface": "convert",
-    "TrainSettings": "settings",
 }
 
 __all__ = [
@@ -39,6 +39,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in _HOME_OF:
         raise AttributeError(f"module 'tokswap.hypernet' has no attribute {name!r}")
-    return getattr(import_module(f"tokswap.hypernet.{_HOME[name]}"), name)
+    return getattr(import_module(f"tokswap.hypernet.{_HOME_OF[name]}"), name)

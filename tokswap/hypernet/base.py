@@ -1,87 +1,132 @@
-"""The model that a hypernetwork is trained for: frozen, with its vocabulary tables replaced at every step."""
+"""The model that a hypernetwork is trained for: frozen, with its embedding matrices replaced at every step."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from tokswap.checkpoint.facts import model_facts
 from tokswap.checkpoint.reader import open_checkpoint
 from tokswap.errors import InputError
-from tokswap.evaluation.losses import load_model
+from tokswap.evaluation.models import load_model
 from tokswap.tokenizer.tokenizer import Tokenizer, read_tokenizer
+from tokswap.tokenizer.vocabulary import Kind
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Base:
-    """A frozen causal language model. source: float32[V, n_in], input and output rows beside each other when untied.
+class MatrixNames:
+    """The parameter names of a model's vocabulary matrices.
 
-    names: the parameter names of input table, output head (None when tied) and head bias (None without one).
-    bos: the id that every text begins with, None without one.
+    Attributes:
+        input: The input embeddings.
+        output: lm_head, None where it is tied to the input embeddings.
+        bias: The bias of lm_head, None without one.
+    """
+
+    input: str
+    output: str | None
+    bias: str | None
+
+
+@dataclass(frozen=True)
+class Base:
+    """A frozen causal language model.
+
+    Attributes:
+        folder: Where it is.
+        model: The transformers model.
+        tokenizer: Its tokenizer.
+        source: Its embeddings, float32 [V, n_in]. Each input embedding is followed by the row of lm_head if untied.
+        names: The parameters that hold them.
+        bos: Id of the token that every text begins with, None without one.
     """
 
     folder: Path
     model: Any
     tokenizer: Tokenizer
     source: Tensor
-    names: tuple[str, str | None, str | None]
+    names: MatrixNames
     bos: int | None
 
     @property
     def width(self) -> int:
-        """E, the elements of an input row."""
+        """Elements of an input embedding, E."""
         return int(self.model.get_input_embeddings().weight.shape[1])
 
+    @cached_property
+    def trained_ids(self) -> np.ndarray:
+        """Ids that the model has learnt: all but reserved ones and padding rows, int64 [n]."""
+        return np.flatnonzero(self.tokenizer.vocabulary.kind != Kind.UNUSED)
+
     def logits(self, ids: Tensor, rows: Tensor, head: Tensor | None, bias: Tensor | None) -> Tensor:
-        """Run the model [B, T] -> [B, T, C] on a vocabulary of C tokens, with the rows that they have for now."""
+        """Run the model on another vocabulary.
+
+        Args:
+            ids: Tokens of that vocabulary, int64 [B, T].
+            rows: Its input embeddings, [C, E].
+            head: Its lm_head, [C, E]; None where the model is tied.
+            bias: Its bias of lm_head, [C]; None where the model has none.
+
+        Returns:
+            Logits, [B, T, C].
+        """
         from torch.func import functional_call
 
-        tables = zip(self.names, (rows, head, bias), strict=True)
-        parameters = {name: table for name, table in tables if name is not None and table is not None}
-        return functional_call(self.model, parameters, (ids,), {"use_cache": False}).logits  # type: ignore[no-any-return]
+        names = (self.names.input, self.names.output, self.names.bias)
+        given = zip(names, (rows, head, bias), strict=True)
+        parameters = {name: value for name, value in given if name is not None and value is not None}
+        logits: Tensor = functional_call(self.model, parameters, (ids,), {"use_cache": False}).logits
+        return logits
 
 
 def open_base(folder: Path, *, bf16: bool, device: Any) -> Base:
-    """Load and freeze a model. Raises InputError unsupported-base and what reading a checkpoint raises."""
+    """Load and freeze a model.
+
+    Args:
+        folder: The model.
+        bf16: Whether to load it in bfloat16 instead of float32.
+        device: Where torch computes.
+
+    Raises:
+        InputError: unsupported-base, not-causal, and what reading and loading a checkpoint raises.
+    """
     import torch
 
     tokenizer = read_tokenizer(folder)
     checkpoint = open_checkpoint(folder)
-    roles = {table.role for table in checkpoint.matrices}
-    if roles & {"per-layer", "lookup"}:
-        raise InputError(
-            "unsupported-base", "this model has a table a layer, which no hypernetwork predicts", folder=folder
-        )
-    if checkpoint.config.get("is_encoder_decoder"):
-        raise _not_causal(folder)
-    try:
-        model, _ = load_model(folder, dtype="bfloat16" if bf16 else "float32")
-    except ValueError as error:  # what transformers raises where a configuration is no causal language model's
-        raise _not_causal(folder) from error
-    with torch.inference_mode():
-        first = model(torch.tensor([[0, 1], [0, 2]])).logits[:, 0].float()
-    if not torch.allclose(first[0], first[1], atol=1e-3, rtol=1e-3):  # it has read what comes after
-        raise _not_causal(folder)
+    if {matrix.role for matrix in checkpoint.matrices} & {"per-layer", "lookup"}:
+        message = "this model has vocabulary matrices in its layers, which no hypernetwork predicts"
+        raise InputError("unsupported-base", message, folder=folder)
+    model_facts(checkpoint.config).require_causal(folder, "for encoders, import a published hypernetwork")
+    model, _ = load_model(folder, dtype="bfloat16" if bf16 else "float32")
     model.requires_grad_(False).to(device)
-    table, head = model.get_input_embeddings(), model.get_output_embeddings()
-    table.padding_idx = None  # torch gives this row no gradient, and here any token may have its number
-    name_of = {id(parameter): name for name, parameter in model.named_parameters()}
-    tied = head.weight is table.weight
-    bias = getattr(head, "bias", None)
-    parts = [table.weight] if tied else [table.weight, head.weight]
-    names = (
-        name_of[id(table.weight)],
-        None if tied else name_of[id(head.weight)],
-        None if bias is None else name_of[id(bias)],
+    model.get_input_embeddings().padding_idx = None  # torch gives this row no gradient, and here it is any token
+    parts, names = _vocabulary_matrices(model)
+    return Base(
+        folder=folder,
+        model=model,
+        tokenizer=tokenizer,
+        source=torch.cat([part.detach().float() for part in parts], dim=1),
+        names=names,
+        bos=tokenizer.vocabulary.roles["bos"] if tokenizer.adds_bos else None,
     )
-    bos = tokenizer.vocabulary.roles["bos"] if tokenizer.adds_bos else None
-    source = torch.cat([part.detach().float() for part in parts], dim=1)
-    return Base(folder, model, tokenizer, source, names, bos)
 
 
-def _not_causal(folder: Path) -> InputError:
-    message = "a hypernetwork is trained with a causal language model, and this is none"
-    return InputError("unsupported-base", message, "published ones for encoders can be imported", folder=folder)
+def _vocabulary_matrices(model: Any) -> tuple[list[Tensor], MatrixNames]:
+    """Return the embedding matrices of a model, one if they are tied, and the names of all its vocabulary matrices."""
+    name_of = {id(parameter): name for name, parameter in model.named_parameters()}
+    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
+    tied, bias = head.weight is embeddings.weight, getattr(head, "bias", None)
+    names = MatrixNames(
+        input=name_of[id(embeddings.weight)],
+        output=None if tied else name_of[id(head.weight)],
+        bias=None if bias is None else name_of[id(bias)],
+    )
+    return [embeddings.weight] if tied else [embeddings.weight, head.weight], names

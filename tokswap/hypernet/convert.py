@@ -1,29 +1,28 @@
-"""Hypernetworks on disk: published checkpoints (PyTorch and Flax) and our own, which have the same layout.
+"""Hypernetworks on disk: published checkpoints (PyTorch and Flax) and those of tokswap, which have the same layout.
 
 A folder holds config.json, model.safetensors with the published tensor names, and the tokenizer of the surface forms.
-Nothing that comes with a checkpoint is run: no remote code, no pickles. Flax files are read with msgpack, without JAX.
+tokswap runs nothing that comes with a checkpoint: no remote code, no pickles.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from tokswap.checkpoint.reader import load_tensors
+from tokswap.checkpoint.shards import load_tensors
 from tokswap.errors import InputError, UsageError
 from tokswap.hypernet.config import HypernetConfig, read_config
+from tokswap.hypernet.flax import flax_tensors
 from tokswap.hypernet.predict import Hypernet
 from tokswap.hypernet.surface import Surface
 from tokswap.storage.atomic import check_output, replace_file, workspace
-from tokswap.storage.json_files import read_json
+from tokswap.storage.json_files import json_bytes, read_json
 from tokswap.storage.links import check_links
 from tokswap.storage.resolve import resolve_hypernet
-from tokswap.tokenizer.tokenizer import read_tokenizer, spec_bytes
+from tokswap.tokenizer.output import spec_bytes
+from tokswap.tokenizer.tokenizer import read_tokenizer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,28 +30,40 @@ if TYPE_CHECKING:
     from tokswap.hypernet.model import Network
 
 FLAX = "flax_model.msgpack"
-_DEAD = (
+_POSITIONS = "model.embeddings.position_embeddings.weight"
+_UNUSED = (
     "model.embeddings.word_embeddings.",
     "model.embeddings.position_ids",
     "model.pooler.",
     "model.encoder.layer.inter_token_blocks",
 )
-"""Tensors that published files hold and no computation reads."""
+"""How the names of tensors begin that published files hold and no computation reads."""
 
 
 def load_hypernet(folder: str | Path, *, device: str = "cpu") -> Hypernet:
-    """Load a hypernetwork from a folder, published or our own.
+    """Load a hypernetwork, published or written by tokswap.
 
-    Raises InputError: missing-config, bad-config, bad-hypernet, unsupported-hypernet, missing-hypernet, pickled-weights,
-    missing-tokenizer, not-byte-level.
+    Args:
+        folder: Where it is.
+        device: Where torch computes.
+
+    Raises:
+        InputError: missing-config, bad-config, bad-hypernet, unsupported-hypernet, missing-hypernet, pickled-weights,
+            missing-tokenizer, not-byte-level.
     """
     surface = open_surface(folder)
     network = build(surface.config, _weights(Path(folder)), Path(folder))
-    return Hypernet(surface.config, network.to(device), surface, device)
+    return Hypernet(config=surface.config, network=network.to(device), surface=surface, device=device)
 
 
 def open_surface(folder: str | Path) -> Surface:
-    """Read a hypernetwork's config and tokenizer and no weight, to cut surface forms and to check a base model."""
+    """Read the config and tokenizer of a hypernetwork, without its weights.
+
+    That is enough to make surface forms and to check a base model.
+
+    Raises:
+        InputError: as `load_hypernet`.
+    """
     folder = Path(folder)
     config = _config(folder)
     return Surface(read_tokenizer(folder), config)
@@ -61,20 +72,31 @@ def open_surface(folder: str | Path) -> Surface:
 def import_hypernet(
     name: str, out: str | Path, *, languages: Sequence[str] | None = None, force: bool = False
 ) -> HypernetConfig:
-    """Write a published hypernetwork in tokswap's layout, with float32 or bfloat16 tensors as it came.
+    """Write a published hypernetwork in the layout of tokswap.
 
-    name: a folder or hub id. languages: the codes of its language rows, in their order, where the checkpoint names none.
-    Raises what `load_hypernet` raises, and OutputError.
+    Args:
+        name: A folder or hub id.
+        out: Where to write it.
+        languages: Codes of its languages in the order of training, for checkpoints that name none.
+        force: Whether to replace a folder.
+
+    Returns:
+        Its config.
+
+    Raises:
+        UsageError: bad-languages.
+        InputError: as `load_hypernet`.
+        OutputError: output-exists, output-is-source, cannot-write, disk-full.
     """
     folder, out = resolve_hypernet(name), Path(out)
     config = _config(folder)
     if languages is not None:
-        if len(languages) != config.n_langs or not config.hn_embed_lang_id:
+        known = config.n_langs if config.hn_embed_lang_id else 0
+        if not known or len(languages) != known:
             raise UsageError(
                 "bad-languages",
-                f"{len(languages)} language codes were given, and the hypernetwork has "
-                f"{config.n_langs if config.hn_embed_lang_id else 0} languages",
-                "give one code a line, in the order of training",
+                f"{len(languages)} language codes were given, and the hypernetwork has {known} languages",
+                "give one code per line, in the order of training",
             )
         config = replace(config, languages=tuple(languages))
     if not config.base_model:
@@ -89,46 +111,59 @@ def import_hypernet(
 
 
 def save(network: Network, surface: Surface, folder: Path) -> None:
-    """Write a hypernetwork's files to a folder; config.json comes last, and each appears whole or not at all."""
+    """Write the files of a hypernetwork into a folder.
+
+    config.json comes last, and each file appears whole or not at all.
+    """
     from safetensors.torch import save as packed
 
     state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
     replace_file(folder / "model.safetensors", packed(state, metadata={"format": "pt"}))
     replace_file(folder / "tokenizer.json", spec_bytes(surface.tokenizer.spec))
-    replace_file(folder / "config.json", (json.dumps(network.config.as_dict(), indent=2) + "\n").encode())
+    replace_file(folder / "config.json", json_bytes(network.config.as_dict()))
 
 
 def build(config: HypernetConfig, state: Mapping[str, Tensor], folder: Path) -> Network:
-    """Return a network with some weights, ready to predict. Raises InputError bad-hypernet."""
+    """Return a network that is ready to predict.
+
+    Args:
+        config: Its shape.
+        state: Its weights by their published names.
+        folder: Where they come from, for error messages.
+
+    Raises:
+        InputError: bad-hypernet.
+    """
     import torch
 
     from tokswap.hypernet.model import Network
 
-    positions = state.get("model.embeddings.position_embeddings.weight")
+    given = {name: tensor for name, tensor in state.items() if not name.startswith(_UNUSED)}
     with torch.device("meta"):
-        network = Network(config, None if positions is None else len(positions))
-    wanted = network.state_dict()
-    given = {name: tensor for name, tensor in state.items() if not name.startswith(_DEAD)}
-    missing, unknown = sorted(set(wanted) - set(given)), sorted(set(given) - set(wanted))
-    shapes = [name for name in wanted if name in given and given[name].shape != wanted[name].shape]
-    problem = ""
-    if missing:
-        problem = f"{len(missing)} tensors are missing, the first is {missing[0]}"
-    elif unknown:
-        problem = f"{len(unknown)} tensors are not understood, the first is {unknown[0]}"
-    elif shapes:
-        name = shapes[0]
-        problem = f"{name} is {list(given[name].shape)} and should be {list(wanted[name].shape)}"
-    elif positions is not None and len(positions) < config.hn_surface_maxlen:
-        problem = f"it has {len(positions)} positions for surface forms of {config.hn_surface_maxlen}"
-    if not problem:
-        bad = [name for name, tensor in given.items() if not bool(torch.isfinite(tensor).all())]
-        problem = f"{bad[0]} holds numbers that are not finite" if bad else ""
+        network = Network(config, len(given[_POSITIONS]) if _POSITIONS in given else None)
+    problem = _problem(config, given, network.state_dict())
     if problem:
         hint = "its weights and its config.json do not belong together, or a file is damaged"
         raise InputError("bad-hypernet", f"this hypernetwork cannot be used: {problem}", hint, folder=folder)
     network.load_state_dict({name: tensor.float() for name, tensor in given.items()}, assign=True)
     return network.eval()
+
+
+def _problem(config: HypernetConfig, given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+    """Return what is wrong with some weights, "" where nothing is."""
+    if missing := sorted(set(wanted) - set(given)):
+        return f"{len(missing)} tensors are missing, the first is {missing[0]}"
+    if unknown := sorted(set(given) - set(wanted)):
+        return f"{len(unknown)} tensors are not understood, the first is {unknown[0]}"
+    for name, tensor in wanted.items():
+        if given[name].shape != tensor.shape:
+            return f"{name} is {list(given[name].shape)} and should be {list(tensor.shape)}"
+    if len(given[_POSITIONS]) < config.hn_surface_maxlen:
+        return f"it has {len(given[_POSITIONS])} positions for surface forms of {config.hn_surface_maxlen}"
+    for name, tensor in given.items():
+        if not bool(tensor.isfinite().all()):
+            return f"{name} holds non-finite numbers"
+    return ""
 
 
 def _config(folder: Path) -> HypernetConfig:
@@ -148,77 +183,17 @@ def _weights(folder: Path) -> dict[str, Tensor]:
     if shards:
         return {name: tensor for path in shards for name, tensor in load_tensors(path)[0].items()}
     if (folder / FLAX).is_file():
-        return dict(_from_flax(folder / FLAX))
+        return dict(flax_tensors(folder / FLAX))
     if any(folder.glob("*.bin")) or any(folder.glob("*.pt")):
         raise InputError(
             "pickled-weights",
             "these weights are pickled, and unpickling runs whatever code they hold",
-            "convert them to safetensors where you trust them",
+            "convert them to safetensors if you trust them",
             folder=folder,
         )
     raise InputError(
         "missing-hypernet",
-        "there are no weights of a hypernetwork here",
+        "this folder has no weights of a hypernetwork",
         f"a hypernetwork is a folder with config.json, tokenizer.json and model.safetensors or {FLAX}",
         folder=folder,
     )
-
-
-def _from_flax(path: Path) -> Iterator[tuple[str, Tensor]]:
-    import torch
-
-    names = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
-    for keys, value in _leaves(_unpack(path), ()):
-        name = ".".join([*(key.removeprefix("layers_") for key in keys[:-1]), names.get(keys[-1], keys[-1])])
-        name = name.replace("model.embeddings.lang_embedding.", "lang_embeddings.")
-        array = value.T if keys[-1] == "kernel" else value
-        yield name, torch.from_numpy(np.ascontiguousarray(array))
-
-
-def _leaves(node: Any, keys: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], np.ndarray]]:
-    if isinstance(node, Mapping):
-        for key, child in node.items():
-            yield from _leaves(child, (*keys, str(key)))
-    else:
-        yield keys, node
-
-
-def _unpack(path: Path) -> Any:
-    """Read a file of flax.serialization: msgpack, with arrays as extension 1 (shape, type name, bytes)."""
-    try:
-        import msgpack
-    except ImportError as error:
-        hint = "`pip install 'tokswap[hypernet]'`"
-        raise InputError("missing-extra", "reading Flax checkpoints needs msgpack", hint, file=path) from error
-
-    def array(code: int, data: bytes) -> np.ndarray:
-        if code != 1:
-            raise ValueError(f"extension {code}")
-        shape, kind, content = msgpack.unpackb(data, raw=False)
-        if kind == "bfloat16":  # the upper half of a float32
-            values = (np.frombuffer(content, "<u2").astype(np.uint32) << 16).view(np.float32)
-        elif kind in ("float64", "float32", "float16"):
-            values = np.frombuffer(content, np.dtype(kind).newbyteorder("<")).astype(np.float32)
-        else:
-            raise ValueError(f"an array of type {kind}")
-        return values.reshape(shape)
-
-    def join(node: Any) -> Any:
-        if not isinstance(node, dict):
-            if not isinstance(node, np.ndarray):
-                raise ValueError(f"{type(node).__name__} where an array should be")
-            return node
-        if "__msgpack_chunked_array__" not in node:
-            return {key: join(child) for key, child in node.items()}
-        chunks = [node["chunks"][str(n)] for n in range(len(node["chunks"]))]
-        return np.concatenate(chunks).reshape([node["shape"][str(n)] for n in range(len(node["shape"]))])
-
-    try:
-        tree = msgpack.unpackb(path.read_bytes(), ext_hook=array, raw=False, strict_map_key=False)
-        if not isinstance(tree, dict):
-            raise ValueError("no tree of parameters")
-        return join(tree)
-    except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
-        raise InputError(
-            "bad-hypernet", f"this Flax file cannot be read: {error}", "download it again", file=path
-        ) from error

@@ -1,7 +1,7 @@
-"""The network (arXiv 2405.07883): surface forms and source rows in, embedding rows out.
+"""The network (arXiv 2405.07883): it reads surface forms and source embeddings, and predicts embeddings.
 
-Modules are named as in the published PyTorch checkpoints, so that a state dict is the same on both sides. Everything
-follows the device and type of the parameters.
+Modules have the names of the published PyTorch checkpoints, so that their state dicts load. Everything is computed on
+the device and in the dtype of the parameters.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from torch.nn import functional as F
 
 from tokswap.hypernet.config import HypernetConfig
 
-Rows = tuple[Tensor, Tensor | None, Tensor | None]
-"""Input rows [n, E], output rows [n, E] or None (tied), biases [n] or None."""
+Embeddings = tuple[Tensor, Tensor | None, Tensor | None]
+"""Input embeddings [n, E]; rows of lm_head [n, E], None if tied; its bias [n], None without one."""
 
 
 class ProjectorBlock(nn.Module):
-    """LN(x + gelu(W2 gelu(W1 x))), with the tanh gelu after both layers."""
+    """LayerNorm(x + gelu(W2 gelu(W1 x))), with the tanh approximation of gelu."""
 
     def __init__(self, width: int, inner: int) -> None:
         super().__init__()
@@ -27,26 +27,26 @@ class ProjectorBlock(nn.Module):
         self.ln = nn.LayerNorm(width, eps=1e-6)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., H] -> [..., H]."""
+        """Map [..., H] to [..., H]."""
         inner = F.gelu(self.dense1(x), approximate="tanh")
         y: Tensor = self.ln(x + F.gelu(self.dense2(inner), approximate="tanh"))
         return y
 
 
 class Rescaler(nn.Module):
-    """w x + b, element by element."""
+    """Compute w x + b, element by element."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.w, self.b = nn.Parameter(torch.ones(1, width)), nn.Parameter(torch.zeros(1, width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., D] -> [..., D]."""
+        """Map [..., D] to [..., D]."""
         return self.w * x + self.b
 
 
 class Layer(nn.Module):
-    """A post-LN RoBERTa layer."""
+    """A RoBERTa layer, with LayerNorm after each residual sum."""
 
     def __init__(self, config: HypernetConfig) -> None:
         super().__init__()
@@ -58,9 +58,15 @@ class Layer(nn.Module):
         self.output: Any = _residual(inner, width)
 
     def forward(self, x: Tensor, keys: Tensor | None, queries: int) -> Tensor:
-        """[n, T, H] -> [n, queries, H]: what the first positions become.
+        """Compute the first positions of the next layer.
 
-        keys: bool[n, T], the positions that may be attended to; None for all.
+        Args:
+            x: All positions of this layer, [n, T, H].
+            keys: Positions that may be attended to, bool [n, T]; None for all.
+            queries: How many positions to compute.
+
+        Returns:
+            [n, queries, H].
         """
         n, _, width = x.shape
         own = self.attention["self"]
@@ -87,7 +93,12 @@ def _residual(width: int, to: int) -> nn.ModuleDict:
 
 
 class Network(nn.Module):
-    """The hypernetwork. `positions`: rows of its position table, which may be more than it needs."""
+    """The hypernetwork.
+
+    Args:
+        config: Its shape.
+        positions: Rows of its position embeddings. A published network may have more than it reads.
+    """
 
     def __init__(self, config: HypernetConfig, positions: int | None = None) -> None:
         super().__init__()
@@ -120,17 +131,21 @@ class Network(nn.Module):
         if config.hn_embed_lang_id:
             self.lang_embeddings = nn.Embedding(config.n_langs, width)
 
-    def forward(self, forms: Tensor, source: Tensor, lang_index: int | None = None) -> Rows:
-        """Predict rows.
+    def forward(self, forms: Tensor, source: Tensor, lang_index: int | None = None) -> Embeddings:
+        """Predict embeddings.
 
-        forms: int[n, L], surface forms padded at their end. source: [V, n_in]. Forms of one length are computed
-        together and without their padding, which changes nothing but the cost.
+        Forms of one length are computed together and without their padding. This changes the cost and not the result.
+
+        Args:
+            forms: Surface forms, padded at the end, int64 [n, L].
+            source: Source embeddings, [V, n_in].
+            lang_index: Position among the language embeddings, None for networks without languages.
         """
         config = self.config
         pieces, place = forms.unique(return_inverse=True)  # type: ignore[no-untyped-call]
         projected = self.input_projection(self._look_up(pieces, source))
         hidden = projected.new_empty((0, config.hn_hidden_size))
-        # A form that is all pad has no key to attend to: it is read as its first pad.
+        # A form that is all padding has no position to attend to: the network reads its first pad.
         lengths = (forms != config.pad_token_id).long() * torch.arange(1, forms.shape[1] + 1, device=forms.device)
         lengths = lengths.amax(dim=1).clamp(min=1)
         order, parts = [], []
@@ -145,7 +160,7 @@ class Network(nn.Module):
         return self._heads(hidden)
 
     def _look_up(self, ids: Tensor, source: Tensor) -> Tensor:
-        """Return the rows [m, n_in] of some ids: source rows, scaled, and rows of its own past the source's last."""
+        """Return what the network reads for ids, [m, n_in]: scaled source rows, and its own embeddings from V on."""
         known = self.config.original_vocab_size
         rows = source[ids.clamp(max=known - 1)].to(self.fallback_embeddings.weight.dtype)
         if self.config.hn_rescale_embeddings:
@@ -153,7 +168,7 @@ class Network(nn.Module):
         return torch.where((ids >= known)[:, None], self.fallback_embeddings((ids - known).clamp(min=0)), rows)
 
     def _encode(self, x: Tensor, forms: Tensor, lang_index: int | None) -> Tensor:
-        """Return what becomes of position 0, [n, H], of forms of one length, x [n, T, H]."""
+        """Return the last layer's position 0, [n, H], of forms of one length with the projected ids x, [n, T, H]."""
         embeddings, layers = self.model["embeddings"], self.model["encoder"]["layer"]
         x = x + embeddings["token_type_embeddings"].weight[0] + embeddings["position_embeddings"].weight[: x.shape[1]]
         keys = forms != self.config.pad_token_id
@@ -168,7 +183,7 @@ class Network(nn.Module):
             x = layer(x, mask, 1 if n == len(layers) - 1 else x.shape[1])
         return x[:, 0]
 
-    def _heads(self, hidden: Tensor) -> Rows:
+    def _heads(self, hidden: Tensor) -> Embeddings:
         config = self.config
         first: Tensor = self.output_projection(hidden)
         second: Tensor | None = None

@@ -1,4 +1,4 @@
-"""A hypernetwork ready for use: rows for any tokens, with the latest ones kept."""
+"""A hypernetwork that is ready for use: it predicts embeddings for any tokens and keeps the latest ones."""
 
 from __future__ import annotations
 
@@ -14,14 +14,23 @@ from tokswap.hypernet.config import HypernetConfig
 from tokswap.hypernet.surface import Surface
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from tokswap.hypernet.model import Network
 
 BLOCK = 4096
+"""Surface forms that are computed at once."""
 CACHED_ROWS = 1 << 16
 
 
 class Prediction(NamedTuple):
-    """Predicted rows: input [n, E]; output [n, E], None where the tables are tied; bias [n], None without one."""
+    """Predicted embeddings.
+
+    Attributes:
+        input: Input embeddings, float32 [n, E].
+        output: Rows of lm_head, float32 [n, E]; None where it is tied to the input embeddings.
+        bias: Bias of lm_head, float32 [n]; None where the hypernetwork predicts none.
+    """
 
     input: np.ndarray
     output: np.ndarray | None
@@ -30,10 +39,16 @@ class Prediction(NamedTuple):
 
 @dataclass(frozen=True)
 class Hypernet:
-    """A network with the tokenizer of its surface forms; made by `load_hypernet`.
+    """A network with the tokenizer of its surface forms. `load_hypernet` makes one.
 
-    source: float32[V, n_in], the base model's rows, once `attach` has set them. cached_rows: how many predictions
-    `predict` keeps; the least recently used go first.
+    Attributes:
+        config: The shape of the network.
+        network: The network itself.
+        surface: What turns tokens into surface forms.
+        device: Where torch computes.
+        source: Embeddings of the base model, float32 [V, n_in], once `attach` has set them.
+        lang_index: Position of the tokens' language among the language embeddings, None for networks without languages.
+        cached_rows: Number of predictions that `predict` keeps. The least recently used go first.
     """
 
     config: HypernetConfig
@@ -46,38 +61,60 @@ class Hypernet:
     _cache: OrderedDict[bytes, tuple[Any, ...]] = field(default_factory=OrderedDict, repr=False)
 
     def __call__(self, surface_forms: Any, source_embeddings: Any, lang_index: int | None = None) -> Prediction:
-        """Predict rows, in float32.
+        """Predict the embeddings of surface forms.
 
-        surface_forms: int[n, L]. source_embeddings: [V, n_in], input and output rows beside each other where they
-        are apart. Arrays or tensors. Forms are sorted by length and computed in blocks; a row depends on nothing but its
-        own form.
+        Forms are sorted by length and computed in blocks. A prediction depends on its own form alone.
+
+        Args:
+            surface_forms: Source ids of each token, an array or tensor of integers [n, L].
+            source_embeddings: Embeddings of the base model, an array or tensor [V, n_in]. Each input embedding is
+                followed by the row of lm_head where that is a matrix of its own.
+            lang_index: Position of the tokens' language among the language embeddings.
+
+        Raises:
+            UsageError: bad-surface-forms, unknown-language.
         """
         import torch
 
         forms = torch.as_tensor(surface_forms, device=self.device).long()
         source = torch.as_tensor(source_embeddings, device=self.device)
-        config = self.config
-        if forms.ndim != 2 or not 0 < forms.shape[1] <= config.hn_surface_maxlen:
-            raise UsageError("bad-surface-forms", f"surface forms are [n, {config.hn_surface_maxlen}] at most")
-        if source.ndim != 2 or source.shape[1] != config.n_in or len(source) < config.original_vocab_size:
-            wanted = f"[{config.original_vocab_size}, {config.n_in}]"
-            raise UsageError("bad-surface-forms", f"source embeddings are {wanted}, not {list(source.shape)}")
-        most = config.original_vocab_size + config.hn_n_extra_tokens
-        if forms.numel() and not 0 <= int(forms.min()) <= int(forms.max()) < most:
-            raise UsageError("bad-surface-forms", f"surface forms hold ids from 0 to {most - 1:,}")
-        config.check_language(lang_index)
-        order = (forms != config.pad_token_id).sum(dim=1).argsort(stable=True)
+        self._check(forms, source)
+        self.config.check_language(lang_index)
+        order = (forms != self.config.pad_token_id).sum(dim=1).argsort(stable=True)
         starts = range(0, max(len(forms), 1), BLOCK)
         with torch.inference_mode():
             parts = [self.network(forms[order[n : n + BLOCK]], source, lang_index) for n in starts]
             back = order.argsort()
-            columns = [
-                None if c[0] is None else torch.cat(c)[back].float().cpu().numpy() for c in zip(*parts, strict=True)
-            ]
-        return Prediction(*columns)  # type: ignore[arg-type]
+            first, second, bias = (
+                None if blocks[0] is None else torch.cat(blocks)[back].float().cpu().numpy()
+                for blocks in zip(*parts, strict=True)
+            )
+        assert first is not None
+        return Prediction(first, second, bias)
+
+    def _check(self, forms: Tensor, source: Tensor) -> None:
+        config = self.config
+        if forms.ndim != 2 or not 0 < forms.shape[1] <= config.hn_surface_maxlen:
+            most = config.hn_surface_maxlen
+            raise UsageError("bad-surface-forms", f"surface forms must be [n, L] with L from 1 to {most}")
+        if source.ndim != 2 or source.shape[1] != config.n_in or len(source) < config.original_vocab_size:
+            wanted = f"[{config.original_vocab_size}, {config.n_in}]"
+            raise UsageError("bad-surface-forms", f"source embeddings must be {wanted}, not {list(source.shape)}")
+        ids = config.original_vocab_size + config.hn_n_extra_tokens
+        if forms.numel() and not 0 <= int(forms.min()) <= int(forms.max()) < ids:
+            raise UsageError("bad-surface-forms", f"the ids of surface forms must be 0 to {ids - 1:,}")
 
     def attach(self, source_embeddings: Any, lang: str | None = None, cached_rows: int = CACHED_ROWS) -> Hypernet:
-        """Return this hypernetwork with a base model's rows [V, n_in], so that it can `predict`."""
+        """Return this hypernetwork with the embeddings of a base model, so that it can `predict`.
+
+        Args:
+            source_embeddings: As for a call.
+            lang: Language of the tokens, its code or number.
+            cached_rows: Number of predictions to keep.
+
+        Raises:
+            UsageError: unknown-language.
+        """
         import torch
 
         source = torch.as_tensor(source_embeddings, device=self.device).float()
@@ -85,22 +122,33 @@ class Hypernet:
         return replace(self, source=source, lang_index=index, cached_rows=cached_rows, _cache=OrderedDict())
 
     def predict(self, tokens: Sequence[bytes | str]) -> Prediction:
-        """Predict the rows of tokens, each named by its bytes (or its text), for the attached model."""
+        """Predict the embeddings of tokens for the attached model.
+
+        Args:
+            tokens: The bytes or the text of each token.
+
+        Raises:
+            UsageError: no-source-rows.
+        """
         if self.source is None:
-            raise UsageError("no-source-rows", "there are no source rows to predict from", "call attach() first")
+            raise UsageError("no-source-rows", "there are no source embeddings to predict from", "call attach() first")
         keys = [token.encode() if isinstance(token, str) else bytes(token) for token in tokens]
+        if not keys:
+            return self(self.surface.forms([]), self.source, self.lang_index)
         found = {key: self._cache[key] for key in keys if key in self._cache}
         new = [key for key in dict.fromkeys(keys) if key not in found]
-        if new or not keys:
-            made = self(self.surface.forms(new), self.source, self.lang_index)
-            columns = [[None] * len(new) if column is None else list(column) for column in made]
+        if new:
+            predicted = self(self.surface.forms(new), self.source, self.lang_index)
+            columns = [[None] * len(new) if column is None else list(column) for column in predicted]
             found.update(zip(new, zip(*columns, strict=True), strict=True))
-            if not keys:
-                return made
         for key in dict.fromkeys(keys):
             self._cache[key] = found[key]
             self._cache.move_to_end(key)
         while len(self._cache) > self.cached_rows:
             self._cache.popitem(last=False)
-        whole = list(zip(*(found[key] for key in keys), strict=True))
-        return Prediction(*(None if column[0] is None else np.stack(column) for column in whole))  # type: ignore[arg-type]
+        first, second, bias = zip(*(found[key] for key in keys), strict=True)
+        return Prediction(
+            input=np.stack(first),
+            output=None if second[0] is None else np.stack(second),
+            bias=None if bias[0] is None else np.array(bias),
+        )

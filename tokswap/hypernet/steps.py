@@ -1,183 +1,215 @@
-"""The two kinds of training step: giving the source's rows back, and language modelling with predicted rows.
-
-Whatever is random follows from the seed and the step. Every process knows the global batch: each predicts all rows of a
-main step and runs the model on its share of the texts.
-"""
+"""The two kinds of training step: reproducing the source embeddings, and language modelling with predicted ones."""
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from tokswap.hypernet.base import Base
-from tokswap.hypernet.sampling import Sampler, Texts
+from tokswap.hypernet.batches import Batches
+from tokswap.hypernet.model import Network
 from tokswap.hypernet.settings import TrainSettings
-from tokswap.hypernet.surface import Surface
-from tokswap.tokenizer.vocabulary import BYTE_ALPHABET, Kind
+
+Stage = Literal["identity", "main"]
 
 
-@dataclass
+class Laps:
+    """Measures which part of a step takes how long."""
+
+    def __init__(self) -> None:
+        self._seconds = {"sampling": 0.0, "hypernet": 0.0, "model": 0.0}
+        self._taken = self._begun = time.perf_counter()
+
+    def begin(self) -> None:
+        """Begin the first part of a step."""
+        self._begun = time.perf_counter()
+
+    def end(self, part: str) -> None:
+        """End one part and begin the next."""
+        now = time.perf_counter()
+        self._seconds[part] += now - self._begun
+        self._begun = now
+
+    def take(self) -> dict[str, float]:
+        """Return the seconds since the last call, in all and by part."""
+        now = time.perf_counter()
+        parts = {f"{part}_seconds": round(value, 4) for part, value in self._seconds.items()}
+        taken = {"seconds": round(now - self._taken, 4), **parts}
+        self._taken, self._seconds = now, dict.fromkeys(self._seconds, 0.0)
+        return taken
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step has computed, before the optimizer changes the network.
+
+    Attributes:
+        stage: The kind of step.
+        loss: Mean loss over all processes.
+        norm: Norm of the gradient before it is clipped.
+        figures: More figures for metrics.jsonl.
+    """
+
+    stage: Stage
+    loss: float
+    norm: float
+    figures: Mapping[str, float]
+
+    @property
+    def finite(self) -> bool:
+        """Whether loss and gradient are finite."""
+        return math.isfinite(self.loss) and math.isfinite(self.norm)
+
+
+@dataclass(frozen=True)
 class Trainer:
-    """Everything that a step needs. seconds: time spent by part since the last line of metrics."""
+    """Everything that a step needs. Each process predicts all embeddings and runs the base model on its share of texts.
+
+    Attributes:
+        settings: The settings of the run.
+        base: The model that the hypernetwork is for.
+        batches: What draws the batches.
+        network: The hypernetwork.
+        parallel: The hypernetwork as accelerate runs it, on several processes too.
+        accelerator: The `Accelerator`.
+        optimizer: The optimizer, as accelerate runs it.
+        laps: What measures time.
+    """
 
     settings: TrainSettings
     base: Base
-    surface: Surface
-    texts: Texts
-    network: Any
+    batches: Batches
+    network: Network
+    parallel: Any
     accelerator: Any
     optimizer: Any
-    sampler: Sampler
+    laps: Laps = field(default_factory=Laps)
 
-    def __post_init__(self) -> None:
-        self.seconds = {"sampling": 0.0, "hypernet": 0.0, "model": 0.0}
-        self._cuts: dict[str, list[int]] = {}
-        self._trained = trained_ids(self.base)
-        rows = self.base.source[torch.from_numpy(self._trained)]
-        self._square = float(rows.square().sum(dim=1).mean())
-        self._norms = [float(part.norm(dim=1).mean()) for part in rows.chunk(rows.shape[1] // self.base.width, dim=1)]
+    def compute(self, step: int) -> StepResult:
+        """Compute the loss and the gradient of a step.
 
-    def identity_step(self, step: int) -> tuple[Any, dict[str, float]]:
-        """Squared error of the source's own rows, in units of their mean square. Each process takes its share."""
-        settings = self.settings
-        begin = time.perf_counter()
-        draw = np.random.default_rng([settings.seed, 1, step])
-        ids = draw.choice(self._trained, settings.identity_batch)
-        cuts, places = draw.random(len(ids)), draw.random(len(ids))
-        mine = self._share(len(ids))
-        vocabulary = self.base.tokenizer.vocabulary
-        pieces = []
-        for token, cut, place in zip(ids[mine].tolist(), cuts[mine].tolist(), places[mine].tolist(), strict=True):
-            surface = vocabulary.token_bytes[token]
-            if cut < settings.split and len(surface) > 1 and vocabulary.kind[token] == Kind.NORMAL:
-                at = 1 + int(place * (len(surface) - 1))
-                pieces.append(self.surface.cut(surface[:at]) + self.surface.cut(surface[at:]))
-            else:
-                pieces.append([token])
-        forms = self._tensor(self.surface.pack(pieces))
-        wanted = self.base.source[self._tensor(ids[mine])]
-        begin = self._lap("sampling", begin)
+        Args:
+            step: The step, counted from 0 over both stages.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.rate_at(step)
+        self.optimizer.zero_grad(set_to_none=True)
+        stage: Stage = "identity" if step < self.settings.identity_steps else "main"
+        if stage == "identity":
+            loss, figures = self._identity_step(step)
+        else:
+            loss, figures = self._main_step(step - self.settings.identity_steps)
+        norm = self.accelerator.clip_grad_norm_(self.network.parameters(), self.settings.clip or math.inf)
+        loss = self.accelerator.reduce(loss.detach(), "mean")
+        return StepResult(stage=stage, loss=float(loss), norm=float(norm), figures=figures)
+
+    def _identity_step(self, step: int) -> tuple[Tensor, dict[str, float]]:
+        """Return the squared error of the source embeddings in units of their mean square, and no figures."""
+        self.laps.begin()
+        batch = self.batches.identity(step)
+        forms, wanted = self._tensor(batch.forms), self.base.source[self._tensor(batch.ids)]
+        self.laps.end("sampling")
         first, second, _ = self._predict(forms)
         rows = first if second is None else torch.cat([first, second], dim=1)
-        loss = (rows - wanted).square().sum(dim=1).mean() / self._square
+        loss: Tensor = (rows - wanted).square().sum(dim=1).mean() / self._mean_square
         self.accelerator.backward(loss)
-        self._lap("hypernet", begin)
+        self.laps.end("hypernet")
         return loss, {}
 
-    def main_step(self, step: int) -> tuple[Any, dict[str, float]]:
-        """Loss of the model on text under a sampled tokenizer, and the distance of known tokens to their rows."""
-        settings = self.settings
-        begin = time.perf_counter()
-        self.sampler.push(self.texts.batch(step + settings.queue - 1, settings.batch))
-        texts = self.texts.batch(step, settings.batch)
-        tokenizer = self.sampler.sample(step)
-        encoded = [ids[: settings.length] for ids in tokenizer.encode(texts)]
-        used = np.unique(np.concatenate([np.array(ids, np.int64) for ids in encoded]))
-        rest = np.setdiff1d(np.arange(len(tokenizer.tokens)), used)
-        draw = np.random.default_rng([settings.seed, 2, step])
-        more = draw.choice(rest, min(settings.negatives, len(rest)), replace=False)
-        candidates = np.concatenate([used, more])
-        place_of = np.full(len(tokenizer.tokens), -1)
-        place_of[candidates] = np.arange(len(candidates))
-        pieces = [self._cut(tokenizer.tokens[token]) for token in candidates.tolist()]
-        forms = self._tensor(self.surface.pack(pieces))
-        lead = [] if self.base.bos is None else [len(candidates)]  # bos keeps its row, after all others
-        # The first token of a text is read and not predicted, unless bos stands before it.
-        lines = [lead + place_of[ids].tolist() for ids in encoded]
-        predicted = sum(max(len(line) - 1, 0) for line in lines)
-        size = max(len(line) for line in lines)
-        mine = self._share(len(lines))
-        padded = np.full((len(lines), size), -1, np.int64)
-        for row, line in zip(padded, lines, strict=True):
-            row[: len(line)] = line
-        batch = self._tensor(padded[mine])
-        mask, batch = batch >= 0, batch.clamp(min=0)
-        begin = self._lap("sampling", begin)
-        rows = self._predict(forms)
-        begin = self._lap("hypernet", begin)
-        # The model's part of the backward pass ends at the rows, so that its graph is gone before the network's begins.
-        leaves = [None if part is None else part.detach().requires_grad_() for part in rows]
-        with self.accelerator.autocast():
-            logits = self.base.logits(batch, *(self._with_bos(leaf, n) for n, leaf in enumerate(leaves)))
-        losses = torch.nn.functional.cross_entropy(
-            logits[:, :-1].reshape(-1, logits.shape[-1]).float(), batch[:, 1:].reshape(-1), reduction="none"
-        )
-        summed = (losses * mask[:, 1:].reshape(-1)).sum()
-        # Gradients are averaged over processes: with this scale their mean is that of the global batch.
-        (summed * self.accelerator.num_processes / max(predicted, 1)).backward()
-        begin = self._lap("model", begin)
-        lexical = self._lexical(rows, pieces)
-        outputs = [part for part in rows if part is not None]
-        grads = [leaf.grad for leaf in leaves if leaf is not None]
-        torch.autograd.backward([*outputs, settings.lexical * lexical], [*grads, None])
-        self._lap("hypernet", begin)
-        total = self.accelerator.reduce(summed.detach(), "sum") / max(predicted, 1)
-        size = sum(len(tokenizer.tokens[token]) for ids in encoded for token in ids[(0 if lead else 1) :])
-        loss = total + settings.lexical * lexical.detach()
-        return loss, {
-            "token_loss": float(total),
+    def _main_step(self, step: int) -> tuple[Tensor, dict[str, float]]:
+        """Return the loss on text under a sampled tokenizer plus the weighted lexical loss, and figures."""
+        self.laps.begin()
+        batch = self.batches.main(step)
+        forms, ids = self._tensor(self.batches.surface.pack(batch.pieces)), self._tensor(batch.ids)
+        self.laps.end("sampling")
+        predicted = self._predict(forms)
+        self.laps.end("hypernet")
+        # The backward pass of the model stops at the embeddings, so that its graph is gone before the network's begins.
+        leaves = [None if part is None else part.detach().requires_grad_() for part in predicted]
+        summed = self._token_loss(ids, leaves)
+        count = max(batch.predicted, 1)
+        # Gradients are averaged over processes. With this factor their mean is the gradient of the whole batch.
+        (summed * self.accelerator.num_processes / count).backward()
+        self.laps.end("model")
+        lexical = self._lexical_loss(predicted, batch.pieces)
+        outputs = [part for part in predicted if part is not None]
+        gradients = [leaf.grad for leaf in leaves if leaf is not None]
+        torch.autograd.backward([*outputs, self.settings.lexical * lexical], [*gradients, None])
+        self.laps.end("hypernet")
+        token_loss = self.accelerator.reduce(summed.detach(), "sum") / count
+        return token_loss + self.settings.lexical * lexical.detach(), {
+            "token_loss": float(token_loss),
             "lexical": float(lexical.detach()),
-            "candidates": len(candidates),
-            "bits_per_byte": float(total) * predicted / max(size, 1) / float(np.log(2.0)),
+            "candidates": len(batch.pieces),
+            "bits_per_byte": float(token_loss) * batch.predicted / max(batch.predicted_bytes, 1) / math.log(2.0),
         }
 
-    def _lexical(self, rows: Sequence[Any], pieces: Sequence[Sequence[int]]) -> Any:
-        """Mean distance, in mean norms, of the tokens that the source has to their source rows."""
-        known = self.surface.config.original_vocab_size
+    def _token_loss(self, ids: Tensor, embeddings: Sequence[Any]) -> Tensor:
+        """Return the summed loss of this process's texts, with -1 past the end of each, under some embeddings."""
+        with self.accelerator.autocast():
+            logits = self.base.logits(ids.clamp(min=0), *self._with_bos(embeddings))
+        losses = torch.nn.functional.cross_entropy(
+            logits[:, :-1].reshape(-1, logits.shape[-1]).float(), ids[:, 1:].clamp(min=0).reshape(-1), reduction="none"
+        )
+        return (losses * (ids[:, 1:] >= 0).reshape(-1)).sum()
+
+    def _lexical_loss(self, predicted: Sequence[Any], pieces: Sequence[Sequence[int]]) -> Any:
+        """Return the mean distance of the candidates that are source tokens to their embeddings, in mean norms."""
+        known = self.batches.surface.config.original_vocab_size
         own = [(n, ids[0]) for n, ids in enumerate(pieces) if len(ids) == 1 and ids[0] < known]
         if not own:
-            return rows[0].sum() * 0.0
+            return predicted[0].sum() * 0.0
         places, ids = (self._tensor(np.array(column)) for column in zip(*own, strict=True))
-        wanted = self.base.source[ids].chunk(len(self._norms), dim=1)
-        parts = zip((row for row in rows[:2] if row is not None), wanted, self._norms, strict=True)
-        return sum((row[places] - target).norm(dim=1).mean() / norm for row, target, norm in parts) / len(wanted)
+        wanted = self._by_matrix(self.base.source[ids])
+        parts = zip((part for part in predicted[:2] if part is not None), wanted, self._mean_norms, strict=True)
+        return sum((part[places] - rows).norm(dim=1).mean() / norm for part, rows, norm in parts) / len(wanted)
 
     def _predict(self, forms: Tensor) -> list[Any]:
+        """Return predicted input embeddings, rows of lm_head and biases, float32; None for what is not predicted."""
         with self.accelerator.autocast():
-            rows = self.network(forms, self.base.source)
-        return [None if part is None else part.float() for part in rows]
+            predicted = self.parallel(forms, self.base.source)
+        return [None if part is None else part.float() for part in predicted]
 
-    def _with_bos(self, leaf: Any, table: int) -> Any:
-        """Append the source's bos row to a predicted table, in the model's type."""
-        if leaf is None:
-            return None
+    def _with_bos(self, embeddings: Sequence[Any]) -> list[Any]:
+        """Append the base model's own bos to predicted embeddings, and convert them to the model's dtype."""
+        dtype = next(self.base.model.parameters()).dtype
         if self.base.bos is not None:
-            if table == 2:
-                own = self.base.model.get_output_embeddings().bias[self.base.bos].float()[None]
-            else:
-                width = self.base.width
-                own = self.base.source[self.base.bos, table * width : (table + 1) * width][None]
-            leaf = torch.cat([leaf, own])
-        return leaf.to(next(self.base.model.parameters()).dtype)
+            both = zip(embeddings, self._bos_rows, strict=True)
+            embeddings = [None if part is None else torch.cat([part, own]) for part, own in both]
+        return [None if part is None else part.to(dtype) for part in embeddings]
 
-    def _cut(self, token: str) -> list[int]:
-        """The pieces of a token in the byte alphabet; most come again."""
-        if token not in self._cuts:
-            if len(self._cuts) > 1 << 20:
-                self._cuts.clear()
-            self._cuts[token] = self.surface.cut(bytes(BYTE_ALPHABET[character] for character in token))
-        return self._cuts[token]
+    @cached_property
+    def _bos_rows(self) -> tuple[Any, Any, Any]:
+        """The base model's input embedding, row of lm_head and bias of bos; None for what it does not have."""
+        bos, names = self.base.bos, self.base.names
+        first, *more = self._by_matrix(self.base.source[bos][None])
+        bias = None if names.bias is None else self.base.model.get_output_embeddings().bias[bos].float()[None]
+        return first, more[0] if more else None, bias
 
-    def _share(self, count: int) -> slice:
-        """This process's part of a global batch."""
-        each = count // self.accelerator.num_processes
-        return slice(self.accelerator.process_index * each, (self.accelerator.process_index + 1) * each)
+    @cached_property
+    def _trained_rows(self) -> Tensor:
+        return self.base.source[torch.from_numpy(self.base.trained_ids)]
+
+    @cached_property
+    def _mean_square(self) -> float:
+        return float(self._trained_rows.square().sum(dim=1).mean())
+
+    @cached_property
+    def _mean_norms(self) -> list[float]:
+        """Mean norm of the input embeddings, and of the rows of lm_head where it is a matrix of its own."""
+        return [float(part.norm(dim=1).mean()) for part in self._by_matrix(self._trained_rows)]
+
+    def _by_matrix(self, rows: Tensor) -> Sequence[Tensor]:
+        """Return the input embeddings, and the rows of lm_head where it is a matrix of its own, of source rows."""
+        return rows.chunk(rows.shape[1] // self.base.width, dim=1)
 
     def _tensor(self, values: np.ndarray) -> Tensor:
         return torch.from_numpy(np.asarray(values, np.int64)).to(self.base.source.device)
-
-    def _lap(self, part: str, begin: float) -> float:
-        now = time.perf_counter()
-        self.seconds[part] += now - begin
-        return now
-
-
-def trained_ids(base: Base) -> np.ndarray:
-    """Return the source ids that the model has learnt: all but reserved ones and padding, int64."""
-    return np.flatnonzero(base.tokenizer.vocabulary.kind != Kind.UNUSED)

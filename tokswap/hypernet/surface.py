@@ -1,4 +1,7 @@
-"""Surface forms: each token as ids of the source vocabulary, cut by the source tokenizer in its byte-level form."""
+"""Surface forms: each token as a sequence of ids of the source vocabulary.
+
+The source tokenizer, converted to the byte alphabet, tokenizes the bytes of the token.
+"""
 
 from __future__ import annotations
 
@@ -11,38 +14,43 @@ import numpy as np
 
 from tokswap.errors import InputError
 from tokswap.hypernet.config import HypernetConfig
-from tokswap.tokenizer.byte_level import is_byte_level
+from tokswap.tokenizer.byte_alphabet import uses_byte_alphabet
 from tokswap.tokenizer.tokenizer import Tokenizer
 from tokswap.tokenizer.vocabulary import Kind, Vocabulary, byte_level_bytes, byte_level_token
 
 _SAME = 0.9
-"""The share of a base model's tokens that must mean the same; fine-tunes change a few."""
+"""Share of a base model's tokens that must mean the same. Fine-tunes change a few."""
 
 
 @dataclass(frozen=True)
 class Surface:
-    """Cuts tokens into surface forms.
+    """Turns tokens into surface forms.
 
-    tokenizer: in byte-level form, as it lies beside the network. Raises InputError not-byte-level, bad-hypernet.
+    Attributes:
+        tokenizer: The tokenizer in the byte alphabet that is saved with the network.
+        config: The network's config.
+
+    Raises:
+        InputError: not-byte-level, bad-hypernet.
     """
 
     tokenizer: Tokenizer
     config: HypernetConfig
 
     def __post_init__(self) -> None:
-        if not is_byte_level(self.tokenizer.spec):
+        if not uses_byte_alphabet(self.tokenizer.spec):
             raise InputError(
                 "not-byte-level",
-                "the tokenizer.json beside this hypernetwork does not spell its tokens in the byte alphabet",
-                "it must be the one that was saved with the hypernetwork, not that of the base model",
+                "the tokenizer.json of this hypernetwork does not spell its tokens in the byte alphabet",
+                "use the one that was saved with the hypernetwork, not that of the base model",
                 tokenizer=self.tokenizer.path,
             )
-        ids, room = len(self.tokenizer.vocabulary), self.config.original_vocab_size + self.config.hn_n_extra_tokens
-        if ids > room:
+        ids, rows = len(self.tokenizer.vocabulary), self.config.original_vocab_size + self.config.hn_n_extra_tokens
+        if ids > rows:
             raise InputError(
                 "bad-hypernet",
-                f"its tokenizer has {ids:,} ids, and the network has rows for {room:,}",
-                "take the tokenizer.json that was saved with the hypernetwork",
+                f"its tokenizer has {ids:,} ids, and the network has embeddings for {rows:,}",
+                "use the tokenizer.json that was saved with the hypernetwork",
                 tokenizer=self.tokenizer.path,
             )
 
@@ -50,41 +58,41 @@ class Surface:
     def _model(self) -> Any:
         return self.tokenizer.backend.model
 
-    def cut(self, surface: bytes) -> list[int]:
-        """Return the ids that spell some bytes, however many they are."""
-        return [piece.id for piece in self._model.tokenize(byte_level_token(surface))] if surface else []
+    def tokenize(self, token_bytes: bytes) -> list[int]:
+        """Return the source ids that spell a token, however many they are."""
+        return [piece.id for piece in self._model.tokenize(byte_level_token(token_bytes))] if token_bytes else []
 
-    def forms(self, surfaces: Sequence[bytes]) -> np.ndarray:
-        """Return int32[n, L]: the first L pieces of each token, padded at the end."""
-        return self.pack([self.cut(surface) for surface in surfaces])
+    def forms(self, tokens: Sequence[bytes]) -> np.ndarray:
+        """Return the surface forms of tokens.
+
+        Args:
+            tokens: The bytes of each token.
+
+        Returns:
+            Their first L source ids, padded at the end, int32 [n, L].
+        """
+        return self.pack([self.tokenize(token) for token in tokens])
 
     def pack(self, pieces: Sequence[Sequence[int]]) -> np.ndarray:
-        """Return lists of ids as int32[n, L], cut to L and padded at the end."""
+        """Return lists of source ids as surface forms, truncated to L ids and padded at the end, int32 [n, L]."""
         forms = np.full((len(pieces), self.config.hn_surface_maxlen), self.config.pad_token_id, np.int32)
         for row, ids in zip(forms, pieces, strict=True):
             row[: len(ids)] = ids[: len(row)]
         return forms
 
     def check_base(self, base: Vocabulary, width: int, rows: int, *, tied: bool) -> None:
-        """Raise InputError wrong-base-model where a model is not the one that the network was trained for.
+        """Check that the network was trained for a model, or for a model that it is a fine-tune of.
 
-        base: the model's vocabulary. width, rows: of its input table. Fine-tunes with some tokens more are welcome.
+        Args:
+            base: Vocabulary of the model. A fine-tune may have a few tokens more.
+            width: Width of its input embeddings.
+            rows: Rows of its input embeddings.
+            tied: Whether they are also its lm_head.
+
+        Raises:
+            InputError: wrong-base-model.
         """
-        problem = ""
-        if width != self.config.n_embd:
-            problem = f"its rows have {width:,} elements, and the hypernetwork predicts {self.config.n_embd:,}"
-        elif rows < self.config.original_vocab_size:
-            problem = f"it has {rows:,} rows, and the hypernetwork reads {self.config.original_vocab_size:,}"
-        elif tied and self.config.separate_out_embeddings:
-            problem = "its input and output rows are one table, and the hypernetwork was trained for two"
-        elif not tied and not self.config.separate_out_embeddings:
-            problem = "its input and output rows are two tables, and the hypernetwork predicts one"
-        else:
-            own = self.tokenizer.vocabulary
-            ids = np.flatnonzero(base.kind[: self.config.original_vocab_size] == Kind.NORMAL).tolist()
-            same = sum(n < len(own) and byte_level_bytes(own.text[n]) == base.token_bytes[n] for n in ids)
-            if same < _SAME * len(ids):
-                problem = f"only {same:,} of its {len(ids):,} tokens are those that the hypernetwork knows"
+        problem = self._shape_problem(width, rows, tied) or self._vocabulary_problem(base)
         if problem:
             name = self.config.base_model
             raise InputError(
@@ -93,3 +101,22 @@ class Surface:
                 f"it was trained for {name}" if name else "use it on its base model or a fine-tune of that",
                 hypernet=self.tokenizer.path,
             )
+
+    def _shape_problem(self, width: int, rows: int, tied: bool) -> str:
+        if width != self.config.n_embd:
+            return f"its embeddings have {width:,} elements, and the hypernetwork predicts {self.config.n_embd:,}"
+        if rows < self.config.original_vocab_size:
+            return f"it has {rows:,} rows, and the hypernetwork reads {self.config.original_vocab_size:,}"
+        if tied and self.config.separate_out_embeddings:
+            return "its lm_head is tied to its input embeddings, and the hypernetwork was trained for two matrices"
+        if not tied and not self.config.separate_out_embeddings:
+            return "its input embeddings and lm_head are two matrices, and the hypernetwork predicts one"
+        return ""
+
+    def _vocabulary_problem(self, base: Vocabulary) -> str:
+        own = self.tokenizer.vocabulary
+        ids = np.flatnonzero(base.kind[: self.config.original_vocab_size] == Kind.NORMAL).tolist()
+        same = sum(n < len(own) and byte_level_bytes(own.text[n]) == base.token_bytes[n] for n in ids)
+        if same < _SAME * len(ids):
+            return f"only {same:,} of its {len(ids):,} tokens are those that the hypernetwork knows"
+        return ""

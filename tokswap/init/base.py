@@ -1,72 +1,76 @@
-"""Embedding initialisers: each makes rows for the tokens that the source model lacks. No files, no command line.
+"""What a method is, what it is given and what it returns. No files, no command line.
 
-A method is a frozen dataclass in a file of its own. Its fields are its hyperparameters, each declared with `option`;
-`--set`, `tokswap methods`, the docs and the Report read them from there. To add one, write the file, add a line to
-METHODS and a row to tests/test_methods.py.
+A method is a frozen dataclass in a file of its own under `init/methods`, derived from `Initializer`. Its fields are its
+hyperparameters, each declared with `option`; `--set`, `tokswap methods`, the docs and the Report read them from there.
+To add one, write the file, add a line to `init.registry.METHODS` and a row to tests/test_methods.py.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
 from tokswap.checkpoint.embeddings import EmbeddingSpace
 from tokswap.distributed import LOCAL, Backend
+from tokswap.init.resources.protocol import Resources
+from tokswap.options.groups import WORK_BYTES
 from tokswap.tokenizer.alignment import Alignment, Reason
 from tokswap.tokenizer.vocabulary import Kind, Vocabulary
 
-WORK_BYTES = 256 << 20
-"""What a method may take for its work besides the tables, unless the user says otherwise."""
+DonorUse = Literal["none", "optional", "required"]
+"""Whether a method reads the donor's embeddings: never, where there is a donor, or always."""
 
 
 @dataclass(frozen=True)
 class Pieces:
     """The source tokens that spell each missing token: those of token m are ids[start[m]:start[m + 1]].
 
-    cut: returns one list of ids a token; called when they are first asked for, since it takes a tokenizer and some
-    methods never ask. A token that the source cannot spell at all has none.
+    Attributes:
+        tokenize: Returns one list of source ids per token. It is called when the pieces are first needed, because
+            tokenizing takes time and some methods never ask. A token that the source cannot spell has no pieces.
     """
 
-    cut: Callable[[], list[list[int]]]
+    tokenize: Callable[[], list[list[int]]]
 
     @classmethod
     def from_lists(cls, lists: list[list[int]]) -> Pieces:
-        """Pack one list of ids a token."""
+        """Pack one list of ids per token."""
         return cls(lambda: lists)
 
     @cached_property
     def _packed(self) -> tuple[np.ndarray, np.ndarray]:
-        lists = self.cut()
+        lists = self.tokenize()
         lengths = np.array([len(ids) for ids in lists], np.int64)
         start = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
         return start, np.array([token for ids in lists for token in ids], np.int64)
 
     @property
     def start(self) -> np.ndarray:
-        """Where each token's ids begin, and the end of all, int64[M + 1]."""
+        """Where each token's ids begin, and the end of all, int64 [M + 1]."""
         return self._packed[0]
 
     @property
     def ids(self) -> np.ndarray:
-        """All ids, one token's after the other's, int64."""
+        """All ids, one token's after the other's, int64 [P]."""
         return self._packed[1]
 
     def __getitem__(self, tokens: np.ndarray) -> Pieces:
-        """Return the pieces of some of the tokens, int64[n], in their order."""
+        """Return the pieces of some of the tokens, int64 [n], in their order."""
         return Pieces(
             lambda: [self.ids[self.start[n] : self.start[n + 1]].tolist() for n in np.asarray(tokens).tolist()]
         )
 
 
 class MergePairs(Protocol):
-    """The two tokens that a tokenizer joins into each of some tokens: an array, or what finds them when it is asked."""
+    """The merge pair of each token: an array, or an object that finds the pairs on demand."""
 
     def __getitem__(self, ids: np.ndarray, /) -> np.ndarray:
-        """Return int32[n, 2] for source ids, -1 for a token that is no pair."""
+        """Return the two tokens that are merged into each token, int32 [n, 2] for source ids [n]; -1 for no pair."""
         ...
 
 
@@ -77,29 +81,85 @@ class SupportsEncode(Protocol):
         """Return the ids of a text, without special tokens."""
         ...
 
-    def tokenize_bytes(self, surfaces: Sequence[bytes]) -> list[list[int]]:
-        """Cut each byte string as it would be cut inside a text."""
+    def tokenize_bytes(self, token_bytes: Sequence[bytes]) -> list[list[int]]:
+        """Tokenize each byte string as it would be tokenized inside a text."""
         ...
 
 
 @dataclass(frozen=True)
-class Problem:
-    """Everything a method may look at.
+class Tokenizers:
+    """Both tokenizers, for methods that read words or texts.
 
-    source: the rows of one source table. donor: the rows of the donor's table of the same role, None without a
-    donor. missing: int64[M], the target ids to make. pieces: what spells them in the source. role: "input",
-    "output" or "per-layer". device: where torch does the heavy work. memory: bytes a method may take for its work
-    besides the rows that it was given. progress: whether to show a bar.
-    cache: shared by the problems of one run; a method may keep work here that does not depend on the source rows.
-    details: a method may leave float arrays [M] here by name (a residual, say); they go into the Report.
-    evidence: a method that chooses may leave plain data here that says why; it goes into the Report.
-    scores: whether the rows score tokens: those of an output head, or of an input table that is the head too.
-    notes: a method may leave sentences here that a user should read (what it fell back to, and for how many tokens).
-    merge_pairs: by source id, int32[n, 2], the two tokens that the source's tokenizer joins into each of its tokens, -1 for none;
-    None where that is not known. With them every shared token shows how a row follows from the rows of its parts.
-    source_tokenizer, target_tokenizer: for methods that read a text or words; always there in a run.
-    spaces: the rows of all the source's tables by role, for a method that reads several to make one.
-    backend: where work that splits into parts is done.
+    Attributes:
+        source: Tokenizer of the source model.
+        target: The target tokenizer.
+        merge_pairs: By source id, the two tokens that the source tokenizer merges into it. They show how the row of a
+            shared token follows from the rows of its parts.
+    """
+
+    source: SupportsEncode
+    target: SupportsEncode
+    merge_pairs: MergePairs
+
+
+@dataclass(frozen=True)
+class Context:
+    """How a method does its work.
+
+    Attributes:
+        seed: For methods that draw random numbers.
+        device: Where torch computes.
+        memory: Bytes that a method may use besides the embedding matrices.
+        progress: Whether to show a progress bar.
+        backend: Where work that splits into parts is done.
+        resources: What the method needs from disk.
+        cache: Shared by all problems of a run, for work that does not depend on the source rows. A key holds what the
+            work depends on: the method's name, the method, and the donor's `name`.
+    """
+
+    seed: int = 0
+    device: str = "cpu"
+    memory: int = WORK_BYTES
+    progress: bool = False
+    backend: Backend = LOCAL
+    resources: Resources | None = None
+    cache: dict[object, Any] = field(default_factory=dict)
+
+    def bar(self, total: int, title: str) -> Any:
+        """Return a tqdm bar that counts tokens; it shows nothing without `progress` or a terminal."""
+        from tqdm.auto import tqdm
+
+        return tqdm(total=total, desc=title, unit=" tokens", disable=None if self.progress else True)
+
+
+@dataclass(frozen=True)
+class MatrixUse:
+    """What the rows of a matrix are for.
+
+    Attributes:
+        role: "input", "output" or "per-layer".
+        scores: Whether the rows score tokens: those of lm_head, or of input embeddings that are tied to it.
+    """
+
+    role: str = "input"
+    scores: bool = False
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Everything that a method may look at.
+
+    Attributes:
+        source: Rows of one matrix of the source model, float32 [V, D] on demand.
+        donor: Rows of the donor's matrix of the same role, None without a donor.
+        target: The target vocabulary.
+        alignment: Which source id each target id takes its row from.
+        missing: Target ids whose rows are to be computed, int64 [M].
+        pieces: The source tokens that spell each missing token.
+        matrix: What the rows are for.
+        tokenizers: Both tokenizers, None in tests of methods that do not need them.
+        spaces: Rows of all matrices of the source by role, for a method that reads several to compute one.
+        context: Seed, device, memory and resources.
     """
 
     source: EmbeddingSpace
@@ -108,28 +168,17 @@ class Problem:
     alignment: Alignment
     missing: np.ndarray
     pieces: Pieces
-    role: str = "input"
-    seed: int = 0
-    device: str = "cpu"
-    memory: int = WORK_BYTES
-    progress: bool = False
-    cache: dict[object, Any] = field(default_factory=dict)
-    details: dict[str, np.ndarray] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    merge_pairs: MergePairs | None = None
-    scores: bool = False
-    evidence: dict[str, Any] = field(default_factory=dict)
-    source_tokenizer: SupportsEncode | None = None
-    target_tokenizer: SupportsEncode | None = None
+    matrix: MatrixUse = field(default_factory=MatrixUse)
+    tokenizers: Tokenizers | None = None
     spaces: Mapping[str, EmbeddingSpace] = field(default_factory=dict)
-    backend: Backend = LOCAL
+    context: Context = field(default_factory=Context)
 
     @cached_property
     def anchors(self) -> np.ndarray:
-        """Target ids of the shared text pieces, int64[N]: candidates for a dictionary or for training pairs.
+        """Target ids of the shared tokens that may serve as dictionary atoms or training pairs, int64 [N].
 
-        Control and reserved tokens are never anchors, nor are byte-fallback pieces, nor tokens whose row is zero or
-        not finite on either side.
+        Special and reserved tokens are never anchors, nor are byte-fallback tokens, nor tokens whose row is zero or
+        non-finite on either side.
         """
         ids = np.flatnonzero((self.alignment.reason == Reason.BYTES)[: len(self.target)])
         ids = ids[self.target.kind[ids] == Kind.NORMAL]
@@ -141,14 +190,20 @@ class Problem:
             keep &= _usable(self.donor.norms(ids))
         return np.asarray(ids[keep])
 
+    def merge_pairs(self, anchors: np.ndarray) -> np.ndarray:
+        """Return the merge pairs of shared tokens as source ids, int [n, 2], of target ids [n]; -1 for no pair."""
+        if self.tokenizers is None:
+            return np.full((len(anchors), 2), -1, np.int32)
+        return self.tokenizers.merge_pairs[self.alignment.source_of[anchors]]
+
     @cached_property
     def trained(self) -> np.ndarray:
-        """Source ids that the model has learnt: all but reserved and padding rows, int64."""
+        """Source ids that the model has learnt: all but reserved tokens and padding rows, int64."""
         return np.flatnonzero(self.source.vocabulary.kind != Kind.UNUSED)
 
     @cached_property
     def source_mean(self) -> np.ndarray:
-        """The mean row of the source's trained tokens, float32[D]: what is known about a token nothing is known of."""
+        """Mean row of the trained source tokens, float32 [D]."""
         return self.source.mean(self.trained)
 
 
@@ -159,59 +214,70 @@ def _usable(norms: np.ndarray) -> np.ndarray:
     return np.asarray(finite & (norms > 1e-3 * typical))
 
 
-class Initializer(Protocol):
-    """A method: makes float32[M, D] rows, in the order of `problem.missing`."""
+@dataclass(frozen=True)
+class Rows:
+    """What a method returns.
+
+    Attributes:
+        rows: float32 [M, D], in the order of `problem.missing`.
+        diagnostics: Name -> one number per missing token, float [M], such as a residual. They go into the Report.
+        evidence: Plain data that says why a method chose what it did. It goes into the Report.
+        notes: Sentences for the user, such as what the method fell back to and for how many tokens.
+    """
+
+    rows: np.ndarray
+    diagnostics: Mapping[str, np.ndarray] = field(default_factory=dict)
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """The source model, for `Initializer.check`.
+
+    Attributes:
+        vocabulary: Vocabulary of the source model.
+        width: Elements of a row of the input embeddings.
+        rows: Rows of the input embeddings, padding rows included.
+        tied: Whether the input embeddings are also lm_head.
+    """
+
+    vocabulary: Vocabulary
+    width: int
+    rows: int
+    tied: bool
+
+
+@dataclass(frozen=True)
+class Initializer(ABC):
+    """A method. Each subclass is a frozen dataclass whose fields are the method's hyperparameters."""
 
     summary: ClassVar[str]
     """One line for `tokswap methods`."""
-    source: ClassVar[str]
-    """The paper or project that the method comes from. `needs`, another line of text, says what it needs where that
-    is more than `needs_donor` can say."""
+    reference: ClassVar[str]
+    """The paper or project that the method is from."""
+    needs: ClassVar[str] = ""
+    """What it needs besides both vocabularies and the source rows, where `donor_use` does not say it all."""
 
-    @property
-    def needs_donor(self) -> bool:
-        """Whether it reads the donor's embeddings; a class attribute, or a property where its settings decide."""
-        ...
+    @abstractmethod
+    def __call__(self, problem: Problem) -> Rows:
+        """Compute the rows of the missing tokens."""
 
-    def __call__(self, problem: Problem) -> np.ndarray:
-        """Return float32[M, D]."""
-        ...
-
+    @abstractmethod
     def flops(self, missing: int, anchors: int, width: int) -> float:
-        """Return about how many floating-point operations a table costs, for the plan's estimate."""
-        ...
+        """Return about how many floating-point operations a matrix costs, for the plan's estimate."""
 
+    def donor_use(self) -> DonorUse:
+        """Say whether the method reads the donor's embeddings."""
+        return "none"
 
-def wants_donor(initializer: Initializer) -> bool:
-    """Return whether a method reads the donor's embeddings where there are some; most that want them need them."""
-    return initializer.needs_donor or bool(getattr(initializer, "wants_donor", False))
+    def copies_shared(self) -> bool:
+        """Say whether the rows of shared tokens are copied; else the method computes them too."""
+        return True
 
+    def check(self, base: BaseModel, resources: Resources) -> None:  # noqa: B027, most methods have nothing to check
+        """Check settings and files before a weight is read.
 
-@runtime_checkable
-class Checked(Protocol):
-    """A method with settings that name files: it can tell before the run whether they will do."""
-
-    def check(self) -> None:
-        """Raise UsageError or InputError where a setting cannot work."""
-        ...
-
-
-@runtime_checkable
-class BaseBound(Protocol):
-    """A method that was made for one base model: it can tell before the run whether a model is that one."""
-
-    def check_base(self, base: Vocabulary, width: int, rows: int, tied: bool) -> None:
-        """Raise UsageError or InputError where it is not. width, rows, tied: of the model's input table."""
-        ...
-
-
-def option(
-    default: Any,
-    help: str,
-    *,
-    least: float | None = None,
-    most: float | None = None,
-    choices: tuple[str, ...] | None = None,
-) -> Any:
-    """Declare a hyperparameter: a dataclass field with its help text, and its range or the words that it may be."""
-    return field(default=default, metadata={"help": help, "least": least, "most": most, "choices": choices})
+        Raises:
+            UsageError, InputError: where a setting cannot work or a file does not fit the model.
+        """

@@ -1,4 +1,4 @@
-"""Methods written down: `omp`, `omp(k=32)`, and weighted sums such as `0.8*kriging + 0.2*subword(weights=first)`."""
+"""Methods as users write them: `omp`, `omp(k=32)`, and sums such as `0.8*kriging + 0.2*subword(weights=first)`."""
 
 from __future__ import annotations
 
@@ -6,71 +6,85 @@ import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from tokswap.errors import UsageError
-from tokswap.init.base import Initializer, Problem, wants_donor
+from tokswap.init.base import BaseModel, DonorUse, Initializer, Problem, Rows
 from tokswap.init.registry import make_initializer
+from tokswap.init.resources.protocol import Resources
 
 _PART = re.compile(
     r"\s*(?:(?P<weight>\d*\.?\d+)\s*\*\s*)?(?P<name>[a-z][a-z0-9_-]*)\s*(?:\((?P<settings>[^()]*)\))?\s*"
 )
 
 
-@dataclass(frozen=True)
-class Blend:
-    """The weighted mean of what several methods make. parts: (weight, name, method); the weights add up to one."""
+class Part(NamedTuple):
+    """One method of a sum."""
 
-    parts: tuple[tuple[float, str, Initializer], ...]
+    weight: float
+    name: str
+    method: Initializer
+
+
+@dataclass(frozen=True)
+class Blend(Initializer):
+    """The weighted mean of the rows of several methods.
+
+    Attributes:
+        parts: The methods; their weights add up to 1.
+    """
+
+    parts: tuple[Part, ...]
 
     summary: ClassVar[str] = "the weighted mean of several methods"
-    source: ClassVar[str] = "this project"
+    reference: ClassVar[str] = "this project"
 
-    @property
-    def needs_donor(self) -> bool:
-        """Whether one of the parts does."""
-        return any(method.needs_donor for _, _, method in self.parts)
-
-    @property
-    def wants_donor(self) -> bool:
-        """Whether one of the parts does."""
-        return any(wants_donor(method) for _, _, method in self.parts)
-
-    def __call__(self, problem: Problem) -> np.ndarray:
-        """Return float32[M, D]."""
-        result = np.zeros((len(problem.missing), problem.source.width), np.float32)
+    def __call__(self, problem: Problem) -> Rows:
+        """Compute the rows of each part and add them up."""
+        total = np.zeros((len(problem.missing), problem.source.width), np.float32)
+        diagnostics: dict[str, np.ndarray] = {}
+        evidence: dict[str, Any] = {}
+        notes: tuple[str, ...] = ()
         for weight, name, method in self.parts:
-            own = dataclasses.replace(problem, details={})
-            result += np.float32(weight) * method(own)
-            problem.details.update({f"{name} {key}": values for key, values in own.details.items()})
-        return result
+            own = method(problem)
+            total += np.float32(weight) * own.rows
+            diagnostics |= {f"{name} {key}": values for key, values in own.diagnostics.items()}
+            evidence |= own.evidence
+            notes += own.notes
+            del own  # its rows would take memory while the next part works
+        return Rows(total, diagnostics, evidence, notes=notes)
 
     def flops(self, missing: int, anchors: int, width: int) -> float:
-        """What the parts cost together."""
+        """Return the sum over the parts."""
         return sum(method.flops(missing, anchors, width) for _, _, method in self.parts)
+
+    def donor_use(self) -> DonorUse:
+        """Return the most that a part asks for."""
+        uses = {method.donor_use() for _, _, method in self.parts}
+        return "required" if "required" in uses else "optional" if "optional" in uses else "none"
+
+    def check(self, base: BaseModel, resources: Resources) -> None:
+        """Check each part."""
+        for _, _, method in self.parts:
+            method.check(base, resources)
 
 
 def read_method(spec: str, settings: Mapping[str, object] | None = None) -> Initializer:
     """Return the method that a text names.
 
-    spec: a method; settings in parentheses; several, with weights or none, joined by `+`. settings: more of them for
-    a spec that is one method. Raises UsageError: unknown-method, unknown-setting, bad-setting, bad-method.
+    Args:
+        spec: A method, with settings in parentheses if any; or several, each with an optional weight, joined by `+`.
+        settings: More settings, where `spec` is a single method.
+
+    Raises:
+        UsageError: unknown-method, unknown-setting, bad-setting, bad-method.
     """
-    parts = []
-    for text in _split(spec):
-        match = _PART.fullmatch(text)
-        if match is None:
-            raise UsageError(
-                "bad-method",
-                f"{text.strip()!r} is not how a method is written",
-                "write NAME, NAME(key=value, key=value), or a sum such as 0.8*kriging + 0.2*subword(weights=first)",
-            )
-        own = _settings(match["settings"] or "")
-        parts.append((float(match["weight"] or 1), match["name"], own))
+    parts = [_read_part(text) for text in _split(spec)]
     if len(parts) == 1:
-        return make_initializer(parts[0][1], {**parts[0][2], **(settings or {})})
+        _, name, own = parts[0]
+        return make_initializer(name, {**own, **(settings or {})})
     if settings:
         raise UsageError(
             "bad-setting",
@@ -79,25 +93,23 @@ def read_method(spec: str, settings: Mapping[str, object] | None = None) -> Init
         )
     total = sum(weight for weight, _, _ in parts)
     if not total > 0:
-        raise UsageError("bad-method", f"the weights of {spec!r} add up to nothing")
-    return Blend(tuple((weight / total, name, make_initializer(name, own)) for weight, name, own in parts))
+        raise UsageError("bad-method", f"the weights of {spec!r} add up to 0")
+    return Blend(tuple(Part(weight / total, name, make_initializer(name, own)) for weight, name, own in parts))
 
 
 def described(initializer: Initializer) -> dict[str, Any]:
-    """Return the settings of a method as plain data, those of a sum by its parts."""
+    """Return the settings of a method as plain data; those of a sum by its parts."""
     if isinstance(initializer, Blend):
+        names = [part.name for part in initializer.parts]
         return {
-            f"{name} ({n})" if [other for _, other, _ in initializer.parts].count(name) > 1 else name: {
-                "weight": round(weight, 4),
-                **described(method),
-            }
+            f"{name} ({n})" if names.count(name) > 1 else name: {"weight": round(weight, 4), **described(method)}
             for n, (weight, name, method) in enumerate(initializer.parts, 1)
         }
-    return dataclasses.asdict(initializer)  # type: ignore[call-overload,no-any-return]
+    return dataclasses.asdict(initializer)
 
 
 def _split(spec: str) -> list[str]:
-    """Cut a sum at each `+` that stands outside parentheses."""
+    """Split a sum at each `+` outside parentheses."""
     parts, depth = [""], 0
     for character in spec:
         depth += (character == "(") - (character == ")")
@@ -108,12 +120,19 @@ def _split(spec: str) -> list[str]:
     return parts
 
 
-def _settings(text: str) -> dict[str, object]:
-    """Read "key=value, key=value"."""
-    found: dict[str, object] = {}
-    for pair in filter(None, (pair.strip() for pair in text.split(","))):
+def _read_part(text: str) -> tuple[float, str, dict[str, object]]:
+    """Read "weight*name(key=value, key=value)" as weight, name and settings."""
+    match = _PART.fullmatch(text)
+    if match is None:
+        raise UsageError(
+            "bad-method",
+            f"{text.strip()!r} is not how a method is written",
+            "write NAME, NAME(key=value, key=value), or a sum such as 0.8*kriging + 0.2*subword(weights=first)",
+        )
+    settings: dict[str, object] = {}
+    for pair in filter(None, (pair.strip() for pair in (match["settings"] or "").split(","))):
         key, equals, value = pair.partition("=")
         if not equals:
             raise UsageError("bad-method", f"{pair!r} is not a setting", "write key=value")
-        found[key.strip()] = value.strip()
-    return found
+        settings[key.strip()] = value.strip()
+    return float(match["weight"] or 1), match["name"], settings

@@ -6,29 +6,37 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from tokswap.init.solver import RowTask, SolvedGroup
+from tokswap.report.record import RowReport
 from tokswap.report.wording import listed
 from tokswap.tokenizer.vocabulary import Vocabulary
 
 
-def row_notes(
-    target: Vocabulary,
-    missing: np.ndarray,
-    diagnostics: Mapping[str, Mapping[str, np.ndarray]],
-    lengths: Mapping[str, np.ndarray],
-) -> list[str]:
-    """Name the made rows that stand far outside the others: large coefficients, or a great length.
+def row_notes(target: Vocabulary, missing: np.ndarray, solved: Mapping[str, SolvedGroup]) -> list[str]:
+    """Name the computed rows that stand far outside the others: large coefficients, or a large norm.
 
-    A donor can be prepared so that a token looks harmless there and breaks the model that takes it over
-    (arXiv 2601.00065); it shows in the coefficients. missing: int64[M]. diagnostics: table role -> name -> float[M], as
-    methods leave them. lengths: table role -> float[M].
+    A donor can be prepared so that a token looks harmless there and breaks the model that adopts it; it shows in the
+    coefficients.
+
+    Args:
+        target: The target vocabulary.
+        missing: Ids of the missing tokens, int64 [M].
+        solved: What the methods said, by role.
+
+    Reference:
+        arXiv 2601.00065.
     """
     notes = []
-    for role, named in diagnostics.items():
-        for what, values in (("coefficients", named.get("coefficient_norm")), ("rows", lengths.get(role))):
-            far = outliers(values) if values is not None and len(values) == len(missing) else np.zeros(0, np.int64)
+    for role, group in solved.items():
+        for what, values in (
+            ("coefficients", group.result.diagnostics.get("coefficient_norm")),
+            ("rows", group.norms),
+        ):
+            if values is None or len(values) != len(missing):
+                continue
+            far = outliers(values)
             if not len(far):
                 continue
-            assert values is not None
             typical = float(np.median(values))
             some = [f"{target.readable(int(missing[n]))} ({values[n] / typical:.0f} times the median)" for n in far]
             hint = "; do not trust the donor without looking at them" if what == "coefficients" else ""
@@ -49,3 +57,44 @@ def outliers(values: np.ndarray) -> np.ndarray:
     spread = 1.4826 * float(np.median(np.abs(logs - middle)))
     far = np.flatnonzero(logs > middle + max(8 * spread, np.log(4)))
     return far[np.argsort(-logs[far], kind="stable")]
+
+
+def row_report(task: RowTask, solved: Mapping[str, SolvedGroup]) -> RowReport:
+    """Return what is known about the rows that a solver has computed, for the Report."""
+    return RowReport(
+        diagnostics={role: group.result.diagnostics for role, group in solved.items()},
+        norms={role: {"copied": group.copied_norms, "made": group.norms} for role, group in solved.items()},
+        worst=_worst(task, solved),
+        unusual=_unusual(task, solved),
+    )
+
+
+def _worst(task: RowTask, solved: Mapping[str, SolvedGroup], count: int = 10) -> tuple[tuple[str, float], ...]:
+    """The missing tokens whose input rows the method explains least."""
+    residual = solved["input"].result.diagnostics.get("residual") if "input" in solved else None
+    if residual is None:
+        return ()
+    order = np.argsort(-residual, kind="stable")[:count]
+    texts = [task.target.vocabulary.readable(token) for token in task.alignment.missing[order].tolist()]
+    return tuple((text, round(float(residual[n]), 4)) for text, n in zip(texts, order, strict=True))
+
+
+def _unusual(
+    task: RowTask, solved: Mapping[str, SolvedGroup], count: int = 10, least: float = 0.05
+) -> tuple[tuple[str, float, tuple[str, ...]], ...]:
+    """The missing tokens whose input rows have the most unusual norm: (token, norm, its source pieces).
+
+    Rows whose norm differs from the median by no more than the share `least` are usual.
+    """
+    norms = solved["input"].norms.astype(np.float64) if "input" in solved else np.zeros(0)
+    if not len(norms):
+        return ()
+    far = np.abs(np.log(np.maximum(norms, 1e-12) / max(float(np.median(norms)), 1e-12)))
+    order = [n for n in np.argsort(-far, kind="stable")[:count].tolist() if far[n] > least]
+    source, target = task.source.tokenizer, task.target.vocabulary
+    tokens = task.alignment.missing[order].tolist()
+    pieces = source.tokenize_bytes([target.token_bytes[token] for token in tokens])
+    return tuple(
+        (target.readable(token), round(float(norms[n]), 4), tuple(map(source.vocabulary.readable, own)))
+        for n, token, own in zip(order, tokens, pieces, strict=True)
+    )

@@ -1,9 +1,9 @@
-"""Makes the rows that no source row can be copied for, one group of tables at a time."""
+"""Computes the rows that cannot be copied, one group of vocabulary matrices at a time."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,22 +11,192 @@ from typing import Any
 
 import numpy as np
 
+from tokswap.checkpoint.edit import GroupRows, MatrixEdit
 from tokswap.checkpoint.embeddings import Columns, EmbeddingSpace, row_norms
-from tokswap.checkpoint.reader import Checkpoint
-from tokswap.checkpoint.writer import MatrixEdit, NewRows
-from tokswap.distributed import LOCAL, Backend
+from tokswap.checkpoint.matrices import VocabMatrix
+from tokswap.checkpoint.source import SourceModel
 from tokswap.errors import InputError
-from tokswap.init.base import WORK_BYTES, Initializer, Pieces, Problem
+from tokswap.init.base import Context, Initializer, MatrixUse, Pieces, Problem, Rows, Tokenizers
+from tokswap.init.donor import Donor
 from tokswap.tokenizer.alignment import Alignment, Reason
 from tokswap.tokenizer.tokenizer import Tokenizer
-from tokswap.tokenizer.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
-class _Made:
-    """The rows of a method and the neutral row, put in order when a block of them is asked for.
+class Methods:
+    """The methods of a run: one for all matrices, and another for lm_head where the user names one."""
 
-    missing: bool[n], whether each made row is the method's next or the neutral one.
+    main: Initializer
+    output: Initializer | None = None
+
+    def of(self, role: str) -> Initializer:
+        """Return the method for a role."""
+        return self.output if role == "output" and self.output is not None else self.main
+
+    @property
+    def all(self) -> tuple[Initializer, ...]:
+        """Every method of the run."""
+        return (self.main,) if self.output is None else (self.main, self.output)
+
+
+@dataclass(frozen=True)
+class RowTask:
+    """What new rows are computed from.
+
+    Attributes:
+        source: The source model.
+        target: The target tokenizer.
+        donor: The donor, None without one.
+        alignment: Where every row of the result comes from.
+        methods: What computes the missing rows.
+        context: Seed, device, memory and resources.
+    """
+
+    source: SourceModel
+    target: Tokenizer
+    donor: Donor | None
+    alignment: Alignment
+    methods: Methods
+    context: Context = field(default_factory=Context)
+
+
+@dataclass(frozen=True)
+class SolvedGroup:
+    """What a method said about the rows of one role.
+
+    Attributes:
+        count: Number of computed rows.
+        result: Diagnostics, evidence and notes of the method; its rows are gone.
+        norms: Norms of the computed rows, float32 [M].
+        copied_norms: Norms of the copied rows, float32 [S].
+        seconds: Time spent.
+    """
+
+    count: int
+    result: Rows
+    norms: np.ndarray
+    copied_norms: np.ndarray
+    seconds: float
+
+
+class Solver:
+    """Computes the rows of each group for the writer, and keeps what the methods say about them."""
+
+    def __init__(self, task: RowTask) -> None:
+        self.task = task
+        self.solved: dict[str, SolvedGroup] = {}
+        self._donor_spaces: dict[str, EmbeddingSpace] = {}
+
+    @property
+    def seconds(self) -> float:
+        """Time spent in methods so far."""
+        return sum(group.seconds for group in self.solved.values())
+
+    def solve(self, group: tuple[MatrixEdit, ...]) -> GroupRows:
+        """Return the computed rows of each matrix of a group, float32 [n, D] in blocks.
+
+        Raises:
+            InputError: nan-in-table, method-failed, and what a method raises.
+        """
+        lead = group[0].matrix
+        if lead.role == "lookup":
+            return {edit.name: np.zeros((0, edit.matrix.width), np.float32) for edit in group}
+        begin = time.perf_counter()
+        columns = [self._columns(edit.matrix) for edit in group]
+        problem = self._problem(lead, columns)
+        found = self.task.methods.of(lead.role)(problem) if len(problem.missing) else Rows(_no_rows(problem))
+        norms = row_norms(found.rows)
+        if not np.isfinite(norms).all():
+            name = type(self.task.methods.of(lead.role)).__name__
+            raise InputError("method-failed", f"`{name}` computed non-finite rows")
+        alignment = self.task.alignment
+        self.solved[lead.role] = SolvedGroup(
+            count=len(found.rows),
+            result=Rows(_no_rows(problem), found.diagnostics, found.evidence, notes=found.notes),
+            norms=norms,
+            copied_norms=problem.source.norms(alignment.source_of[alignment.shared]),
+            seconds=time.perf_counter() - begin,
+        )
+        neutral = _neutral_row(problem, lead.width) if len(alignment.neutral) else np.zeros(problem.source.width)
+        missing = alignment.reason[alignment.source_of < 0] == Reason.MISSING
+        edges = np.cumsum([0, *(edit.matrix.width for edit in group)])
+        return {
+            edit.name: NeutralAndNew(found.rows[:, a:b], neutral[a:b].astype(np.float32), missing, shift=part.shift)
+            for edit, part, a, b in zip(group, columns, edges[:-1], edges[1:], strict=True)
+        }
+
+    def _problem(self, lead: VocabMatrix, columns: list[Columns]) -> Problem:
+        task = self.task
+        space = EmbeddingSpace(task.source.tokenizer.vocabulary, columns, name=f"source {lead.names[0]}")
+        _check_finite(space, "model", task.source.checkpoint.folder)
+        return Problem(
+            source=space,
+            donor=self._donor_space(lead.role),
+            target=task.target.vocabulary,
+            alignment=task.alignment,
+            missing=task.alignment.missing,
+            pieces=self._pieces,
+            matrix=MatrixUse(lead.role, scores=lead.role == "output" or lead.is_head),
+            tokenizers=Tokenizers(task.source.tokenizer, task.target, _MergePairs(task.source.tokenizer)),
+            spaces=self._spaces,
+            context=task.context,
+        )
+
+    @cached_property
+    def _pieces(self) -> Pieces:
+        token_bytes = self.task.target.vocabulary.token_bytes
+        missing = [token_bytes[token] for token in self.task.alignment.missing.tolist()]
+        return Pieces(lambda: self.task.source.tokenizer.tokenize_bytes(missing))
+
+    @cached_property
+    def _spaces(self) -> Mapping[str, EmbeddingSpace]:
+        source = self.task.source
+        found = {m.role: m for m in reversed(source.checkpoint.matrices) if m.role not in ("bias", "lookup")}
+        raw = {role: Columns(source.checkpoint.raw_rows(m.names[0], m.axis), m.dtype) for role, m in found.items()}
+        return {role: EmbeddingSpace(source.tokenizer.vocabulary, [columns]) for role, columns in raw.items()}
+
+    def _columns(self, matrix: VocabMatrix) -> Columns:
+        """The source rows of a matrix.
+
+        Biases are taken relative to their mean: a method whose weights do not add up to one would scale what all tokens
+        have in common, and a bias common to all tokens changes no probability.
+        """
+        raw = self.task.source.checkpoint.raw_rows(matrix.names[0], matrix.axis)
+        columns = Columns(raw, matrix.dtype)
+        if matrix.role != "bias":
+            return columns
+        vocabulary = self.task.source.tokenizer.vocabulary
+        mean = float(EmbeddingSpace(vocabulary, [columns]).mean(np.arange(len(vocabulary)))[0])
+        return Columns(raw, matrix.dtype, shift=mean if np.isfinite(mean) else 0.0)
+
+    def _donor_space(self, role: str) -> EmbeddingSpace | None:
+        """The donor's rows for a role; roles that share a donor matrix get the same space."""
+        donor = self.task.donor
+        if donor is None:
+            return None
+        # A donor without a head, an encoder say, lends its input embeddings to lm_head too.
+        checkpoint = donor.checkpoint
+        owner = (checkpoint.matrix("output") if role == "output" else None) or checkpoint.matrix("input")
+        assert owner is not None  # find_matrices refuses a checkpoint without one
+        name = owner.names[0]
+        if name not in self._donor_spaces:
+            raw, target = checkpoint.raw_rows(name, owner.axis), self.task.target.vocabulary
+            rows = raw[: len(target)] if donor.rows is None else raw[donor.rows]
+            space = EmbeddingSpace(target, [Columns(rows, owner.dtype)], name=f"donor {name}")
+            _check_finite(space, "donor", checkpoint.folder)
+            self._donor_spaces[name] = space
+        return self._donor_spaces[name]
+
+
+@dataclass(frozen=True)
+class NeutralAndNew:
+    """The rows of a method and the neutral row, put in order when a block of them is needed.
+
+    Attributes:
+        rows: What the method computed, float32 [M, D].
+        neutral: The neutral row, float32 [D].
+        missing: Whether each row is the method's next or the neutral one, bool [n].
+        shift: Added to every element.
     """
 
     rows: np.ndarray
@@ -47,7 +217,7 @@ class _Made:
 
 @dataclass(frozen=True)
 class _MergePairs:
-    """The two tokens that the source's tokenizer joins into each token, looked for when a method first asks."""
+    """The two tokens that a tokenizer joins into each token, looked up when a method first asks."""
 
     tokenizer: Tokenizer
 
@@ -59,261 +229,48 @@ class _MergePairs:
         return self.tokenizer.merge_pairs()
 
 
-@dataclass
-class Solver:
-    """Answers `edit.apply` when it asks for the made rows of a table; keeps what the methods say about them.
+def _no_rows(problem: Problem) -> np.ndarray:
+    return np.zeros((0, problem.source.width), np.float32)
 
-    initializer: the method. output_initializer: another one for an output head with its biases.
-    donor_rows: int64[V], the donor's row of each target token; None where it is the token's id.
-    backend: where methods do work that splits into parts.
-    seconds: time spent in methods so far. diagnostics: table role -> name -> float[M]. evidence: table role -> why a
-    method that chooses chose what it did. lengths: table role -> float[M], the norms of the made rows. copied_lengths: table role ->
-    float[S], those of the rows that are copied. notes: each once.
-    """
 
-    source: Checkpoint
-    source_tokenizer: Tokenizer
-    target: Tokenizer
-    donor: Checkpoint | None
-    alignment: Alignment
-    initializer: Initializer
-    matrices: Sequence[MatrixEdit]
-    seed: int = 0
-    device: str = "cpu"
-    memory: int = WORK_BYTES
-    progress: bool = False
-    donor_rows: np.ndarray | None = None
-    output_initializer: Initializer | None = None
-    backend: Backend = LOCAL
-    seconds: float = 0.0
-    checks: dict[str, int] = field(default_factory=dict)
-    diagnostics: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
-    evidence: dict[str, dict[str, Any]] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    lengths: dict[str, np.ndarray] = field(default_factory=dict)
-    copied_lengths: dict[str, np.ndarray] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        surfaces = [self.target.vocabulary.token_bytes[token] for token in self.alignment.missing.tolist()]
-        self.pieces = Pieces(lambda: self.source_tokenizer.tokenize_bytes(surfaces))
-        self.merge_pairs = _MergePairs(self.source_tokenizer)
-        self.made: dict[int, NewRows] = {}
-        self.cache: dict[object, Any] = {}
-        self.donor_spaces: dict[str, EmbeddingSpace] = {}
-        self.group_of = {id(table): group for group in _groups(self.matrices) for table in group}
-
-    def rows(self, table: MatrixEdit) -> NewRows:
-        """Return float32[n, D] for the rows of a table that have no source."""
-        if table.matrix.role == "lookup":
-            return np.zeros((0, table.matrix.width), np.float32)
-        if id(table) not in self.made:
-            begin = time.perf_counter()
-            self._solve(self.group_of[id(table)])
-            self.seconds += time.perf_counter() - begin
-        return self.made.pop(id(table))
-
-    def keep(self, table: MatrixEdit, rows: NewRows) -> None:
-        """Hand back the rows of a table, to be asked for again."""
-        self.made[id(table)] = rows
-
-    def _solve(self, group: tuple[MatrixEdit, ...]) -> None:
-        lead = group[0].matrix
-        columns = [self._columns(table) for table in group]
-        space = EmbeddingSpace(self.source_tokenizer.vocabulary, columns)
-        self._check_finite(space, "model", self.source.folder)
-        problem = Problem(
-            space,
-            self._donor_space(lead.role),
-            self.target.vocabulary,
-            self.alignment,
-            self.alignment.missing,
-            self.pieces,
-            lead.role,
-            self.seed,
-            self.device,
-            self.memory,
-            self.progress,
-            self.cache,
-            merge_pairs=self.merge_pairs,
-            scores=lead.role == "output" or lead.is_head,
-            spaces=self._spaces,
-            source_tokenizer=self.source_tokenizer,
-            target_tokenizer=self.target,
-            backend=self.backend,
-        )
-        initializer = (self.output_initializer if lead.role == "output" else None) or self.initializer
-        rows = np.zeros((0, space.width), np.float32)
-        if len(problem.missing):
-            rows = initializer(problem)
-        self.lengths[lead.role] = row_norms(rows)
-        if not np.isfinite(self.lengths[lead.role]).all():
-            raise InputError("method-failed", f"`{type(initializer).__name__}` made rows that are not finite numbers")
-        neutral = _never_predicted(problem, group) if len(self.alignment.neutral) else np.zeros(space.width, np.float32)
-        missing = self.alignment.reason[self.alignment.source_of < 0] == Reason.MISSING
-        self.checks[f"{lead.role} rows made"] = len(rows)
-        self.diagnostics[lead.role] = problem.details
-        if problem.evidence:
-            self.evidence[lead.role] = problem.evidence
-        self.notes += [note for note in problem.notes if note not in self.notes]
-        self.copied_lengths[lead.role] = space.norms(self.alignment.source_of[self.alignment.shared])
-        at = 0
-        for table, part in zip(group, columns, strict=True):
-            own = slice(at, at + table.matrix.width)
-            self.made[id(table)] = _Made(rows[:, own], neutral[own], missing, part.shift)
-            at += table.matrix.width
-
-    @cached_property
-    def _spaces(self) -> dict[str, EmbeddingSpace]:
-        tables = {table.role: table for table in reversed(self.source.matrices) if table.role not in ("bias", "lookup")}
-        raw = {role: Columns(self.source.raw_rows(t.names[0], t.axis), t.dtype) for role, t in tables.items()}
-        return {role: EmbeddingSpace(self.source_tokenizer.vocabulary, [columns]) for role, columns in raw.items()}
-
-    def _columns(self, table: MatrixEdit) -> Columns:
-        """The source's rows of a table.
-
-        Biases are taken round their mean: a method whose weights do not add up to one would scale what all tokens
-        have in common, and a bias common to all tokens changes no probability.
-        """
-        raw = self.source.raw_rows(table.matrix.names[0], table.matrix.axis)
-        columns = Columns(raw, table.matrix.dtype)
-        if table.matrix.role != "bias":
-            return columns
-        ids = np.arange(len(self.source_tokenizer.vocabulary))
-        mean = float(EmbeddingSpace(self.source_tokenizer.vocabulary, [columns]).mean(ids)[0])
-        return Columns(raw, table.matrix.dtype, mean if np.isfinite(mean) else 0.0)
-
-    def _donor_space(self, role: str) -> EmbeddingSpace | None:
-        """The donor's rows for a role; tables that share a donor table get the same space."""
-        if self.donor is None:
-            return None
-        # A donor without a head, an encoder say, lends its input table to the source's head too.
-        owner = (self.donor.matrix("output") if role == "output" else None) or self.donor.matrix("input")
-        assert owner is not None  # find_matrices refuses a checkpoint without one
-        name = owner.names[0]
-        if name not in self.donor_spaces:
-            raw, target = self.donor.raw_rows(name, owner.axis), self.target.vocabulary
-            rows = raw[: len(target)] if self.donor_rows is None else raw[self.donor_rows]
-            space = EmbeddingSpace(target, [Columns(rows, owner.dtype)])
-            self._check_finite(space, "donor", self.donor.folder)
-            self.donor_spaces[name] = space
-        return self.donor_spaces[name]
-
-    def _check_finite(self, space: EmbeddingSpace, whose: str, folder: Path) -> None:
-        bad = np.concatenate([np.flatnonzero(~columns.finite()) for columns in space.columns])
-        if len(bad):
-            raise InputError(
-                "nan-in-table",
-                f"the {whose}'s embedding table has rows that are not finite numbers, the first is row {bad.min()}",
-                "the checkpoint is damaged, or its training diverged",
-                folder=folder,
-            )
-
-    @property
-    def norms(self) -> dict[str, dict[str, np.ndarray]]:
-        """Table role -> "copied" and "made" -> the lengths of these rows."""
-        return {role: {"copied": self.copied_lengths[role], "made": made} for role, made in self.lengths.items()}
-
-    def unusual(self, count: int = 10, least: float = 0.05) -> tuple[tuple[str, float, tuple[str, ...]], ...]:
-        """The missing tokens whose input rows are farthest from the usual length: token, length, its pieces in the source.
-
-        least: rows that are no farther than this from the median, as a share of it, are as usual.
-        """
-        lengths = self.lengths.get("input", np.zeros(0)).astype(np.float64)
-        if not len(lengths):
-            return ()
-        far = np.abs(np.log(np.maximum(lengths, 1e-12) / max(float(np.median(lengths)), 1e-12)))
-        order = [n for n in np.argsort(-far, kind="stable")[:count].tolist() if far[n] > least]
-        source, target = self.source_tokenizer.vocabulary, self.target.vocabulary
-        tokens = self.alignment.missing[order].tolist()
-        cut = self.source_tokenizer.tokenize_bytes([target.token_bytes[token] for token in tokens])
-        return tuple(
-            (target.readable(token), round(float(lengths[n]), 4), tuple(map(source.readable, pieces)))
-            for n, token, pieces in zip(order, tokens, cut, strict=True)
+def _check_finite(space: EmbeddingSpace, whose: str, folder: Path) -> None:
+    bad = np.concatenate([np.flatnonzero(~columns.finite()) for columns in space.columns])
+    if len(bad):
+        raise InputError(
+            "nan-in-table",
+            f"the {whose}'s embedding matrix has non-finite rows, the first is row {bad.min()}",
+            "the checkpoint is damaged, or its training diverged",
+            folder=folder,
         )
 
-    def worst(self, count: int = 10) -> tuple[tuple[str, float], ...]:
-        """The missing tokens whose input rows the method explains least."""
-        residual = self.diagnostics.get("input", {}).get("residual")
-        if residual is None:
-            return ()
-        order = np.argsort(-residual, kind="stable")[:count]
-        texts = [self.target.vocabulary.readable(token) for token in self.alignment.missing[order].tolist()]
-        return tuple((text, round(float(residual[n]), 4)) for text, n in zip(texts, order, strict=True))
 
-
-def looked_up(
-    matrices: Sequence[MatrixEdit], alignment: Alignment, source: Tokenizer, target: Tokenizer
-) -> tuple[MatrixEdit, ...]:
-    """Return the tables with a source row for every row of a lookup table, since integers cannot be computed.
-
-    A token that the source lacks gets the row of its first piece; what has no pieces, padding too, that of id 0.
-    """
-    source_of = np.maximum(alignment.source_of, 0)
-    surfaces = [target.vocabulary.token_bytes[token] for token in alignment.missing.tolist()]
-    for token, pieces in zip(alignment.missing.tolist(), source.tokenize_bytes(surfaces), strict=True):
-        source_of[token] = pieces[0] if pieces else 0
-    return tuple(replace(edit, source_of=source_of) if edit.matrix.role == "lookup" else edit for edit in matrices)
-
-
-def _never_predicted(problem: Problem, group: tuple[MatrixEdit, ...]) -> np.ndarray:
-    """A row for padding and for control tokens that the source lacks.
+def _neutral_row(problem: Problem, width: int) -> np.ndarray:
+    """A row for padding and for special tokens that the source lacks.
 
     Its logit is the mean logit of all trained tokens, whatever the hidden state, so it stays in the middle of every
     ranking; a zero row would win wherever all logits are negative. An output bias gets its least trained value.
     """
     row = problem.source_mean.copy()
-    at = group[0].matrix.width
-    if len(group) > 1:
-        biases = np.stack([block[:, at:].min(axis=0) for block in problem.source.blocks(problem.trained)])
-        row[at:] = biases.min(axis=0)
+    if problem.source.width > width:
+        biases = np.stack([block[:, width:].min(axis=0) for block in problem.source.blocks(problem.trained)])
+        row[width:] = biases.min(axis=0)
     return row
 
 
-def _groups(tables: Sequence[MatrixEdit]) -> list[tuple[MatrixEdit, ...]]:
-    """Solve the head and its biases together: their rows answer to the same weights."""
-    heads = [table for table in tables if table.matrix.role == "output" or table.matrix.is_head]
-    biases = [table for table in tables if table.matrix.role == "bias"]
-    if biases and not heads:
-        heads = [table for table in tables if table.matrix.role == "input"][:1]
-    return [
-        (table, *biases) if heads and table is heads[0] else (table,)
-        for table in tables
-        if table.matrix.role not in ("bias", "lookup")
-    ]
+def copies_only(
+    matrices: tuple[MatrixEdit, ...], alignment: Alignment, source: Tokenizer, target: Tokenizer
+) -> tuple[MatrixEdit, ...]:
+    """Return the matrices with a source row for every row of a lookup matrix, since integers cannot be computed.
 
-
-def estimate(
-    initializer: Initializer,
-    donor: Checkpoint | None,
-    alignment: Alignment,
-    source: Vocabulary,
-    matrices: Sequence[MatrixEdit],
-    written: int,
-    memory: int,
-    *,
-    output_initializer: Initializer | None = None,
-    extra_flops: float = 0.0,
-) -> tuple[int, float]:
-    """Return about how much memory (bytes) and time (seconds) a run takes, from a small measured matrix product.
-
-    output_initializer: another method for an output head. extra_flops: floating-point operations of what else it does.
+    A token that the source lacks gets the row of its first piece; a token without pieces and padding get row 0.
     """
-    missing, anchors = len(alignment.missing), int(np.count_nonzero(alignment.reason == Reason.BYTES))
-    made = int(np.count_nonzero(alignment.source_of < 0))
-    block = np.ones((768, 768), np.float32)
-    begin = time.perf_counter()
-    block @ block
-    rate = 2 * 768**3 / max(time.perf_counter() - begin, 1e-4)
-    flops, held = extra_flops, 0
-    owner = donor.matrix("input") if donor is not None else None
-    for edit in matrices:
-        if edit.matrix.role not in ("bias", "lookup"):
-            width = owner.width if owner is not None else edit.matrix.width
-            method = output_initializer if output_initializer and edit.matrix.role == "output" else initializer
-            flops += method.flops(missing, anchors, width)
-            work = (6 * anchors + 4 * missing) * width + memory if owner is not None else 0
-            mapped = edit.matrix.rows * edit.nbytes // max(len(edit.source_of), 1)  # read in place, by memory map
-            mapped += owner.rows * owner.width * edit.nbytes // edit.matrix.width // len(alignment) if owner else 0
-            held = max(held, 4 * made * edit.matrix.width + mapped + work)
-    # Measured on the demo models: the libraries take 450 MB, and a token 1.5 kB as text, bytes and parsed JSON.
-    return held + 450_000_000 + 1500 * (len(source) + len(alignment)), round(flops / rate + written / 1e9 + 2.0, 1)
+    source_of = np.maximum(alignment.source_of, 0)
+    token_bytes = [target.vocabulary.token_bytes[token] for token in alignment.missing.tolist()]
+    for token, pieces in zip(alignment.missing.tolist(), source.tokenize_bytes(token_bytes), strict=True):
+        source_of[token] = pieces[0] if pieces else 0
+    return tuple(replace(edit, source_of=source_of) if edit.matrix.role == "lookup" else edit for edit in matrices)
+
+
+def evidence_of(solver: Solver) -> dict[str, dict[str, Any]]:
+    """Return role -> why a method chose what it did, where it says."""
+    return {role: dict(group.result.evidence) for role, group in solver.solved.items() if group.result.evidence}

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal
 from tokswap.errors import UsageError, did_you_mean
 
 Kind = Literal["", "size", "codes", "pairs", "switch"]
-"""How the command line reads a value: as its type says, as `512MB`, as `de,en`, as repeated KEY=VALUE, as --x/--no-x."""
+"""How the command line reads a value: by its type, as `512MB`, as `de,en`, as repeated KEY=VALUE, as --x/--no-x."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def flag_of(item: dataclasses.Field[Any]) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Base of the option types. An option is declared in exactly one of them, and groups are combined by inheritance."""
+    """Base of the option types. An option is declared in one of them; groups are combined by inheritance."""
 
     _lists: ClassVar[type] = tuple
 

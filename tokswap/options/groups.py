@@ -86,7 +86,7 @@ class MethodOptions(Options):
     )
     donor: str | Path | None = option(
         None,
-        "Model that owns the new tokenizer and lends its embeddings, or `none`. [default: where the tokenizer comes from]",
+        "Model that owns the new tokenizer and lends its embeddings, or `none`. [default: the tokenizer's own model]",
         metavar="MODEL",
         complete="models",
         recorded=False,

@@ -13,6 +13,7 @@ from tokswap.options.declare import declared, options_of
 P = ParamSpec("P")
 A = TypeVar("A")
 B = TypeVar("B")
+C = TypeVar("C")
 Given = TypeVar("Given")
 R = TypeVar("R")
 
@@ -42,6 +43,18 @@ def two_and_keywords(
 
     def decorate(function: Callable[[A, B, Given], R]) -> Callable[Concatenate[A, B, P], R]:
         call: Callable[Concatenate[A, B, P], R] = _with_keywords(function, options)
+        return call
+
+    return decorate
+
+
+def three_and_keywords(
+    options: Callable[P, Given],
+) -> Callable[[Callable[[A, B, C, Given], R]], Callable[Concatenate[A, B, C, P], R]]:
+    """Do what `one_and_keywords` does, for a function of three values."""
+
+    def decorate(function: Callable[[A, B, C, Given], R]) -> Callable[Concatenate[A, B, C, P], R]:
+        call: Callable[Concatenate[A, B, C, P], R] = _with_keywords(function, options)
         return call
 
     return decorate

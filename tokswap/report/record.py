@@ -1,170 +1,187 @@
-"""What a run will do (Plan) and what it did (Report): plain data, ready for JSON."""
+"""What a run has done: plain data, ready for JSON."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tokswap.errors import InputError
-from tokswap.storage.json_files import read_json
+from tokswap.report.plan import Plan
+from tokswap.report.table import html_table, report_rows
 from tokswap.tokenizer.alignment import Alignment, Reason
+from tokswap.tokenizer.vocabulary import Vocabulary
 
 REPORT_NAME = "tokswap.json"
+CARD_NAME = "README.md"
+FORMAT = 2
+"""Of tokswap.json. Format 1 had no `format` key; its keys are all here, and `read_provenance` reads both."""
 
 
 @dataclass(frozen=True)
-class MatrixPlan:
-    """One table before and after. shape_before is None for a table that the source does not have."""
+class RowReport:
+    """What is known about the computed rows.
 
-    names: tuple[str, ...]
-    role: str
-    dtype: str
-    shape_before: tuple[int, ...] | None
-    shape_after: tuple[int, ...] | None
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Everything that a run will do, known before a weight is read. `--dry-run` prints it.
-
-    settings: of the method. output_method: another one for the output head. options: of the run. coverage: reason -> rows of the result. bytes_written: new bytes on disk; memory_bytes and seconds are estimates.
-    notes: what a user should know before it runs.
+    Attributes:
+        diagnostics: Role -> name -> one number per missing token, float [M], in the order of the missing ids.
+        norms: Role -> "copied" and "made" -> norms of these rows, float [n], before a calibration.
+        worst: The missing tokens with the largest residual: (token, residual).
+        unusual: The missing tokens whose input rows have the most unusual norm: (token, norm, its source pieces).
     """
 
-    operation: str
-    model: str
-    tokenizer: str
-    donor: str | None
-    out: str
-    family_before: str
-    family_after: str
-    method: str
-    settings: Mapping[str, object]
-    options: Mapping[str, object]
-    coverage: Mapping[str, int]
-    matrices: tuple[MatrixPlan, ...]
-    parameters_before: int
-    parameters_after: int
-    bytes_before: int
-    bytes_after: int
-    bytes_written: int
-    memory_bytes: int
-    seconds: float
-    tied: bool
-    bos_added: bool
-    notes: tuple[str, ...] = ()
-    output_method: str | None = None
-    output_settings: Mapping[str, object] = field(default_factory=dict)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain data for JSON."""
-        plain = asdict(self)
-        plain["tables"] = plain.pop("matrices")
-        return plain
+    diagnostics: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
+    norms: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
+    worst: tuple[tuple[str, float], ...] = ()
+    unusual: tuple[tuple[str, float, tuple[str, ...]], ...] = ()
 
 
 @dataclass(frozen=True)
-class Report:
-    """A Plan that was carried out.
+class Groups:
+    """Tokens by script, or by kind where they are no normal tokens.
 
-    seconds: stage -> measured time. checks: what was tested on the way. diagnostics: table role -> name -> one
-    number a missing token, in the order of the missing ids. worst: the missing tokens with the largest residual.
-    notes: what the methods have to say, and what a user should know about the rows that were made. evidence: table
-    role -> what a choice of method rests on, and "calibration". calibrated: tensors of which every row was changed.
-    groups: script, or kind of what is no normal token -> reason -> rows of the result (see `Alignment.by_group`).
-    groups_before: the same groups -> tokens of the source's vocabulary. norms: table role -> "copied", "made" -> the
-    lengths of these rows, float[n], before a calibration. unusual: the missing tokens whose input rows are farthest from
-    the usual length: (token, length, its pieces in the source).
+    Attributes:
+        after: Group -> reason -> rows of the result (see `Alignment.by_group`).
+        before: The same groups -> tokens of the source vocabulary.
+    """
+
+    after: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    before: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, alignment: Alignment, target: Vocabulary, source: Vocabulary) -> Groups:
+        """Count the groups of a result and of its source."""
+        return cls(alignment.by_group(target), dict(Counter(source.groups()).most_common()))
+
+
+@dataclass(frozen=True, repr=False)
+class Report:
+    """A Plan that was carried out, and the result.
+
+    `model, tokenizer = report` loads the result, and so does `report.load()`.
+
+    Attributes:
+        plan: What was planned.
+        alignment: Where every row came from.
+        seconds: Stage -> measured time.
+        checks: What was tested on the way.
+        rows: What is known about the computed rows.
+        notes: What the methods have to say, and what the user should know about the new rows.
+        evidence: Role -> why a method chose what it did, and "calibration".
+        calibrated: Tensors of which every row was changed.
+        groups: Tokens by script.
+        loaded: The changed model and tokenizer, where the run changed loaded objects.
     """
 
     plan: Plan
     alignment: Alignment
     seconds: Mapping[str, float]
     checks: Mapping[str, Any]
-    diagnostics: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
-    worst: tuple[tuple[str, float], ...] = ()
+    rows: RowReport = field(default_factory=RowReport)
     notes: tuple[str, ...] = ()
     evidence: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     calibrated: tuple[str, ...] = ()
-    groups: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    groups_before: Mapping[str, int] = field(default_factory=dict)
-    norms: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
-    unusual: tuple[tuple[str, float, tuple[str, ...]], ...] = ()
+    groups: Groups = field(default_factory=Groups)
+    loaded: tuple[Any, Any] | None = None
+
+    @property
+    def path(self) -> Path | None:
+        """Folder of the result, None where nothing was written."""
+        return Path(self.plan.names.out) if self.plan.names.out else None
+
+    def load(self) -> tuple[Any, Any]:
+        """Return the result as a transformers model and its tokenizer.
+
+        A model that was changed in memory is returned as it is; else the folder is loaded.
+        """
+        if self.loaded is not None:
+            return self.loaded
+        from tokswap.checkpoint.loaded import load_folder
+
+        assert self.path is not None
+        return load_folder(self.path)
+
+    def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
+        """Upload the result with its model card to the Hugging Face Hub.
+
+        Args:
+            repo_id: OWNER/NAME; created where it does not exist.
+            private: Whether a new repository is private.
+            token: Access token; by default the one that `hf auth login` has saved.
+
+        Returns:
+            The address of the repository.
+
+        Raises:
+            OutputError: not-written, push-failed.
+        """
+        from tokswap.errors import OutputError
+        from tokswap.storage.hub import push_folder
+
+        if self.path is None:
+            raise OutputError("not-written", "this result is only in memory", "name a folder with out=, then push it")
+        return push_folder(self.path, repo_id, private=private, token=token)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.load())
+
+    def __repr__(self) -> str:
+        rows = report_rows(self.as_summary_facts())
+        width = max(len(name) for name, _ in rows)
+        return "\n".join([f"<{self.plan.operation} report>", *(f"  {name:{width}}  {value}" for name, value in rows)])
+
+    def _repr_html_(self) -> str:
+        return html_table(f"tokswap {self.plan.operation}", report_rows(self.as_summary_facts()))
+
+    def as_summary_facts(self) -> dict[str, Any]:
+        """Return the plan as plain data, and the seconds of the whole run."""
+        return {**self.plan.as_dict(), "seconds_taken": self.seconds.get("all")}
 
     def summary(self) -> dict[str, Any]:
         """Return plain data for JSON without the per-token parts."""
         return {
+            "format": FORMAT,
             "plan": self.plan.as_dict(),
             "seconds": dict(self.seconds),
             "checks": dict(self.checks),
-            "diagnostics": _spread(self.diagnostics),
-            "worst": [list(entry) for entry in self.worst],
+            "diagnostics": _spread(self.rows.diagnostics),
+            "worst": [list(entry) for entry in self.rows.worst],
             "notes": list(self.notes),
             "evidence": {role: dict(found) for role, found in self.evidence.items()},
             "calibrated": list(self.calibrated),
-            "groups": {group: dict(counts) for group, counts in self.groups.items()},
-            "groups_before": dict(self.groups_before),
-            "norms": _spread(self.norms),
-            "unusual": [[token, length, list(pieces)] for token, length, pieces in self.unusual],
+            "groups": {group: dict(counts) for group, counts in self.groups.after.items()},
+            "groups_before": dict(self.groups.before),
+            "norms": _spread(self.rows.norms),
+            "unusual": [[token, norm, list(pieces)] for token, norm, pieces in self.rows.unusual],
             "versions": versions(),
         }
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain data for JSON: the summary, and under "tokens" a number a token for each thing that is known of it."""
+        """Return plain data for JSON: the summary, and under "tokens" what is known of each token."""
         return {**self.summary(), "tokens": self._tokens()}
 
     def _tokens(self) -> dict[str, Any]:
         return {
-            "reasons": {reason.name.lower(): int(reason) for reason in Reason},
+            "reasons": {reason.key: int(reason) for reason in Reason},
             "source_of": self.alignment.source_of.tolist(),
             "reason": self.alignment.reason.tolist(),
             "diagnostics": {
                 role: {name: [round(float(value), 5) for value in values] for name, values in named.items()}
-                for role, named in self.diagnostics.items()
+                for role, named in self.rows.diagnostics.items()
             },
-            "norms": {role: histogram(named) for role, named in self.norms.items()},
+            "norms": {role: histogram(named) for role, named in self.rows.norms.items()},
         }
 
     def to_json(self) -> bytes:
-        """Return the whole report as it stands beside the weights."""
+        """Return the content of tokswap.json."""
         tokens = self._tokens()
-        # The summary is for people; a line a token would make it unreadable.
+        # The summary is for people; a line per token would make it unreadable.
         body = json.dumps(self.summary(), indent=2, ensure_ascii=False)
         return f'{body[:-2]},\n  "tokens": {json.dumps(tokens, separators=(",", ":"))}\n}}\n'.encode()
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where the rows of a result came from, as its tokswap.json tells; empty arrays for a checkpoint of unknown make.
-
-    source_of: int64[V], -1 for a row that was made. reason: uint8[V], see `Reason`. calibrated: the tensors whose
-    rows were all changed after they had been copied or made.
-    """
-
-    source_of: np.ndarray
-    reason: np.ndarray
-    calibrated: tuple[str, ...] = ()
-
-
-def read_origin(folder: Path) -> Origin:
-    """Read where the rows of a model folder came from. Raises InputError bad-report."""
-    path = folder / REPORT_NAME
-    try:
-        whole = read_json(path, "report") if path.is_file() else {}
-        tokens, calibrated = whole.get("tokens", {}), tuple(map(str, whole.get("calibrated", [])))
-        source_of = np.array(tokens.get("source_of", []), np.int64)
-        reason = np.array(tokens.get("reason", [Reason.MISSING] * len(source_of)), np.uint8)
-    except (AttributeError, ValueError, TypeError, OverflowError) as error:
-        raise InputError("bad-report", f"its list of tokens is damaged: {error}", file=path) from error
-    if source_of.ndim != 1 or source_of.shape != reason.shape:
-        raise InputError("bad-report", "its list of tokens is damaged", file=path)
-    return Origin(source_of, reason, calibrated)
 
 
 def versions() -> dict[str, str]:
@@ -179,9 +196,11 @@ def versions() -> dict[str, str]:
 
 
 def histogram(named: Mapping[str, np.ndarray], bins: int = 40) -> dict[str, list[Any]]:
-    """Count the values of several arrays in the same bins; {} where there are none.
+    """Count the values of several arrays in the same bins.
 
-    Returns "edges" [bins + 1], and name -> counts [bins]. A few wild values do not widen the bins: the last one takes them.
+    Returns:
+        "edges" [bins + 1], and name -> counts [bins]; {} where there are no values. A few extreme values do not widen
+        the bins: the last bin counts them.
     """
     values = np.concatenate([np.zeros(0), *named.values()])
     if not len(values):

@@ -1,41 +1,48 @@
-"""How figures and reasons are said, on the terminal and on the report page alike. Pure."""
+"""The words for figures and reasons, on the terminal, on report pages and in model cards alike."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 COVERAGE = {
-    "bytes": "copied, the same bytes",
-    "role": "copied, the same role",
-    "text": "copied, control token of the same name",
+    "bytes": "copied, same bytes",
+    "role": "copied, same role",
+    "text": "copied, special token of the same name",
     "preset": "copied, chat marker of the same purpose",
-    "map": "copied, as --map-token says",
-    "missing": "made by {method}",
-    "neutral": "control tokens the model lacks, never predicted",
-    "padding": "padding, never predicted",
+    "map": "copied, named by --map-token",
+    "missing": "initialised by {method}",
+    "neutral": "special tokens that the model lacks, never predicted",
+    "padding": "padding rows, never predicted",
 }
-"""Why a row of a transplant is what it is."""
+"""Why a transplant copies or initialises a row, by the name of the reason in the report."""
 
 KEPT = {
     "observed": "used by the text",
-    "forced": "control tokens, bytes, and what was named to be kept",
-    "scaffold": "what other kept tokens are made from",
-    "padding": "padding, never predicted",
+    "forced": "special tokens, bytes, and tokens named by the user",
+    "scaffold": "merge dependencies: other kept tokens are built from them",
+    "padding": "padding rows, never predicted",
 }
-"""Why a trim has a row."""
+"""Why a trim keeps a row, by the name of the reason in the report."""
 
 PARTS = {
     "missing": "missing tokens",
     "after": "the token after one",
     "shared": "shared tokens",
-    "recut": "shared, cut otherwise",
-    "alike": "shared, cut as before",
+    "recut": "shared, tokenized differently",
+    "alike": "shared, tokenized as before",
 }
-"""Where a loss sits; see `breakdown`."""
+"""The kinds of tokens that a loss is divided among; see `evaluation.breakdown`."""
 
 
 def size(count: float) -> str:
-    """Return bytes for people: 1.2 GB."""
+    """Format a number of bytes for people.
+
+    Args:
+        count: Bytes.
+
+    Returns:
+        Such as "1.2 GB".
+    """
     for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= factor:
             return f"{count / factor:.3g} {unit}" if count < 999.5 * factor else f"{count / factor:,.0f} {unit}"
@@ -43,7 +50,14 @@ def size(count: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a time for people: 2 min."""
+    """Format a time for people.
+
+    Args:
+        seconds: Seconds.
+
+    Returns:
+        Such as "2 min".
+    """
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 5400:
@@ -51,16 +65,32 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def quoted(surface: bytes | str, most: int = 32) -> str:
-    """Return a piece of text in quotes, with what cannot be seen escaped, and shortened at its end."""
+def quoted(text: bytes | str, most: int = 32) -> str:
+    """Quote a piece of text.
+
+    Args:
+        text: Characters, or token bytes.
+        most: Longest result in characters; a longer one is shortened at its end.
+
+    Returns:
+        The text in quotes, with invisible characters escaped.
+    """
     try:
-        shown = repr(surface.decode("utf-8") if isinstance(surface, bytes) else surface)
+        shown = repr(text.decode("utf-8") if isinstance(text, bytes) else text)
     except UnicodeDecodeError:
-        shown = repr(surface)
+        shown = repr(text)
     return shown if len(shown) <= most else f"{shown[: most - 4]}...{shown[-1]}"
 
 
 def listed(items: Sequence[object], most: int = 5) -> str:
-    """Return the first few items of a list, and how many more there are."""
+    """List the first few items.
+
+    Args:
+        items: All of them.
+        most: How many to show.
+
+    Returns:
+        The first items, and how many more there are.
+    """
     more = f", ... and {len(items) - most:,} more" if len(items) > most else ""
     return ", ".join(map(str, items[:most])) + more

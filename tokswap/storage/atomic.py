@@ -1,4 +1,4 @@
-"""An output folder that appears whole or not at all: checks beforehand, a locked place to work, one rename at the end."""
+"""Output folders that appear whole or not at all: checks first, then a locked temporary folder, then one rename."""
 
 from __future__ import annotations
 
@@ -20,9 +20,16 @@ _ASIDE = "-old"
 
 
 def check_output(out: Path, *, sources: Sequence[Path], needed: int, force: bool) -> None:
-    """Raise OutputError where a result cannot go to `out`, before any work is done.
+    """Check that a result can be written, before any work is done.
 
-    output-is-source, output-exists, not-a-checkpoint (what --force must not delete), disk-full, cannot-write.
+    Args:
+        out: The folder of the result.
+        sources: The folders of the inputs, which are never changed.
+        needed: The size of the result, in bytes.
+        force: Whether a model folder at `out` may be replaced.
+
+    Raises:
+        OutputError: output-is-source, output-exists, not-a-checkpoint, disk-full, cannot-write.
     """
     real = out.resolve()
     for source in sources:
@@ -30,30 +37,38 @@ def check_output(out: Path, *, sources: Sequence[Path], needed: int, force: bool
         if real == source or real in source.parents or source in real.parents:
             raise OutputError(
                 "output-is-source",
-                "the output lies in the folder of an input, and inputs are never changed",
+                "the output overlaps the folder of an input, and tokswap never changes inputs",
                 "choose another --out",
                 out=out,
                 input=source,
             )
-    if os.path.lexists(out) and not (out.is_dir() and not any(out.iterdir())):  # an empty folder is as good as none
+    if os.path.lexists(out) and not (out.is_dir() and not any(out.iterdir())):  # an empty folder may be replaced
         if not force:
             raise OutputError("output-exists", "the output exists already", "choose another --out, or --force", out=out)
         if not any((out / name).is_file() for name in ("config.json", "adapter_config.json")):
-            hint = "--force replaces a model folder, nothing else"
-            raise OutputError("not-a-checkpoint", "what stands at the output is no model folder", hint, out=out)
+            hint = "--force replaces model folders only"
+            raise OutputError("not-a-checkpoint", "the output exists, and it is not a model folder", hint, out=out)
     check_room(real, needed)
 
 
 def check_room(out: Path, needed: int) -> None:
-    """Raise OutputError where `needed` bytes cannot be written at `out`: disk-full, cannot-write."""
-    parent = _existing(out.resolve().parent)
+    """Check that a folder is writable and its disk has room.
+
+    Args:
+        out: The path of the result.
+        needed: The size of the result, in bytes.
+
+    Raises:
+        OutputError: disk-full, cannot-write.
+    """
+    parent = _nearest_existing(out.resolve().parent)
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise OutputError("cannot-write", "this folder is not writable", "choose another --out", folder=parent)
     free = shutil.disk_usage(parent).free
     if free < needed:
         raise OutputError(
             "disk-full",
-            f"the result needs {needed / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free",
+            f"the result needs {needed / 1e9:.2f} GB, but only {free / 1e9:.2f} GB are free",
             "free some space, or choose an --out on another disk; --link saves the space of untouched shards",
             folder=parent,
         )
@@ -61,11 +76,21 @@ def check_room(out: Path, needed: int) -> None:
 
 @contextlib.contextmanager
 def workspace(out: Path, force: bool) -> Iterator[Path]:
-    """Give a temporary folder beside `out` that takes its place at the end, or vanishes.
+    """Give a temporary folder beside `out`. On success it is renamed to `out`; on failure it is removed.
 
-    The folder is locked while its writer lives, so that a later run can tell the leavings of a killed one.
+    The folder is locked as long as its writer lives. A later run removes unlocked ones: their writers were killed.
+
+    Args:
+        out: The folder of the result.
+        force: Whether a folder at `out` may be replaced.
+
+    Yields:
+        The temporary folder.
+
+    Raises:
+        OutputError: output-exists, disk-full, cannot-write.
     """
-    work, lock = _opened(out)
+    work, lock = _open_work(out)
     try:
         work.chmod(0o777 & ~_umask())
         yield work
@@ -79,10 +104,37 @@ def workspace(out: Path, force: bool) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def held(folder: Path, *, wait: bool = True) -> Iterator[None]:
-    """Keep a folder, which is made where it is not there, to this process. wait: for another one that has it.
+def scratch(beside: Path) -> Iterator[Path]:
+    """Give a temporary folder beside a path, and remove it at the end. After a kill the next run removes it.
 
-    Raises OutputError output-in-use, OSError.
+    Args:
+        beside: A path in the parent of the temporary folder. Its name decides which leftovers are removed.
+
+    Yields:
+        The temporary folder.
+
+    Raises:
+        OutputError: disk-full, cannot-write.
+    """
+    work, lock = _open_work(beside)
+    try:
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+        os.close(lock)
+
+
+@contextlib.contextmanager
+def held(folder: Path, *, wait: bool = True) -> Iterator[None]:
+    """Lock a folder for this process. The folder is created if it is missing.
+
+    Args:
+        folder: The folder.
+        wait: Whether to wait for another process that holds the lock.
+
+    Raises:
+        OutputError: output-in-use.
+        OSError: The folder cannot be created or opened.
     """
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)
@@ -97,7 +149,11 @@ def held(folder: Path, *, wait: bool = True) -> Iterator[None]:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write a file that is there whole or not at all, in a folder that this process holds. Raises OSError."""
+    """Write a file atomically, in a folder that this process holds.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.new")
     with open(temporary, "wb") as file:
         file.write(content)
@@ -106,19 +162,17 @@ def replace_file(path: Path, content: bytes) -> None:
     temporary.replace(path)
 
 
-@contextlib.contextmanager
-def scratch(beside: Path) -> Iterator[Path]:
-    """Give a temporary folder beside a path that vanishes at the end; the next run removes what a kill has left."""
-    work, lock = _opened(beside)
-    try:
-        yield work
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-        os.close(lock)
+def write_error(error: OSError, out: Path) -> OutputError:
+    """Return the OutputError for a failed write: disk-full or cannot-write."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        hint = "free some space, or choose an --out on another disk"
+        message = "the disk is full; the unfinished result has been removed"
+        return OutputError("disk-full", message, hint, out=out)
+    return OutputError("cannot-write", f"the result could not be written: {error}", "choose another --out", out=out)
 
 
-def _opened(out: Path) -> tuple[Path, int]:
-    """Remove what killed runs have left, and return a temporary folder and its lock."""
+def _open_work(out: Path) -> tuple[Path, int]:
+    """Remove what killed runs have left. Returns a temporary folder and its lock."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         _sweep(out)
@@ -128,7 +182,7 @@ def _opened(out: Path) -> tuple[Path, int]:
 
 
 def _claim(out: Path) -> tuple[Path, int]:
-    """Make a temporary folder and lock it; another one where the sweep of a run beside this was faster."""
+    """Create and lock a temporary folder. Another run may sweep it before it is locked: then create another one."""
     while True:
         work = Path(tempfile.mkdtemp(prefix=f".{out.name}{_WORK}", dir=out.parent))
         with contextlib.suppress(FileNotFoundError):
@@ -143,7 +197,7 @@ def _claim(out: Path) -> tuple[Path, int]:
 
 
 def _sweep(out: Path) -> None:
-    """Remove what killed runs have left beside `out`; put an old result back that had only been set aside."""
+    """Remove what killed runs have left beside `out`. Put an old result back if its replacement never appeared."""
     for stale in out.parent.glob(f".{glob.escape(out.name)}{_WORK}*"):
         with contextlib.suppress(OSError):
             handle = os.open(stale, os.O_RDONLY)
@@ -158,10 +212,10 @@ def _sweep(out: Path) -> None:
 
 
 def _put_in_place(work: Path, out: Path, force: bool) -> None:
-    """Rename the finished folder to its name; with --force exchange it with what is there, in one step."""
+    """Rename the finished folder. With `force`, swap it with an existing folder in one step."""
     if force and out.is_dir() and any(out.iterdir()):
         if not _exchange(work, out):
-            # No atomic exchange on this system: for an instant only the old result's temporary name exists.
+            # Without an atomic exchange there is a moment when only the old result exists, under a temporary name.
             aside = work.with_name(work.name + _ASIDE)
             out.rename(aside)
             try:
@@ -175,7 +229,7 @@ def _put_in_place(work: Path, out: Path, force: bool) -> None:
             work.rename(out)  # replaces an empty folder, refuses any other
         except OSError as error:
             if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
-                message = "something else was written to the output while this ran"
+                message = "something else was written to the output during this run"
                 raise OutputError("output-exists", message, "choose another --out", out=out) from error
             raise
     handle = os.open(out.parent, os.O_RDONLY)
@@ -186,7 +240,7 @@ def _put_in_place(work: Path, out: Path, force: bool) -> None:
 
 
 def _exchange(first: Path, second: Path) -> bool:
-    """Swap two paths atomically (Linux renameat2); False where that is not to be had."""
+    """Swap two paths atomically (Linux renameat2). Returns False on systems that cannot."""
     try:
         libc = ctypes.CDLL(None, use_errno=True)
         at_cwd, exchange = -100, 2
@@ -195,7 +249,7 @@ def _exchange(first: Path, second: Path) -> bool:
         return False
 
 
-def _existing(path: Path) -> Path:
+def _nearest_existing(path: Path) -> Path:
     while not path.exists():
         path = path.parent
     return path
@@ -205,11 +259,3 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
-
-
-def write_error(error: OSError, out: Path) -> OutputError:
-    """Return what to raise where a result cannot be written: disk-full, cannot-write."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        hint = "free some space, or choose an --out on another disk"
-        return OutputError("disk-full", "the disk filled up; nothing was kept of the unfinished result", hint, out=out)
-    return OutputError("cannot-write", f"the result could not be written: {error}", "choose another --out", out=out)

@@ -1,6 +1,6 @@
-"""GGUF files, dequantised once into a bfloat16 checkpoint that the rest of tokswap can read.
+"""GGUF files: dequantised once into a bfloat16 checkpoint that the rest of tokswap can read.
 
-Reading is left to transformers and the `gguf` package (the `gguf` extra).
+transformers and the `gguf` package (the `gguf` extra) read the format.
 """
 
 from __future__ import annotations
@@ -15,17 +15,25 @@ from tokswap.storage.trust import check_code
 
 
 def dequantised(path: Path, cache: Path) -> Path:
-    """Return the folder of a converted GGUF file, named by its content and made on first use.
+    """Return the folder of a converted GGUF file. The first use converts the file.
 
-    A conversion that fails or is killed leaves no folder of that name. bfloat16 keeps more digits than any of the
-    quantised types. Raises InputError: missing-extra, bad-gguf; OutputError: cannot-write.
+    The digest of the file's content is part of the folder's name. A conversion that fails or is killed leaves no such
+    folder. bfloat16 keeps more digits than any quantised type.
+
+    Args:
+        path: The .gguf file.
+        cache: The folder that holds converted files.
+
+    Raises:
+        InputError: missing-extra, bad-gguf, remote-code.
+        OutputError: cannot-write.
     """
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
     key = digest.hexdigest()[:16]
-    for done in sorted(cache.glob(f"*-{key}")):  # converted before, perhaps under another file name
+    for done in sorted(cache.glob(f"*-{key}")):  # converted before, maybe under another file name
         return done
     done = cache / f"{path.stem}-{key}"
     try:
@@ -44,6 +52,7 @@ def dequantised(path: Path, cache: Path) -> Path:
 
 
 def _convert(path: Path, folder: Path) -> None:
+    """Convert a GGUF file into a checkpoint and its tokenizer."""
     try:
         import accelerate  # noqa: F401  transformers needs both to read the format
         import gguf  # noqa: F401
@@ -66,7 +75,7 @@ def _convert(path: Path, folder: Path) -> None:
         raise InputError("bad-gguf", f"transformers cannot read this GGUF file: {error}", file=path) from error
     config = loaded.config
     if hasattr(config, "quantization_config"):
-        del config.quantization_config  # save_pretrained refuses a model that still says it is quantised
+        del config.quantization_config  # otherwise save_pretrained refuses the model as quantised
     with torch.device("meta"):
         model = type(loaded)(config)
     model.load_state_dict(loaded.state_dict(), assign=True)
@@ -78,14 +87,15 @@ def _convert(path: Path, folder: Path) -> None:
         tokenizer.save_pretrained(folder)
     except OSError:
         raise
-    except Exception as error:  # libraries in Rust have names of their own for what the disk says
+    except Exception as error:  # Rust libraries raise their own types for a full disk
         raise OutputError("cannot-write", str(error)) from error
 
 
 def _check_layers(config: Any, path: Path) -> None:
-    """Raise InputError bad-gguf for a number of layers that no file holds: the reader would name the tensors of each."""
+    """Raise InputError bad-gguf for an impossible number of layers. The reader would list the tensors of each layer."""
     with open(path, "rb") as file:
         tensors = int.from_bytes(file.read(16)[8:], "little")
     layers = getattr(config, "num_hidden_layers", 0)
     if layers > tensors:
-        raise InputError("bad-gguf", f"this file claims {layers:,} layers, and holds {tensors:,} tensors", file=path)
+        message = f"this file claims {layers:,} layers, but holds only {tensors:,} tensors"
+        raise InputError("bad-gguf", message, file=path)

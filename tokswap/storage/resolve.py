@@ -1,4 +1,4 @@
-"""What a person may name as a model or tokenizer: a folder, a hub id, an alias, a .gguf file, a tokenizer.json."""
+"""Names of models and tokenizers: a folder, a hub id, an alias, a .gguf file or a tokenizer.json."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ ALIASES: Mapping[str, str] = {
     "tinyllama": "TinyLlama/TinyLlama_v1.1",
     "xlm-r": "FacebookAI/xlm-roberta-base",
 }
-"""Short names that work out of the box; `tokswap alias` adds a user's own."""
+"""Built-in aliases: short name -> hub id. Users add their own with `tokswap alias`."""
 
 _TOKENIZER_FILES = [
+    "README.md",
     "tokenizer*",
     "special_tokens_map.json",
     "added_tokens.json",
@@ -42,26 +43,43 @@ _TOKENIZER_FILES = [
     "generation_config.json",
     "additional_chat_templates/*",
 ]
+_PATH_STARTS = (".", "/", "~")
 _HYPERNET_FILES = ["*.json", "*.safetensors", "langs.txt"]
-_MODEL_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja", "LICENSE*"]
+_MODEL_FILES = [
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "*.json",
+    "*.txt",
+    "*.model",
+    "*.jinja",
+    "LICENSE*",
+    "README.md",
+]
 
 
 def config_folder() -> Path:
-    """Return the folder of the user's own settings ($TOKSWAP_HOME, else the XDG config folder)."""
+    """Return the folder of the user's settings: $TOKSWAP_HOME, else a folder in the XDG config folder."""
     if "TOKSWAP_HOME" in os.environ:
         return Path(os.environ["TOKSWAP_HOME"])
     return Path(os.environ.get("XDG_CONFIG_HOME", Path.home() / ".config")) / "tokswap"
 
 
 def cache_folder() -> Path:
-    """Return the folder of converted files ($TOKSWAP_CACHE, else the XDG cache folder)."""
+    """Return the folder of cached files: $TOKSWAP_CACHE, else a folder in the XDG cache folder."""
     if "TOKSWAP_CACHE" in os.environ:
         return Path(os.environ["TOKSWAP_CACHE"])
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tokswap"
 
 
 def user_aliases() -> dict[str, str]:
-    """Return the aliases that the user has set. Raises InputError where their file is damaged."""
+    """Return the aliases that the user has set.
+
+    Returns:
+        Alias -> what it stands for.
+
+    Raises:
+        InputError: bad-aliases.
+    """
     path = config_folder() / "aliases.json"
     try:
         aliases = json.loads(path.read_text(encoding="utf-8"))
@@ -70,27 +88,37 @@ def user_aliases() -> dict[str, str]:
     except (OSError, ValueError, RecursionError) as error:
         raise InputError("bad-aliases", f"cannot read your aliases: {error}", file=path) from error
     if not isinstance(aliases, dict) or not all(isinstance(value, str) for value in aliases.values()):
-        raise InputError("bad-aliases", "your aliases should be a JSON object of names", file=path)
+        raise InputError("bad-aliases", "your aliases must be a JSON object of strings", file=path)
     return aliases
 
 
 def set_alias(name: str, target: str | None) -> None:
-    """Add, change or (with None) remove one of the user's aliases."""
+    """Add, change or remove one of the user's aliases.
+
+    Args:
+        name: The alias.
+        target: What it stands for; None removes the alias.
+
+    Raises:
+        UsageError: unknown-alias, bad-alias.
+        InputError: bad-aliases.
+        OutputError: cannot-write.
+    """
     folder = config_folder()
-    _changed(user_aliases(), name, target)  # what is wrong with the request is said before anything is made
+    _changed(user_aliases(), name, target)  # report a wrong request before creating the folder
     try:
-        with held(folder):  # so that two changes at once are both kept
+        with held(folder):  # so that two simultaneous changes are both kept
             aliases = _changed(user_aliases(), name, target)
             replace_file(folder / "aliases.json", (json.dumps(aliases, indent=2, sort_keys=True) + "\n").encode())
     except OSError as error:
-        hint = "name another folder for your settings in TOKSWAP_HOME"
-        raise OutputError("cannot-write", f"your aliases could not be saved: {error}", hint, folder=folder) from error
+        hint = "set TOKSWAP_HOME to another folder"
+        raise OutputError("cannot-write", f"cannot save your aliases: {error}", hint, folder=folder) from error
 
 
 def _changed(aliases: dict[str, str], name: str, target: str | None) -> dict[str, str]:
     if target is None:
         if name not in aliases:
-            hint = "built-in aliases stay; override one by setting it" if name in ALIASES else ""
+            hint = "built-in aliases cannot be removed; set the alias to override it" if name in ALIASES else ""
             raise UsageError("unknown-alias", f"you have no alias `{name}`.{did_you_mean(name, aliases)}", hint)
         del aliases[name]
     elif not name or "/" in name or os.sep in name:
@@ -101,22 +129,44 @@ def _changed(aliases: dict[str, str], name: str, target: str | None) -> dict[str
 
 
 def resolve_model(name: str) -> Path:
-    """Return the local folder of a model; downloads a hub id, converts a GGUF file."""
+    """Return the local folder of a model. A hub id is downloaded, and a GGUF file is converted.
+
+    Raises:
+        UsageError: bad-model.
+        InputError: unknown-model, gated-model, offline, bad-aliases, missing-extra, bad-gguf, remote-code.
+        OutputError: cannot-write.
+    """
     return _resolve(name, _MODEL_FILES, "model")
 
 
 def resolve_tokenizer(name: str) -> Path:
-    """Return the local folder, or tokenizer.json, of a tokenizer; weights are not downloaded."""
+    """Return the local folder or tokenizer.json of a tokenizer. Weights are not downloaded.
+
+    Raises:
+        UsageError: bad-tokenizer.
+        InputError: unknown-tokenizer, gated-model, offline, bad-aliases, missing-extra, bad-gguf, remote-code.
+        OutputError: cannot-write.
+    """
     return _resolve(name, _TOKENIZER_FILES, "tokenizer")
 
 
 def resolve_encoder(name: str) -> Path:
-    """Return the local folder of a text encoder; downloads a hub id."""
+    """Return the local folder of a text encoder. A hub id is downloaded.
+
+    Raises:
+        UsageError: bad-encoder.
+        InputError: unknown-encoder, gated-model, offline, bad-aliases.
+    """
     return _resolve(name, _MODEL_FILES, "encoder")
 
 
 def resolve_hypernet(name: str) -> Path:
-    """Return the local folder of a hypernetwork; downloads a hub id, and its Flax file only where it has no other."""
+    """Return the local folder of a hypernetwork. A hub id is downloaded; its Flax file only if it has no safetensors.
+
+    Raises:
+        UsageError: bad-model.
+        InputError: unknown-model, gated-model, offline, bad-aliases.
+    """
     folder = _resolve(name, _HYPERNET_FILES, "model")
     if not any(folder.glob("*.safetensors")):
         folder = _resolve(name, [*_HYPERNET_FILES, "flax_model.msgpack"], "model")
@@ -124,7 +174,7 @@ def resolve_hypernet(name: str) -> Path:
 
 
 def short_name(name: str) -> str:
-    """Return a name fit for a folder: the last part of a path or hub id, or the alias as typed."""
+    """Return a name for a folder: the last part of a path or hub id, or the alias as typed."""
     path = Path(name)
     if path.name == "tokenizer.json":
         path = path.absolute().parent
@@ -133,40 +183,48 @@ def short_name(name: str) -> str:
 
 
 def _resolve(name: str, patterns: list[str], what: str) -> Path:
+    """Resolve a name to a path.
+
+    Args:
+        name: A folder, file, alias or hub id.
+        patterns: The files to download.
+        what: "model", "tokenizer" or "encoder": for the error codes, and to decide which files are allowed.
+    """
     aliases = {**ALIASES, **user_aliases()}
-    path = Path(os.path.expanduser(name))  # unlike Path.expanduser, leaves ~somebody-unknown as it is
+    path = Path(os.path.expanduser(name))  # unlike Path.expanduser, leaves an unknown ~user as it is
     if name and path.is_dir():
         return path
     if path.is_file():
-        if path.suffix == ".gguf" and what != "encoder":
-            from tokswap.storage.gguf import dequantised
-
-            return dequantised(path, cache_folder() / "gguf")
-        if path.suffix == ".json" and what == "tokenizer":
-            return path
-        raise UsageError(
-            f"bad-{what}",
-            f"this file is no {what}",
-            "give a folder, a hub id, an alias"
-            + (", a .gguf file" * (what != "encoder"))
-            + (", a tokenizer.json" * (what == "tokenizer")),
-            file=path,
-        )
-    looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1 or path.suffix in (".gguf", ".json")
+        return _resolve_file(path, what)
     hub_id, seen = name, set()
-    while hub_id in aliases and hub_id not in seen:  # an alias may lead to an alias, but not round in a circle
+    while hub_id in aliases and hub_id not in seen:  # an alias may name an alias, but they may form a circle
         seen.add(hub_id)
         hub_id = aliases[hub_id]
     local = os.path.expanduser(hub_id)
-    if hub_id != name and (os.path.exists(local) or local.startswith((".", "/", "~"))):
+    if hub_id != name and (os.path.exists(local) or local.startswith(_PATH_STARTS)):
         return _resolve(local, patterns, what)
+    looks_local = name.startswith(_PATH_STARTS) or name.count("/") > 1 or path.suffix in (".gguf", ".json")
     if looks_local or "/" not in hub_id:
         raise InputError(
             f"unknown-{what}",
             f"there is no {what} `{name}`: no such folder or file, and no alias." + did_you_mean(name, aliases),
-            "`tokswap alias` lists the names that are known; a hub id has the form OWNER/NAME",
+            "`tokswap alias` lists the known names; a hub id has the form OWNER/NAME",
         )
     return _download(name, hub_id, patterns, what)
+
+
+def _resolve_file(path: Path, what: str) -> Path:
+    """Resolve a file. Raises UsageError bad-<what> where a file of this type is not allowed."""
+    if path.suffix == ".gguf" and what != "encoder":
+        from tokswap.storage.gguf import dequantised
+
+        return dequantised(path, cache_folder() / "gguf")
+    if path.suffix == ".json" and what == "tokenizer":
+        return path
+    allowed = ["a folder", "a hub id", "an alias"]
+    allowed += ["a .gguf file"] * (what != "encoder") + ["a tokenizer.json"] * (what == "tokenizer")
+    article = "an" if what == "encoder" else "a"
+    raise UsageError(f"bad-{what}", f"this file is not {article} {what}", f"give {', '.join(allowed)}", file=path)
 
 
 def _download(name: str, hub_id: str, patterns: list[str], what: str) -> Path:
@@ -176,11 +234,11 @@ def _download(name: str, hub_id: str, patterns: list[str], what: str) -> Path:
 
     alias = {} if name == hub_id else {"alias_for": hub_id}
     try:
-        # A complete copy in the hub's cache is used as it is; only what it lacks is asked for.
+        # This uses the hub's cache, and downloads only what the cache lacks.
         return Path(snapshot_download(hub_id, allow_patterns=patterns))
     except GatedRepoError as error:
-        hint = "accept its terms on its page, then log in with `hf auth login`"
-        raise InputError("gated-model", f"the {what} `{name}` asks for a login", hint, **alias) from error
+        hint = "accept the terms on its page, then log in with `hf auth login`"
+        raise InputError("gated-model", f"the {what} `{name}` needs a login", hint, **alias) from error
     except (NotFound, HFValidationError) as error:
         hint = "check the spelling; private repositories need `hf auth login`"
         raise InputError(f"unknown-{what}", f"the hub has no `{hub_id}`", hint, **alias) from error
@@ -188,6 +246,6 @@ def _download(name: str, hub_id: str, patterns: list[str], what: str) -> Path:
         raise InputError(
             "offline",
             f"cannot reach the hub, and the {what} `{name}` is not in its cache",
-            "download it where there is a network (`hf download " + hub_id + "`), or give a local folder",
+            f"download it on a machine with a network (`hf download {hub_id}`), or give a local folder",
             **alias,
         ) from error

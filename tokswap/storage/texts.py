@@ -1,4 +1,4 @@
-"""Texts that a user names: plain files in UTF-8."""
+"""Text files that a user names: plain text in UTF-8."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from tokswap.errors import InputError
 
 
 def read_text(path: Path) -> str:
-    """Return a file as it stands, line ends included, without a byte order mark. Raises InputError: bad-text, empty-text."""
+    """Read a text file. Line ends stay as they are; a byte order mark is removed.
+
+    Raises:
+        InputError: bad-text, empty-text.
+    """
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
@@ -18,7 +22,7 @@ def read_text(path: Path) -> str:
         raise InputError(
             "bad-text",
             f"this text is not UTF-8: byte {error.object[error.start]:#04x} at {error.start:,}",
-            f"convert it, for instance with `iconv -f latin1 -t utf-8 {path.name}`",
+            f"convert it, for example with `iconv -f latin1 -t utf-8 {path.name}`",
             file=path,
         ) from error
     if not text.strip():
@@ -27,6 +31,13 @@ def read_text(path: Path) -> str:
 
 
 def read_texts(paths: Sequence[Path]) -> dict[str, str]:
-    """Return name -> text; files of one name are told apart by their folders."""
+    """Read text files.
+
+    Returns:
+        File name -> text. Files with the same name are listed by their whole path.
+
+    Raises:
+        InputError: bad-text, empty-text.
+    """
     names = [path.name for path in dict.fromkeys(paths)]
     return {path.name if names.count(path.name) == 1 else str(path): read_text(path) for path in paths}

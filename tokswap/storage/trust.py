@@ -1,4 +1,4 @@
-"""Code that comes with a model: refused unless the user trusts it."""
+"""Python code that comes with a model. tokswap refuses it unless the user trusts it."""
 
 from __future__ import annotations
 
@@ -11,19 +11,36 @@ from tokswap.errors import InputError
 
 
 def check_code(folder: str | Path, trusted: bool) -> None:
-    """Raise InputError remote-code where transformers 4 would run a folder's own `generate`, whatever trust it is given."""
+    """Check for a custom `generate`. transformers 4 runs it without asking, even if no code is trusted.
+
+    Args:
+        folder: The model folder.
+        trusted: Whether the user trusts the code of this model.
+
+    Raises:
+        InputError: remote-code.
+    """
     old = metadata.version("transformers").startswith("4.")
     if old and not trusted and (Path(folder) / "custom_generate" / "generate.py").exists():
         raise InputError(
             "remote-code",
-            "this model has a `generate` of its own, whose Python code transformers 4 runs unasked",
-            "read that code; `--trust-remote-code` lets it run, and transformers 5 leaves it alone",
+            "this model has a `generate` of its own, and transformers 4 runs its Python code without asking",
+            "read that code, then allow it with --trust-remote-code; transformers 5 does not run it",
             folder=folder,
         )
 
 
 def check_remote_code(folder: str | Path, config: Mapping[str, Any], trusted: bool) -> None:
-    """Raise InputError remote-code where a model needs code of its own and the user has not trusted it."""
+    """Check that a model works without Python code of its own.
+
+    Args:
+        folder: The model folder, for the message.
+        config: The parsed config.json.
+        trusted: Whether the user trusts the code of this model.
+
+    Raises:
+        InputError: remote-code.
+    """
     if "auto_map" not in config or trusted:
         return
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
@@ -31,7 +48,7 @@ def check_remote_code(folder: str | Path, config: Mapping[str, Any], trusted: bo
     if config.get("model_type") not in CONFIG_MAPPING_NAMES:
         raise InputError(
             "remote-code",
-            "this model runs code of its own (`auto_map` in config.json)",
-            "read that code first; --trust-remote-code takes it along",
+            "this model runs Python code of its own (`auto_map` in config.json)",
+            "read that code first; --trust-remote-code copies it with the model",
             folder=folder,
         )

@@ -1,4 +1,4 @@
-"""Alignment of two vocabularies: for each target id the source id with the same meaning, and why. Pure."""
+"""Alignment of two vocabularies: for each target id the source id with the same meaning, and the reason. Pure."""
 
 from __future__ import annotations
 
@@ -17,41 +17,48 @@ CHAT_PRESETS = (
     ("<|endoftext|>", "<|end_of_text|>", "<eos>", "</s>", "<|end▁of▁sentence|>", "[EOS]"),
     ("<|begin_of_text|>", "<|startoftext|>", "<bos>", "<s>", "<|begin▁of▁sentence|>", "[BOS]"),
 )
-"""Control tokens that model families use for the same purpose; the first of a row that exists is taken."""
+"""Special tokens that model families use for the same purpose. The first one that exists is used."""
 
 
 class Reason(IntEnum):
-    """Why a target row is what it is."""
+    """Where a target row is from, and why."""
 
     MISSING = 0
-    """No source token has these bytes: an initialiser makes the row."""
+    """No source token has these bytes: a method computes the row."""
     BYTES = 1
-    """The source token with the same canonical bytes."""
+    """Copied from the source token with the same canonical bytes."""
     ROLE = 2
-    """The source's special token with the same role."""
+    """Copied from the source's special token with the same role."""
     TEXT = 3
-    """The source's control token of the same name."""
+    """Copied from the source's special token with the same name."""
     PRESET = 4
-    """A chat marker that other families name otherwise."""
+    """Copied from the source's chat marker with the same purpose and another name."""
     MAP = 5
-    """Named by the user."""
+    """Copied from the source token that the user named."""
     NEUTRAL = 6
-    """A control or reserved token that the source lacks: a row that is never predicted."""
+    """A special or reserved token that the source lacks: a neutral row, which is never predicted."""
     PADDING = 7
-    """A row past the tokenizer's last id: a row that is never predicted."""
+    """A padding row, past the tokenizer's last id: a neutral row, which is never predicted."""
     OBSERVED = 8
-    """Kept by a trim: the text that was counted uses it."""
+    """Kept by a trim: the corpora use the token."""
     FORCED = 9
-    """Kept by a trim: a control token, a byte, or named by the user."""
-    SCAFFOLD = 10
-    """Kept by a trim: other kept tokens are made from it."""
+    """Kept by a trim: a special token, a byte, or a token that the user named."""
+    MERGE_DEPENDENCY = 10
+    """Kept by a trim: other kept tokens are merged from it."""
+
+    @property
+    def key(self) -> str:
+        """The name in reports, which programs read."""
+        return "scaffold" if self is Reason.MERGE_DEPENDENCY else self.name.lower()
 
 
 @dataclass(frozen=True)
 class Alignment:
     """Where the rows of a target vocabulary come from.
 
-    source_of: int32[V_target], the source id, -1 where there is none. reason: uint8[V_target], see `Reason`.
+    Attributes:
+        source_of: The source id of each target row, or -1 (int32 [V_target]).
+        reason: The `Reason` of each target row (uint8 [V_target]).
     """
 
     source_of: np.ndarray
@@ -59,52 +66,59 @@ class Alignment:
 
     def __post_init__(self) -> None:
         if self.source_of.shape != self.reason.shape or self.source_of.dtype != np.int32:
-            raise ValueError("source_of is int32[V_target] and reason has its shape")
-        made = np.isin(self.reason, (Reason.MISSING, Reason.NEUTRAL, Reason.PADDING))
-        if np.any((self.source_of < 0) != made):
-            raise ValueError("a row has a source id exactly when its reason names one")
+            raise ValueError("source_of must be int32 [V_target], and reason must have the same shape")
+        without_source = np.isin(self.reason, (Reason.MISSING, Reason.NEUTRAL, Reason.PADDING))
+        if np.any((self.source_of < 0) != without_source):
+            raise ValueError("a row must have a source id exactly if its reason names one")
 
     def __len__(self) -> int:
         return len(self.source_of)
 
     @property
     def shared(self) -> np.ndarray:
-        """The target ids whose rows are copied, int64, ascending."""
+        """The target ids whose rows are copied, ascending (int64 [n])."""
         return np.flatnonzero(self.source_of >= 0)
 
     @property
     def missing(self) -> np.ndarray:
-        """The target ids whose rows an initialiser makes, int64, ascending."""
+        """The target ids whose rows a method computes, ascending (int64 [n])."""
         return np.flatnonzero(self.reason == Reason.MISSING)
 
     @property
     def neutral(self) -> np.ndarray:
-        """The target ids that must never be predicted, int64, ascending."""
+        """The target ids that must never be predicted, ascending (int64 [n])."""
         return np.flatnonzero((self.reason == Reason.NEUTRAL) | (self.reason == Reason.PADDING))
 
     def without_shared_text(self) -> Alignment:
-        """Return this with the rows of shared text pieces missing, for a method that makes all of them."""
+        """Return an alignment in which all text pieces are missing, for a method that computes all of their rows."""
         text = self.reason == Reason.BYTES
         return Alignment(
             np.where(text, np.int32(-1), self.source_of), np.where(text, np.uint8(Reason.MISSING), self.reason)
         )
 
     def counts(self) -> dict[str, int]:
-        """Reason name (lower case) -> number of rows, for the reasons that occur."""
+        """Return `Reason.key` -> number of rows, for the reasons that occur."""
         count = np.bincount(self.reason, minlength=len(Reason))
-        return {reason.name.lower(): int(count[reason]) for reason in Reason if count[reason]}
+        return {reason.key: int(count[reason]) for reason in Reason if count[reason]}
 
     def by_group(self, target: Vocabulary) -> dict[str, dict[str, int]]:
-        """Group of the target's tokens (see `Vocabulary.groups`), or "padding" -> reason -> rows; the largest group first."""
+        """Count the rows of each group of tokens.
+
+        Args:
+            target: The target vocabulary.
+
+        Returns:
+            Group (see `Vocabulary.groups`) or "padding" -> `Reason.key` -> number of rows. The largest group is first.
+        """
         found: dict[str, Counter[str]] = {}
         groups = [*target.groups(), *["padding"] * (len(self) - len(target))]
         for group, reason in zip(groups, self.reason.tolist(), strict=True):
-            found.setdefault(group, Counter())[Reason(reason).name.lower()] += 1
+            found.setdefault(group, Counter())[Reason(reason).key] += 1
         order = sorted(found, key=lambda group: (-found[group].total(), group))
         return {group: dict(found[group].most_common()) for group in order}
 
     def target_of(self, source: int, preferred: int | None = None) -> int | None:
-        """Return a target id for one source id: `preferred` if that is one, else the first, else None."""
+        """Return a target id that is copied from a source id: `preferred` if it is one, else the first, else None."""
         ids = np.flatnonzero(self.source_of == source)
         if preferred is not None and preferred in ids:
             return preferred
@@ -121,12 +135,16 @@ def align(
 ) -> Alignment:
     """Find the source token of each target token.
 
-    rows: table rows of the result, at least len(target); the rest is padding. mapped: target id -> source id, as the
-    user asked; it overrides everything. bos_first: where one target token is both bos and eos, follow the source's
-    bos; right for a source that begins its texts with bos.
+    Text pieces match by token bytes. If the source has a normal piece and a byte-fallback piece with the same bytes,
+    the normal piece matches. Special tokens match by role, then by name, then by chat preset.
 
-    Text pieces match by canonical bytes; where the source has a normal piece and a byte-fallback piece of the same
-    bytes the normal one is taken. Special tokens match by role, then by name, then by chat preset.
+    Args:
+        target: The target vocabulary.
+        source: The source vocabulary.
+        rows: Rows of the result, at least `len(target)`. Rows past the last token are padding rows.
+        mapped: Target id -> source id, as the user asks. It overrides everything.
+        bos_first: Whether a target token that is both bos and eos follows the source's bos. This is right for a source
+            model that begins its texts with bos.
     """
     rows = len(target) if rows is None else rows
     source_of = np.full(rows, -1, np.int32)
@@ -136,11 +154,11 @@ def align(
             found = source.id_of.get(target.token_bytes[token])
             why = Reason.BYTES if found is not None else Reason.MISSING
         elif kind == Kind.BYTE:
-            surface = target.token_bytes[token]
-            found = source.byte_piece_of.get(surface, source.id_of.get(surface))
+            byte = target.token_bytes[token]
+            found = source.byte_piece_of.get(byte, source.id_of.get(byte))
             why = Reason.BYTES if found is not None else Reason.MISSING
         else:
-            found, why = _control(target, source, token, bos_first)
+            found, why = _match_special(target, source, token, bos_first)
         source_of[token] = -1 if found is None else found
         reason[token] = why
     for token, found in (mapped or {}).items():
@@ -149,9 +167,15 @@ def align(
 
 
 def identity(target: Vocabulary, source: Vocabulary, rows: int) -> Alignment:
-    """Give every id its own row. For two tokenizers of one vocabulary, whose roles may differ."""
+    """Copy every row to the same id; ignore token roles.
+
+    Args:
+        target: The target vocabulary.
+        source: The source vocabulary, which must have the same tokens.
+        rows: Rows of the result, at least `len(target)`.
+    """
     if list(target.text) != list(source.text):
-        raise ValueError("the two vocabularies are not the same id for id")
+        raise ValueError("the two vocabularies must have the same token at every id")
     source_of = np.full(rows, -1, np.int32)
     reason = np.full(rows, Reason.PADDING, np.uint8)
     source_of[: len(target)] = np.arange(len(target))
@@ -159,8 +183,8 @@ def identity(target: Vocabulary, source: Vocabulary, rows: int) -> Alignment:
     return Alignment(source_of, reason)
 
 
-def _control(target: Vocabulary, source: Vocabulary, token: int, bos_first: bool) -> tuple[int | None, Reason]:
-    """Match a special or reserved token. Pad and unk come last: a name says more about a token than they do."""
+def _match_special(target: Vocabulary, source: Vocabulary, token: int, bos_first: bool) -> tuple[int | None, Reason]:
+    """Match a special or reserved token. Pad and unk come last: the name of a token says more than these roles."""
     roles = target.roles_of(token)
     first = ("bos", "eos", "sep", "cls", "mask") if bos_first else ("eos", "bos", "sep", "cls", "mask")
     for role in first:

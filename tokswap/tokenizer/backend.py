@@ -1,27 +1,31 @@
-"""Objects of the tokenizers library: of a whole tokenizer.json, or of one that cuts bytes as they stand inside a text."""
+"""Objects of the tokenizers library: for a whole tokenizer.json, or for bytes as they stand inside a text."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 from tokswap.errors import InputError, TokswapError
+from tokswap.tokenizer.merges import merges_of
 
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer as Backend
-
+Backend: TypeAlias = Any
+"""A `tokenizers.Tokenizer`. The library is imported only when one is built."""
 _NO_MODEL = {"type": "BPE", "vocab": {}, "merges": []}
 
 
 @contextmanager
-def library(path: Path) -> Iterator[None]:
-    """Turn what the tokenizers library raises into InputError bad-tokenizer: a bare Exception for a fault in a file, and
-    what it calls a panic, which is no Exception at all, where a file asks for the impossible.
+def library_errors(path: Path) -> Iterator[None]:
+    """Turn errors of the tokenizers library into InputError bad-tokenizer.
+
+    The library raises a bare Exception for a fault in a file. For a file that asks for the impossible it panics, and a
+    panic is a BaseException.
     """
     try:
         yield
@@ -35,128 +39,165 @@ def library(path: Path) -> Iterator[None]:
 
 
 def make_backend(spec: Mapping[str, Any], path: Path) -> Backend:
-    """Make the object of a tokenizer.json. Raises InputError bad-tokenizer."""
-    from tokenizers import Tokenizer as Backend
+    """Build the library's tokenizer from a parsed tokenizer.json.
 
-    with library(path):
-        backend = Backend.from_str(json.dumps(spec))
-    _check_added(backend, spec, path)
-    return backend
+    Args:
+        spec: The parsed tokenizer.json.
+        path: Where it is from, for error messages.
 
-
-def read_backend(file: Path, spec: Mapping[str, Any]) -> Backend:
-    """Make the object of a tokenizer.json from the file that `spec` was read from. Raises InputError bad-tokenizer."""
-    from tokenizers import Tokenizer as Backend
-
-    with library(file):
-        backend = Backend.from_file(str(file))
-    _check_added(backend, spec, file)
-    return backend
-
-
-def _check_added(backend: Backend, spec: Mapping[str, Any], path: Path) -> None:
-    """Raise InputError bad-tokenizer where the library gives an added token another id than the file."""
-    for entry in spec.get("added_tokens") or []:
-        given = backend.token_to_id(entry["content"])
-        if given != entry["id"]:  # the library numbers added tokens itself and ignores a gap that the file leaves
-            raise InputError(
-                "bad-tokenizer",
-                f"the added token {entry['content']!r} has the id {entry['id']} in the file, and the tokenizers "
-                f"library gives it {given}",
-                "save the tokenizer again with save_pretrained, so that its ids are those that it produces",
-                file=path,
-            )
-
-
-def stripped(
-    spec: Mapping[str, Any], controls: set[int], more: tuple[str, ...], path: Path, model: Callable[[], Any]
-) -> Backend:
-    """Make an object without control tokens, and without what treats the start of a text in a special way.
-
-    controls: ids that stand for no text. more: types of normalizers to leave out too. model: gives the model of an object of
-    this spec, which is shared and not made twice.
+    Raises:
+        InputError: bad-tokenizer.
     """
-    plain, added = _plain(spec, controls, more)
-    if isinstance(spec["model"]["vocab"], list):  # Unigram would take a control token for the likeliest piece of all
-        vocab = [
-            [unheard(n) if n in controls else text, *rest] for n, (text, *rest) in enumerate(spec["model"]["vocab"])
-        ]
+    from tokenizers import Tokenizer
+
+    with library_errors(path):
+        backend = Tokenizer.from_str(json.dumps(spec))
+    _check_added_ids(backend, spec.get("added_tokens") or [], path)
+    return backend
+
+
+@dataclass(frozen=True)
+class LazyBackend:
+    """The library's tokenizer of a whole tokenizer.json, built on first use.
+
+    Attributes:
+        spec: The parsed tokenizer.json.
+        path: Where it is from, for error messages.
+        file: A tokenizer.json with the same content, or None. The library reads a file faster than a parsed one.
+    """
+
+    spec: Mapping[str, Any]
+    path: Path
+    file: Path | None
+
+    @cached_property
+    def loaded(self) -> Backend:
+        """The tokenizer, with truncation and padding disabled. Raises InputError bad-tokenizer."""
+        backend = self._build()
+        backend.no_truncation()
+        backend.no_padding()
+        return backend
+
+    def check(self) -> None:
+        """Build the tokenizer, and do not keep it: it takes as much memory as an embedding matrix.
+
+        Raises:
+            InputError: bad-tokenizer.
+        """
+        if "loaded" not in vars(self):
+            self._build()
+
+    def _build(self) -> Backend:
+        if self.file is None:
+            return make_backend(self.spec, self.path)
+        from tokenizers import Tokenizer
+
+        with library_errors(self.file):
+            backend = Tokenizer.from_file(str(self.file))
+        _check_added_ids(backend, self.spec.get("added_tokens") or [], self.file)
+        return backend
+
+
+def text_backend(whole: LazyBackend, special: set[int], without_normalizers: tuple[str, ...] = ()) -> Backend:
+    """Build a backend that tokenizes bytes as they stand inside a text.
+
+    It never produces a special token, and does not treat the start of a text in a special way.
+
+    Args:
+        whole: The backend of the whole tokenizer. The new backend shares its model where it can.
+        special: Ids that do not stand for text.
+        without_normalizers: Types of normalizers to leave out as well.
+
+    Raises:
+        InputError: bad-tokenizer.
+    """
+    spec, path = whole.spec, whole.path
+    plain, added = _text_spec(spec, special, without_normalizers)
+    if isinstance(spec["model"]["vocab"], list):
+        # Unigram finds the text of a special token likelier than any pieces, so it needs a model of its own.
+        entries = enumerate(spec["model"]["vocab"])
+        vocab = [[impossible_text(n) if n in special else text, *rest] for n, (text, *rest) in entries]
         plain["model"] = {**spec["model"], "vocab": vocab}
         plain["added_tokens"] = [
-            {**entry, "content": unheard(entry["id"])} if entry["special"] else entry for entry in added
+            {**entry, "content": impossible_text(entry["id"])} if entry["special"] else entry for entry in added
         ]
         backend = make_backend(plain, path)
     else:
         backend = make_backend({**plain, "model": _NO_MODEL}, path)
-        backend.model = model()
-        _add(backend, added, path)
+        backend.model = whole.loaded.model
+        _add_tokens(backend, added, path)
     backend.encode_special_tokens = True
     return backend
 
 
-def reaching(
-    spec: Mapping[str, Any], controls: set[int], texts: Sequence[str], spelt: Sequence[str], path: Path
+def partial_text_backend(
+    whole: LazyBackend, special: set[int], texts: Sequence[str], spelled: Sequence[str]
 ) -> Backend | None:
-    """Make what `stripped` makes of a BPE tokenizer, of no more tokens than these texts can come to; None where it cannot.
+    """Build a `text_backend` for a few texts, with only the part of a BPE model that these texts can reach.
 
-    spelt: strings in the spelling of the model that are cut too. A merge joins neighbours, so that all that a text can be
-    cut into are parts of it.
+    A merge joins neighbours, so all tokens of a text are substrings of it.
+
+    Args:
+        whole: The backend of the whole tokenizer, which is not loaded.
+        special: Ids that do not stand for text.
+        texts: The texts to tokenize.
+        spelled: More strings to tokenize, in the spelling of the model.
+
+    Returns:
+        The backend, or None where the library would change the id of an added token.
+
+    Raises:
+        InputError: bad-tokenizer.
     """
-    plain, added = _plain(spec, controls)
+    spec, path = whole.spec, whole.path
+    plain, added = _text_spec(spec, special)
     backend = make_backend({**plain, "model": _NO_MODEL}, path)
     normal = [backend.normalizer.normalize_str(text) if backend.normalizer else text for text in texts]
     split = backend.pre_tokenizer
-    whole = normal if split is None else ["".join(part for part, _ in split.pre_tokenize_str(text)) for text in normal]
+    words = normal if split is None else ["".join(part for part, _ in split.pre_tokenize_str(text)) for text in normal]
     added = [entry for entry in added if any(entry["content"] in text for text in (*texts, *normal))]
     model, vocab = spec["model"], spec["model"]["vocab"]
-    parts = {text[a:b] for text in (*whole, *spelt) for a in range(len(text)) for b in range(a + 1, len(text) + 1)}
+    parts = {text[a:b] for text in (*words, *spelled) for a in range(len(text)) for b in range(a + 1, len(text) + 1)}
     parts |= {f"<0x{byte:02X}>" for byte in range(256)} | {model.get("unk_token")}
     parts |= {entry["content"] for entry in added}
     few = {part: vocab[part] for part in parts if part in vocab}
     if any(few.get(entry["content"]) != entry["id"] for entry in added):
-        return None  # the library numbers a token outside the model after the model's last
-    pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"])
-    merges = [[left, right] for left, right in pairs if left in few and right in few and left + right in few]
+        return None  # the library numbers a token outside the model after the model's last token
+    merges = [[left, right] for left, right in merges_of(model) if left in few and right in few and left + right in few]
     backend = make_backend({**plain, "model": {**model, "vocab": few, "merges": merges}}, path)
-    _add(backend, added, path)
+    _add_tokens(backend, added, path)
     backend.encode_special_tokens = True
     return backend
 
 
-def _plain(
-    spec: Mapping[str, Any], controls: set[int], more: tuple[str, ...] = ()
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Return the spec of `stripped` without added tokens, and these, special where they stand for no text.
+def impossible_text(token: int) -> str:
+    """Return a spelling for a token that no text contains. It uses code points that Unicode reserves for no use."""
+    return f"\ufdd0\ufdd1{token}\ufdd2"
 
-    Ids stay as they are: the library hands them out again, so that nothing may be left out.
+
+def _text_spec(
+    spec: Mapping[str, Any], special: set[int], without_normalizers: tuple[str, ...] = ()
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return the spec of a text backend without its added tokens, and the added tokens.
+
+    An added token is `special` exactly if it does not stand for text. No token is left out, because the library would
+    then give the others new ids.
     """
-    added = [{**entry, "special": entry["id"] in controls} for entry in spec.get("added_tokens") or []]
+    added = [{**entry, "special": entry["id"] in special} for entry in spec.get("added_tokens") or []]
     plain = {
         **spec,
         "added_tokens": [],
         "post_processor": None,
         "truncation": None,
         "padding": None,
-        "normalizer": _without(spec.get("normalizer"), ("Prepend", "Strip", *more)),
+        "normalizer": _without(spec.get("normalizer"), ("Prepend", "Strip", *without_normalizers)),
         "pre_tokenizer": _without(spec.get("pre_tokenizer"), ("WhitespaceSplit",)),
     }
     return plain, added
 
 
-def _add(backend: Backend, added: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Give a `tokenizers` object its added tokens, in their order, which decides the ids of those outside the model."""
-    from tokenizers import AddedToken
-
-    flags = ("content", "single_word", "lstrip", "rstrip", "normalized")
-    for special, entries in groupby(added, itemgetter("special")):
-        tokens = [AddedToken(**{flag: entry[flag] for flag in flags if flag in entry}) for entry in entries]
-        with library(path):
-            (backend.add_special_tokens if special else backend.add_tokens)(tokens)
-    _check_added(backend, {"added_tokens": added}, path)
-
-
 def _without(node: Any, unwanted: tuple[str, ...]) -> Any:
-    """Return a copy of a pipeline node without some types, and with no space put in front of a text."""
+    """Return a copy of a pipeline node without nodes of some types, and without a space in front of every text."""
     if not isinstance(node, dict):
         return node
     node = dict(node)
@@ -172,6 +213,27 @@ def _without(node: Any, unwanted: tuple[str, ...]) -> Any:
     return node
 
 
-def unheard(token: int) -> str:
-    """Return a spelling that no text contains, made of code points that are reserved for no use at all."""
-    return f"\ufdd0\ufdd1{token}\ufdd2"
+def _add_tokens(backend: Backend, added: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Add tokens to a backend, in their order: it decides the ids of those outside the model."""
+    from tokenizers import AddedToken
+
+    flags = ("content", "single_word", "lstrip", "rstrip", "normalized")
+    for special, entries in groupby(added, itemgetter("special")):
+        tokens = [AddedToken(**{flag: entry[flag] for flag in flags if flag in entry}) for entry in entries]
+        with library_errors(path):
+            (backend.add_special_tokens if special else backend.add_tokens)(tokens)
+    _check_added_ids(backend, added, path)
+
+
+def _check_added_ids(backend: Backend, added: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Raise InputError bad-tokenizer where the library gives an added token another id than the file."""
+    for entry in added:
+        given = backend.token_to_id(entry["content"])
+        if given != entry["id"]:  # the library numbers added tokens itself, and ignores gaps between ids in the file
+            raise InputError(
+                "bad-tokenizer",
+                f"the added token {entry['content']!r} has the id {entry['id']} in the file, but the tokenizers "
+                f"library gives it the id {given}",
+                "save the tokenizer again with save_pretrained, so that the file has the ids of the library",
+                file=path,
+            )

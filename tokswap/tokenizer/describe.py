@@ -1,4 +1,4 @@
-"""What a tokenizer is, as plain data: family, sizes, roles, and how it treats digits and spaces."""
+"""Describe a tokenizer as plain data: family, sizes, roles, and how it treats digits and white space."""
 
 from __future__ import annotations
 
@@ -9,9 +9,17 @@ import numpy as np
 from tokswap.tokenizer.tokenizer import Tokenizer
 from tokswap.tokenizer.vocabulary import ROLES, Kind
 
+_NUMBERS = ("1234567890", "90817263", "4050607")
+
 
 def describe_tokenizer(tokenizer: Tokenizer) -> dict[str, Any]:
-    """Describe a tokenizer: family, ids by kind, roles, how it cuts numbers and spaces."""
+    """Describe a tokenizer.
+
+    Returns:
+        Plain data: "family", "ids", "kinds" (ids of each kind), "roles" (id and token of each role), "specials",
+        "begins_with_bos", "chat_template" (whether there is one), "digits" (see `digit_scheme`), and "whitespace" (see
+        `whitespace_scheme`).
+    """
     vocabulary = tokenizer.vocabulary
     return {
         "family": tokenizer.family,
@@ -31,13 +39,15 @@ def describe_tokenizer(tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def digit_scheme(tokenizer: Tokenizer) -> str:
-    """Say how a number is cut: "single digits", "threes from the left", "threes from the right" or "free"."""
-    schemes = set()
-    numbers = ("1234567890", "90817263", "4050607")
-    for number, cut in zip(
-        numbers, tokenizer.tokenize_bytes([f"x {number}".encode() for number in numbers]), strict=True
-    ):
-        lengths = [len(text) for text in (tokenizer.vocabulary.token_bytes[i].strip() for i in cut) if text.isdigit()]
+    """Describe how a number is tokenized.
+
+    Returns:
+        "single digits", "threes from the left", "threes from the right" or "free".
+    """
+    token_bytes, schemes = tokenizer.vocabulary.token_bytes, set()
+    numbers = tokenizer.tokenize_bytes([f"x {number}".encode() for number in _NUMBERS])
+    for number, ids in zip(_NUMBERS, numbers, strict=True):
+        lengths = [len(text) for text in (token_bytes[i].strip() for i in ids) if text.isdigit()]
         count, rest = divmod(len(number), 3)
         if all(length == 1 for length in lengths):
             schemes.add("single digits")
@@ -51,10 +61,15 @@ def digit_scheme(tokenizer: Tokenizer) -> str:
 
 
 def whitespace_scheme(tokenizer: Tokenizer) -> dict[str, Any]:
-    """Say what the vocabulary has for white space: longest runs, and whether newline and indent share a token."""
+    """Describe the white-space tokens of a tokenizer.
+
+    Returns:
+        "longest_spaces", "longest_newlines", "longest_tabs": bytes of the longest token of each. "newline_with_indent":
+        whether a token begins with a line break and ends with an indent.
+    """
     vocabulary = tokenizer.vocabulary
-    surfaces = [vocabulary.token_bytes[i] for i in np.flatnonzero(vocabulary.kind == Kind.NORMAL).tolist()]
-    blank = [surface for surface in surfaces if surface and not surface.strip(b" \t\r\n")]
+    pieces = [vocabulary.token_bytes[i] for i in np.flatnonzero(vocabulary.kind == Kind.NORMAL).tolist()]
+    blank = [piece for piece in pieces if piece and not piece.strip(b" \t\r\n")]
     return {
         "longest_spaces": max((len(s) for s in blank if not s.strip(b" ")), default=0),
         "longest_newlines": max((len(s) for s in blank if not s.strip(b"\n")), default=0),

@@ -1,4 +1,4 @@
-"""The parts of a tokenizer.json that put special tokens round a text. Pure: parsed JSON in, parsed JSON out."""
+"""The parts of a tokenizer.json that put special tokens around a text. Pure: parsed JSON in, parsed JSON out."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def nodes(value: object) -> Iterator[Mapping[str, Any]]:
-    """Yield a normalizer, pre-tokenizer, decoder or post-processor and everything inside it."""
+    """Yield a normalizer, pre-tokenizer, decoder or post-processor, and all parts inside it."""
     if isinstance(value, dict):
         yield value
         for child in value.values():
@@ -17,7 +17,7 @@ def nodes(value: object) -> Iterator[Mapping[str, Any]]:
 
 
 def leading_ids(spec: Mapping[str, Any]) -> set[int]:
-    """The ids that the post-processor puts in front of a single text."""
+    """Return the ids that the post-processor puts in front of a single text."""
     leading: set[int] = set()
     for node in nodes(spec.get("post_processor")):
         if node.get("type") == "TemplateProcessing":
@@ -31,7 +31,7 @@ def leading_ids(spec: Mapping[str, Any]) -> set[int]:
 
 
 def trailing_ids(spec: Mapping[str, Any]) -> set[int]:
-    """The ids that the post-processor puts after a single text."""
+    """Return the ids that the post-processor puts after a single text."""
     trailing: set[int] = set()
     for node in nodes(spec.get("post_processor")):
         if node.get("type") == "TemplateProcessing":
@@ -45,7 +45,7 @@ def trailing_ids(spec: Mapping[str, Any]) -> set[int]:
 
 
 def template_ids(spec: Mapping[str, Any]) -> set[int]:
-    """All ids that the post-processor may put round a text."""
+    """Return all ids that the post-processor may put around a text."""
     ids: set[int] = set()
     for node in nodes(spec.get("post_processor")):
         for entry in (node.get("special_tokens") or {}).values():
@@ -55,7 +55,12 @@ def template_ids(spec: Mapping[str, Any]) -> set[int]:
 
 
 def renumbered(post_processor: Any, new_of: Mapping[int, int]) -> Any:
-    """Return a post-processor with other ids for its tokens; all of them must have one."""
+    """Return a post-processor with new ids.
+
+    Args:
+        post_processor: The parsed post-processor, or None.
+        new_of: Old id -> new id, for all ids of `template_ids`.
+    """
     if not isinstance(post_processor, dict):
         return post_processor
     result = dict(post_processor)
@@ -75,8 +80,12 @@ def renumbered(post_processor: Any, new_of: Mapping[int, int]) -> Any:
 def with_leading(post_processor: Any, token: int, text: str) -> dict[str, Any]:
     """Return a post-processor that also puts one special token in front of every text.
 
-    Only the pipelines that add no special token themselves are changed in this way, so that a template of the
-    target's own (one that ends with eos, say) is extended and not replaced.
+    An existing template is extended, not replaced: it may put eos at the end, for instance.
+
+    Args:
+        post_processor: The parsed post-processor, or None.
+        token: The id of the special token.
+        text: The special token, as the tokenizer spells it.
     """
     entry = {"SpecialToken": {"id": text, "type_id": 0}}
     known = {text: {"id": text, "ids": [token], "tokens": [text]}}
@@ -100,7 +109,7 @@ def with_leading(post_processor: Any, token: int, text: str) -> dict[str, Any]:
 
 
 def _replaced(post_processor: Any, template: dict[str, Any]) -> dict[str, Any]:
-    """Put a changed template where the old one stood, at the top or in a sequence."""
+    """Put a template in the place of the old one, at the top or in a sequence."""
     if post_processor.get("type") == "TemplateProcessing":
         return template
     inner = [template if node.get("type") == "TemplateProcessing" else node for node in post_processor["processors"]]

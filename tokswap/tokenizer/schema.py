@@ -1,6 +1,6 @@
-"""What JSON files must hold so that the rest of tokswap can read them without looking twice. Pure: parsed JSON in.
+"""Checks of a tokenizer's JSON files, so that the rest of tokswap can read them without checks. Pure: parsed JSON in.
 
-Files come from strangers, and some are damaged. Each check says what is wrong with a file before anything is done with it.
+Files come from strangers, and some are damaged. Each check says what is wrong before tokswap uses a file.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from tokswap.errors import InputError
 
 MOST_IDS = 1 << 24
-"""More ids than any vocabulary has."""
+"""An upper bound: no vocabulary has so many ids."""
 
 
 def is_id(value: Any) -> bool:
@@ -25,8 +25,25 @@ def is_ids(value: Any) -> bool:
     return isinstance(value, list) and all(map(is_id, value))
 
 
+def model_type(model: Mapping[str, Any]) -> str:
+    """Return the type of the `model` of a tokenizer.json. Older files do not name it."""
+    if model.get("type"):
+        return str(model["type"])
+    if "merges" in model:
+        return "BPE"
+    return "Unigram" if isinstance(model.get("vocab"), list) else "WordPiece"
+
+
 def check_tokenizer(spec: Mapping[str, Any], path: Path) -> None:
-    """Raise InputError bad-tokenizer where a tokenizer.json is not built as the tokenizers library writes it."""
+    """Check that a tokenizer.json has the structure that the tokenizers library writes.
+
+    Args:
+        spec: The parsed tokenizer.json.
+        path: Where it is from, for error messages.
+
+    Raises:
+        InputError: bad-tokenizer.
+    """
     model = spec.get("model")
     if not isinstance(model, dict):
         raise InputError("bad-tokenizer", "this is not a tokenizer.json: it has no `model`", file=path)
@@ -36,25 +53,33 @@ def check_tokenizer(spec: Mapping[str, Any], path: Path) -> None:
     problem = problem or _template_problem(spec.get("post_processor"))
     for key in ("padding", "truncation"):
         if spec.get(key) is not None and not isinstance(spec[key], dict):
-            problem = problem or f"`{key}` is no object"
+            problem = problem or f"`{key}` is not an object"
     if problem:
         raise InputError("bad-tokenizer", f"this tokenizer.json is damaged: {problem}", file=path)
 
 
 def check_tokenizer_config(config: Mapping[str, Any], path: Path) -> None:
-    """Raise InputError bad-tokenizer where a tokenizer_config.json holds something else than tokens where it names tokens."""
+    """Check that a tokenizer_config.json has tokens where it should name tokens.
+
+    Args:
+        config: The parsed tokenizer_config.json.
+        path: Where it is from, for error messages.
+
+    Raises:
+        InputError: bad-tokenizer.
+    """
     problem = ""
     for key in ("tokenizer_class", "model_type"):
         if config.get(key) is not None and not isinstance(config[key], str):
-            problem = f"`{key}` is no name"
+            problem = f"`{key}` is not a string"
     decoder = config.get("added_tokens_decoder")
     if isinstance(decoder, dict) and not all(token.isdecimal() for token in decoder):
-        problem = "`added_tokens_decoder` names a token that is no id"
+        problem = "a key of `added_tokens_decoder` is not an id"
     for key in ("additional_special_tokens", "extra_special_tokens"):
         listed = config.get(key)
         entries = listed.values() if isinstance(listed, dict) else listed if isinstance(listed, list) else ()
         if not all(isinstance(e.get("content") if isinstance(e, dict) else e, str) for e in entries):
-            problem = f"`{key}` holds something that is no token"
+            problem = f"an entry of `{key}` is not a token"
     if problem:
         raise InputError("bad-tokenizer", f"the tokenizer's config is damaged: {problem}", file=path)
 
@@ -62,21 +87,21 @@ def check_tokenizer_config(config: Mapping[str, Any], path: Path) -> None:
 def _model_problem(model: Mapping[str, Any]) -> str:
     for key in ("type", "unk_token", "continuing_subword_prefix", "end_of_word_suffix"):
         if model.get(key) is not None and not isinstance(model[key], str):
-            return f"`model.{key}` is no text"
+            return f"`model.{key}` is not a string"
     vocab, merges, unknown = model.get("vocab"), model.get("merges"), model.get("unk_id")
-    kind = model.get("type") or ("BPE" if "merges" in model else "Unigram" if isinstance(vocab, list) else "WordPiece")
+    kind = model_type(model)
     if isinstance(vocab, dict):
         if kind == "Unigram" or not all(map(is_id, vocab.values())):
-            return "`model.vocab` should give every token a number"
+            return "`model.vocab` should map every token to an id"
     elif isinstance(vocab, list):
         if kind != "Unigram" or not all(map(_is_scored, vocab)):
-            return "`model.vocab` should be a list of tokens and their scores"
+            return "`model.vocab` should be a list of tokens with scores"
     else:
         return "it has no `model.vocab`"
     if kind == "BPE" and not (isinstance(merges, list) and all(map(_is_merge, merges))):
         return "`model.merges` should be a list of pairs"
     if unknown is not None and not (is_id(unknown) and 0 <= unknown < len(vocab)):
-        return "`model.unk_id` is no id"
+        return "`model.unk_id` is not an id"
     return ""
 
 
@@ -94,13 +119,13 @@ def _added_problem(added: Any) -> str:
     if added is None:
         return ""
     if not isinstance(added, list) or not all(isinstance(entry, dict) for entry in added):
-        return "`added_tokens` is no list of tokens"
+        return "`added_tokens` is not a list of tokens"
     whole = all(is_id(entry.get("id")) and isinstance(entry.get("content"), str) for entry in added)
-    return "" if whole else "an entry of `added_tokens` has no id, or no text"
+    return "" if whole else "an entry of `added_tokens` has no id or no content"
 
 
 def _node_problem(node: Any, place: str) -> str:
-    """What is wrong with a part of the pipeline, or anything inside it."""
+    """Return what is wrong with a part of the pipeline, or with a part inside it; "" if nothing is."""
     if node is None:
         return ""
     if not isinstance(node, dict) or not isinstance(node.get("type"), str):
@@ -114,25 +139,28 @@ def _node_problem(node: Any, place: str) -> str:
 
 
 def _template_problem(node: Any) -> str:
-    """What is wrong with a post-processor: its tokens and ids are read, and some are changed."""
+    """Return what is wrong with the tokens and ids of a post-processor; "" if nothing is."""
     if node is None:
         return ""
     if node["type"] == "Sequence":
-        return (
-            next(filter(None, map(_template_problem, node["processors"])), "") if "processors" in node else "no parts"
-        )
+        if "processors" not in node:
+            return "`post_processor` has a sequence without parts"
+        return next(filter(None, map(_template_problem, node["processors"])), "")
     if node["type"] in ("BertProcessing", "RobertaProcessing"):
         pairs = [node.get(side) for side in ("cls", "sep")]
         whole = all(isinstance(p, list) and len(p) == 2 and isinstance(p[0], str) and is_id(p[1]) for p in pairs)
         return "" if whole else "`post_processor` names no cls or sep"
-    if node["type"] != "TemplateProcessing":
-        return ""
+    return _parts_problem(node) if node["type"] == "TemplateProcessing" else ""
+
+
+def _parts_problem(node: Mapping[str, Any]) -> str:
+    """Return what is wrong with the parts of a template; "" if nothing is."""
     known = node.get("special_tokens")
     known = {} if known is None else known
     if not isinstance(known, dict) or not all(
         isinstance(entry, dict) and is_ids(entry.get("ids")) for entry in known.values()
     ):
-        return "the special tokens of `post_processor` have no ids"
+        return "a special token of `post_processor` has no ids"
     for side in ("single", "pair"):
         parts = node.get(side)
         if not isinstance(parts, list):
@@ -142,5 +170,5 @@ def _template_problem(node: Any) -> str:
             if not isinstance(inner, dict) or not isinstance(inner.get("id"), str):
                 return f"`post_processor` has a damaged template `{side}`"
             if "SpecialToken" in part and inner["id"] not in known:
-                return f"`post_processor` puts {inner['id']!r} round a text and does not say what it is"
+                return f"`post_processor` adds {inner['id']!r} to a text, and does not define it"
     return ""

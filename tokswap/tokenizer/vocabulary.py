@@ -1,8 +1,8 @@
-"""What the tokens of a vocabulary are: canonical bytes and a kind for every id. Pure: no files, no tokenizer library.
+"""What the tokens of a vocabulary are: token bytes and a kind for every id. Pure: no files, no tokenizer library.
 
-Tokenizer families spell the same text differently: `Ġthe` (byte-level BPE), `▁the` (SentencePiece) and `the` with its
-continuation form `##the` (WordPiece). The *canonical bytes* of a token are the bytes of text that it
-stands for, so that tokens of different families can be compared: all three above are ``b" the"``.
+Tokenizer families spell the same text differently: `Ġthe` (byte-level BPE), `▁the` (SentencePiece), and `the` with its
+continuation form `##the` (WordPiece). The *token bytes* are the bytes of text that a token stands for, in a canonical
+form, so that tokens of different families can be compared. For the first three tokens above they are ``b" the"``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from functools import cache, cached_property
 import numpy as np
 
 ROLES = ("bos", "eos", "pad", "unk", "sep", "cls", "mask")
-"""The jobs that a special token may have; one token may have several."""
+"""The roles that a special token may have. One token may have several."""
 
 
 class Kind(IntEnum):
@@ -26,14 +26,14 @@ class Kind(IntEnum):
     NORMAL = 0
     """A piece of text."""
     SPECIAL = 1
-    """A control token: matched by role and by name, never by its bytes."""
+    """A special token: matched by role and by name, never by its bytes."""
     BYTE = 2
     """A byte-fallback piece such as `<0x41>`: used only where no normal piece covers the byte."""
     UNUSED = 3
     """A reserved id, or one that the tokenizer does not define: never produced, never trained."""
 
 
-_KIND_NAMES = {Kind.SPECIAL: "control tokens", Kind.BYTE: "byte pieces", Kind.UNUSED: "reserved"}
+_GROUP_OF_KIND = {Kind.SPECIAL: "special tokens", Kind.BYTE: "byte pieces", Kind.UNUSED: "reserved"}
 
 _UNUSED = re.compile(
     r"<unused[_-]?\d+>|\[unused\d+\]|<\|?reserved[_a-z]*\d+\|?>|<SPECIAL_\d+>|<\|extra_\d+\|>|\[control_\d+\]"
@@ -42,22 +42,22 @@ _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
 def _byte_alphabet() -> dict[str, int]:
-    """GPT-2's printable character for each byte, turned round: character -> byte."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     rest = [byte for byte in range(256) if byte not in set(printable)]
     return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(rest)}
 
 
 BYTE_ALPHABET = _byte_alphabet()
+"""Character -> byte: the printable characters in which GPT-2 writes bytes."""
 _BYTE_CHARACTERS = {byte: character for character, byte in BYTE_ALPHABET.items()}
 _LATIN = dict.fromkeys(range(256), "\uffff") | {ord(character): byte for character, byte in BYTE_ALPHABET.items()}
-"""For `str.translate`: each character of the byte alphabet becomes the code point of its byte, others nothing in Latin-1."""
+"""For `str.translate`: a character of the byte alphabet -> its byte. Other characters leave Latin-1."""
 
 
 def byte_level_bytes(token: str) -> bytes:
     """Return the bytes that a byte-level BPE token stands for (`Ġthe` -> ``b" the"``).
 
-    A token with a character outside the byte alphabet was added by hand and stands for its own text.
+    A token with a character outside the byte alphabet was added by hand. It stands for its own text.
     """
     try:
         return token.translate(_LATIN).encode("latin-1")
@@ -65,9 +65,9 @@ def byte_level_bytes(token: str) -> bytes:
         return token.encode("utf-8", "surrogatepass")
 
 
-def byte_level_token(surface: bytes) -> str:
-    """Return the byte-level BPE spelling of some bytes; the inverse of `byte_level_bytes`."""
-    return "".join(_BYTE_CHARACTERS[byte] for byte in surface)
+def byte_level_token(token_bytes: bytes) -> str:
+    """Return the byte-level BPE spelling of some bytes. The inverse of `byte_level_bytes`."""
+    return "".join(_BYTE_CHARACTERS[byte] for byte in token_bytes)
 
 
 def sentencepiece_bytes(token: str) -> bytes:
@@ -77,7 +77,7 @@ def sentencepiece_bytes(token: str) -> bytes:
 
 
 def wordpiece_bytes(token: str, prefix: str = "##") -> bytes:
-    """Return the bytes of a WordPiece token: a word start carries a leading space, a continuation does not."""
+    """Return the bytes of a WordPiece token. The start of a word has a leading space, a continuation has none."""
     text = token[len(prefix) :] if prefix and token.startswith(prefix) else " " + token
     return text.encode("utf-8", "surrogatepass")
 
@@ -88,14 +88,14 @@ def is_byte_piece(token: str) -> bool:
 
 
 def is_reserved(token: str) -> bool:
-    """Return whether a control token is a reserved slot (`<unused7>`, `<|reserved_special_token_3|>`)."""
+    """Return whether a token is a reserved slot (`<unused7>`, `<|reserved_special_token_3|>`)."""
     return _UNUSED.fullmatch(token) is not None
 
 
-def script_of(surface: bytes) -> str:
-    """Return the script of a token: that of its first letter, else digits, space, symbols or partial UTF-8."""
+def script_of(token_bytes: bytes) -> str:
+    """Return the script of a token's first letter. Without letters: digits, white space, symbols or partial UTF-8."""
     try:
-        text = surface.decode("utf-8")
+        text = token_bytes.decode("utf-8")
     except UnicodeDecodeError:
         return "partial UTF-8"
     for character in text:
@@ -108,8 +108,8 @@ def script_of(surface: bytes) -> str:
 
 @cache
 def _script_of_letter(character: str) -> str:
-    # Unicode names begin with the script: LATIN SMALL LETTER A, CJK UNIFIED IDEOGRAPH-4E00. Compatibility forms
-    # (full-width, mathematical) count as the letter that they stand for.
+    # Unicode names begin with the script: LATIN SMALL LETTER A, CJK UNIFIED IDEOGRAPH-4E00. A compatibility form
+    # (full-width, mathematical) counts as the letter that it stands for.
     letter = unicodedata.normalize("NFKC", character)[0]
     return unicodedata.name(letter, "OTHER").split()[0].capitalize().replace("Cjk", "CJK")
 
@@ -118,10 +118,11 @@ def _script_of_letter(character: str) -> str:
 class Vocabulary:
     """The tokens of a tokenizer by id.
 
-    text: the token as its tokenizer spells it; "" for an id that the tokenizer does not define.
-    token_bytes: canonical bytes, for every kind (the text itself for a special token).
-    kind: uint8[V], see `Kind`.
-    roles: role -> id, for the roles that the tokenizer has (see `ROLES`).
+    Attributes:
+        text: Each token as its tokenizer spells it; "" for an id that the tokenizer does not define.
+        token_bytes: The canonical bytes of each token; the text itself for a special token.
+        kind: The `Kind` of each token (uint8 [V]).
+        roles: Role -> id, for the roles that the tokenizer has (see `ROLES`).
     """
 
     text: Sequence[str]
@@ -131,7 +132,7 @@ class Vocabulary:
 
     def __post_init__(self) -> None:
         if not len(self.text) == len(self.token_bytes) == len(self.kind):
-            raise ValueError("text, token_bytes and kind must have one entry a token")
+            raise ValueError("text, token_bytes and kind must have one entry per token")
         if any(not 0 <= token < len(self.text) for token in self.roles.values()):
             raise ValueError("a role names an id outside the vocabulary")
 
@@ -140,7 +141,7 @@ class Vocabulary:
 
     @cached_property
     def id_of(self) -> dict[bytes, int]:
-        """Token bytes -> id. Where several ids share their bytes a normal piece outranks a byte-fallback piece."""
+        """Token bytes -> id. If several ids have the same bytes, a normal piece outranks a byte-fallback piece."""
         ids: dict[bytes, int] = {}
         for kind in (Kind.BYTE, Kind.NORMAL):
             for token in np.flatnonzero(self.kind == kind)[::-1].tolist():
@@ -149,19 +150,32 @@ class Vocabulary:
 
     @cached_property
     def byte_piece_of(self) -> dict[bytes, int]:
-        """Token bytes -> id of the byte-fallback piece, for the vocabularies that have them."""
+        """Token bytes -> id of the byte-fallback piece. Empty for a vocabulary without byte fallback."""
         return {self.token_bytes[token]: token for token in np.flatnonzero(self.kind == Kind.BYTE).tolist()}
 
     @cached_property
     def id_of_text(self) -> dict[str, int]:
-        """The token as its tokenizer spells it -> id."""
+        """Token, as its tokenizer spells it -> id."""
         return {text: token for token, text in enumerate(self.text) if text}
 
+    def find(self, text: str) -> int | None:
+        """Find the token that a user names.
+
+        Args:
+            text: The token as its tokenizer spells it, or else the text that it stands for.
+
+        Returns:
+            The id, or None if there is no such token.
+        """
+        found = self.id_of_text.get(text)
+        # The command line passes bytes that are not UTF-8 as surrogates.
+        return self.id_of.get(text.encode("utf-8", "surrogateescape")) if found is None else found
+
     def groups(self) -> list[str]:
-        """Return what each id belongs to: the script of a normal token (see `script_of`), the kind of any other."""
+        """Return the group of each id: the script of a normal token (see `script_of`), the kind of any other."""
         return [
-            script_of(surface) if kind == Kind.NORMAL else _KIND_NAMES[kind]
-            for surface, kind in zip(self.token_bytes, self.kind.tolist(), strict=True)
+            script_of(token_bytes) if kind == Kind.NORMAL else _GROUP_OF_KIND[kind]
+            for token_bytes, kind in zip(self.token_bytes, self.kind.tolist(), strict=True)
         ]
 
     def roles_of(self, token: int) -> list[str]:
@@ -169,7 +183,7 @@ class Vocabulary:
         return [role for role in ROLES if self.roles.get(role) == token]
 
     def readable(self, token: int) -> str:
-        """Return one id as a person reads it: its text in quotes, or the spelling of what is no text."""
+        """Return a token for people to read: its text in quotes, or its spelling if it does not stand for text."""
         if self.kind[token] != Kind.NORMAL:
             return self.text[token]
         try:

@@ -1,1 +1,1 @@
-"""Put another model's tokenizer on a model: options, plan, run."""
+"""Put another model's tokenizer on a model: options, inputs, plan, run."""

@@ -1,7 +1,4 @@
-"""What a user should know about a pair of tokenizers, or about the rows that a method made, before trusting the result.
-
-Each function returns sentences for the notes of the Plan, of the Report or of `tokswap eval`: none where all is well.
-"""
+"""What a user should know about a pair of tokenizers before trusting the result: notes for the Plan."""
 
 from __future__ import annotations
 
@@ -13,25 +10,32 @@ from tokswap.tokenizer.tokenizer import Tokenizer
 from tokswap.tokenizer.vocabulary import Vocabulary, script_of
 
 _NO_SCRIPTS = {"digits", "symbols", "white space", "partial UTF-8", "Modifier", "Combining", "Ideographic", "Other"}
-_SHOWN = 5
 
 
 def plan_notes(source: Tokenizer, target: Tokenizer) -> list[str]:
-    """Say what no method can repair: numbers cut otherwise, and scripts that the source never learnt to read."""
+    """Say what no method can repair: numbers that are tokenized differently, and scripts that the source cannot read.
+
+    Args:
+        source: The source tokenizer.
+        target: The target tokenizer.
+
+    Returns:
+        One sentence a problem, none where all is well.
+    """
     notes = []
     schemes = [digit_scheme(source), digit_scheme(target)]
     if schemes[0] != schemes[1]:
         before, after = ("no fixed groups" if scheme == "free" else scheme for scheme in schemes)
         notes.append(
-            f"numbers are cut in another way: {before} before, {after} after; arithmetic will suffer whatever the "
-            "method, until the model is trained further"
+            f"numbers are tokenized differently: {before} before, {after} after; arithmetic suffers, whatever the method, "
+            "until the model is trained further"
         )
     unread = unread_scripts(source.vocabulary, target.vocabulary)
     if unread:
         some = [f"{name} ({own:,} tokens against {theirs:,})" for name, (theirs, own) in unread.items()]
         notes.append(
             f"the model hardly knows {listed(some)}: it spells these scripts in bytes or single letters, and the new "
-            "rows for them are little better than guesses"
+            "embeddings for them are little better than guesses"
         )
     return notes
 
@@ -39,12 +43,18 @@ def plan_notes(source: Tokenizer, target: Tokenizer) -> list[str]:
 def unread_scripts(source: Vocabulary, target: Vocabulary) -> dict[str, tuple[int, int]]:
     """Find the scripts that the target has many tokens of and the source next to none.
 
-    Returns script -> (tokens of the target, tokens of the source), the largest first. Next to none is less than
-    0.3 % of the source's vocabulary and less than a tenth of what the target has.
+    Next to none is less than 0.3 % of the source vocabulary and less than a tenth of what the target has.
+
+    Args:
+        source: The source vocabulary.
+        target: The target vocabulary.
+
+    Returns:
+        Script -> (tokens of the target, tokens of the source), the largest first.
     """
-    # A token in ASCII is of a script that every vocabulary has; most are.
+    # Every vocabulary knows the script of ASCII tokens, and most tokens are ASCII.
     theirs, own = (
-        Counter(script_of(surface) for surface in vocabulary.id_of if not surface.isascii())
+        Counter(script_of(token_bytes) for token_bytes in vocabulary.id_of if not token_bytes.isascii())
         for vocabulary in (target, source)
     )
     least = max(20, len(target) // 2000)

@@ -1,388 +1,271 @@
-"""Give a model another model's tokenizer: plan it from metadata, then run the plan."""
+"""Plans a transplant: align -> assign rows -> new configs (`prepare`), then lay out -> estimate (`finish`).
+
+Drafts and ensembles change the configs between `prepare` and `finish`, and share all else.
+"""
 
 from __future__ import annotations
 
-import time
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import logging
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from tokswap.checkpoint.configs import IdMap, edit_config, edit_generation_config, token_ids
-from tokswap.checkpoint.matrices import configs
-from tokswap.checkpoint.reader import Checkpoint, open_checkpoint
-from tokswap.checkpoint.result_files import result_files
-from tokswap.checkpoint.writer import Edit, Layout, MatrixEdit, apply, lay_out
-from tokswap.distributed import LOCAL, Backend, check_backend, find_backend, idle_notes
+from tokswap.checkpoint.configs import Configs, edit_config, edit_generation_config, set_tie
+from tokswap.checkpoint.edit import Edit
+from tokswap.checkpoint.id_map import AlignedIds
+from tokswap.checkpoint.layout import lay_out
+from tokswap.checkpoint.loaded import ModelLike
+from tokswap.checkpoint.nested_configs import token_ids
+from tokswap.checkpoint.result_files import ResultFiles, result_files
+from tokswap.checkpoint.source import named, result_folder
 from tokswap.errors import InputError, UsageError
-from tokswap.evaluation.losses import check_device
-from tokswap.heal.calibrate import CalibrationJob, Outcome, candidates, plan_calibration
-from tokswap.init.base import WORK_BYTES, BaseBound, Checked, Initializer
-from tokswap.init.blend import described, read_method
-from tokswap.init.diagnostics import row_notes
-from tokswap.init.donor import find_donor
-from tokswap.init.solver import Solver, estimate, looked_up
-from tokswap.report.record import REPORT_NAME, MatrixPlan, Plan, Report
+from tokswap.evaluation.models import check_device
+from tokswap.heal.calibrate import CalibrationJob, plan_calibration, text_candidates
+from tokswap.init.base import Context
+from tokswap.init.blend import described
+from tokswap.init.estimate import estimate
+from tokswap.init.resources.disk import DiskResources
+from tokswap.init.solver import RowTask, copies_only
+from tokswap.options.keywords import two_and_keywords
+from tokswap.report.plan import Names, Plan, Request, VocabularyChange, matrix_plans, sizes_of
+from tokswap.report.record import Report
 from tokswap.storage.atomic import check_output
-from tokswap.storage.json_files import read_json
-from tokswap.storage.resolve import resolve_model, resolve_tokenizer, short_name
-from tokswap.storage.trust import check_remote_code
 from tokswap.tokenizer.alignment import Alignment, Reason, align, identity
-from tokswap.tokenizer.tokenizer import Tokenizer, read_tokenizer
+from tokswap.tokenizer.loaded import TokenizerLike
 from tokswap.transplant.advice import plan_notes
-from tokswap.transplant.vocabulary import bos_to_add, matrix_edits, matrix_rows, read_token_map, set_tie
-from tokswap.trim.plan import MAP_NAME, Choice, trim_target
+from tokswap.transplant.inputs import Inputs, open_inputs
+from tokswap.transplant.options import TransplantOptions
+from tokswap.transplant.prepared import Prepared
+from tokswap.transplant.run import TransplantJob
+from tokswap.transplant.vocabulary import HEAD_DROPPED, bos_to_add, matrix_edits, matrix_rows, read_token_map
+from tokswap.trim.ids import MAP_NAME
+
+logger = logging.getLogger(__name__)
+
+_LOOKED_UP = "each token is looked up in a matrix of integers, where new tokens get the row of their first piece"
+_NO_TEMPLATE = "the target tokenizer has no chat template, so the result has none"
 
 
-@dataclass(frozen=True)
-class Transplant:
-    """A transplant that has been checked and is ready to run; made by `plan_transplant`."""
-
-    plan: Plan
-    source: Checkpoint
-    source_tokenizer: Tokenizer
-    target: Tokenizer
-    donor: Checkpoint | None
-    alignment: Alignment
-    initializer: Initializer
-    output_initializer: Initializer
-    edit: Edit
-    layout: Layout
-    calibration: CalibrationJob | None
-    seed: int = 0
-    device: str = "cpu"
-    memory: int = WORK_BYTES
-    link: bool = False
-    force: bool = False
-    donor_rows: np.ndarray | None = None
-    backend: Backend = LOCAL
-
-    def run(self, *, progress: bool = False) -> Report:
-        """Make the missing rows and write the result; returns the Report that also lies in it as tokswap.json.
-
-        progress: show bars on a terminal. Raises InputError nan-in-table, OutputError; then nothing is written.
-        """
-        from tqdm import tqdm
-
-        begin = time.perf_counter()
-        self.target.check()
-
-        def solver_of(initializer: Initializer, output_initializer: Initializer) -> Solver:
-            return Solver(
-                self.source,
-                self.source_tokenizer,
-                self.target,
-                self.donor,
-                self.alignment,
-                initializer,
-                self.edit.matrices,
-                self.seed,
-                self.device,
-                self.memory,
-                progress,
-                self.donor_rows,
-                output_initializer,
-                self.backend,
-            )
-
-        clock: dict[str, float] = {"prepare": time.perf_counter() - begin}
-        if self.calibration is None:
-            outcome = Outcome(solver_of(self.initializer, self.output_initializer), self.edit)
-        else:
-            outcome = self.calibration.run(self.edit, solver_of)
-            clock["calibrate"] = time.perf_counter() - begin - clock["prepare"] - outcome.solver.seconds
-        solver = outcome.solver
-        reports: list[Report] = []
-
-        def finish() -> dict[str, bytes]:
-            clock["rows"] = solver.seconds
-            clock["all"] = time.perf_counter() - begin
-            clock["write"] = 2 * clock["all"] - sum(clock.values())
-            seconds = {stage: round(value, 3) for stage, value in clock.items()}
-            far = row_notes(self.target.vocabulary, self.alignment.missing, solver.diagnostics, solver.lengths)
-            vocabulary = self.source_tokenizer.vocabulary
-            reports.append(
-                Report(
-                    self.plan,
-                    self.alignment,
-                    seconds,
-                    solver.checks,
-                    solver.diagnostics,
-                    solver.worst(),
-                    (*solver.notes, *outcome.notes, *far, *idle_notes(self.backend)),
-                    {**solver.evidence, **outcome.evidence},
-                    outcome.calibrated,
-                    groups=self.alignment.by_group(self.target.vocabulary),
-                    groups_before=dict(Counter(vocabulary.groups()).most_common()),
-                    norms=solver.norms,
-                    unusual=solver.unusual(),
-                )
-            )
-            return {REPORT_NAME: reports[0].to_json()}
-
-        with tqdm(
-            total=self.layout.nbytes, desc="write", unit="B", unit_scale=True, disable=None if progress else True
-        ) as bar:
-            apply(
-                outcome.edit,
-                lay_out(outcome.edit),
-                Path(self.plan.out),
-                outcome.new_rows,
-                link=self.link,
-                force=self.force,
-                extra_files=finish,
-                progress=bar.update,
-            )
-        return reports[0]
-
-
-def transplant_tokenizer(model: str, tokenizer: str, *, progress: bool = False, **options: Any) -> Report:
-    """Put a tokenizer on a model and write the result; see `plan_transplant` for the options."""
-    return plan_transplant(model, tokenizer, **options).run(progress=progress)
-
-
-def plan_transplant(
-    model: str,
-    tokenizer: str,
-    *,
-    donor: str | None = None,
-    out: str | Path | None = None,
-    init: str = "auto",
-    settings: Mapping[str, object] | None = None,
-    output_init: str | None = None,
-    calibrate: Sequence[str | Path] = (),
-    map_tokens: Sequence[str] = (),
-    vocab_size: str | int = "match",
-    pad_to_multiple: int | None = None,
-    tie: bool | None = None,
-    bos: str = "auto",
-    keep_rows: bool = False,
-    trim_corpora: Sequence[str] = (),
-    trim_languages: Sequence[str] = (),
-    trim_size: int | None = None,
-    seed: int = 0,
-    device: str = "cpu",
-    memory: int = WORK_BYTES,
-    backend: str = "local",
-    link: bool = False,
-    force: bool = False,
-    trust_remote_code: bool = False,
-) -> Transplant:
+@two_and_keywords(TransplantOptions)
+def plan_transplant(model: ModelLike, tokenizer: TokenizerLike, options: TransplantOptions) -> TransplantJob:
     """Check a transplant and say what it will do, without reading a weight.
 
-    model, donor: a folder, hub id, alias or .gguf file. tokenizer: one of those, or a tokenizer.json.
-    donor: the model that owns the tokenizer; by default the tokenizer's own model where it has weights.
-    init, settings: the method and its hyperparameters, or a weighted sum of methods (see `init.blend`). output_init: the same
-    for the output head, where that is a table of its own. calibrate: texts to fit the new tables to. map_tokens: "TARGET=SOURCE" pairs of token texts.
-    vocab_size: "match" (as many rows as the tokenizer's own model), "tight" (one a token), or a number of rows.
-    pad_to_multiple: round the rows up. tie: True or False to join or split input and output tables.
-    memory: bytes that a method may take for its work besides the tables. backend: "local", or "ray" to compute `omp` and to
-    count corpora on a Ray cluster; see `tokswap.cluster`.
-    bos: "auto" lets the tokenizer begin texts with bos where the source model's does; "keep" leaves it alone; a token of
-    the target begins every text, whatever the source does.
-    keep_rows: every id keeps its own row, roles and names notwithstanding; for a model that has this vocabulary already.
-    trim_corpora, trim_languages, trim_size: trim the target vocabulary first; see `tokswap.trim.plan_trim`.
+    Args:
+        model: The source model: a folder, hub id, alias or .gguf file, or a loaded model with its tokenizer.
+        tokenizer: The target tokenizer: one of those, a tokenizer.json, or a loaded tokenizer.
+        options: See below.
 
-    Raises UsageError, InputError or OutputError for everything that can be known beforehand.
+    Returns:
+        A job: `job.plan` says what will happen, `job.run()` does it.
+
+    Raises:
+        UsageError, InputError, OutputError: for everything that can be known beforehand.
     """
-    initializer = read_method(init, settings)
-    output_initializer = initializer if output_init is None else read_method(output_init)
-    for method in (initializer, output_initializer):
-        if isinstance(method, Checked):
-            method.check()
-    where = find_backend(backend)
-    check_backend(where, device)
-    source = open_checkpoint(resolve_model(model))
-    check_remote_code(source.folder, source.config, trust_remote_code)
-    source_tokenizer = read_tokenizer(source.folder, trust_remote_code=trust_remote_code)
-    target_path = resolve_tokenizer(tokenizer)
-    target = read_tokenizer(target_path, trust_remote_code=trust_remote_code)
-    if len(source_tokenizer.vocabulary) > source.matrices[0].rows:
-        raise InputError(
-            "source-too-small",
-            f"the source tokenizer has {len(source_tokenizer.vocabulary):,} ids, and the model only "
-            f"{source.matrices[0].rows:,} rows",
-            "the model and its tokenizer do not belong together",
-            model=source.folder,
+    return plan_with(model, tokenizer, options)
+
+
+@two_and_keywords(TransplantOptions)
+def transplant_tokenizer(model: ModelLike, tokenizer: TokenizerLike, options: TransplantOptions) -> Report:
+    """Put another tokenizer on a model.
+
+    Rows of tokens that both vocabularies share are copied bit for bit; a method computes the others. A model given by
+    name is never changed: the result is a new folder. For a loaded model, `(model, tokenizer)`, the result is a changed
+    copy in memory, and a folder too where `out` names one.
+
+    Args:
+        model: The source model: a folder, hub id, alias or .gguf file, or a loaded model with its tokenizer.
+        tokenizer: The target tokenizer: one of those, a tokenizer.json, or a loaded tokenizer.
+        options: See below.
+
+    Returns:
+        What was done. `model, tokenizer = result.load()` loads the result, `result.path` is its folder.
+
+    Raises:
+        UsageError, InputError: where the request or an input is wrong.
+        OutputError: where the result cannot be written. Nothing is written then.
+    """
+    return plan_with(model, tokenizer, options).run()
+
+
+def plan_with(model: ModelLike, tokenizer: TokenizerLike, options: TransplantOptions) -> TransplantJob:
+    """Do what `plan_transplant` does, with an options object."""
+    prepared = prepare(open_inputs(model, tokenizer, options), options)
+    return finish(prepared, default_out=f"{named(model)}-{named(tokenizer)}")
+
+
+def prepare(inputs: Inputs, options: TransplantOptions) -> Prepared:
+    """Align both vocabularies, assign rows and make the configs."""
+    check_device(options.device)
+    source, target = inputs.source, inputs.target
+    alignment = _aligned(inputs, options)
+    bos, bos_notes = bos_to_add(options.bos, source.tokenizer, target.tokenizer, alignment)
+    matrices = matrix_edits(source.checkpoint, alignment, options.tie)
+    notes = [*inputs.notes, *plan_notes(source.tokenizer, target.tokenizer), *bos_notes]
+    if options.tie is True and not source.checkpoint.tied:
+        notes.append(HEAD_DROPPED)
+    if any(edit.matrix.role == "lookup" for edit in matrices):
+        matrices = copies_only(matrices, alignment, source.tokenizer, target.tokenizer)
+        notes.append(_LOOKED_UP)
+    if options.output_init is not None and not any(edit.matrix.role == "output" for edit in matrices):
+        raise UsageError(
+            "no-output-head",
+            "--init-output is for an lm_head of its own, and in this model it is tied to the input embeddings",
+            "add --untie to give it one, or leave out --init-output",
         )
-    notes: list[str] = []
-    donor_checkpoint = find_donor(donor, [initializer, output_initializer], tokenizer, target_path, target, notes)
-    target_config, target_generation = _owner_configs(target_path, donor_checkpoint)
-    cut = None
-    if trim_corpora or trim_languages or trim_size is not None:
-        choice = Choice(tuple(trim_corpora), tuple(trim_languages), target_size=trim_size)
-        cut = trim_target(target, target_config, target_generation, choice, notes, backend=where)
-        target, target_config, target_generation = cut.tokenizer, cut.config, cut.generation
-    rows = matrix_rows(vocab_size, pad_to_multiple, len(target.vocabulary), target_config)
-    if keep_rows:
-        alignment = identity(target.vocabulary, source_tokenizer.vocabulary, rows)
+    result = _result(inputs, options, alignment, bos)
+    notes += result.notes
+    if target.tokenizer.chat_template is None:
+        notes.append(_NO_TEMPLATE)
+    logger.debug("prepared %s: %s", source.name, alignment.counts())
+    return Prepared(
+        inputs=inputs,
+        options=options,
+        alignment=alignment,
+        matrices=matrices,
+        result=result,
+        bos=bos,
+        notes=tuple(notes),
+    )
+
+
+def _aligned(inputs: Inputs, options: TransplantOptions) -> Alignment:
+    """For each new id, the old one, or -1, and why."""
+    source, target = inputs.source.tokenizer, inputs.target.tokenizer
+    rows = matrix_rows(options.vocab_size, options.pad_to_multiple, len(target.vocabulary), inputs.target.config)
+    if options.keep_rows:
+        alignment = identity(target.vocabulary, source.vocabulary, rows)
     else:
         alignment = align(
             target.vocabulary,
-            source_tokenizer.vocabulary,
+            source.vocabulary,
             rows=rows,
-            mapped=read_token_map(map_tokens, target.vocabulary, source_tokenizer.vocabulary),
-            bos_first=source_tokenizer.adds_bos,
+            mapped=read_token_map(options.map_tokens, target.vocabulary, source.vocabulary),
+            bos_first=source.adds_bos,
         )
     if not (alignment.reason == Reason.BYTES).any():
         raise InputError(
             "no-shared-token",
             "the two vocabularies have no token in common",
             "nothing would be left of what the model knows about its input; is this the right tokenizer?",
-            model=source.folder,
-            tokenizer=target_path,
+            model=inputs.source.checkpoint.folder,
+            tokenizer=inputs.target.path or inputs.target.name,
         )
-    if not getattr(initializer, "keeps_shared", True):
-        alignment = alignment.without_shared_text()
-    if isinstance(initializer, BaseBound):
-        table = source.matrices[0]
-        initializer.check_base(source_tokenizer.vocabulary, table.width, table.rows, source.tied)
-    notes += plan_notes(source_tokenizer, target)
-    bos_id = bos_to_add(bos, source_tokenizer, target, alignment, notes)
-    tables = matrix_edits(source, alignment, tie, notes)
-    if any(table.matrix.role == "lookup" for table in tables):
-        tables = looked_up(tables, alignment, source_tokenizer, target)
-        notes.append(
-            "each token is looked up in a table of integers, where new tokens get the row of their first piece"
-        )
-    if output_init is not None and not any(table.matrix.role == "output" for table in tables):
-        raise UsageError(
-            "no-output-head",
-            "--init-output is for an output head of its own, and in this model the input table is the head too",
-            "add --untie to give it one, or leave out --init-output",
-        )
-    ids = IdMap(alignment, source_tokenizer.vocabulary, target.vocabulary, target_config, notes)
-    config = edit_config(source.config, ids, rows)
-    set_tie(config, tie)
-    owner_eos = [token for token in token_ids(target_generation, "eos_token_id") if token < rows]
-    generation = edit_generation_config(source.generation_config, ids, owner_eos, config)
-    files = result_files(source, target, config, generation, bos_id, trust_remote_code, notes)
-    if cut is not None:
-        files[MAP_NAME] = cut.map_file
-    if target.chat_template is None:
-        notes.append("the target tokenizer has no chat template, so the result has none")
-    edit = Edit(source, tables, files)
+    return alignment if inputs.methods.main.copies_shared() else alignment.without_shared_text()
+
+
+def _result(inputs: Inputs, options: TransplantOptions, alignment: Alignment, bos: int | None) -> ResultFiles:
+    """The configs and files of the result."""
+    source, target = inputs.source, inputs.target
+    rows = len(alignment)
+    ids = AlignedIds(alignment, source.tokenizer.vocabulary, target.tokenizer.vocabulary, target_config=target.config)
+    model = edit_config(source.checkpoint.config, ids, rows)
+    config = set_tie(model.config, options.tie)
+    owner_eos = [token for token in token_ids(target.generation, "eos_token_id") if token < rows]
+    generation = edit_generation_config(source.checkpoint.generation_config, ids, owner_eos, config)
+    result = result_files(
+        source.checkpoint,
+        target.tokenizer,
+        Configs(model=config, generation=generation.config, tokenizer=target.tokenizer.config),
+        bos=bos,
+        trust_remote_code=options.trust_remote_code,
+    )
+    files = dict(result.files)
+    if target.map_file is not None:
+        files[MAP_NAME] = target.map_file
+    return ResultFiles(result.configs, files, notes=(*model.notes, *generation.notes, *result.notes))
+
+
+def finish(prepared: Prepared, *, default_out: str, operation: str = "transplant") -> TransplantJob:
+    """Lay out the weight files, check the output and estimate.
+
+    Args:
+        prepared: What `prepare` returned, its configs changed where the operation asks for it.
+        default_out: Name of the result where the user gave none.
+        operation: What the plan says it is.
+    """
+    inputs, options = prepared.inputs, prepared.options
+    source = inputs.source
+    edit = Edit(source.checkpoint, prepared.matrices, prepared.configs, files=prepared.result.files)
     layout = lay_out(edit)
-    out_path = Path(out) if out is not None else Path(f"{short_name(model)}-{short_name(tokenizer)}")
-    written = layout.nbytes - (sum(shard.nbytes for shard in layout.shards if shard.untouched) if link else 0)
-    check_output(
-        out_path,
-        sources=[
-            source.folder,
-            *([target_path] if target_path.is_dir() else []),
-            *([donor_checkpoint.folder] if donor_checkpoint else []),
-        ],
-        needed=written,
-        force=force,
+    out = result_folder(options.out, default_out, in_memory=source.loaded is not None)
+    if out is not None:
+        _check_out(out, inputs, needed=layout.written(options.link), force=options.force)
+    calibration = _calibration(prepared) if options.calibrate else None
+    task = RowTask(
+        source=source,
+        target=inputs.target.tokenizer,
+        donor=inputs.donor,
+        alignment=prepared.alignment,
+        methods=inputs.methods,
+        context=_context(inputs, options),
     )
-    check_device(device)
-    calibration, work = None, 0.0
-    if calibrate:
-        methods = [(init, initializer, output_initializer)]
-        if init == "auto" and output_init is None and not settings:
-            methods = candidates(donor_checkpoint is not None)
-        calibration, work = plan_calibration(calibrate, source, target, bos_id, methods, trust_remote_code, notes)
-    needed, seconds = estimate(
-        initializer,
-        donor_checkpoint,
-        alignment,
-        source_tokenizer.vocabulary,
-        tables,
-        written,
-        memory,
-        output_initializer=output_initializer,
-        extra_flops=work,
-    )
+    donor = str(inputs.donor.checkpoint.folder) if inputs.donor else None
+    named_out = str(out) if out is not None else ""
     plan = Plan(
-        operation="transplant",
-        model=model,
-        tokenizer=tokenizer,
-        donor=str(donor_checkpoint.folder) if donor_checkpoint else None,
-        out=str(out_path),
-        family_before=source_tokenizer.family,
-        family_after=target.family,
-        method=init,
-        settings=described(initializer),
-        output_method=output_init,
-        output_settings=described(output_initializer) if output_init else {},
-        options={
-            "vocab_size": vocab_size,
-            "pad_to_multiple": pad_to_multiple,
-            "map_tokens": list(map_tokens),
-            "tie": tie,
-            "bos": bos,
-            "trim_corpora": list(trim_corpora),
-            "trim_languages": list(trim_languages),
-            "trim_size": trim_size,
-            "seed": seed,
-            "device": device,
-            "memory": memory,
-            "backend": backend,
-            "link": link,
-            "calibrate": [str(path) for path in calibrate],
-        },
-        coverage=alignment.counts(),
-        matrices=_table_plans(source, tables),
-        parameters_before=sum(int(np.prod(info.shape)) for info in source.tensors.values()),
-        parameters_after=layout.parameters,
-        bytes_before=source.nbytes,
-        bytes_after=layout.nbytes,
-        bytes_written=written,
-        memory_bytes=needed,
-        seconds=seconds,
-        tied=source.tied if tie is None else tie,
-        bos_added=bos_id is not None,
-        notes=tuple(notes),
+        operation=operation,
+        names=Names(source.name, inputs.target.name, donor, out=named_out),
+        request=_request(inputs, options),
+        change=VocabularyChange(
+            family_before=source.tokenizer.family,
+            family_after=inputs.target.tokenizer.family,
+            bos_added=prepared.bos is not None,
+            tied=source.checkpoint.tied if options.tie is None else options.tie,
+        ),
+        coverage=prepared.alignment.counts(),
+        matrices=matrix_plans(source.checkpoint, prepared.matrices),
+        sizes=sizes_of(source.checkpoint, layout, options.link),
+        estimate=estimate(
+            task,
+            prepared.matrices,
+            written=layout.written(options.link),
+            more_flops=calibration.flops if calibration else 0.0,
+        ),
+        notes=(*prepared.notes, *([calibration.note] if calibration else [])),
     )
-    return Transplant(
-        plan,
-        source,
-        source_tokenizer,
-        target,
-        donor_checkpoint,
-        alignment,
-        initializer,
-        output_initializer,
-        edit,
-        layout,
-        calibration,
-        seed,
-        device,
-        memory,
-        link,
-        force,
-        cut.kept if cut else None,
-        where,
-    )
+    return TransplantJob(plan=plan, prepared=prepared, edit=edit, layout=layout, task=task, calibration=calibration)
 
 
-def _owner_configs(target_path: Path, donor: Checkpoint | None) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """The config and generation config of the model that owns the tokenizer; {} where that is not known."""
-    if donor is not None:
-        return donor.config, donor.generation_config
-    found = []
-    for name in ("config.json", "generation_config.json"):
-        path = target_path / name
-        found.append(read_json(path, "config") if target_path.is_dir() and path.is_file() else {})
-    has_size = any("vocab_size" in child for _, child in configs(found[0]))
-    return (found[0] if has_size else {}), found[1]
-
-
-def _table_plans(source: Checkpoint, tables: Sequence[MatrixEdit]) -> tuple[MatrixPlan, ...]:
-    plans = [
-        MatrixPlan(
-            edit.names,
-            edit.matrix.role,
-            edit.matrix.dtype,
-            edit.matrix.shape if edit.names[0] in source.tensors else None,
-            edit.shape,
-        )
-        for edit in tables
+def _check_out(out: Path, inputs: Inputs, *, needed: int, force: bool) -> None:
+    """Raise OutputError where the result cannot go to `out`."""
+    target, donor = inputs.target.path, inputs.donor
+    sources = [
+        *([inputs.source.checkpoint.folder] if inputs.source.loaded is None else []),
+        *([target] if target is not None and target.is_dir() else []),
+        *([donor.checkpoint.folder] if donor is not None and donor.checkpoint.on_disk else []),
     ]
-    written = {name for edit in tables for name in edit.names}
-    dropped = [table for table in source.matrices if not written.intersection(table.names)]
-    plans += [MatrixPlan(table.names, table.role, table.dtype, table.shape, None) for table in dropped]
-    return tuple(plans)
+    check_output(out, sources=sources, needed=needed, force=force)
+
+
+def _context(inputs: Inputs, options: TransplantOptions) -> Context:
+    return Context(
+        seed=options.seed,
+        device=options.device,
+        memory=options.memory,
+        progress=options.progress,
+        backend=inputs.backend,
+        resources=DiskResources(),
+    )
+
+
+def _request(inputs: Inputs, options: TransplantOptions) -> Request:
+    methods = inputs.methods
+    return Request(
+        method=options.init,
+        settings=described(methods.main),
+        output_method=options.output_init,
+        output_settings=described(methods.output) if methods.output is not None else {},
+        options=options.recorded(),
+    )
+
+
+def _calibration(prepared: Prepared) -> CalibrationJob:
+    """Plan the calibration; `auto` leaves the choice of a method to the text."""
+    inputs, options = prepared.inputs, prepared.options
+    own = [(options.init, inputs.methods)]
+    left_open = options.init == "auto" and options.output_init is None and not options.settings
+    return plan_calibration(
+        options.calibrate,
+        inputs.source.checkpoint,
+        inputs.target.tokenizer,
+        bos=prepared.bos,
+        candidates=text_candidates(inputs.donor is not None) if left_open else own,
+        trust_remote_code=options.trust_remote_code,
+    )

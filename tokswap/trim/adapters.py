@@ -1,110 +1,146 @@
-"""LoRA and PEFT adapters of a model that has been trimmed: the rows of their vocabulary tables follow it.
+"""LoRA and PEFT adapters of a trimmed model: the rows of their vocabulary matrices follow the trim.
 
-Tensor names are those of peft (https://huggingface.co/docs/peft): a full copy of a table (`modules_to_save`), the factors of
-an embedding (`lora_embedding_A` [r, V]) and of a head (`lora_B.weight` [V, r]), and trained single rows.
+The tensor names are those of peft (https://huggingface.co/docs/peft). `modules_to_save` holds a full copy of a matrix.
+An embedding has the factor `lora_embedding_A` [r, V], and lm_head has `lora_B.weight` [V, r]. Rows can also be trained
+one by one.
 """
 
 from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tokswap.checkpoint.reader import load_tensors
+from tokswap.checkpoint.shards import load_tensors
 from tokswap.errors import InputError
 from tokswap.storage.atomic import check_output, workspace
 from tokswap.storage.json_files import json_bytes, read_json
 from tokswap.storage.links import check_links
 from tokswap.tokenizer.tokenizer import CONVERTIBLE
-from tokswap.trim.ids import read_map
+from tokswap.trim.ids import VocabMap, read_map
 
 _WEIGHTS = "adapter_model.safetensors"
 _CONFIG = "adapter_config.json"
-_TABLE = re.compile(
+_VOCABULARY_MATRIX = re.compile(
     r"\.(embed_tokens|wte|word_embeddings|embed_in|shared|lm_head|embed_out|decoder|output_projection)"
     r"\.(modules_to_save\.|original_module\.|base_layer\.)?(lora_embedding_A|lora_B|weight|bias)\b"
 )
-"""Tensors of an adapter that have one row, or one column, a token."""
+"""Tensors of an adapter with one row, or one column, per token."""
 
 
 def is_adapter(name: str) -> bool:
-    """Return whether a folder holds an adapter and no model."""
+    """Return whether a folder holds an adapter without its model.
+
+    Args:
+        name: Path of the folder.
+    """
     folder = Path(name).expanduser()
     return (folder / _CONFIG).is_file() and not (folder / "config.json").is_file()
 
 
 def remap_adapter(
-    adapter: str, trimmed: str, out: object = None, *, force: bool = False, dry_run: bool = False
+    adapter: str, trimmed: str | Path, out: str | Path | None = None, *, force: bool = False, dry_run: bool = False
 ) -> dict[str, Any]:
-    """Write an adapter for the trimmed form of its model. trimmed: the folder that a trim has written.
+    """Write an adapter for the trimmed form of its model.
 
-    Returns plain data: adapter, out, tensors, and remapped (tensor name -> shape before and after). Raises InputError:
-    adapter-format, outside-link, unmapped-row, missing-map, bad-map; OutputError.
+    Args:
+        adapter: Folder of the adapter.
+        trimmed: Folder of the trimmed model.
+        out: Output folder; named after the adapter by default.
+        force: Whether to replace an existing folder.
+        dry_run: Whether to write nothing.
+
+    Returns:
+        Plain data with these keys.
+        adapter: Folder of the adapter.
+        out: Output folder.
+        tensors: Number of tensors.
+        remapped: Tensor name -> [shape before, shape after].
+
+    Raises:
+        InputError: adapter-format, outside-link, unmapped-row, missing-map, bad-map, and what `load_tensors` raises.
+        OutputError: what `check_output` and `workspace` raise.
     """
     folder, target = Path(adapter).expanduser(), Path(trimmed).expanduser()
-    path = Path(str(out)) if out is not None else Path(f"{folder.name}-trimmed")
+    path = Path(out) if out is not None else Path(f"{folder.name}-trimmed")
     if not (folder / _WEIGHTS).is_file():
         hint = f"save it again with peft's save_pretrained, which writes {_WEIGHTS}"
         raise InputError("adapter-format", "this adapter has no safetensors weights", hint, folder=folder)
     check_links(folder, sorted(file.name for file in folder.iterdir()))
     settings = read_json(folder / _CONFIG, "config")
-    new_of, before, after = read_map(target)
-    _follow_rows(settings, new_of)
+    ids = read_map(target)
+    settings |= _trained_rows(settings, ids.new_of)
     check_output(path, sources=[folder, target], needed=(folder / _WEIGHTS).stat().st_size, force=force)
-    import torch
-    from safetensors.torch import save
-
-    source_of = torch.zeros(after, dtype=torch.long)  # padding takes row 0: it is never looked up
-    for old, new in new_of.items():
-        source_of[new] = old
     tensors, metadata = load_tensors(folder / _WEIGHTS)
     remapped = {}
-    for name, tensor in tensors.items():
-        if not _TABLE.search(name):
-            continue
-        sides = [side for side, size in enumerate(tensor.shape) if size == before]
-        if not sides:
-            raise InputError(
-                "adapter-format",
-                f"{name} has no side of {before:,}, the rows that the model had",
-                "name the trim of the model that this adapter belongs to",
-                folder=folder,
-            )
-        tensors[name] = tensor.index_select(sides[0], source_of).contiguous()
-        remapped[name] = [list(tensor.shape), list(tensors[name].shape)]
-    result = {"adapter": adapter, "out": str(path), "tensors": len(tensors), "remapped": remapped}
-    if dry_run:
-        return result
-    with workspace(path, force) as work:
-        has_tokenizer = (folder / "tokenizer_config.json").is_file()
-        for file in (*folder.iterdir(), *(target.glob("*token*") if has_tokenizer else ())):
-            written = file.name in (_WEIGHTS, _CONFIG)
-            old_tokenizer = file.parent == folder and ("token" in file.name or file.name in CONVERTIBLE)
-            if file.is_file() and not written and not old_tokenizer:
-                shutil.copyfile(file, work / file.name)
-        (work / _CONFIG).write_bytes(json_bytes(settings))
-        (work / _WEIGHTS).write_bytes(save(tensors, metadata=metadata))
-    return result
+    for name in filter(_VOCABULARY_MATRIX.search, tensors):
+        before = list(tensors[name].shape)
+        if ids.rows_before not in before:
+            raise _wrong_model(name, ids.rows_before, folder)
+        tensors[name] = _selected(
+            tensors[name], ids
+        )  # one by one, so that memory holds a matrix twice, not all of them
+        remapped[name] = [before, list(tensors[name].shape)]
+    if not dry_run:
+        from safetensors.torch import save
+
+        with workspace(path, force) as work:
+            _copy_files(folder, target, work)
+            (work / _CONFIG).write_bytes(json_bytes(settings))
+            (work / _WEIGHTS).write_bytes(save(tensors, metadata=metadata))
+    return {"adapter": adapter, "out": str(path), "tensors": len(tensors), "remapped": remapped}
 
 
-def _follow_rows(settings: dict[str, Any], new_of: dict[int, int]) -> None:
-    """Translate the ids of rows that were trained one by one; each of them must still be there."""
+def _selected(tensor: Any, ids: VocabMap) -> Any:
+    """Return a vocabulary matrix with the rows of the trimmed model."""
+    import torch
+
+    source_of = torch.zeros(ids.rows_after, dtype=torch.long)  # padding rows copy row 0: nothing looks them up
+    for old, new in ids.new_of.items():
+        source_of[new] = old
+    return tensor.index_select(list(tensor.shape).index(ids.rows_before), source_of).contiguous()
+
+
+def _wrong_model(name: str, rows: int, folder: Path) -> InputError:
+    return InputError(
+        "adapter-format",
+        f"no side of {name} is {rows:,}, the number of rows of the model before the trim",
+        "name the trim of the model that this adapter belongs to",
+        folder=folder,
+    )
+
+
+def _copy_files(folder: Path, target: Path, work: Path) -> None:
+    """Copy the other files of an adapter, with the tokenizer of the trimmed model in place of its own."""
+    has_tokenizer = (folder / "tokenizer_config.json").is_file()
+    for file in (*folder.iterdir(), *(target.glob("*token*") if has_tokenizer else ())):
+        written = file.name in (_WEIGHTS, _CONFIG)
+        old_tokenizer = file.parent == folder and ("token" in file.name or file.name in CONVERTIBLE)
+        if file.is_file() and not written and not old_tokenizer:
+            shutil.copyfile(file, work / file.name)
+
+
+def _trained_rows(settings: Mapping[str, Any], new_of: Mapping[int, int]) -> dict[str, Any]:
+    """Return the setting that lists rows trained one by one, in new ids; each of the rows must still exist."""
     value = settings.get("trainable_token_indices")
-    lists = value if isinstance(value, dict) else {"": value} if isinstance(value, list) else {}
-    for key, ids in lists.items():
-        if not (isinstance(ids, list) and all(type(token) is int for token in ids)):
-            message = "the adapter's `trainable_token_indices` are no ids"
-            raise InputError("adapter-format", message, "save it again with peft's save_pretrained")
-        gone = [token for token in ids if token not in new_of]
-        if gone:
-            raise InputError(
-                "unmapped-row",
-                f"the adapter has trained a row for the id {gone[0]}, and the trimmed model has dropped it",
-                "trim the model again with --keep-token for the tokens that the adapter has trained",
-            )
-        translated = [new_of[token] for token in ids]
-        if isinstance(value, dict):
-            value[key] = translated
-        else:
-            settings["trainable_token_indices"] = translated
+    if isinstance(value, dict):
+        return {"trainable_token_indices": {key: _new_ids(ids, new_of) for key, ids in value.items()}}
+    if isinstance(value, list):
+        return {"trainable_token_indices": _new_ids(value, new_of)}
+    return {}
+
+
+def _new_ids(ids: Any, new_of: Mapping[int, int]) -> list[int]:
+    if not (isinstance(ids, list) and all(type(token) is int for token in ids)):
+        message = "`trainable_token_indices` of the adapter must be a list of ids"
+        raise InputError("adapter-format", message, "save it again with peft's save_pretrained")
+    gone = [token for token in ids if token not in new_of]
+    if gone:
+        raise InputError(
+            "unmapped-row",
+            f"the adapter has trained the row of id {gone[0]}, which the trimmed model has dropped",
+            "trim the model again with --keep-token for each token that the adapter has trained",
+        )
+    return [new_of[token] for token in ids]

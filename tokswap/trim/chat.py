@@ -1,4 +1,4 @@
-"""Conversations as a chat template writes them, to see which tokens it needs and that a trim changes none of them."""
+"""Short conversations in the words of a chat template. They show which tokens it needs, and that a trim keeps them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ _CONVERSATIONS: tuple[list[dict[str, Any]], ...] = (
 
 
 def renderings(tokenizer: Tokenizer) -> list[str]:
-    """Return short conversations in the template's words, those that it accepts; [] without a template."""
+    """Render short conversations with the chat template of a tokenizer.
+
+    Returns:
+        The conversations that the template accepts, as text; an empty list without a template.
+    """
     template = tokenizer.chat_template
     if template is None:
         return []
@@ -31,7 +35,7 @@ def renderings(tokenizer: Tokenizer) -> list[str]:
                 texts, _ = render_jinja_template(
                     [conversation], chat_template=template, add_generation_prompt=prompt, **names
                 )
-            except Exception:  # a template may refuse a role, in whatever way it likes
+            except Exception:  # a template can refuse a role with any error
                 continue
             found += texts
     return found

@@ -1,16 +1,14 @@
-"""What a trim has changed, measured on the written folder before it takes its place: tokens, and the model's outputs."""
+"""Check the tokenization of a trim: kept tokens must come out as before. Figures are plain data for the report."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tokswap.errors import InputError
-from tokswap.storage.trust import check_code
 from tokswap.tokenizer.families import WORDPIECE
 from tokswap.tokenizer.tokenizer import Tokenizer, auto_tokenizer
 from tokswap.tokenizer.vocabulary import Kind
@@ -19,17 +17,48 @@ from tokswap.trim.corpora import blocks
 from tokswap.trim.rebuild import Trimmed
 
 _PIECE = 80
-"""Characters of a piece of text that is compared; in a long one some rare token would hide all others."""
+"""Characters of a piece of text that is compared. In a longer piece, one rare token would hide all others."""
 _RELOADED = 400
-_TEXTS, _TOKENS = 4, 96
+"""Pieces that are compared with the tokenizers that AutoTokenizer loads."""
+
+
+@dataclass(frozen=True)
+class ModelPair:
+    """A model before and after a trim, on disk.
+
+    Attributes:
+        before: Folder of the source model.
+        after: Folder of the result.
+        architecture: Name of the model class in transformers.
+        device: Where torch computes.
+        trust_remote_code: Whether Python code of the model may run.
+    """
+
+    before: Path
+    after: Path
+    architecture: str = "AutoModel"
+    device: str = "cpu"
+    trust_remote_code: bool = False
 
 
 def token_figures(before: Tokenizer, trimmed: Trimmed, texts: Sequence[str]) -> dict[str, Any]:
-    """Cut texts with both tokenizers, whole and in pieces.
+    """Tokenize texts with both tokenizers, whole and in pieces.
 
-    Returns plain data: tokens_kept (share), tokens_per_byte, unknown and byte_fallback (shares of the tokens), the latter three
-    as [before, after]; pieces, kept (those whose tokens are all kept) and exact (those of them that are cut as before).
-    A WordPiece word that was unknown as a whole may be known now, so pieces with an unknown token do not count there.
+    Args:
+        before: The tokenizer of the source model.
+        trimmed: The trimmed tokenizer.
+        texts: Texts to compare on.
+
+    Returns:
+        Plain data with these keys.
+        tokens_kept: Share of the tokens that are kept.
+        tokens_per_byte: Tokens per byte of text, [before, after].
+        unknown: Share of unknown tokens, [before, after].
+        byte_fallback: Share of byte-fallback tokens, [before, after].
+        pieces: Number of pieces.
+        kept: Number of pieces whose tokens are all kept. A piece with an unknown token does not count for WordPiece: a
+            word that was unknown as a whole can be known after a trim.
+        exact: Number of those with the same tokenization as before.
     """
     pieces = [*texts, *_pieces(texts)]
     old, new = before.encode_batch(pieces), trimmed.tokenizer.encode_batch(pieces)
@@ -48,26 +77,32 @@ def token_figures(before: Tokenizer, trimmed: Trimmed, texts: Sequence[str]) -> 
         "tokens_kept": round(1 - lost / tokens, 6),
         "tokens_per_byte": [round(sum(map(len, rows)) / size, 5) for rows, _ in sides],
         "unknown": [_share(rows, _unknown(tokenizer)) for rows, tokenizer in sides],
-        "byte_fallback": [_share(rows, _bytes(tokenizer)) for rows, tokenizer in sides],
+        "byte_fallback": [_share(rows, _byte_pieces(tokenizer)) for rows, tokenizer in sides],
         "pieces": len(pieces),
         "kept": sum(kept),
         "exact": sum(exact),
     }
 
 
-def _pieces(texts: Sequence[str]) -> list[str]:
-    """Texts in pieces of a line or less, without the newlines at their edges, which other tokens may stand for there."""
-    found = (piece.strip("\n") for text in texts for piece in blocks(text, _PIECE))
-    return [piece for piece in found if piece]
+def reload_figures(models: ModelPair, trimmed: Trimmed, texts: Sequence[str]) -> dict[str, Any]:
+    """Tokenize texts as a user of each folder does: with AutoTokenizer and its special tokens.
 
+    Args:
+        models: The two folders.
+        trimmed: The trimmed tokenizer.
+        texts: Texts to compare on.
 
-def reload_figures(source: Path, folder: Path, trimmed: Trimmed, texts: Sequence[str], trusted: bool) -> dict[str, Any]:
-    """Cut texts as a user of each folder would, by AutoTokenizer with its special tokens.
-
-    Returns plain data: pieces whose tokens are all kept, how many of them are exact, how many ids are outside the tables,
-    and for conversations in the words of the chat template: how many there are, and how many are the same tokens.
+    Returns:
+        Plain data with these keys.
+        pieces: Number of pieces whose tokens are all kept.
+        exact: Number of those with the same tokenization as before.
+        outside: Number of ids that have no row.
+        chats: Number of conversations that the chat template renders and whose tokens are all kept.
+        chats_equal: Number of those with the same tokenization as before.
     """
-    old, new = (auto_tokenizer(path, trust_remote_code=trusted) for path in (source, folder))
+    old, new = (
+        auto_tokenizer(path, trust_remote_code=models.trust_remote_code) for path in (models.before, models.after)
+    )
     kept = set(trimmed.kept.tolist())
     outside = 0
 
@@ -93,113 +128,49 @@ def reload_figures(source: Path, folder: Path, trimmed: Trimmed, texts: Sequence
 
 
 def unreachable(tokenizer: Tokenizer) -> int:
-    """Count the normal tokens that no text is cut into: given a token's own text, the tokenizer takes other tokens."""
+    """Count the normal tokens that no text produces: the tokenizer takes other tokens for the token's own text."""
     vocabulary = tokenizer.vocabulary
     ids = np.flatnonzero(vocabulary.kind == Kind.NORMAL).tolist()
-    cut = tokenizer.tokenize_bytes([vocabulary.token_bytes[token] for token in ids])
-    return sum(row != [token] for token, row in zip(ids, cut, strict=True))
+    found = tokenizer.tokenize_bytes([vocabulary.token_bytes[token] for token in ids])
+    return sum(row != [token] for token, row in zip(ids, found, strict=True))
 
 
-def model_figures(
-    source: Path,
-    folder: Path,
-    architecture: str,
-    source_of: np.ndarray,
-    ids: Sequence[Sequence[int]],
-    device: str,
-    trusted: bool = False,
-) -> dict[str, Any]:
-    """Run both models, one after the other, on the same tokens. ids: sequences of old ids, all of them kept.
+def failures(checks: Mapping[str, Any]) -> list[str]:
+    """Say which figures of a trim are wrong.
 
-    Returns plain data: tokens, hidden_states (whether every one of them is equal bit for bit), and for a model with a
-    head: logit_difference (the largest on kept ids), removed_mass (mean probability of removed ids before the trim),
-    argmax_agreement (share of positions whose likeliest token is the same).
+    Args:
+        checks: `token_figures` as corpus and held_out, `reload_figures` as reloaded, and `outputs.model_figures` as
+            model; each can be missing.
+
+    Returns:
+        One sentence for each failure.
     """
-    import torch
-
-    new_of = {int(old): new for new, old in reversed(list(enumerate(source_of.tolist())))}
-    hidden, logits = _outputs(source, architecture, ids, device, trusted)
-    translated = [[new_of[token] for token in row] for row in ids]
-    hidden_after, logits_after = _outputs(folder, architecture, translated, device, trusted)
-    equal = all(torch.equal(a, b) for a, b in zip(hidden, hidden_after, strict=True))
-    result: dict[str, Any] = {"tokens": sum(map(len, ids)), "hidden_states": len(hidden), "hidden_states_equal": equal}
-    if not logits:
-        return result
-    kept = torch.from_numpy(source_of.astype(np.int64))
-    tokens = kept >= 0
-    distinct = torch.from_numpy(np.unique(source_of[source_of >= 0]).astype(np.int64))
-    worst, mass, agree, count = 0.0, 0.0, 0, 0
-    for before, after in zip(logits, logits_after, strict=True):
-        worst = max(worst, float((before[:, kept[tokens]] - after[:, tokens]).abs().max()))
-        share = torch.softmax(before.double(), -1)
-        mass += float((1 - share[:, distinct].sum(-1)).clamp(min=0).sum())
-        agree += int((before.argmax(-1) == kept[after.argmax(-1)]).sum())
-        count += len(before)
-    return result | {
-        "logit_difference": worst,
-        "removed_mass": mass / count,
-        "argmax_agreement": agree / count,
-    }
+    found = []
+    for name in ("corpus", "held_out"):
+        figures = checks.get(name)
+        if figures and figures["exact"] != figures["kept"]:
+            wrong = figures["kept"] - figures["exact"]
+            found.append(f"{wrong:,} of {figures['kept']:,} pieces of text are tokenized differently than before")
+    loaded = checks.get("reloaded")
+    if loaded and loaded["exact"] != loaded["pieces"]:
+        wrong = loaded["pieces"] - loaded["exact"]
+        found.append(
+            f"AutoTokenizer tokenizes {wrong:,} of {loaded['pieces']:,} pieces of text differently than before"
+        )
+    if loaded and loaded["chats_equal"] != loaded["chats"]:
+        found.append("the conversations of the chat template are tokenized differently than before")
+    if loaded and loaded["outside"]:
+        found.append(f"AutoTokenizer gives {loaded['outside']:,} ids that have no row")
+    model = checks.get("model")
+    if model and not model["hidden_states_equal"]:
+        found.append("the hidden states of the result differ from those of the source model")
+    return found
 
 
-def sequences(before: Tokenizer, trimmed: Trimmed, texts: Sequence[str]) -> list[list[int]]:
-    """Return a few sequences of kept old ids to run a model on."""
-    kept = set(trimmed.kept.tolist())
-    leading = [int(trimmed.kept[trimmed.tokenizer.vocabulary.roles["bos"]])] if trimmed.tokenizer.adds_bos else []
-    step = max(1, len(texts) // _TEXTS)
-    rows = [[token for token in before.encode(text[:4096]) if token in kept] for text in texts[::step][:_TEXTS]]
-    return [leading + row[:_TOKENS] for row in rows if row]
-
-
-def _outputs(
-    folder: Path, architecture: str, ids: Sequence[Sequence[int]], device: str, trusted: bool
-) -> tuple[list[Any], list[Any]]:
-    """Return the hidden states and the float32 logits of some sequences."""
-    import torch
-    import transformers
-
-    check_code(folder, trusted)
-    cls = getattr(transformers, architecture, transformers.AutoModel)
-    model = aligned(cls.from_pretrained(str(folder), dtype="auto", local_files_only=True).to(device).eval())
-    accepted = inspect.signature(model.forward).parameters
-    hidden: list[Any] = []
-    logits: list[Any] = []
-    for row in ids:
-        batch = torch.tensor([list(row)], device=device)
-        more: dict[str, Any] = {"decoder_input_ids": batch} if model.config.is_encoder_decoder else {}
-        if "use_cache" in accepted:
-            more["use_cache"] = False
-        try:
-            with torch.inference_mode():
-                output = model(input_ids=batch, output_hidden_states=True, **more)
-        except Exception as error:  # a model of speech or pictures may want more than tokens; or memory is short
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-            hint = "--check tokens leaves the comparison of outputs out"
-            raise InputError("cannot-run", f"{architecture} does not run on these tokens: {reason}", hint) from error
-        for name in ("hidden_states", "encoder_hidden_states", "decoder_hidden_states", "last_hidden_state"):
-            hidden += _tensors(output.get(name))
-        if output.get("logits") is not None and output.logits.dim() == 3:
-            logits.append(output.logits[0].float().cpu())
-    return [state.cpu() for state in hidden], logits
-
-
-def aligned(model: Any) -> Any:
-    """Give every tensor of a model memory of its own where it does not begin on a multiple of 64 bytes; returns the model.
-
-    Weights stay where their file is mapped, and sums over numbers that begin elsewhere may be rounded otherwise. In two
-    files the same tensor begins elsewhere, so the same model could be taken for another.
-    """
-    for tensor in (*model.parameters(), *model.buffers()):
-        if tensor.data_ptr() % 64:
-            tensor.data = tensor.data.clone()
-    return model
-
-
-def _tensors(states: Any) -> list[Any]:
-    """Return the tensors of a tuple in order; Pegasus-X has tuples inside."""
-    if isinstance(states, (tuple, list)):
-        return [tensor for part in states for tensor in _tensors(part)]
-    return [] if states is None else [states]
+def _pieces(texts: Sequence[str]) -> list[str]:
+    """Split texts into pieces of a line or less, without newlines at the edges: those can merge with what is next."""
+    found = (piece.strip("\n") for text in texts for piece in blocks(text, _PIECE))
+    return [piece for piece in found if piece]
 
 
 def _share(rows: Sequence[Sequence[int]], ids: set[int]) -> float:
@@ -211,27 +182,5 @@ def _unknown(tokenizer: Tokenizer) -> set[int]:
     return {tokenizer.vocabulary.roles["unk"]} if "unk" in tokenizer.vocabulary.roles else set()
 
 
-def _bytes(tokenizer: Tokenizer) -> set[int]:
+def _byte_pieces(tokenizer: Tokenizer) -> set[int]:
     return set(np.flatnonzero(tokenizer.vocabulary.kind == Kind.BYTE).tolist())
-
-
-def failures(checks: Mapping[str, Any]) -> list[str]:
-    """Say which figures of a trim are not what they must be."""
-    found = []
-    for name in ("corpus", "held_out"):
-        figures = checks.get(name)
-        if figures and figures["exact"] != figures["kept"]:
-            wrong = figures["kept"] - figures["exact"]
-            found.append(f"{wrong:,} of {figures['kept']:,} pieces of text are cut otherwise than before")
-    loaded = checks.get("reloaded")
-    if loaded and loaded["exact"] != loaded["pieces"]:
-        wrong = loaded["pieces"] - loaded["exact"]
-        found.append(f"AutoTokenizer cuts {wrong:,} of {loaded['pieces']:,} pieces of text otherwise than before")
-    if loaded and loaded["chats_equal"] != loaded["chats"]:
-        found.append("the chat template's conversations are cut otherwise than before")
-    if loaded and loaded["outside"]:
-        found.append(f"AutoTokenizer gives {loaded['outside']:,} ids that have no row")
-    model = checks.get("model")
-    if model and not model["hidden_states_equal"]:
-        found.append("the hidden states of the model are not those of the source")
-    return found

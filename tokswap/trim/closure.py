@@ -1,23 +1,25 @@
-"""Which tokens a kept token cannot do without, and which to give up first. Pure.
+"""Which tokens a kept token needs, and which tokens to give up first. Pure.
 
-`parts` is a graph: id -> the ids that a tokenizer needs before it can produce that id (see bpe.py, unigram.py and
-wordpiece.py). A set of ids is *closed* when it holds the parts of each of its ids.
+`parts` is a graph: id -> the ids that the tokenizer needs before it can produce that id (see `bpe`, `unigram` and
+`wordpiece`). A set of ids is *closed* if it holds the parts of each of its ids.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 
-Parts = Callable[[Iterable[int]], Mapping[int, tuple[int, ...]]]
-"""Ids -> the parts of each of them, and of their parts, and so on."""
-
 
 def closed(parts: Mapping[int, tuple[int, ...]], ids: Iterable[int]) -> set[int]:
-    """Return the smallest closed set that holds some ids."""
+    """Return the smallest closed set that holds some ids.
+
+    Args:
+        parts: Id -> the ids that it needs.
+        ids: The ids that the set must hold.
+    """
     found: set[int] = set()
     stack = list(ids)
     while stack:
@@ -31,12 +33,21 @@ def closed(parts: Mapping[int, tuple[int, ...]], ids: Iterable[int]) -> set[int]
 def pruned(
     parts: Mapping[int, tuple[int, ...]], ids: Collection[int], forced: Collection[int], score: np.ndarray, size: int
 ) -> set[int]:
-    """Return a closed subset of a closed set, of at most `size` ids, or of as few as `forced` (closed too) allows.
+    """Shrink a closed set to a closed subset of a given size.
 
-    Leaf first: of the ids that nothing else needs, the one with the lowest score goes, until enough have gone. What was
-    kept for the sake of others alone has no score of its own, so it goes with the last token that needed it. Two that need
-    each other go together, by the higher of their scores.
-    score: float[V].
+    The id with the lowest score goes first, among those that no other id needs, until enough have gone. A token that is
+    kept only because others need it has no score of its own, so it goes with the last of them. Two ids that need each
+    other go together, by the higher of their scores.
+
+    Args:
+        parts: Id -> the ids that it needs.
+        ids: A closed set.
+        forced: The ids that must stay; a closed set.
+        score: What each id is worth (float [V]).
+        size: Number of ids to keep.
+
+    Returns:
+        A closed set of at most `size` ids, or the forced ids if there are more of them.
     """
     kept = set(ids)
     twin = {token: part for token in kept for part in parts.get(token, ()) if token in parts.get(part, ())}

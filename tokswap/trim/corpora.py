@@ -2,36 +2,36 @@
 
 from __future__ import annotations
 
-import codecs
 import glob
-import gzip
-import json
 import os
-import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any
 
 import numpy as np
 
-from tokswap.distributed import LOCAL, Backend
+from tokswap.distributed import LOCAL, Backend, Done
 from tokswap.errors import InputError, UsageError
 from tokswap.tokenizer.tokenizer import Tokenizer
+from tokswap.trim.documents import documents
 
 SAMPLE_BYTES = 4 << 20
-"""Text that is kept of a corpus, for the verification of the result."""
-_READ_BYTES = 1 << 20
-_LINE_BYTES = 64 << 20
+"""Size of the sample that is kept of a corpus, to verify the result with."""
 _BLOCK = 4096
 _BATCH = 1 << 20
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Files that are counted together. minimum: how often a token must occur in them, None for the run's own."""
+    """Files that are counted together.
+
+    Attributes:
+        name: How the user names them.
+        files: The files, in order.
+        minimum: How often a token must occur in them to be kept; None for the minimum of the run.
+    """
 
     name: str
     files: tuple[Path, ...]
@@ -39,15 +39,20 @@ class Corpus:
 
     @property
     def nbytes(self) -> int:
-        """Size of the files, packed as they are."""
+        """Size of the files on disk."""
         return sum(file.stat().st_size for file in self.files)
 
 
 @dataclass(frozen=True, eq=False)
 class Counts:
-    """How often each token occurs in a corpus, or weighs in a word list.
+    """How often each token occurs in a corpus, or its weight in a list of words.
 
-    counts: int64[V] or float64[V]. bytes: of text. sample: blocks of the text from all over it, about SAMPLE_BYTES.
+    Attributes:
+        name: Name of the corpus or list.
+        counts: Occurrences (int64 [V]) or weights (float64 [V]).
+        bytes: Size of the text, in bytes of UTF-8.
+        minimum: As in `Corpus`.
+        sample: Blocks of text from all over the corpus, about `SAMPLE_BYTES`.
     """
 
     name: str
@@ -58,26 +63,31 @@ class Counts:
 
     @property
     def is_text(self) -> bool:
-        """Whether these are numbers of occurrences, and not weights of a list of words."""
+        """Whether these are occurrences in a text, not the weights of a list of words."""
         return self.counts.dtype == np.int64
 
     @property
     def total(self) -> float:
-        """All tokens of the corpus."""
+        """Number of tokens of the corpus, or sum of the weights."""
         return float(self.counts.sum())
 
 
 def find_corpus(spec: str) -> Corpus:
-    """Read "FILE", "FOLDER" or "PATTERN", with "=N" behind it for a minimum of its own.
+    """Find the files of a corpus.
 
-    Raises InputError missing-corpus, UsageError bad-minimum.
+    Args:
+        spec: "FILE", "FOLDER" or "PATTERN". "=N" at the end sets a minimum for this corpus.
+
+    Raises:
+        InputError: missing-corpus.
+        UsageError: bad-minimum.
     """
     name, equals, number = spec.rpartition("=")
     minimum = None
     if not equals or os.path.lexists(spec):
         name = spec
     elif not number.isdecimal() or int(number) < 1:
-        raise UsageError("bad-minimum", f"the minimum of a corpus is a number from 1, not {number!r}", "write FILE=N")
+        raise UsageError("bad-minimum", f"the minimum of a corpus must be at least 1, not {number!r}", "write FILE=N")
     else:
         minimum = int(number)
     path = Path(os.path.expanduser(name))
@@ -99,43 +109,68 @@ def count(
     *,
     key: str = "text",
     backend: Backend = LOCAL,
-    progress: Callable[[int], object] = lambda n: None,
+    progress: Done = lambda nbytes: None,
 ) -> Counts:
-    """Count the tokens of a corpus. The files are read here, and cut into tokens wherever the backend does its work.
+    """Count the tokens of a corpus. This process reads the files, and the backend tokenizes them.
 
-    key: where the text is in JSON lines and parquet files. progress: told the bytes of text that have been counted.
-    Raises InputError: empty-corpus, bad-text, missing-extra, missing-field; and what `backend.map` raises.
+    Args:
+        corpus: The files.
+        tokenizer: The tokenizer to count with.
+        key: Name of the text field in JSON lines and parquet files.
+        backend: Where to tokenize.
+        progress: Called with the number of bytes each time some text is counted.
+
+    Raises:
+        InputError: empty-corpus, bad-text, missing-field, missing-extra.
+        ClusterError: what `Backend.map` raises.
     """
     counts = np.zeros(len(tokenizer.vocabulary), np.int64)
     sample = _Sample()
     size = 0
-    stream = chain.from_iterable(map(blocks, chain.from_iterable(_texts(file, key) for file in corpus.files)))
+    stream = chain.from_iterable(map(blocks, _texts(corpus, key)))
     batches = _read_ahead(_batches(stream, sample))
     for ids, found, nbytes in backend.map(_count_batch, batches, tokenizer, progress):
         counts[ids] += found
         size += nbytes
-    return Counts(corpus.name, counts, size, corpus.minimum, sample.checked(corpus))
-
-
-def _count_batch(
-    tokenizer: Tokenizer, batch: list[str], done: Callable[[int], object]
-) -> tuple[np.ndarray, np.ndarray, int]:
-    """Return the ids that occur in a batch, how often each does, and the bytes of its text."""
-    ids = tokenizer.encode_batch(batch)
-    counts = np.bincount(np.fromiter(chain.from_iterable(ids), np.int64))
-    nbytes = len("".join(batch).encode("utf-8", "surrogatepass"))
-    done(nbytes)
-    found = np.flatnonzero(counts)  # a batch has few of all ids, and this may have to travel
-    return found, counts[found], nbytes
+    return Counts(corpus.name, counts, size, minimum=corpus.minimum, sample=sample.checked(corpus))
 
 
 def read_sample(corpus: Corpus, key: str = "text") -> tuple[str, ...]:
-    """Return blocks of text from all over a corpus. Raises what `count` raises."""
+    """Return blocks of text from all over a corpus.
+
+    Args:
+        corpus: The files.
+        key: Name of the text field in JSON lines and parquet files.
+
+    Raises:
+        InputError: empty-corpus, bad-text, missing-field, missing-extra.
+    """
     sample = _Sample()
-    for text in chain.from_iterable(_texts(file, key) for file in corpus.files):
+    for text in _texts(corpus, key):
         for block in blocks(text):
             sample.add(block)
     return sample.checked(corpus)
+
+
+def blocks(text: str, size: int = _BLOCK) -> Iterator[str]:
+    """Split a text into blocks that can be tokenized independently.
+
+    A block ends after a newline, else before a space, else anywhere.
+
+    Args:
+        text: The text.
+        size: Largest number of characters of a block.
+    """
+    start = 0
+    while start < len(text):
+        end = min(start + size, len(text))
+        if end < len(text):
+            newline = text.rfind("\n", start, end) + 1
+            space = text.rfind(" ", start + 1, end)
+            # A run of newlines can be one token, so it stays whole if it ends within the block.
+            end = newline if newline > start and newline < len(text) and text[newline] != "\n" else max(space, 0) or end
+        yield text[start:end]
+        start = end
 
 
 @dataclass
@@ -158,15 +193,29 @@ class _Sample:
             self.every *= 2
 
     def checked(self, corpus: Corpus) -> tuple[str, ...]:
-        """Return the blocks. Raises InputError empty-corpus where there is nothing but white space."""
+        """Return the blocks, or raise InputError empty-corpus if there are none."""
         if not self.blocks:
             hint = "give files with some text in them"
             raise InputError("empty-corpus", "there is no text in this corpus", hint, corpus=corpus.name)
         return tuple(self.blocks)
 
 
+def _texts(corpus: Corpus, key: str) -> Iterator[str]:
+    return chain.from_iterable(documents(file, key) for file in corpus.files)
+
+
+def _count_batch(tokenizer: Tokenizer, batch: list[str], done: Done) -> tuple[np.ndarray, np.ndarray, int]:
+    """Return the ids that occur in a batch, how often each does, and the bytes of its text."""
+    ids = tokenizer.encode_batch(batch)
+    counts = np.bincount(np.fromiter(chain.from_iterable(ids), np.int64))
+    nbytes = len("".join(batch).encode("utf-8", "surrogatepass"))
+    done(nbytes)
+    found = np.flatnonzero(counts)  # the result may travel between machines, and a batch has few of all ids
+    return found, counts[found], nbytes
+
+
 def _read_ahead(batches: Iterator[list[str]]) -> Iterator[list[str]]:
-    """Read the next batch while the last one is worked on: the tokenizers library lets go of Python meanwhile."""
+    """Read the next batch while the last one is tokenized: the tokenizers library releases the GIL."""
     with ThreadPoolExecutor(1) as reader:
         coming = reader.submit(next, batches, None)
         while (batch := coming.result()) is not None:
@@ -186,101 +235,3 @@ def _batches(stream: Iterable[str], sample: _Sample) -> Iterator[list[str]]:
             batch, size = [], 0
     if batch:
         yield batch
-
-
-def blocks(text: str, size: int = _BLOCK) -> Iterator[str]:
-    """Cut a text into blocks of at most `size` characters that can be encoded side by side: after newlines, else before a space, else anywhere."""
-    start = 0
-    while start < len(text):
-        end = min(start + size, len(text))
-        if end < len(text):
-            newline = text.rfind("\n", start, end) + 1
-            space = text.rfind(" ", start + 1, end)
-            # A run of newlines is one token or a few: it stays whole where it ends in reach.
-            end = newline if newline > start and newline < len(text) and text[newline] != "\n" else max(space, 0) or end
-        yield text[start:end]
-        start = end
-
-
-def _texts(path: Path, key: str) -> Iterator[str]:
-    """Yield the texts of a file: its documents, or pieces of some megabytes that end with a line."""
-    name = path.name.removesuffix(".gz")
-    if name.endswith(".parquet"):
-        yield from _parquet(path, key)
-        return
-    try:
-        with open(path, "rb") as plain, _unpacked(path, plain) as file:
-            if name.endswith((".jsonl", ".ndjson")):
-                yield from _json_lines(path, file, key)
-            else:
-                yield from _plain(path, file)
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError("bad-text", f"this file cannot be read: {error}", file=path) from error
-
-
-def _unpacked(path: Path, file: IO[bytes]) -> IO[bytes]:
-    return gzip.open(file) if path.name.endswith(".gz") else file  # type: ignore[return-value]
-
-
-def _plain(path: Path, file: IO[bytes]) -> Iterator[str]:
-    decode = codecs.getincrementaldecoder("utf-8-sig")().decode
-    rest, read = "", 0
-    while True:
-        data = file.read(_READ_BYTES)
-        try:
-            rest += decode(data, final=not data)
-        except UnicodeDecodeError as error:
-            raise _not_utf8(path, error, f"after byte {read:,}") from error
-        read += len(data)
-        cut = rest.rfind("\n") + 1 if data and len(rest) < 4 * _READ_BYTES else len(rest)
-        if cut:
-            yield rest[:cut]
-        rest = rest[cut:]
-        if not data:
-            return
-
-
-def _json_lines(path: Path, file: IO[bytes], key: str) -> Iterator[str]:
-    for number, line in enumerate(iter(lambda: file.readline(_LINE_BYTES + 1), b""), 1):
-        if len(line) > _LINE_BYTES:  # a packed file of a few kB can hold a line that fills the memory
-            raise InputError("bad-text", f"line {number:,} is longer than {_LINE_BYTES:,} bytes", file=path)
-        if not line.strip():
-            continue
-        try:
-            value: Any = json.loads(line.decode("utf-8-sig"))
-        except UnicodeDecodeError as error:
-            raise _not_utf8(path, error, f"in line {number:,}") from error
-        except (ValueError, RecursionError) as error:
-            raise InputError("bad-text", f"line {number:,} is no JSON: {error}", file=path) from error
-        text = value if isinstance(value, str) else value.get(key) if isinstance(value, dict) else None
-        if not isinstance(text, str):
-            raise _no_field(path, key, f"line {number:,}", list(value) if isinstance(value, dict) else [])
-        yield text.encode("utf-8", "replace").decode()  # JSON can spell half a surrogate pair; no tokenizer takes it
-
-
-def _parquet(path: Path, key: str) -> Iterator[str]:
-    try:
-        from pyarrow import ArrowException
-        from pyarrow.parquet import ParquetFile
-    except ImportError as error:
-        hint = "pip install 'tokswap[parquet]'"
-        raise InputError("missing-extra", "parquet files need pyarrow", hint, file=path) from error
-    try:
-        with ParquetFile(path) as file:
-            if key not in file.schema_arrow.names:
-                raise _no_field(path, key, "this file", file.schema_arrow.names)
-            for batch in file.iter_batches(columns=[key], batch_size=1024):
-                yield from (text for text in batch.column(0).to_pylist() if isinstance(text, str))
-    except (ArrowException, OSError, ValueError) as error:
-        raise InputError("bad-text", f"this parquet file cannot be read: {error}", file=path) from error
-
-
-def _not_utf8(path: Path, error: UnicodeDecodeError, place: str) -> InputError:
-    hint = "convert it, for example with `iconv -f ENCODING -t UTF-8`"
-    return InputError("bad-text", f"this file is not UTF-8: {error.reason} {place}", hint, file=path)
-
-
-def _no_field(path: Path, key: str, place: str, names: list[str]) -> InputError:
-    known = f"; it has {', '.join(f'`{name}`' for name in names[:10])}" if names else ""
-    hint = "name the field that holds the text with --field"
-    return InputError("missing-field", f"{place} has no text in `{key}`{known}", hint, file=path)

@@ -1,8 +1,7 @@
-"""The tokenizer of a kept set: forced tokens, closure, and every id of the tokenizer files in its new place."""
+"""The tokenizer of a kept set: the tokens that it needs, and its files in new ids."""
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -24,30 +23,47 @@ _MODEL: Mapping[str, ModuleType] = {BYTE_LEVEL: bpe, SENTENCEPIECE: bpe, UNIGRAM
 
 @dataclass(frozen=True)
 class Trimmed:
-    """A tokenizer with fewer tokens. kept: int64[V_new], ascending: the old id of each new one."""
+    """A tokenizer with fewer tokens.
+
+    Attributes:
+        tokenizer: The new tokenizer.
+        kept: Source id of each of its ids, ascending (int64 [V_new]).
+    """
 
     tokenizer: Tokenizer
     kept: np.ndarray
 
     def new_of(self, size: int) -> np.ndarray:
-        """Return int64[size], the new id of each old one, -1 where it is gone."""
-        table = np.full(size, -1, np.int64)
-        table[self.kept] = np.arange(len(self.kept))
-        return table
+        """Return the new id of each source id, -1 if it is gone (int64 [size]).
+
+        Args:
+            size: Number of source ids.
+        """
+        new_ids = np.full(size, -1, np.int64)
+        new_ids[self.kept] = np.arange(len(self.kept))
+        return new_ids
 
 
 def parts_of(tokenizer: Tokenizer, ids: Iterable[int]) -> dict[int, tuple[int, ...]]:
-    """Return what each id, and everything that it leads to, is made from; see `closure`."""
+    """Find the ids that each id needs, and those that they need; see `closure`.
+
+    Args:
+        tokenizer: The tokenizer.
+        ids: Token ids.
+    """
     parts: dict[int, tuple[int, ...]] = _MODEL[tokenizer.family].parts_of(tokenizer.spec["model"], ids)
     return parts
 
 
 def forced_ids(tokenizer: Tokenizer) -> set[int]:
-    """Return the ids without which the tokenizer would not work as it did: control tokens, what its post-processor adds,
-    bytes, the space, and the piece that sets the price of the unknown token.
+    """Return the ids without which the tokenizer would work differently.
 
-    Without its 256 byte symbols a BPE model has no way to spell what it does not know, and says nothing about it. A
-    SentencePiece model would spell the bytes of its mark for the space, which do not become a space again.
+    These are the special tokens, the tokens that the post-processor adds, the bytes, the space, and the piece that sets
+    the score of the unknown token. A BPE model without its 256 byte symbols silently leaves out unknown characters. A
+    SentencePiece model without `▁` spells the bytes of that mark, which do not decode to a space.
+
+    Args:
+        tokenizer: The tokenizer.
     """
     vocabulary, model = tokenizer.vocabulary, tokenizer.spec["model"]
     forced = set(np.flatnonzero(vocabulary.kind == Kind.SPECIAL).tolist())
@@ -64,10 +80,16 @@ def forced_ids(tokenizer: Tokenizer) -> set[int]:
 
 
 def trim_tokenizer(tokenizer: Tokenizer, keep: Iterable[int]) -> Trimmed:
-    """Return the tokenizer with the tokens of `keep`, those it cannot work without, and those they are made from.
+    """Trim a tokenizer to some tokens, those that it cannot work without, and their merge dependencies.
 
-    Tokens keep their order. A text whose tokens are all in the result is cut into the same tokens as before. Raises
-    InputError unknown-id.
+    Tokens keep their order. A text whose tokens are all in the result has the same tokenization as before.
+
+    Args:
+        tokenizer: The tokenizer.
+        keep: Ids of the tokens to keep.
+
+    Raises:
+        InputError: unknown-id.
     """
     wanted = {int(token) for token in keep}
     size = len(tokenizer.vocabulary)
@@ -75,7 +97,7 @@ def trim_tokenizer(tokenizer: Tokenizer, keep: Iterable[int]) -> Trimmed:
     if strange:
         raise InputError(
             "unknown-id",
-            f"there is no token {strange[0]}: this tokenizer's ids end at {size - 1:,}",
+            f"there is no token {strange[0]}: the last id of this tokenizer is {size - 1:,}",
             file=tokenizer.path,
         )
     wanted |= forced_ids(tokenizer)
@@ -83,11 +105,31 @@ def trim_tokenizer(tokenizer: Tokenizer, keep: Iterable[int]) -> Trimmed:
 
 
 def rebuilt(tokenizer: Tokenizer, ids: Iterable[int]) -> Trimmed:
-    """Return the tokenizer of a closed set that holds what is forced."""
+    """Return the tokenizer of a closed set of ids.
+
+    Args:
+        tokenizer: The tokenizer.
+        ids: A closed set (see `closure`) that holds `forced_ids`.
+    """
     text = tokenizer.vocabulary.text
     kept = np.array(sorted(token for token in ids if text[token]), np.int64)
     new_of = {token: n for n, token in enumerate(kept.tolist())}
-    spec: dict[str, Any] = copy.copy(dict(tokenizer.spec))
+    # Older classes read these files instead of tokenizer.json. They have the old ids, and a sentencepiece model cannot
+    # be edited. The config already holds what special_tokens_map.json says.
+    old = (*CONVERTIBLE, "added_tokens.json", "special_tokens_map.json")
+    new = dataclasses.replace(
+        tokenizer,
+        spec=_new_spec(tokenizer, new_of),
+        config=_new_config(tokenizer, new_of),
+        files={name: path for name, path in tokenizer.files.items() if name not in old},
+        edited=True,
+    )
+    return Trimmed(new, kept)
+
+
+def _new_spec(tokenizer: Tokenizer, new_of: Mapping[int, int]) -> dict[str, Any]:
+    """Return tokenizer.json in new ids."""
+    spec = dict(tokenizer.spec)
     spec["model"] = _MODEL[tokenizer.family].rebuild(spec["model"], new_of)
     spec["added_tokens"] = [
         {**entry, "id": new_of[entry["id"]]} for entry in spec.get("added_tokens") or [] if entry["id"] in new_of
@@ -96,22 +138,24 @@ def rebuilt(tokenizer: Tokenizer, ids: Iterable[int]) -> Trimmed:
     padding = spec.get("padding")
     if padding and padding.get("pad_id") is not None:
         spec["padding"] = {**padding, "pad_id": new_of[padding["pad_id"]]} if padding["pad_id"] in new_of else None
+    return spec
+
+
+def _new_config(tokenizer: Tokenizer, new_of: Mapping[int, int]) -> dict[str, Any]:
+    """Return tokenizer_config.json in new ids, without the tokens that are gone."""
     config = dict(tokenizer.config)
     decoder = config.get("added_tokens_decoder")
     if isinstance(decoder, dict):
         config["added_tokens_decoder"] = {
             str(new_of[int(token)]): entry for token, entry in decoder.items() if int(token) in new_of
         }
-    gone = {text[token] for token in range(len(text)) if token not in new_of}
-    for key in ("additional_special_tokens", "extra_special_tokens"):  # the classes would add what these name again
+    gone = {text for token, text in enumerate(tokenizer.vocabulary.text) if token not in new_of}
+    for key in ("additional_special_tokens", "extra_special_tokens"):  # the classes add again what these name
         if isinstance(config.get(key), list):
             config[key] = [entry for entry in config[key] if _content(entry) not in gone]
         elif isinstance(config.get(key), dict):
             config[key] = {name: entry for name, entry in config[key].items() if _content(entry) not in gone}
-    # What older classes read instead of tokenizer.json has the old ids, and sentencepiece models cannot be edited.
-    old = (*CONVERTIBLE, "added_tokens.json", "special_tokens_map.json")  # the last one is in the config already
-    files = {name: path for name, path in tokenizer.files.items() if name not in old}
-    return Trimmed(dataclasses.replace(tokenizer, spec=spec, config=config, files=files, edited=True), kept)
+    return config
 
 
 def _content(entry: Any) -> Any:

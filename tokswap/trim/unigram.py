@@ -1,8 +1,9 @@
-"""Unigram: what a piece needs beside it, and the model of a kept set. Parsed JSON in and out.
+"""Unigram: the pieces that a kept piece needs, and the model of a kept set. Pure: parsed JSON in, parsed JSON out.
 
-The likeliest way to cut a text stays the likeliest when others are taken away, so that no piece needs another. Two
-things are kept for what a text holds besides: the characters of the kept pieces, without which new words become unknown,
-and a piece of the lowest score, which sets the price of the unknown token (tokenizers: the lowest score - 10).
+The likeliest tokenization of a text stays the likeliest when others become impossible, so no piece needs another piece.
+Two things are kept for the rest of a text. The characters of the kept pieces stay, because new words become unknown
+without them. A piece with the lowest score stays, because the tokenizers library derives the score of the unknown token
+from it (the lowest score - 10).
 """
 
 from __future__ import annotations
@@ -12,7 +13,15 @@ from typing import Any
 
 
 def parts_of(model: Mapping[str, Any], ids: Iterable[int]) -> dict[int, tuple[int, ...]]:
-    """Return for each id the pieces that are its characters, for each of these ()."""
+    """Find the characters of each piece.
+
+    Args:
+        model: The `model` of a tokenizer.json.
+        ids: Token ids.
+
+    Returns:
+        Id -> the ids of its characters. The tuple is empty for a single character.
+    """
     pieces = [piece for piece, _ in model["vocab"]]
     id_of = {piece: token for token, piece in enumerate(pieces) if len(piece) == 1}
     parts: dict[int, tuple[int, ...]] = {}
@@ -23,14 +32,19 @@ def parts_of(model: Mapping[str, Any], ids: Iterable[int]) -> dict[int, tuple[in
     return {part: () for own in parts.values() for part in own} | parts
 
 
-def lowest(model: Mapping[str, Any]) -> int:
-    """Return the first id of the lowest score."""
-    scores = [score for _, score in model["vocab"]]
-    return scores.index(min(scores))
-
-
 def rebuild(model: Mapping[str, Any], new_of: Mapping[int, int]) -> dict[str, Any]:
-    """Return the model of a kept set. new_of: kept id -> new id."""
+    """Return the model of a kept set.
+
+    Args:
+        model: The `model` of a tokenizer.json.
+        new_of: Kept id -> new id.
+    """
     unknown = model.get("unk_id")
     vocab = [entry for token, entry in enumerate(model["vocab"]) if token in new_of]
     return {**model, "vocab": vocab, "unk_id": None if unknown is None else new_of[unknown]}
+
+
+def lowest(model: Mapping[str, Any]) -> int:
+    """Return the first id with the lowest score."""
+    scores = [score for _, score in model["vocab"]]
+    return scores.index(min(scores))

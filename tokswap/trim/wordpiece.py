@@ -1,8 +1,8 @@
-"""WordPiece: what a piece needs beside it, and the model of a kept set. Parsed JSON in and out.
+"""WordPiece: the pieces that a kept piece needs, and the model of a kept set. Pure: parsed JSON in, parsed JSON out.
 
-The longest piece that fits is taken, so a word whose pieces are all kept is cut as before whatever else goes. A
-word that comes to a stop anywhere becomes the unknown token as a whole: the characters of kept pieces are kept in both
-their forms, so that no word of theirs does.
+WordPiece takes the longest piece that fits. So a word whose pieces are all kept keeps its tokenization, whatever else
+goes. Where no piece fits, the whole word becomes the unknown token. Each character of a kept piece stays in both its
+forms, at the start of a word and inside, so that words of known characters do not become unknown.
 """
 
 from __future__ import annotations
@@ -12,9 +12,15 @@ from typing import Any
 
 
 def parts_of(model: Mapping[str, Any], ids: Iterable[int]) -> dict[int, tuple[int, ...]]:
-    """Return for each id the pieces that are its characters, at the start of a word and inside.
+    """Find the characters of each piece, and of those characters.
 
-    The two forms of a character need each other.
+    Args:
+        model: The `model` of a tokenizer.json.
+        ids: Token ids.
+
+    Returns:
+        Id -> the ids of its characters, at the start of a word and inside. The two forms of a character need each
+        other.
     """
     vocab: Mapping[str, int] = model["vocab"]
     prefix = model.get("continuing_subword_prefix") or ""
@@ -32,6 +38,11 @@ def parts_of(model: Mapping[str, Any], ids: Iterable[int]) -> dict[int, tuple[in
 
 
 def rebuild(model: Mapping[str, Any], new_of: Mapping[int, int]) -> dict[str, Any]:
-    """Return the model of a kept set. new_of: kept id -> new id."""
+    """Return the model of a kept set.
+
+    Args:
+        model: The `model` of a tokenizer.json.
+        new_of: Kept id -> new id.
+    """
     vocab = {text: new_of[token] for text, token in model["vocab"].items() if token in new_of}
     return {**model, "vocab": dict(sorted(vocab.items(), key=lambda item: item[1]))}

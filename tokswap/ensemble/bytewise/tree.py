@@ -1,4 +1,4 @@
-"""A language model that reads a tree of tokens: many continuations of one text, in one pass and one cache."""
+"""A tree of tokens that a language model reads: many continuations of one text, in one pass and one cache."""
 
 from __future__ import annotations
 
@@ -7,62 +7,66 @@ from typing import Any
 
 import numpy as np
 
-from tokswap.evaluation.losses import cache_name
+from tokswap.evaluation.models import cache_name
 
 _ROOM = 256
+"""Nodes that fit into the first attention matrix."""
 
 
 class Tree:
-    """Token sequences that share their beginnings, with one entry of the key-value cache a token.
+    """Token sequences that share their beginnings; each token takes one entry of the key-value cache.
 
-    A token attends to its ancestors alone, through a four-dimensional mask, and its position is its depth; so the model
-    says of each path what it would say of that sequence by itself. Layers with a sliding window get a mask of their own.
+    A four-dimensional mask lets a token attend to its ancestors only, and its position is its depth. So the model
+    predicts the same after each path as it does after that sequence alone. Layers with a sliding window get a mask of
+    their own.
 
-    depth, token, parent: of each node; node 0.. are the start tokens.
+    Attributes:
+        model: The causal language model.
+        parent: Parent of each node, -1 for the first start token.
+        depth: Depth of each node, 0 for the first start token.
+        token: Token id of each node. The first nodes are the start tokens.
+        root: The last start token.
+        after_root: Log-probabilities after it (float32 [V]).
     """
+
+    after_root: np.ndarray
 
     def __init__(self, model: Any, start: Sequence[int]) -> None:
         self.model = model
         self._start = list(start)
         self.reset()
 
-    def reset(self) -> np.ndarray:
-        """Forget all but the start tokens; returns the log probabilities float32[V] after them."""
+    def reset(self) -> None:
+        """Drop all nodes except the start tokens."""
         from transformers import DynamicCache
 
-        self._cache = DynamicCache()  # without the config, so that no layer drops what lies outside its window
+        # A cache that knows the config drops what lies outside a window, and such nodes may have living descendants.
+        self._cache = DynamicCache()
         self.parent: list[int] = []
         self.depth: list[int] = []
         self.token: list[int] = []
         self._sees: np.ndarray = np.zeros((_ROOM, _ROOM), bool)
-        found = self.extend([n - 1 for n in range(len(self._start))], self._start)
+        self.after_root = self.extend([n - 1 for n in range(len(self._start))], self._start)[-1]
         self.root = len(self._start) - 1
-        after: np.ndarray = found[-1]
-        return after
 
     def __len__(self) -> int:
         return len(self.parent)
 
     def extend(self, parents: Sequence[int], tokens: Sequence[int]) -> np.ndarray:
-        """Add nodes, each under a node that comes before it (-1: under none); returns log probabilities float32[n, V].
+        """Add nodes and let the model read them in one pass. They are numbered from `len(self)` on.
 
-        A parent may be one of the new nodes; they are numbered on from len(self).
+        Args:
+            parents: Parent of each new node: an older node, an earlier new one, or -1 for none.
+            tokens: Token id of each new node.
+
+        Returns:
+            Log-probabilities after each new node (float32 [n, V]).
         """
         import torch
 
         first = len(self)
         for parent, token in zip(parents, tokens, strict=True):
-            node = len(self)
-            if node == len(self._sees):
-                grown = np.zeros((2 * node, 2 * node), bool)
-                grown[:node, :node] = self._sees
-                self._sees = grown
-            if parent >= 0:
-                self._sees[node] = self._sees[parent]
-            self._sees[node, node] = True
-            self.parent.append(parent)
-            self.depth.append(self.depth[parent] + 1 if parent >= 0 else 0)
-            self.token.append(token)
+            self._append(parent, token)
         device = self.model.device
         with torch.inference_mode():
             logits = self.model(
@@ -75,8 +79,28 @@ class Tree:
             found: np.ndarray = torch.log_softmax(logits.float(), dim=-1).cpu().numpy()
         return found
 
+    def _append(self, parent: int, token: int) -> None:
+        node = len(self)
+        if node == len(self._sees):
+            grown = np.zeros((2 * node, 2 * node), bool)
+            grown[:node, :node] = self._sees
+            self._sees = grown
+        if parent >= 0:
+            self._sees[node] = self._sees[parent]
+        self._sees[node, node] = True
+        self.parent.append(parent)
+        self.depth.append(self.depth[parent] + 1 if parent >= 0 else 0)
+        self.token.append(token)
+
     def keep(self, nodes: Sequence[int]) -> dict[int, int]:
-        """Drop all nodes but these and their ancestors; returns old number -> new number."""
+        """Drop all nodes except these, their ancestors and the start tokens.
+
+        Args:
+            nodes: The nodes to keep.
+
+        Returns:
+            The new number of each node that is left, by its old one.
+        """
         import torch
 
         used: np.ndarray = np.any(self._sees[list(nodes), : len(self)], axis=0)
@@ -96,23 +120,23 @@ class Tree:
         return new_of
 
     def _masks(self, first: int) -> Any:
-        """The mask of the nodes from `first` on; one for each kind of layer where a model has windows."""
-        import torch
-
+        """Return the attention mask of the nodes from `first` on; one per kind of layer if some have windows."""
         config = self.model.config.get_text_config()
         sees = self._sees[first : len(self), : len(self)]
-
-        def mask(allowed: np.ndarray) -> Any:
-            bias = torch.zeros(allowed.shape, dtype=self.model.dtype)
-            bias.masked_fill_(torch.from_numpy(~allowed), torch.finfo(self.model.dtype).min)
-            return bias[None, None].to(self.model.device)
-
         window = getattr(config, "sliding_window", None)
         kinds = set(getattr(config, "layer_types", None) or [])
         if window is None or (kinds and "sliding_attention" not in kinds):
-            return mask(sees)
+            return self._bias(sees)
         depth = np.array(self.depth)
         near = sees & (depth[first:, None] - depth[None, :] < window)
         if not kinds:
-            return mask(near)
-        return {"full_attention": mask(sees), "sliding_attention": mask(near)}
+            return self._bias(near)
+        return {"full_attention": self._bias(sees), "sliding_attention": self._bias(near)}
+
+    def _bias(self, allowed: np.ndarray) -> Any:
+        """Return the mask that is added to attention scores ([1, 1, n, nodes], the model's dtype)."""
+        import torch
+
+        bias = torch.zeros(allowed.shape, dtype=self.model.dtype)
+        bias.masked_fill_(torch.from_numpy(~allowed), torch.finfo(self.model.dtype).min)
+        return bias[None, None].to(self.model.device)

@@ -1,4 +1,4 @@
-"""What may follow the beginning of a character in UTF-8. Pure."""
+"""UTF-8 byte by byte: which bytes may follow the beginning of a character. Pure."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ import numpy as np
 
 
 def split(data: bytes) -> tuple[bytes, bytes] | None:
-    """Divide bytes into whole characters and the beginning of one more (at most three bytes).
+    """Divide bytes into whole characters and an incomplete last one (at most three bytes).
 
-    Returns None where the bytes cannot be the beginning of any text.
+    Args:
+        data: The beginning of a text.
+
+    Returns:
+        The whole characters and the bytes of the incomplete one, or None if no text begins with `data`.
     """
     try:
         data.decode("utf-8")
@@ -23,7 +27,7 @@ def split(data: bytes) -> tuple[bytes, bytes] | None:
 
 @cache
 def completions(rest: bytes) -> int:
-    """Return how many characters begin with these bytes; 1 for a whole character, 0 where none does."""
+    """Count the characters that begin with these bytes: 1 for a whole character, 0 if there is none."""
     low, high = span(rest)
     surrogates = max(0, min(high, 0xE000) - max(low, 0xD800))
     return max(0, high - low) - surrogates
@@ -31,7 +35,14 @@ def completions(rest: bytes) -> int:
 
 @cache
 def span(rest: bytes) -> tuple[int, int]:
-    """Return the code points first:last + 1 that begin with these bytes, surrogates not taken out; (0, 0) for none."""
+    """Return the range of code points that begin with these bytes.
+
+    Args:
+        rest: One to four bytes.
+
+    Returns:
+        The first code point and the one after the last; (0, 0) if there is none. The range may hold surrogates.
+    """
     lead = rest[0]
     if lead < 0x80:
         size, value, least = 1, lead, 0
@@ -55,7 +66,7 @@ def span(rest: bytes) -> tuple[int, int]:
 
 @cache
 def examples(rest: bytes, most: int = 64) -> list[str]:
-    """Return characters that begin with these bytes: all of them, or `most` that are evenly spread; [""] for no bytes."""
+    """Return characters that begin with these bytes: all of them, or `most` evenly spread ones; [""] for no bytes."""
     if not rest:
         return [""]
     points = [point for point in range(*span(rest)) if not 0xD800 <= point < 0xE000]
@@ -66,7 +77,14 @@ def examples(rest: bytes, most: int = 64) -> list[str]:
 
 @cache
 def may_follow(rest: bytes) -> np.ndarray:
-    """Return bool[257]: which bytes may come after the beginning of a character, and whether (last) the text may end."""
+    """Say what may come after an incomplete character.
+
+    Args:
+        rest: The bytes of the incomplete character, b"" after a whole one.
+
+    Returns:
+        Whether each byte may follow and, last, whether the text may end (bool [257], read-only).
+    """
     allowed = np.array([completions(rest + bytes([byte])) > 0 for byte in range(256)] + [not rest])
     allowed.setflags(write=False)
     return allowed

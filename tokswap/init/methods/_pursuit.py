@@ -1,20 +1,23 @@
 """Orthogonal matching pursuit over large dictionaries, on CPU (numba) or any torch device.
 
-The cost of matching pursuit is the sweep: the correlation of every residual with every atom. Exact OMP needs one
-sweep a step. Here a sweep is a low-precision (bfloat16) matrix product that only nominates: it gives each target a
-shortlist, and everything that decides or enters the result (correlations within the shortlist, orthogonalisation,
-weights) is float32.
+The cost of matching pursuit is the sweep: the correlation of every residual with every atom. Exact OMP needs one sweep
+per step. Here a sweep is a low-precision (bfloat16) matrix product that only nominates: it gives each target a
+shortlist. Everything that decides or enters the result is float32: correlations within the shortlist,
+orthogonalisation and weights.
 
 * exact: a new sweep before every step, and a shortlist that is long enough to hold the best atom whatever the
   rounding. The support is that of textbook OMP.
-* fast: steps go on within the shortlist for as long as an atom outside is unlikely to be the better one. Outside,
-  correlations were at most that of the weakest atom that made the list; since then the residual has moved by some
-  distance, and a correlation changes by about that distance / sqrt(D). So a new sweep is due when the best
-  correlation inside falls below REFRESH * weakest + DRIFT * distance / sqrt(D). A rule of the same kind holds between
-  the shortlist and the few nearest atoms of it, which stay in the processor's cache. Supports differ from textbook
-  OMP, residuals hardly do (see benchmarks/omp.md). Dictionaries of few atoms are always searched exactly.
+* fast: steps go on within the shortlist as long as an atom outside is unlikely to be the better one. Outside,
+  correlations were at most that of the weakest atom in the list. Since then the residual has moved by some distance,
+  and a correlation changes by about that distance / sqrt(D). So a new sweep is due when the best correlation inside
+  falls below REFRESH * weakest + DRIFT * distance / sqrt(D). A similar rule holds between the shortlist and its few
+  nearest atoms, which stay in the processor's cache. Supports differ from textbook OMP, residuals hardly do (see
+  benchmarks/omp.md). Dictionaries of few atoms are always searched exactly.
 
-Pati, Rezaiifar, Krishnaprasad 1993; arXiv 2506.06607. Twice is enough for orthogonality: Giraud et al. 2005.
+Reference:
+    Pati, Rezaiifar, Krishnaprasad 1993
+    arXiv 2506.06607
+    Giraud et al. 2005 (a second pass is enough for orthogonality)
 """
 
 from __future__ import annotations
@@ -27,11 +30,11 @@ import numba
 import numpy as np
 import torch
 
-from tokswap.init.base import WORK_BYTES
 from tokswap.init.methods._kernels import RANK_GUARD, advance, nominate
+from tokswap.options.groups import WORK_BYTES
 
 REFRESH, DRIFT = 1.2, 0.5
-"""See above; larger numbers sweep more often."""
+"""See above; larger values sweep more often."""
 SHORTLIST = 512
 NEAR = 96
 FEW_ATOMS = 4096
@@ -40,11 +43,14 @@ EXACT_SHORTLIST = 32
 
 @dataclass(frozen=True)
 class SparseCode:
-    """Sparse coefficients of M targets over N unit-norm atoms.
+    """Sparse coefficients of M targets over N atoms of norm 1.
 
-    atoms: int64[M, k], atom indices; places past a target's support hold 0. weights: float32[M, k], 0 there.
-    residual: float32[M], the length of what is left over the length of the target (1 for a zero target).
-    support: int64[M], the number of atoms used. sweeps: sweeps of the dictionary a target took, on average.
+    Attributes:
+        atoms: Atom indices, int64 [M, k]; places past a target's support hold 0.
+        weights: Their coefficients, float32 [M, k]; 0 past the support.
+        residual: Norm of what is left over the norm of the target, float32 [M]; 1 for a zero target.
+        support: How many atoms are used, int64 [M].
+        sweeps: Sweeps of the dictionary per target, on average.
     """
 
     atoms: np.ndarray
@@ -68,11 +74,19 @@ def orthogonal_matching_pursuit(
 ) -> SparseCode:
     """Code each target as a combination of at most k atoms.
 
-    dictionary: float32[N, D], rows of length 1. targets: float32[M, D]. k is cut to min(N, D). A target stops at k
-    atoms, at a relative residual of `tolerance`, or when the best atom lies in the span of its support already (then
-    no other atom helps either). ridge: added to the Gram matrix of the final least squares, in units of an atom's
-    squared length. memory: bytes that a batch of targets may take besides the dictionary (which is held in float32
-    and in bfloat16). device: "cpu" takes the numba kernels, anything else torch.
+    A target stops at k atoms, at the tolerance, or when the best atom lies in the span of its support already (then no
+    other atom helps either).
+
+    Args:
+        dictionary: Atoms of norm 1, float32 [N, D].
+        targets: float32 [M, D].
+        k: Most atoms per target; at most min(N, D).
+        exact: Whether to sweep before every step.
+        tolerance: Relative residual that is small enough.
+        ridge: Added to the Gram matrix of the final least squares, in units of an atom's squared norm.
+        memory: Bytes that a batch of targets may take. The dictionary, held in float32 and bfloat16, comes on top.
+        device: "cpu" takes the numba kernels, anything else torch.
+        done: Called with the number of targets that are done since the last call.
     """
     count, width = dictionary.shape
     k = min(k, count, width)
@@ -87,20 +101,21 @@ def orthogonal_matching_pursuit(
     swept = 0
     for start in range(0, len(targets), batch):
         part = slice(start, start + batch)
-        length = np.linalg.norm(targets[part], axis=1)
-        state = search.begin(targets[part] / np.maximum(length, 1e-30)[:, None], k)
+        norms = np.linalg.norm(targets[part], axis=1)
+        state = search.begin(targets[part] / np.maximum(norms, 1e-30)[:, None], k)
         while len(active := state.active()):
             swept += len(active)
             search.round(state, active, exact, tolerance)
         atoms[part], found, left, support[part] = state.finish(ridge)
-        weights[part] = found * length[:, None]
-        residual[part] = np.where(length > 0, left, 1.0)
-        done(len(length))
-    return SparseCode(atoms, weights, residual, support, swept / max(len(targets), 1))
+        weights[part] = found * norms[:, None]
+        residual[part] = np.where(norms > 0, left, 1.0)
+        done(len(norms))
+    sweeps = swept / max(len(targets), 1)
+    return SparseCode(atoms, weights, residual=residual, support=support, sweeps=sweeps)
 
 
 def _solve(upper: torch.Tensor, projection: torch.Tensor, support: torch.Tensor, ridge: float) -> torch.Tensor:
-    """Return the weights [B, k] from the triangular factor of the support and the projections on its basis."""
+    """Return the weights [B, k] from the triangular factors of the supports and the projections on their bases."""
     k = upper.shape[1]
     used = torch.arange(k, device=upper.device) < support[:, None]
     upper = upper + torch.diag_embed((~used).to(upper.dtype))
@@ -116,7 +131,7 @@ def _solve(upper: torch.Tensor, projection: torch.Tensor, support: torch.Tensor,
 
 
 def _has_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16 matrices itself."""
+    """Say whether this processor has bfloat16 matrix instructions."""
     known = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return bool(known and known())
 
@@ -144,7 +159,7 @@ class _CpuState:
 
 
 class _CpuSearch:
-    """Sweeps by BLAS, everything else by numba, parallel over targets."""
+    """Sweeps by BLAS; everything else by numba, parallel over targets."""
 
     def __init__(self, dictionary: np.ndarray) -> None:
         self.dictionary = np.ascontiguousarray(dictionary, np.float32)
@@ -157,7 +172,7 @@ class _CpuSearch:
         return _CpuState(targets, k)
 
     def round(self, state: _CpuState, active: np.ndarray, exact: bool, tolerance: float) -> None:
-        """Sweep for the active targets, and take steps for as long as their shortlists may be trusted."""
+        """Sweep for the active targets, and take steps as long as their shortlists can be trusted."""
         scores = torch.from_numpy(state.residual[active]).to(self.low.dtype) @ self.low.T
         bits = scores.bfloat16().view(torch.int16).numpy().view(np.uint16)
         shortlist = np.empty((len(active), min(EXACT_SHORTLIST if exact else SHORTLIST, bits.shape[1])), np.int32)
@@ -220,7 +235,7 @@ class _TorchSearch:
         return _TorchState(torch.from_numpy(np.ascontiguousarray(targets, np.float32)).to(self.device), k)
 
     def round(self, state: _TorchState, active: torch.Tensor, exact: bool, tolerance: float) -> None:
-        """Sweep for the active targets, and take steps for as long as their shortlists may be trusted."""
+        """Sweep for the active targets, and take steps as long as their shortlists can be trusted."""
         size = min(EXACT_SHORTLIST if exact else SHORTLIST, len(self.dictionary))
         scores, shortlist = (state.residual[active].bfloat16() @ self.low.T).abs().topk(size, dim=1)
         limit = scores[:, -1].float() * REFRESH * (size < len(self.dictionary))
@@ -269,9 +284,8 @@ class _TorchSearch:
         state.basis[active, at] = direction
         state.projection[active, at] = projection
         state.atoms[active, at] = chosen
-        for column in (
-            range(int(at.min()), used + 1) if len(at) else ()
-        ):  # targets of one round may differ in the size of their support
+        # Targets of one round may differ in the size of their support.
+        for column in range(int(at.min()), used + 1) if len(at) else ():
             same = at == column
             state.upper[active[same], :used, column] = along[same]
         state.upper[active, at, at] = height

@@ -1,76 +1,102 @@
-"""Sparse combinations of rows and the search for neighbours, which most methods are made of."""
+"""Sparse combinations of rows, and the search for nearest neighbours. Most methods are made of these."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from tokswap.checkpoint.embeddings import EmbeddingSpace
 from tokswap.init.base import Pieces, Problem
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 _BLOCK = 4096
 _SPARE, _MOST_SPARE = 8, 1024
 
 
-class Rows(Protocol):
-    """What neighbours are looked for in: an EmbeddingSpace, or vectors from elsewhere."""
+class HasRows(Protocol):
+    """Rows by id: an EmbeddingSpace, or vectors from elsewhere."""
 
     @property
     def width(self) -> int:
-        """Elements a row."""
+        """Elements of a row."""
         ...
 
     def rows(self, ids: np.ndarray) -> np.ndarray:
-        """Return float32[len(ids), width]."""
+        """Return float32 [len(ids), width]."""
         ...
-
-
-@dataclass(frozen=True)
-class Vectors:
-    """Rows of a table, float32[n, width], by an id of another kind. place: id -> row of the table, -1 without one."""
-
-    table: Rows
-    place: np.ndarray
-
-    @property
-    def width(self) -> int:
-        """Elements a row."""
-        return self.table.width
-
-    def rows(self, ids: np.ndarray) -> np.ndarray:
-        """Return float32[len(ids), width]; zeros for an id that has none."""
-        place = self.place[ids]
-        rows = np.zeros((len(ids), self.width), np.float32)
-        rows[place >= 0] = self.table.rows(place[place >= 0])
-        return rows
-
-    def known(self) -> np.ndarray:
-        """Which ids have a row that is not zero, bool[len(place)]."""
-        blocks = (np.arange(n, min(n + _BLOCK, len(self.place))) for n in range(0, len(self.place), _BLOCK))
-        return np.concatenate([np.zeros(0, bool), *(self.rows(ids).any(axis=1) for ids in blocks)])
 
 
 @dataclass(frozen=True)
 class Array:
-    """A float32[n, width] array, perhaps memory-mapped, as rows."""
+    """Rows of an array.
+
+    Attributes:
+        array: float32 [n, width], memory-mapped or not.
+    """
 
     array: np.ndarray
 
     @property
     def width(self) -> int:
-        """Elements a row."""
+        """Elements of a row."""
         return int(self.array.shape[1])
 
     def rows(self, ids: np.ndarray) -> np.ndarray:
-        """Return float32[len(ids), width]."""
+        """Return float32 [len(ids), width]."""
         return np.asarray(self.array[ids], np.float32)
 
 
+@dataclass(frozen=True)
+class Vectors:
+    """Rows by an id of another kind.
+
+    Attributes:
+        stored: Where the rows are.
+        place: Id -> row of `stored`, -1 without one, int64 [n].
+    """
+
+    stored: HasRows
+    place: np.ndarray
+
+    @property
+    def width(self) -> int:
+        """Elements of a row."""
+        return self.stored.width
+
+    def rows(self, ids: np.ndarray) -> np.ndarray:
+        """Return float32 [len(ids), width]; zeros for an id without a row."""
+        place = self.place[ids]
+        rows = np.zeros((len(ids), self.width), np.float32)
+        rows[place >= 0] = self.stored.rows(place[place >= 0])
+        return rows
+
+    def known(self) -> np.ndarray:
+        """Return which ids have a row that is not zero, bool [len(place)]."""
+        blocks = (np.arange(n, min(n + _BLOCK, len(self.place))) for n in range(0, len(self.place), _BLOCK))
+        return np.concatenate([np.zeros(0, bool), *(self.rows(ids).any(axis=1) for ids in blocks)])
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    """Scale rows to norm 1; zero rows stay zero."""
+    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny))
+
+
 def combine(space: EmbeddingSpace, ids: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return float32[M, D], sum over j of weights[m, j] * space.rows(ids[m, j]); ids and weights are [M, k]."""
+    """Return weighted sums of rows.
+
+    Args:
+        space: The rows.
+        ids: Ids of the summands, int [M, k].
+        weights: Their weights, float32 [M, k].
+
+    Returns:
+        float32 [M, D].
+    """
     result = np.empty((len(ids), space.width), np.float32)
     block = max(1, _BLOCK // max(ids.shape[1], 1))
     for start in range(0, len(ids), block):
@@ -81,15 +107,22 @@ def combine(space: EmbeddingSpace, ids: np.ndarray, weights: np.ndarray) -> np.n
 
 
 def combine_pieces(problem: Problem, weights: np.ndarray | None = None, pieces: Pieces | None = None) -> np.ndarray:
-    """Return float32[n, D], the weighted mean of the source rows of each token's pieces.
+    """Return the weighted mean of the source rows of each token's pieces.
 
-    weights: one a piece, not negative; None for the plain mean. pieces: of the missing tokens by default. A token
-    without pieces, or whose weights are all zero, becomes the mean source row.
+    A token without pieces, or whose weights are all zero, gets the mean source row.
+
+    Args:
+        problem: Where the source rows are.
+        weights: One weight per piece, not negative, float [P]; None for the plain mean.
+        pieces: The pieces; those of the missing tokens by default.
+
+    Returns:
+        float32 [n, D].
     """
     pieces, width = problem.pieces if pieces is None else pieces, problem.source.width
     weights = np.ones(len(pieces.ids), np.float32) if weights is None else np.asarray(weights, np.float32)
     result = np.tile(problem.source_mean, (len(pieces.start) - 1, 1))
-    for block in piece_blocks(pieces, problem.memory // (8 * width)):
+    for block in piece_blocks(pieces, problem.context.memory // (8 * width)):
         part = slice(int(pieces.start[block.start]), int(pieces.start[block.stop]))
         rows = problem.source.rows(pieces.ids[part]) * weights[part, None]
         spelt = block.start + np.flatnonzero(np.diff(pieces.start[block.start : block.stop + 1]))
@@ -102,7 +135,7 @@ def combine_pieces(problem: Problem, weights: np.ndarray | None = None, pieces: 
 
 
 def piece_blocks(pieces: Pieces, most: int) -> Iterator[slice]:
-    """Yield the tokens in runs that have at most so many pieces together, or are one token."""
+    """Yield blocks of tokens that have at most `most` pieces together, or are a single token."""
     begin, count = 0, len(pieces.start) - 1
     while begin < count:
         end = int(np.searchsorted(pieces.start, pieces.start[begin] + max(most, 1), "right")) - 1
@@ -110,15 +143,10 @@ def piece_blocks(pieces: Pieces, most: int) -> Iterator[slice]:
         begin = max(end, begin + 1)
 
 
-def unit(rows: np.ndarray) -> np.ndarray:
-    """Return rows of length one; zero rows stay zero."""
-    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny))
-
-
 def nearest(
-    queries: Rows,
+    queries: HasRows,
     query_ids: np.ndarray,
-    keys: Rows,
+    keys: HasRows,
     key_ids: np.ndarray,
     k: int,
     *,
@@ -128,14 +156,24 @@ def nearest(
     done: Callable[[int], object] = lambda count: None,
     spare: int = _SPARE,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the k keys of the largest cosine for each query, best first: places in key_ids int64[M, k], cosines.
+    """Find the keys with the largest cosine to each query. The search is exact.
 
-    k is at most len(key_ids). Exact, by products of blocks that fit into `memory` bytes. exact_order: order close
-    candidates in float64 and equal ones by their place, so that blocks of another size give the same neighbours (where
-    more than a thousand are equal, which of them is left open). spare: candidates beyond k to begin with.
+    Args:
+        queries: Rows of the queries.
+        query_ids: Their ids, int64 [M].
+        keys: Rows of the keys.
+        key_ids: Their ids, int64 [N].
+        k: How many keys to find, all if there are fewer.
+        memory: Bytes that blocks of rows and cosines may take.
+        device: Where torch computes.
+        exact_order: Order close keys in float64, and equal ones by their place, so that other block sizes give the
+            same neighbours. Of more than a thousand equal keys any may be found.
+        done: Called with the number of queries that are done since the last call.
+        spare: Keys beyond k to compare in float64 at first.
+
+    Returns:
+        Places of the keys in `key_ids`, best first, int64 [M, k], and their cosines, float32 [M, k].
     """
-    import torch
-
     count, k = len(key_ids), min(k, len(key_ids))
     places = np.zeros((len(query_ids), k), np.int64)
     cosines = np.zeros((len(query_ids), k), np.float32)
@@ -143,30 +181,11 @@ def nearest(
         done(len(query_ids))
         return places, cosines
     taken = min(count, k + spare) if exact_order else k
-    wide = max(queries.width, keys.width)
-    columns = int(np.clip(memory // (16 * wide), min(taken, count), min(count, 1 << 14)))
-    lines = int(np.clip(memory // (4 * (2 * columns + 2 * wide + 6 * taken)), 1, _BLOCK))
-    held: list[torch.Tensor] = []
-
-    def key_block(start: int) -> torch.Tensor:
-        rows = unit(keys.rows(key_ids[start : start + columns]))
-        return torch.from_numpy(rows).to(device)
-
-    if 4 * count * keys.width <= memory // 2:
-        held = [key_block(start) for start in range(0, count, columns)]
-    for begin in range(0, len(query_ids), lines):
-        part = slice(begin, begin + lines)
+    search = _Search(keys, key_ids, taken, max(queries.width, keys.width), memory, device)
+    for begin in range(0, len(query_ids), search.lines):
+        part = slice(begin, begin + search.lines)
         rows = unit(queries.rows(query_ids[part]))
-        block = torch.from_numpy(rows).to(device)
-        best = torch.empty((len(rows), 0), device=device)
-        index = torch.empty((len(rows), 0), dtype=torch.int64, device=device)
-        for n, start in enumerate(range(0, count, columns)):
-            scores = block @ (held[n] if held else key_block(start)).T
-            value, place = scores.topk(min(taken, scores.shape[1]), dim=1)
-            best, index = torch.cat([best, value], 1), torch.cat([index, place + start], 1)
-            best, order = best.topk(min(taken, best.shape[1]), dim=1)
-            index = index.gather(1, order)
-        found, score = index.cpu().numpy(), best.cpu().numpy()
+        found, score = search.top(rows)
         if exact_order:
             found, score = _ordered(rows, keys, key_ids, found, memory)
         places[part], cosines[part] = found[:, :k], score[:, :k]
@@ -179,10 +198,43 @@ def nearest(
     return places, cosines
 
 
+class _Search:
+    """Products of a block of queries with blocks of keys. All keys are held where half of the memory suffices."""
+
+    def __init__(self, keys: HasRows, ids: np.ndarray, taken: int, width: int, memory: int, device: str) -> None:
+        self.keys, self.ids, self.taken, self.device = keys, ids, taken, device
+        self.columns = int(np.clip(memory // (16 * width), taken, min(len(ids), 1 << 14)))
+        self.lines = int(np.clip(memory // (4 * (2 * self.columns + 2 * width + 6 * taken)), 1, _BLOCK))
+        self.starts = range(0, len(ids), self.columns)
+        self.held: list[Tensor] = []
+        if 4 * len(ids) * keys.width <= memory // 2:
+            self.held = [self._key_block(start) for start in self.starts]
+
+    def _key_block(self, start: int) -> Tensor:
+        import torch
+
+        return torch.from_numpy(unit(self.keys.rows(self.ids[start : start + self.columns]))).to(self.device)
+
+    def top(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the places and cosines of the `taken` best keys of each query, best first."""
+        import torch
+
+        block = torch.from_numpy(rows).to(self.device)
+        best = torch.empty((len(rows), 0), device=self.device)
+        index = torch.empty((len(rows), 0), dtype=torch.int64, device=self.device)
+        for n, start in enumerate(self.starts):
+            scores = block @ (self.held[n] if self.held else self._key_block(start)).T
+            value, place = scores.topk(min(self.taken, scores.shape[1]), dim=1)
+            best, index = torch.cat([best, value], 1), torch.cat([index, place + start], 1)
+            best, order = best.topk(min(self.taken, best.shape[1]), dim=1)
+            index = index.gather(1, order)
+        return index.cpu().numpy(), best.cpu().numpy()
+
+
 def _ordered(
-    queries: np.ndarray, keys: Rows, key_ids: np.ndarray, found: np.ndarray, memory: int
+    queries: np.ndarray, keys: HasRows, key_ids: np.ndarray, found: np.ndarray, memory: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Order candidates by their cosine in float64 (rounded, so that equal rows tie), then by place."""
+    """Order keys by their cosine in float64 (rounded, so that equal rows tie), then by place."""
     exact = np.empty(found.shape, np.float64)
     lines = int(np.clip(memory // (24 * found.shape[1] * keys.width), 1, _BLOCK))
     for begin in range(0, len(found), lines):

@@ -1,109 +1,127 @@
-"""The default: hides shared tokens, lets every method guess them, and uses what guesses best, script by script."""
+"""The default: hides shared tokens, lets every candidate guess them, and uses the best one, script by script."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
-from tokswap.init.base import Initializer, Pieces, Problem, option
+from tokswap.init.base import DonorUse, Initializer, Pieces, Problem, Rows
 from tokswap.init.blend import read_method
+from tokswap.init.registry import CANDIDATES
+from tokswap.options.declare import option
 from tokswap.tokenizer.alignment import Alignment, Reason
 from tokswap.tokenizer.vocabulary import script_of
 
-WITH_DONOR = ("kriging", "omp", "linear", "subword")
-WITHOUT_DONOR = ("subword", "subword(weights=exponential)", "subword(weights=length)")
 _FEWEST = 24
-"""Hidden tokens of a script below which the script has no say of its own."""
+"""Hidden tokens of a script below which the script has no method of its own."""
+_FALLBACK = "subword"
 
 
 @dataclass(frozen=True)
-class Auto:
-    """Chooses by a held-out self-test on the shared tokens, without any text.
+class Auto(Initializer):
+    """A self-test on the shared tokens chooses the method. It needs no text.
 
-    Shared tokens that the source's tokenizer joins from two others are hidden, at most `hidden` of them. Each
-    candidate makes their rows as if they were missing. The error of a row is its squared distance to the true row, as a share of
-    the true row's squared distance to the mean row. The candidate with the least mean error over all hidden tokens makes the missing
-    rows; a script (white space, digits, symbols, Latin, Cyrillic, partial UTF-8, ...) gets another one where that is better
-    for the script by more than two standard errors.
+    At most `hidden` shared tokens are hidden, of those that the source tokenizer merges from two others. Each candidate
+    computes their rows as if they were missing. The error of a row is its squared distance to the true row, over the
+    true row's squared distance to the mean row. The candidate with the least mean error over all hidden tokens
+    computes the new rows. A script (white space, digits, symbols, Latin, Cyrillic, partial UTF-8, ...) gets another
+    candidate where that one is better for the script by more than two standard errors.
 
-    The self-test sees rows, not text: it cannot tell how often a made token is predicted. So a row that scores tokens
-    takes `first` of the row of the token's first piece, which a text would otherwise have gone on with.
+    The self-test sees rows and no text, so it cannot tell how often a new token is predicted. So a row that scores
+    tokens takes the share `first` of the row of the token's first piece: a text would have gone on with that one.
     """
 
-    hidden: int = option(1024, "shared tokens to hide, at most", least=_FEWEST)
+    hidden: int = option(1024, "most shared tokens to hide", least=_FEWEST)
     first: float = option(0.2, "share of the first piece's row in a row that scores tokens", least=0.0, most=1.0)
 
     summary: ClassVar[str] = "what reconstructs hidden shared tokens best, by script (the default)"
-    source: ClassVar[str] = "this project"
-    needs_donor: ClassVar[bool] = False
-    wants_donor: ClassVar[bool] = True
+    reference: ClassVar[str] = "this project"
 
-    def __call__(self, problem: Problem) -> np.ndarray:
-        """Return float32[M, D]."""
-        names = WITH_DONOR if problem.donor is not None else WITHOUT_DONOR
+    def donor_use(self) -> DonorUse:
+        """Read the donor where there is one."""
+        return "optional"
+
+    def __call__(self, problem: Problem) -> Rows:
+        """Choose by the self-test, then compute the rows; the evidence shows the errors."""
+        names = CANDIDATES[problem.donor is not None].by_rows
         test = _hide(problem, self.hidden)
         if test is None:
-            fallback = "subword"
-            problem.notes.append(f"auto: too few shared tokens to hide for a self-test; `{fallback}` is used")
-            problem.evidence["chosen"] = {"all": fallback}
-            return self._scoring(problem, read_method(fallback)(problem))
-        kinds = np.array([script_of(problem.target.token_bytes[token]) for token in test.missing.tolist()])
-        errors, seconds = self._errors(test, problem.alignment.source_of[test.missing], names)
+            found = read_method(_FALLBACK)(problem)
+            note = f"auto: too few shared tokens to hide for a self-test; `{_FALLBACK}` is used"
+            evidence: dict[str, Any] = {"chosen": {"all": _FALLBACK}}
+            rows = self._scoring(problem, found.rows)
+            return Rows(rows, found.diagnostics, evidence, notes=(note, *found.notes))
+        errors, seconds = _try(test, problem.alignment.source_of[test.missing], names)
+        kinds = _scripts(test)
         chosen = _choose(errors, kinds)
-        problem.evidence.update(_table(names, errors, kinds, seconds, chosen))
+        evidence = _evidence(names, errors, kinds, seconds)
+        evidence["chosen"] = {kind: names[n] for kind, n in chosen.items()}
         rows = np.empty((len(problem.missing), problem.source.width), np.float32)
-        own = np.array([script_of(problem.target.token_bytes[token]) for token in problem.missing.tolist()])
-        winner = np.array([chosen.get(kind, chosen["all"]) for kind in own.tolist()], np.int64)
+        winner = np.array([chosen.get(kind, chosen["all"]) for kind in _scripts(problem).tolist()], np.int64)
+        diagnostics: Mapping[str, np.ndarray] = {}
+        notes: tuple[str, ...] = ()
         for n in np.unique(winner).tolist():
-            part = _some(problem, np.flatnonzero(winner == n))
-            rows[winner == n] = read_method(names[n])(part)
-        return self._scoring(problem, rows)
+            own = winner == n
+            found = read_method(names[n])(_some(problem, np.flatnonzero(own)))
+            rows[own] = found.rows
+            notes += found.notes
+            if own.all():  # a candidate that computes some rows has no diagnostics of the others
+                diagnostics = found.diagnostics
+            del found  # its rows would take memory while the next candidate works
+        return Rows(self._scoring(problem, rows), diagnostics, evidence, notes=notes)
 
     def _scoring(self, problem: Problem, rows: np.ndarray) -> np.ndarray:
-        if not problem.scores or not self.first:
+        """Mix in the first piece's rows, where rows score tokens."""
+        if not problem.matrix.scores or not self.first:
             return rows
-        first = read_method("subword(weights=first)")(problem)
+        first = read_method("subword(weights=first)")(problem).rows
         return np.asarray((1 - self.first) * rows + self.first * first, np.float32)
 
-    def _errors(self, test: Problem, sources: np.ndarray, names: tuple[str, ...]) -> tuple[np.ndarray, list[float]]:
-        """Return the error of each hidden token under each candidate, float64[candidates, hidden], and their seconds."""
-        true = test.source.rows(sources).astype(np.float64)
-        spread = np.maximum(np.square(true - test.source_mean).sum(axis=1), np.finfo(np.float32).tiny)
-        errors, seconds = np.empty((len(names), len(true))), []
-        for n, name in enumerate(names):
-            begin = time.perf_counter()
-            method: Initializer = read_method(name)
-            rows = method(dataclasses.replace(test, cache={}, details={}, notes=[], evidence={}))
-            errors[n] = np.minimum(np.square(rows - true).sum(axis=1) / spread, 4.0)  # one wild row must not decide
-            seconds.append(time.perf_counter() - begin)
-        return errors, seconds
-
     def flops(self, missing: int, anchors: int, width: int) -> float:
-        """The self-test, and the most likely winner."""
-        tested = sum(read_method(name).flops(self.hidden, anchors, width) for name in WITH_DONOR)
+        """Count the self-test, and the most likely winner."""
+        tested = sum(read_method(name).flops(self.hidden, anchors, width) for name in CANDIDATES[True].by_rows)
         return tested + read_method("kriging").flops(missing, anchors, width)
 
 
-def _hide(problem: Problem, most: int) -> Problem | None:
-    """Return the problem of making shared tokens again that are joined from two others; None where too few are left.
+def _scripts(problem: Problem) -> np.ndarray:
+    """Return the script of each missing token, str [M]."""
+    return np.array([script_of(problem.target.token_bytes[token]) for token in problem.missing.tolist()])
 
-    Of each script every n-th in the order of ids is hidden, frequent and rare ones alike: BPE ids follow frequency. Small
-    scripts lose up to a quarter of their tokens, so that they can be judged at all.
+
+def _try(test: Problem, sources: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, list[float]]:
+    """Return the error of each hidden token under each candidate, float64 [candidates, hidden], and their seconds."""
+    true = test.source.rows(sources).astype(np.float64)
+    spread = np.maximum(np.square(true - test.source_mean).sum(axis=1), np.finfo(np.float32).tiny)
+    errors, seconds = np.empty((len(names), len(true))), []
+    for n, name in enumerate(names):
+        begin = time.perf_counter()
+        rows = read_method(name)(dataclasses.replace(test, context=dataclasses.replace(test.context, cache={}))).rows
+        errors[n] = np.minimum(np.square(rows - true).sum(axis=1) / spread, 4.0)  # one wild row must not decide
+        seconds.append(time.perf_counter() - begin)
+    return errors, seconds
+
+
+def _hide(problem: Problem, most: int) -> Problem | None:
+    """Return the problem of computing the rows of shared tokens that have a merge pair; None where too few are left.
+
+    Of each script every n-th token in the order of ids is hidden, because BPE ids follow frequency. Small scripts lose
+    up to a quarter of their tokens, so that they can be judged at all.
     """
     anchors = problem.anchors
-    if problem.merge_pairs is None or len(anchors) < 4 * _FEWEST:
+    if len(anchors) < 4 * _FEWEST:
         return None
-    halves = problem.merge_pairs[problem.alignment.source_of[anchors]]
-    pairs = np.flatnonzero(halves[:, 0] >= 0)
-    scripts = np.array([script_of(problem.target.token_bytes[token]) for token in anchors[pairs].tolist()])
-    share = min(1.0, most / max(len(pairs), 1))
+    pairs = problem.merge_pairs(anchors)
+    paired = np.flatnonzero(pairs[:, 0] >= 0)
+    scripts = np.array([script_of(problem.target.token_bytes[token]) for token in anchors[paired].tolist()])
+    share = min(1.0, most / max(len(paired), 1))
     hidden = []
     for script in sorted(set(scripts.tolist())):
-        own = pairs[scripts == script]
+        own = paired[scripts == script]
         count = min(len(own) // 4, max(2 * _FEWEST, round(share * len(own))))
         hidden.append(own[np.unique(np.linspace(0, len(own) - 1, count).astype(np.int64))])
     picked = np.sort(np.concatenate([np.zeros(0, np.int64), *hidden]))
@@ -115,33 +133,26 @@ def _hide(problem: Problem, most: int) -> Problem | None:
         problem,
         alignment=Alignment(source_of, reason),
         missing=anchors[picked],
-        pieces=Pieces.from_lists(halves[picked].tolist()),
-        progress=False,
-        cache={},
-        details={},
-        notes=[],
-        evidence={},
+        pieces=Pieces.from_lists(pairs[picked].tolist()),
+        context=dataclasses.replace(problem.context, progress=False, cache={}),
     )
 
 
 def _some(problem: Problem, which: np.ndarray) -> Problem:
-    """Return the problem of making some of the missing rows. The methods keep work for all of them in the cache."""
+    """Return the problem of computing some of the missing rows, with a cache of its own in that of the run."""
     if len(which) == len(problem.missing):
         return problem
-    start, ids = problem.pieces.start, problem.pieces.ids
-    lists = [ids[start[n] : start[n + 1]].tolist() for n in which.tolist()]
-    key = ("auto", which.tobytes())
+    cache = problem.context.cache.setdefault(("auto", which.tobytes()), {})
     return dataclasses.replace(
         problem,
         missing=problem.missing[which],
-        pieces=Pieces.from_lists(lists),
-        cache=problem.cache.setdefault(key, {}),
-        details={},
+        pieces=problem.pieces[which],
+        context=dataclasses.replace(problem.context, cache=cache),
     )
 
 
 def _choose(errors: np.ndarray, kinds: np.ndarray) -> dict[str, int]:
-    """Return kind -> candidate, and "all" for the kinds that do not differ from the rest, or have too few tokens."""
+    """Return script -> candidate, and "all" -> the candidate of the other scripts."""
     best = int(errors.mean(axis=1).argmin())
     chosen = {"all": best}
     for kind in sorted(set(kinds.tolist())):
@@ -155,10 +166,8 @@ def _choose(errors: np.ndarray, kinds: np.ndarray) -> dict[str, int]:
     return chosen
 
 
-def _table(
-    names: tuple[str, ...], errors: np.ndarray, kinds: np.ndarray, seconds: list[float], chosen: dict[str, int]
-) -> dict[str, Any]:
-    """What the Report shows: the error of each candidate over all hidden tokens and by kind, and what was chosen."""
+def _evidence(names: Sequence[str], errors: np.ndarray, kinds: np.ndarray, seconds: Sequence[float]) -> dict[str, Any]:
+    """Return what the Report shows: the error of each candidate over all hidden tokens and by script."""
     counted = [kind for kind in sorted(set(kinds.tolist())) if np.count_nonzero(kinds == kind) >= _FEWEST]
     return {
         "hidden": errors.shape[1],
@@ -171,5 +180,4 @@ def _table(
             }
             for n, name in enumerate(names)
         ],
-        "chosen": {kind: names[n] for kind, n in chosen.items()},
     }

@@ -1,4 +1,4 @@
-"""A linear map from the donor's space to the source's, fitted on the shared tokens (as in SAVA, arXiv 2504.17025)."""
+"""A linear map from the donor's space to the source's, fitted on the shared tokens."""
 
 from __future__ import annotations
 
@@ -7,40 +7,47 @@ from typing import ClassVar
 
 import numpy as np
 
-from tokswap.init.base import Problem, option
+from tokswap.init.base import DonorUse, Initializer, Problem, Rows
+from tokswap.options.declare import option
 
 
 @dataclass(frozen=True)
-class Linear:
-    """Maps each new token's donor row into the source's space by a map that fits the shared tokens' rows best.
+class Linear(Initializer):
+    """A new token is its donor row, mapped into the source's space by the map that fits the shared tokens best.
 
-    Both sides are taken round their means over the shared tokens. `least-squares` is any matrix, held down by `ridge`;
-    `procrustes` is a rotation with one scale, which keeps angles and needs fewer shared tokens. With fewer than two
-    shared tokens there is nothing to fit, and a new token is the mean of its pieces.
+    The mean over the shared tokens is subtracted on both sides first. `least-squares` fits any matrix, with `ridge` as
+    regularisation. `procrustes` fits a rotation and one scale; it keeps angles and needs fewer shared tokens. With
+    fewer than two shared tokens, each new token gets the mean of its pieces.
     """
 
-    map: str = option("least-squares", "the kind of map", choices=("least-squares", "procrustes"))
+    map: str = option("least-squares", "kind of map", choices=("least-squares", "procrustes"))
     ridge: float = option(
         0.01, "with least-squares: added to the Gram matrix, as a share of its mean diagonal", least=0.0
     )
 
     summary: ClassVar[str] = "the donor row, sent through a linear map that fits the shared tokens"
-    source: ClassVar[str] = "arXiv 2504.17025 (SAVA)"
-    needs_donor: ClassVar[bool] = True
+    reference: ClassVar[str] = "arXiv 2504.17025 (SAVA)"
 
-    def __call__(self, problem: Problem) -> np.ndarray:
-        """Return float32[M, D]."""
+    def donor_use(self) -> DonorUse:
+        """Require the donor."""
+        return "required"
+
+    def __call__(self, problem: Problem) -> Rows:
+        """Fit the map and apply it."""
         from tokswap.init.methods._sparse import combine_pieces
 
         donor, anchors = problem.donor, problem.anchors
         assert donor is not None
         if len(anchors) < 2:
-            problem.notes.append(f"linear: {len(anchors)} usable shared tokens are too few; new tokens are piece means")
-            return combine_pieces(problem)
+            note = (
+                f"linear: {len(anchors)} usable shared tokens are too few; each new token gets the mean of its pieces"
+            )
+            return Rows(combine_pieces(problem), notes=(note,))
+        notes: tuple[str, ...] = ()
         if self.map == "least-squares" and len(anchors) <= donor.width:
-            problem.notes.append(
-                f"linear: {len(anchors):,} usable shared tokens do not settle a map from {donor.width:,} dimensions; "
-                "the ridge decides what they leave open (map=procrustes needs fewer)"
+            notes = (
+                f"linear: {len(anchors):,} usable shared tokens cannot determine a map of {donor.width:,} dimensions, "
+                "so the ridge decides the rest; map=procrustes needs fewer",
             )
         source_ids = problem.alignment.source_of[anchors]
         centre, goal = donor.mean(anchors), problem.source.mean(source_ids)
@@ -51,29 +58,29 @@ class Linear:
             gram += theirs.T @ theirs
             cross += theirs.T @ (ours - goal)
         matrix = self._solve(gram, cross).astype(np.float32)
-        result = np.empty((len(problem.missing), problem.source.width), np.float32)
+        rows = np.empty((len(problem.missing), problem.source.width), np.float32)
         at = 0
         for block in donor.blocks(problem.missing):
-            result[at : at + len(block)] = goal + (block - centre) @ matrix
+            rows[at : at + len(block)] = goal + (block - centre) @ matrix
             at += len(block)
-        return result
+        return Rows(rows, notes=notes)
 
     def _solve(self, gram: np.ndarray, cross: np.ndarray) -> np.ndarray:
-        """Return the map, float64[D_donor, D]; zero where the shared tokens' rows are all one."""
+        """Return the map, float64 [D_donor, D]; zeros where the shared tokens' donor rows are all equal."""
         total = float(np.trace(gram))
         if total <= 0:
             return np.zeros_like(cross)
         if self.map == "procrustes":
             left, values, right = np.linalg.svd(cross, full_matrices=False)
-            # Where the donor is the wider space the rotation drops directions: only what is kept counts as length.
+            # A rotation from a wider donor drops directions, so the scale counts only what it keeps.
             kept = float(np.sum((left.T @ gram) * left.T))
             return np.asarray((left @ right) * (values.sum() / max(kept, 1e-12 * total)))
-        # The least ridge is what rounding needs in directions that no shared token has.
-        ridge = max(self.ridge, 1e-9) * total / len(gram)
         from scipy.linalg import solve
 
+        # The least ridge is what rounding needs in directions that no shared token has.
+        ridge = max(self.ridge, 1e-9) * total / len(gram)
         return np.asarray(solve(gram + ridge * np.eye(len(gram)), cross, assume_a="pos"))
 
     def flops(self, missing: int, anchors: int, width: int) -> float:
-        """The Gram matrix, its solution, and the map itself."""
+        """Count the Gram matrix, its solution and the map."""
         return 4.0 * width * width * (missing + anchors + width)

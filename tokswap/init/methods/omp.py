@@ -1,8 +1,8 @@
-"""Orthogonal matching pursuit over the shared tokens (arXiv 2506.06607)."""
+"""Orthogonal matching pursuit over the shared tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -10,7 +10,8 @@ import numpy as np
 
 from tokswap.checkpoint.embeddings import row_norms
 from tokswap.errors import InputError
-from tokswap.init.base import Problem, option
+from tokswap.init.base import DonorUse, Initializer, Problem, Rows
+from tokswap.options.declare import option
 from tokswap.tokenizer.vocabulary import Kind
 
 if TYPE_CHECKING:
@@ -20,55 +21,60 @@ _PART = 16384
 
 
 @dataclass(frozen=True)
-class OMP:
-    """Writes each new token's donor row as a few donor rows of shared tokens, and mixes their source rows alike.
+class OMP(Initializer):
+    """A new token mixes the source rows of a few shared tokens, as their donor rows mix to its own donor row.
 
-    Atoms are the donor rows of the shared tokens, of unit length for the selection, without exact duplicates and
-    without untrained rows. `k` above the number of atoms or the donor's width is the same as that number.
-    A new token whose donor row is zero becomes the mean source row.
+    The atoms are the donor rows of the shared tokens, scaled to norm 1 for the selection, without exact duplicates and
+    untrained rows. `k` is at most the number of atoms and the donor's width. A new token whose donor row is zero gets
+    the mean source row.
     """
 
-    k: int = option(64, "atoms a token at most", least=1)
-    exact: bool = option(False, "textbook OMP: sweep the whole dictionary before every step (about 3 times slower)")
+    k: int = option(64, "most atoms per token", least=1)
+    exact: bool = option(False, "textbook OMP: search the whole dictionary before every step (about 3 times slower)")
     tolerance: float = option(1e-3, "stop when this share of a donor row is left unexplained", least=0.0, most=1.0)
     ridge: float = option(0.0, "added to the Gram matrix of the final least squares", least=0.0)
-    centre: bool = option(False, "subtract the mean donor row first, and work round the mean source row")
+    centre: bool = option(False, "subtract the mean donor row first, and add the mean source row")
     anchor_filter: bool = option(True, "leave out shared tokens whose donor rows look untrained")
-    norm_guard: bool = option(True, "bring the length of new rows into the range of the shared tokens' rows")
+    norm_guard: bool = option(True, "bring the norm of new rows into the range of the shared tokens' rows")
 
     summary: ClassVar[str] = "sparse code over the donor's shared tokens, carried over to the source"
-    source: ClassVar[str] = "arXiv 2506.06607"
-    needs_donor: ClassVar[bool] = True
+    reference: ClassVar[str] = "arXiv 2506.06607"
 
-    def __call__(self, problem: Problem) -> np.ndarray:
-        """Return float32[M, D]; leaves residual, coefficient_norm and support in `problem.details`."""
+    def donor_use(self) -> DonorUse:
+        """Require the donor."""
+        return "required"
+
+    def __call__(self, problem: Problem) -> Rows:
+        """Mix the source rows; the diagnostics are residual, coefficient_norm and support.
+
+        Raises:
+            InputError: no-anchor.
+        """
         from tokswap.init.methods._sparse import combine
 
-        # Tables that share a donor table share the dictionary work: only the rows that are mixed differ.
-        key = ("omp", id(problem.donor))
-        if key not in problem.cache:
-            problem.cache[key] = self._code(problem)
-        anchors, atoms, weights, details = problem.cache[key]
-        source_ids = problem.alignment.source_of[anchors]
-        rows = combine(problem.source, source_ids[atoms], weights)
+        assert problem.donor is not None
+        # Matrices that share a donor matrix share the dictionary work: only the rows that are mixed differ.
+        key, cache = ("omp", problem.donor.name, self), problem.context.cache
+        if key not in cache:
+            cache[key] = self._code(problem)
+        code: _Code = cache[key]
+        source_ids = problem.alignment.source_of[code.anchors]
+        rows = combine(problem.source, source_ids[code.atoms], code.weights)
         if self.centre:
             centre = problem.source.mean(source_ids)
-            rows += centre - weights.sum(axis=1, keepdims=True) * centre
+            rows += centre - code.weights.sum(axis=1, keepdims=True) * centre
         if self.norm_guard:
             low, high = np.percentile(problem.source.norms(source_ids), [0.5, 99.5])
             norms = np.maximum(row_norms(rows)[:, None], np.finfo(np.float32).tiny)
             rows *= np.clip(norms, low, high) / norms
-        zero = details["support"] == 0
+        zero = code.diagnostics["support"] == 0
         if zero.any():
             rows[zero] = problem.source_mean
-        problem.details.update(details)
-        return np.asarray(rows, np.float32)
+        return Rows(np.asarray(rows, np.float32), code.diagnostics)
 
-    def _code(self, problem: Problem) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-        """Return anchors int64[N], atoms int32[M, k], weights float32[M, k] of raw donor rows, and the details."""
-        from tqdm import tqdm
-
-        donor, anchors = problem.donor, self._atoms(problem)
+    def _code(self, problem: Problem) -> _Code:
+        """Code the missing tokens' donor rows."""
+        donor, anchors, context = problem.donor, self._atoms(problem), problem.context
         assert donor is not None
         if not len(anchors):
             raise InputError(
@@ -79,32 +85,27 @@ class OMP:
         dictionary = donor.rows(anchors)
         centre = dictionary.mean(axis=0) if self.centre else np.zeros(donor.width, np.float32)
         dictionary -= centre
-        length = np.maximum(row_norms(dictionary), np.finfo(np.float32).tiny)
-        dictionary /= length[:, None]
-        size = problem.backend.part(len(problem.missing), _PART)
-        targets = (  # a part's rows in float32 at a time
+        norms = np.maximum(row_norms(dictionary), np.finfo(np.float32).tiny)
+        dictionary /= norms[:, None]
+        size = context.backend.part(len(problem.missing), _PART)
+        targets = (  # the rows of one part in float32 at a time
             donor.rows(problem.missing[start : start + size]) - centre
             for start in range(0, max(len(problem.missing), 1), size)
         )
+        shared = _Shared(dictionary, self, memory=context.memory, device=context.device)
         parts = []
-        with tqdm(
-            total=len(problem.missing),
-            desc=f"omp, {problem.role} rows",
-            unit=" tokens",
-            disable=None if problem.progress else True,
-        ) as bar:
-            shared = _Shared(dictionary, self, problem.memory, problem.device)
-            for code in problem.backend.map(_pursue, targets, shared, bar.update):
-                norm = np.linalg.norm(code.weights, axis=1)
-                weights = code.weights / length[code.atoms]
-                parts.append(
-                    (code.atoms.astype(np.int32), weights, code.residual, norm, code.support.astype(np.float32))
-                )
-        atoms, weights, residual, norm, support = (np.concatenate(column) for column in zip(*parts, strict=True))
-        return anchors, atoms, weights, {"residual": residual, "coefficient_norm": norm, "support": support}
+        with context.bar(len(problem.missing), f"omp, {problem.matrix.role} rows") as bar:
+            for code in context.backend.map(_pursue, targets, shared, bar.update):
+                coefficient_norm = np.linalg.norm(code.weights, axis=1)
+                weights = code.weights / norms[code.atoms]
+                support = code.support.astype(np.float32)
+                parts.append((code.atoms.astype(np.int32), weights, code.residual, coefficient_norm, support))
+        atoms, weights, *found = (np.concatenate(column) for column in zip(*parts, strict=True))
+        diagnostics = dict(zip(("residual", "coefficient_norm", "support"), found, strict=True))
+        return _Code(anchors, atoms=atoms, weights=weights, diagnostics=diagnostics)
 
     def _atoms(self, problem: Problem) -> np.ndarray:
-        """Anchors with distinct, trained donor rows, int64[N]."""
+        """Return the anchors with distinct, trained donor rows, int64 [N]."""
         donor, anchors = problem.donor, problem.anchors
         assert donor is not None
         seen: set[int] = set()
@@ -112,7 +113,7 @@ class OMP:
         reserved = np.flatnonzero(donor.vocabulary.kind == Kind.UNUSED)
         centre, reach = np.zeros(donor.width, np.float32), -1.0
         if self.anchor_filter and len(reserved) >= 8:
-            # Reserved rows show what no training looks like: anchors within their cloud have learnt nothing either.
+            # Reserved rows show what untrained rows look like: anchors within their cloud are untrained too.
             centre = donor.mean(reserved)
             away = [np.linalg.norm(block - centre, axis=1) for block in donor.blocks(reserved)]
             reach = float(np.percentile(np.concatenate(away), 90))
@@ -127,14 +128,38 @@ class OMP:
         return anchors[keep]
 
     def flops(self, missing: int, anchors: int, width: int) -> float:
-        """In sweeps over the dictionary, as measured for k = 64 (benchmarks/omp.md)."""
+        """Count searches of the dictionary, as measured for k = 64 (benchmarks/omp.md)."""
         sweeps = (27.0 if self.exact else 7.0) * min(self.k, anchors, width) / 64
         return 2.0 * sweeps * missing * anchors * width
 
 
 @dataclass(frozen=True)
+class _Code:
+    """Sparse codes of the missing tokens.
+
+    Attributes:
+        anchors: Target ids of the atoms, int64 [N].
+        atoms: Places in `anchors`, int32 [M, k].
+        weights: Weights of the atoms' raw donor rows, float32 [M, k].
+        diagnostics: Residual, norm of the coefficients and size of the support, float32 [M] each.
+    """
+
+    anchors: np.ndarray
+    atoms: np.ndarray
+    weights: np.ndarray
+    diagnostics: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
 class _Shared:
-    """What all parts need. dictionary: float32[N, D], rows of length 1."""
+    """What all parts of the work need.
+
+    Attributes:
+        dictionary: Atoms of norm 1, float32 [N, D].
+        method: The settings.
+        memory: Bytes that a batch may take.
+        device: Where torch computes.
+    """
 
     dictionary: np.ndarray
     method: OMP
@@ -143,12 +168,12 @@ class _Shared:
 
 
 def _pursue(shared: _Shared, targets: np.ndarray, done: Callable[[int], object]) -> SparseCode:
-    """Code a part of the targets, float32[n, D], in whatever process this is."""
+    """Code a part of the targets, float32 [n, D]. May run in another process."""
     from tokswap.init.methods._pursuit import orthogonal_matching_pursuit
 
     method = shared.method
     return orthogonal_matching_pursuit(
-        _plain(shared.dictionary),
+        _writeable(shared.dictionary),
         targets,
         method.k,
         exact=method.exact,
@@ -160,8 +185,11 @@ def _pursue(shared: _Shared, targets: np.ndarray, done: Callable[[int], object])
     )
 
 
-def _plain(rows: np.ndarray) -> np.ndarray:
-    """Take off the mark of an array that several processes read. Nothing writes to it; the kernels are compiled without it."""
+def _writeable(rows: np.ndarray) -> np.ndarray:
+    """Return a read-only array that several processes share as a writeable one, as the compiled kernels take it.
+
+    Nothing writes to it.
+    """
     if rows.flags.writeable:
         return rows
     import warnings

@@ -7,55 +7,56 @@ from typing import ClassVar
 
 import numpy as np
 
-from tokswap.init.base import Problem, option
+from tokswap.init.base import Initializer, Problem, Rows
+from tokswap.options.declare import option
 
 
 @dataclass(frozen=True)
-class Mean:
-    """Every new token is the mean source row."""
+class Mean(Initializer):
+    """Every new token gets the mean source row."""
 
     summary: ClassVar[str] = "the mean source row, the same for every new token"
-    source: ClassVar[str] = "https://nlp.stanford.edu/~johnhew/vocab-expansion.html"
-    needs_donor: ClassVar[bool] = False
+    reference: ClassVar[str] = "https://nlp.stanford.edu/~johnhew/vocab-expansion.html"
 
-    def __call__(self, problem: Problem) -> np.ndarray:
-        """Return float32[M, D]."""
-        return np.tile(problem.source_mean, (len(problem.missing), 1))
+    def __call__(self, problem: Problem) -> Rows:
+        """Repeat the mean row."""
+        return Rows(np.tile(problem.source_mean, (len(problem.missing), 1)))
 
     def flops(self, missing: int, anchors: int, width: int) -> float:
-        """A copy."""
+        """Count a copy."""
         return float(missing * width)
 
 
 @dataclass(frozen=True)
-class Zero:
-    """Every new token is zero; `tokswap verify` reports such rows."""
+class Zero(Initializer):
+    """Every new token gets a row of zeros; `tokswap verify` reports such rows."""
 
     summary: ClassVar[str] = "zero rows, for experiments"
-    source: ClassVar[str] = "baseline"
-    needs_donor: ClassVar[bool] = False
+    reference: ClassVar[str] = "baseline"
 
-    def __call__(self, problem: Problem) -> np.ndarray:
-        """Return float32[M, D]."""
-        return np.zeros((len(problem.missing), problem.source.width), np.float32)
+    def __call__(self, problem: Problem) -> Rows:
+        """Return zeros."""
+        return Rows(np.zeros((len(problem.missing), problem.source.width), np.float32))
 
     def flops(self, missing: int, anchors: int, width: int) -> float:
-        """Nothing to compute."""
+        """Count nothing."""
         return 0.0
 
 
 @dataclass(frozen=True)
-class Gaussian:
-    """A draw from the normal distribution with the source rows' mean and covariance, seeded."""
+class Gaussian(Initializer):
+    """Every new token gets a draw from the normal distribution that has the source rows' mean and covariance.
 
-    scale: float = option(1.0, "standard deviations are multiplied by this", least=0.0)
+    The seed decides the draws.
+    """
+
+    scale: float = option(1.0, "factor for the standard deviations", least=0.0)
 
     summary: ClassVar[str] = "random rows with the source's mean and covariance"
-    source: ClassVar[str] = "https://nlp.stanford.edu/~johnhew/vocab-expansion.html"
-    needs_donor: ClassVar[bool] = False
+    reference: ClassVar[str] = "https://nlp.stanford.edu/~johnhew/vocab-expansion.html"
 
-    def __call__(self, problem: Problem) -> np.ndarray:
-        """Return float32[M, D]."""
+    def __call__(self, problem: Problem) -> Rows:
+        """Draw the rows."""
         mean, width = problem.source_mean, problem.source.width
         scatter = np.zeros((width, width), np.float64)
         for block in problem.source.blocks(problem.trained):
@@ -64,9 +65,9 @@ class Gaussian:
         # An eigendecomposition takes the rank-deficient covariance of a small vocabulary too; Cholesky would not.
         values, vectors = np.linalg.eigh(scatter / max(len(problem.trained), 1))
         factor = vectors * np.sqrt(np.maximum(values, 0.0))
-        noise = np.random.default_rng(problem.seed).standard_normal((len(problem.missing), width))
-        return np.asarray(mean + self.scale * (noise @ factor.T), np.float32)
+        noise = np.random.default_rng(problem.context.seed).standard_normal((len(problem.missing), width))
+        return Rows(np.asarray(mean + self.scale * (noise @ factor.T), np.float32))
 
     def flops(self, missing: int, anchors: int, width: int) -> float:
-        """Two matrix products."""
+        """Count two matrix products."""
         return 2.0 * (missing + anchors) * width * width

@@ -1,4 +1,4 @@
-"""Mixtures of the source tokens that spell a token (FVT, arXiv 2402.09977; ReTok, arXiv 2410.04335)."""
+"""Mixtures of the source tokens that spell a new token."""
 
 from __future__ import annotations
 
@@ -7,39 +7,39 @@ from typing import ClassVar
 
 import numpy as np
 
-from tokswap.init.base import Problem, option
+from tokswap.init.base import Initializer, Problem, Rows
+from tokswap.options.declare import option
 from tokswap.tokenizer.vocabulary import Kind
 
 WEIGHTS = ("mean", "first", "last", "exponential", "length", "frequency")
 
 
 @dataclass(frozen=True)
-class Subword:
-    """A new token is a weighted mean of the source rows of its pieces; a token without pieces is the mean source row.
+class Subword(Initializer):
+    """A new token is a weighted mean of the source rows of its pieces.
 
-    `weights` says what a piece counts: all the same (mean), the first or last piece alone, exponential (the j-th piece
-    counts decay to the power of j: below 1 the first piece counts most, above 1 the last), length (its bytes), or
-    frequency (the logarithm of its rank among the source's tokens by id, which follows how frequent they were in
-    training: a rarer piece says more about the word).
+    `weights` sets the weight of a piece. mean: all equal. first, last: this piece alone. exponential: decay to the
+    power of the piece's position; below 1 the first piece weighs most, above 1 the last. length: its bytes. frequency:
+    the logarithm of its rank among the source ids, because ids follow frequency in training and a rarer piece says
+    more about the word. A token without pieces gets the mean source row.
     """
 
-    weights: str = option("mean", "what each piece counts", choices=WEIGHTS)
+    weights: str = option("mean", "weight of each piece", choices=WEIGHTS)
     decay: float = option(
-        0.5, "with weights=exponential: what a piece counts against the one before", least=1e-3, most=1e3
+        0.5, "with weights=exponential: a piece's weight over the previous one's", least=1e-3, most=1e3
     )
 
     summary: ClassVar[str] = "mean of the source tokens that spell the new one"
-    source: ClassVar[str] = "arXiv 2402.09977 (FVT), arXiv 2410.04335 (ReTok)"
-    needs_donor: ClassVar[bool] = False
+    reference: ClassVar[str] = "arXiv 2402.09977 (FVT), arXiv 2410.04335 (ReTok)"
 
-    def __call__(self, problem: Problem) -> np.ndarray:
-        """Return float32[M, D]."""
+    def __call__(self, problem: Problem) -> Rows:
+        """Average the pieces' rows."""
         from tokswap.init.methods._sparse import combine_pieces
 
-        return combine_pieces(problem, self._weights(problem))
+        return Rows(combine_pieces(problem, self._weights(problem)))
 
     def _weights(self, problem: Problem) -> np.ndarray | None:
-        """What each piece counts, float[len(pieces.ids)], None where all count the same."""
+        """Return the weight of each piece, float [P]; None where all are equal."""
         pieces, vocabulary = problem.pieces, problem.source.vocabulary
         counts = np.diff(pieces.start)
         place = np.arange(len(pieces.ids)) - np.repeat(pieces.start[:-1], counts)
@@ -61,5 +61,5 @@ class Subword:
         return found
 
     def flops(self, missing: int, anchors: int, width: int) -> float:
-        """About four pieces a token."""
+        """Count about four pieces per token."""
         return 4.0 * missing * width

@@ -1,4 +1,4 @@
-"""Rows predicted by a hypernetwork (ZeTT, arXiv 2405.07883): the adapter onto `tokswap.hypernet`."""
+"""Rows that a hypernetwork predicts: the adapter onto `tokswap.hypernet`."""
 
 from __future__ import annotations
 
@@ -8,67 +8,75 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from tokswap.errors import InputError, UsageError
-from tokswap.init.base import Problem, option
-from tokswap.tokenizer.vocabulary import Vocabulary
+from tokswap.init.base import BaseModel, Initializer, Problem, Rows
+from tokswap.init.resources.protocol import Resources
+from tokswap.options.declare import option
 
 if TYPE_CHECKING:
     from tokswap.hypernet import Prediction
 
 
 @dataclass(frozen=True)
-class ZeTT:
-    """A hypernetwork that was trained for the model (or for what it is a fine-tune of) predicts each new token's rows.
+class ZeTT(Initializer):
+    """A hypernetwork predicts each new token's rows from the source rows of the token's pieces.
 
-    It reads the source rows of the token's pieces. `tokswap hypernet import` gets a published one, `tokswap hypernet train`
-    makes one. Control tokens are copied as ever; biases are predicted where the model has them.
+    The hypernetwork must have been trained for the source model, or for the model that it is a fine-tune of.
+    `tokswap hypernet import` gets a published one, and `tokswap hypernet train` trains one. Rows of special tokens are
+    copied. Output biases are predicted where the model has them.
     """
 
-    path: str = option("", "folder of the hypernetwork; it must be given")
+    path: str = option("", "folder of the hypernetwork (required)")
     lang: str = option("", "language of the tokens, for hypernetworks that know languages")
-    replace: bool = option(
-        False, "predict the rows of shared text tokens too, as the paper does, instead of copying them"
-    )
+    replace: bool = option(False, "predict the rows of shared text tokens too, as the paper does")
 
     summary: ClassVar[str] = "predicted by a hypernetwork trained for the model"
-    source: ClassVar[str] = "arXiv 2405.07883"
-    needs_donor: ClassVar[bool] = False
+    reference: ClassVar[str] = "arXiv 2405.07883"
+    needs: ClassVar[str] = "a hypernetwork"
 
-    @property
-    def keeps_shared(self) -> bool:
-        """Whether the rows of shared text tokens are copied."""
+    def copies_shared(self) -> bool:
+        """Copy the rows of shared tokens without `replace`."""
         return not self.replace
 
-    def check_base(self, base: Vocabulary, width: int, rows: int, tied: bool) -> None:
-        """Raise what makes this hypernetwork unfit for a model, before a weight is read."""
+    def check(self, base: BaseModel, resources: Resources) -> None:
+        """Check that the hypernetwork was trained for the source model.
+
+        Raises:
+            UsageError: bad-setting, unknown-language.
+            InputError: wrong-base-model; as `hypernet.open_surface`.
+        """
         if not self.path:
             hint = "`--set path=DIR`; `tokswap hypernet import` or `tokswap hypernet train` makes one"
             raise UsageError("bad-setting", "`zett` needs the folder of a hypernetwork", hint)
-        from tokswap.hypernet import open_surface
-
-        surface = open_surface(self.path)
+        surface = resources.open_surface(self.path)
         surface.config.language_index(self.lang)
-        surface.check_base(base, width, rows, tied=tied)
+        surface.check_base(base.vocabulary, base.width, base.rows, tied=base.tied)
 
-    def __call__(self, problem: Problem) -> np.ndarray:
-        """Return float32[M, D]."""
-        if problem.role == "per-layer":
-            raise InputError("wrong-base-model", "hypernetworks predict no rows for a table of every layer")
-        key = ("zett", self)
-        if key not in problem.cache:
-            problem.cache[key] = self._predict(problem)
-        made: Prediction = problem.cache[key]
-        rows = made.output if problem.role == "output" and made.output is not None else made.input
+    def __call__(self, problem: Problem) -> Rows:
+        """Predict the rows of the matrix, with a column for each bias that is solved with it.
+
+        Raises:
+            InputError: wrong-base-model, for per-layer embeddings; as `hypernet.load_hypernet`.
+        """
+        if problem.matrix.role == "per-layer":
+            raise InputError("wrong-base-model", "hypernetworks predict no rows of per-layer embeddings")
+        key, cache = ("zett", self), problem.context.cache
+        if key not in cache:
+            cache[key] = self._predict(problem)
+        predicted: Prediction = cache[key]
+        rows = predicted.input
+        if problem.matrix.role == "output" and predicted.output is not None:
+            rows = predicted.output
         biases = [
-            # Biases come and go round their mean; without a prediction the mean it is.
-            np.zeros(len(rows), np.float32) if made.bias is None else made.bias - np.float32(columns.shift)
+            # The solver subtracts the mean from biases. Without a prediction, a bias is the mean.
+            np.zeros(len(rows), np.float32) if predicted.bias is None else predicted.bias - np.float32(columns.shift)
             for columns in problem.source.columns[1:]
         ]
-        return np.column_stack([rows, *biases]).astype(np.float32, copy=False)
+        return Rows(np.column_stack([rows, *biases]).astype(np.float32, copy=False))
 
     def _predict(self, problem: Problem) -> Prediction:
-        from tokswap.hypernet import load_hypernet
-
-        hypernet = load_hypernet(self.path, device=problem.device)
+        resources = problem.context.resources
+        assert resources is not None
+        hypernet = resources.load_hypernet(self.path, device=problem.context.device)
         config = hypernet.config
         ids = np.arange(config.original_vocab_size)
         roles = ("input", "output") if config.separate_out_embeddings else ("input",)
@@ -78,5 +86,5 @@ class ZeTT:
         return hypernet(forms, source, config.language_index(self.lang))
 
     def flops(self, missing: int, anchors: int, width: int) -> float:
-        """Three layers, four pieces a token, a network twice as wide as the model."""
+        """Count three layers, four pieces per token, and a network twice as wide as the model."""
         return 750.0 * missing * width**2

@@ -1,1 +1,1 @@
-"""What methods need from disk: text encoders and word vectors."""
+"""What methods need from disk: texts, word vectors, text encoders and hypernetworks."""

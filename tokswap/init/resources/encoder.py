@@ -1,16 +1,13 @@
-"""Text encoders from outside: any sentence-transformers folder. What they say about a vocabulary is kept on disk.
+"""Text encoders: any sentence-transformers folder. Vectors of a vocabulary are cached on disk.
 
-Reading and running them is left to the sentence-transformers library (the `encoder` extra).
+The sentence-transformers library (the `encoder` extra) reads and runs the encoder.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from tokswap.errors import InputError, OutputError
+from tokswap.storage.atomic import scratch
 from tokswap.storage.resolve import cache_folder, resolve_encoder
 
 _BATCH = 256
@@ -27,10 +25,14 @@ _LIBRARY = "sentence_transformers."
 
 
 def find_encoder(name: str) -> Path:
-    """Return the folder of an encoder after what can be checked without loading it.
+    """Return the folder of an encoder, after the checks that need no loading.
 
-    name: a folder, hub id or alias. Raises UsageError bad-encoder; InputError: unknown-encoder, offline, gated-model,
-    not-an-encoder, remote-code, missing-extra.
+    Args:
+        name: A folder, hub id or alias.
+
+    Raises:
+        UsageError: bad-encoder.
+        InputError: unknown-encoder, offline, gated-model, not-an-encoder, remote-code, missing-extra.
     """
     folder = resolve_encoder(name)
     try:
@@ -44,8 +46,8 @@ def find_encoder(name: str) -> Path:
     if foreign:
         raise InputError(
             "remote-code",
-            f"this encoder runs Python code of its own: {foreign[0]}",
-            "choose an encoder that needs none",
+            f"this encoder runs its own Python code: {foreign[0]}",
+            "choose an encoder that needs no code of its own",
             encoder=folder,
         )
     if find_spec("sentence_transformers") is None:
@@ -61,51 +63,43 @@ def find_encoder(name: str) -> Path:
 def encode(
     name: str, lists: Sequence[Sequence[str]], *, device: str = "cpu", progress: bool = False
 ) -> list[np.ndarray]:
-    """Return an encoder's vectors for each list of texts: float32[len(texts), D], memory-mapped.
+    """Encode lists of texts.
 
-    A vector has length one, or is zero where the encoder's tokenizer has no piece for some of the text: all texts of
-    unknown pieces would look the same to it.
+    Vectors are cached under the cache folder, by the content of the encoder's files and of the texts.
 
-    The vectors are kept under the cache folder by the content of the encoder's files and of the texts, and encoded
-    only where they are not there yet, in batches of texts of like length. Texts are best given once each.
-    Raises what `find_encoder` raises; InputError not-an-encoder; OutputError cannot-write.
+    Args:
+        name: A folder, hub id or alias.
+        lists: Lists of texts. A text should occur once in its list.
+        device: Where torch computes.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        float32 [len(texts), width] for each list, memory-mapped. A vector has norm 1. It is zero where the encoder's
+        tokenizer finds an unknown token in the text, because all such texts would look the same.
+
+    Raises:
+        UsageError: as `find_encoder`.
+        InputError: as `find_encoder`; not-an-encoder, where the encoder fails.
+        OutputError: cannot-write.
     """
     folder = find_encoder(name)
     files = _digest_files(folder)
     model: Any = None
     arrays = []
     for texts in lists:
-        cache = cache_folder() / "encoder"
-        path = cache / f"{_digest(files, texts)}.npy"
+        path = cache_folder() / "encoder" / f"{_digest(files, texts)}.npy"
         found = _cached(path)
         if found is None:
             model = model or _load(folder, device)
             try:
-                cache.mkdir(parents=True, exist_ok=True)
-                _sweep(cache)
-                handle, work = tempfile.mkstemp(prefix=".encoding-", suffix=".npy", dir=cache)
-                try:
-                    fcntl.flock(handle, fcntl.LOCK_EX)  # as long as its writer lives
-                    _encode(model, folder, texts, work, progress)
-                    os.replace(work, path)
-                finally:
-                    Path(work).unlink(missing_ok=True)
-                    os.close(handle)
-                found = np.load(path, mmap_mode="r")
-            except OSError as error:
+                found = _write(model, folder, texts, path, progress)
+            except (OSError, OutputError) as error:
                 hint = "set TOKSWAP_CACHE to a folder on a disk with more room"
-                message = f"the encoder's vectors cannot be kept: {error}"
-                raise OutputError("cannot-write", message, hint, cache=cache) from error
+                reason = error.message if isinstance(error, OutputError) else error
+                message = f"cannot cache the encoder's vectors: {reason}"
+                raise OutputError("cannot-write", message, hint, cache=path.parent) from error
         arrays.append(found)
     return arrays
-
-
-def _sweep(cache: Path) -> None:
-    """Remove what killed runs have left."""
-    for stale in cache.glob(".encoding-*.npy"):
-        with contextlib.suppress(OSError), open(stale, "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            stale.unlink()
 
 
 def _cached(path: Path) -> np.ndarray | None:
@@ -115,11 +109,20 @@ def _cached(path: Path) -> np.ndarray | None:
         return None
 
 
+def _write(model: Any, folder: Path, texts: Sequence[str], path: Path, progress: bool) -> np.ndarray:
+    """Encode texts into a cache file that appears whole."""
+    with scratch(path.with_name("encoding")) as temporary:
+        work = temporary / path.name
+        _encode(model, folder, texts, work, progress)
+        os.replace(work, path)
+    return np.asarray(np.load(path, mmap_mode="r"))
+
+
 def _load(folder: Path, device: str) -> Any:
     from sentence_transformers import SentenceTransformer
 
     try:
-        # Pickled weights are refused here as everywhere, and so is code that comes with the model.
+        # Pickled weights and code that comes with the model are refused here, as everywhere.
         return SentenceTransformer(
             str(folder),
             device=device,
@@ -131,42 +134,45 @@ def _load(folder: Path, device: str) -> Any:
         raise _not_an_encoder(folder, _first_line(error)) from error
 
 
-def _encode(model: Any, folder: Path, texts: Sequence[str], work: str, progress: bool) -> None:
-    """Write the vectors to a .npy file, a chunk of texts at a time, the longest first."""
-    from tqdm import tqdm
+def _encode(model: Any, folder: Path, texts: Sequence[str], work: Path, progress: bool) -> None:
+    """Write vectors to a .npy file, a chunk of texts at a time, the longest texts first."""
+    from tqdm.auto import tqdm
 
-    table: np.memmap | None = None
+    vectors: np.memmap | None = None
     order = sorted(range(len(texts)), key=lambda n: -len(texts[n]))
-    with tqdm(
-        total=len(texts), desc=f"encode with {folder.name}", unit=" texts", disable=None if progress else True
-    ) as bar:
+    title = f"encode with {folder.name}"
+    with tqdm(total=len(texts), desc=title, unit=" texts", disable=None if progress else True) as bar:
         for start in range(0, len(order), _CHUNK):
             part = order[start : start + _CHUNK]
-            try:
-                rows = model.encode(
-                    [texts[n] for n in part], batch_size=_BATCH, show_progress_bar=False, convert_to_numpy=True
-                )
-            except Exception as error:  # an image model, say, fails somewhere inside
-                raise _not_an_encoder(folder, f"it cannot read text ({_first_line(error)})") from error
-            if not isinstance(rows, np.ndarray) or rows.ndim != 2 or rows.dtype.kind != "f":
-                raise _not_an_encoder(folder, "it does not give one vector a text")
-            if not np.isfinite(rows).all():
-                raise _not_an_encoder(folder, "its vectors are not finite numbers")
-            if table is None:
+            rows = _encode_chunk(model, folder, [texts[n] for n in part])
+            if vectors is None:
                 shape = (len(texts), rows.shape[1])
-                table = np.lib.format.open_memmap(work, mode="w+", dtype=np.float32, shape=shape)
-            rows[_unread(model, [texts[n] for n in part])] = 0
-            norms = np.linalg.norm(rows, axis=1, keepdims=True)
-            table[part] = rows / np.maximum(norms, np.finfo(np.float32).tiny)
+                vectors = np.lib.format.open_memmap(work, mode="w+", dtype=np.float32, shape=shape)
+            vectors[part] = rows
             bar.update(len(part))
-    if table is None:
+    if vectors is None:
         np.save(work, np.zeros((0, 1), np.float32))
     else:
-        table.flush()
+        vectors.flush()
 
 
-def _unread(model: Any, texts: list[str]) -> np.ndarray:
-    """Which texts the encoder's tokenizer turns into unknown pieces, bool[n]."""
+def _encode_chunk(model: Any, folder: Path, texts: list[str]) -> np.ndarray:
+    """Return float32 [len(texts), width]: rows of norm 1, zeros for texts with unknown tokens."""
+    try:
+        rows = model.encode(texts, batch_size=_BATCH, show_progress_bar=False, convert_to_numpy=True)
+    except Exception as error:  # an image model, say, fails somewhere inside
+        raise _not_an_encoder(folder, f"it cannot read text ({_first_line(error)})") from error
+    if not isinstance(rows, np.ndarray) or rows.ndim != 2 or rows.dtype.kind != "f":
+        raise _not_an_encoder(folder, "it does not return one vector per text")
+    if not np.isfinite(rows).all():
+        raise _not_an_encoder(folder, "its vectors are non-finite")
+    rows[_has_unknown(model, texts)] = 0
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.maximum(norms, np.finfo(np.float32).tiny), np.float32)
+
+
+def _has_unknown(model: Any, texts: list[str]) -> np.ndarray:
+    """Return which texts hold an unknown token of the encoder's tokenizer, bool [n]."""
     tokenizer = getattr(model, "tokenizer", None)
     unknown = getattr(tokenizer, "unk_token_id", None)
     if tokenizer is None or unknown is None:
@@ -175,7 +181,7 @@ def _unread(model: Any, texts: list[str]) -> np.ndarray:
 
 
 def _digest_files(folder: Path) -> bytes:
-    """The content of an encoder's files; what is only for people is left out."""
+    """Digest the content of an encoder's files, except documentation and hidden files."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
@@ -198,7 +204,7 @@ def _digest(files: bytes, texts: Sequence[str]) -> str:
 def _not_an_encoder(folder: Path, reason: str) -> InputError:
     return InputError(
         "not-an-encoder",
-        f"this is no text encoder that sentence-transformers can load: {reason}",
+        f"sentence-transformers cannot load this folder as a text encoder: {reason}",
         "give the folder or hub id of a sentence-transformers model, such as sentence-transformers/all-MiniLM-L6-v2",
         encoder=folder,
     )

@@ -1,102 +1,114 @@
-"""The kinds of drawings: bars, stacks and distributions, drawn by matplotlib in the width of a phone.
+"""Bars, stacks and distributions, drawn by matplotlib. Plain data in, `Chart` out.
 
-Labels stand above their bars, so that long names cost no width. All are plain data in, `Chart` out.
+Labels stand above their bars, so that long names cost no width.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from tokswap.report.page.svg import THEME, inline, printable
+from tokswap.report.page.sheet import LETTER, TEXT, WIDTH, Chart, Sheet, shortened
+from tokswap.report.page.svg import THEME
 from tokswap.report.record import histogram
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-WIDTH = 340.0
-"""Units across a drawing, which is about as wide as a phone."""
-_BAR, _LABEL, _GAP, _TEXT = 12.0, 20.0, 11.0, 13.0
-_LETTER = 0.58 * _TEXT
-"""About the width of a letter; a page has its own fonts, so it is never known."""
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A drawing on the page. legend: (colour, name) of its series, set as text of the page."""
-
-    title: str
-    svg: str
-    legend: tuple[tuple[str, str], ...] = ()
-    note: str = ""
+_BAR, _LABEL, _GAP = 12.0, 20.0, 11.0
+"""Heights of a bar, of the label above it, and of the gap below."""
+_PALE = 4
 
 
 @dataclass(frozen=True)
 class Bar:
-    """One bar: its length, what is written at its end, and whiskers from low to high where they are known."""
+    """One bar.
+
+    Attributes:
+        value: Its size; it may be negative.
+        text: What is written at its end.
+        interval: Low and high end of its whisker, None for no whisker.
+    """
 
     value: float
     text: str
     interval: Sequence[float] | None = None
 
 
+Groups = Sequence[tuple[str, Sequence[Bar]]]
+"""(label, one bar per series)."""
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """Values to places across the sheet: `zero` is where 0 is, and a unit is `unit` wide."""
+
+    zero: float
+    unit: float
+
+    @classmethod
+    def of(cls, groups: Groups) -> _Scale:
+        """Fit all bars and whiskers, and leave room for the longest text."""
+        every = [bar for _, row in groups for bar in row]
+        values = [0.0] + [value for bar in every for value in (bar.value, *(bar.interval or ()))]
+        low, high = min(values), max(values)
+        room = LETTER * max((len(bar.text) for bar in every), default=0) + 12
+        unit = max(WIDTH - room, 0.3 * WIDTH) / ((high - low) or 1.0)
+        return cls(zero=1 - low * unit, unit=unit)
+
+    def place(self, value: float) -> float:
+        return self.zero + value * self.unit
+
+
 def bars(
     title: str,
-    groups: Sequence[tuple[str, Sequence[Bar]]],
+    groups: Groups,
     series: Sequence[str] = (),
     *,
     colours: Sequence[int] | None = None,
     highlighted: int | None = None,
     note: str = "",
 ) -> Chart:
-    """Draw groups of horizontal bars from a common zero. groups: (label, a bar of each series).
+    """Draw groups of horizontal bars from a common zero.
 
-    series: their names, for a legend, where there are several. colours: the number of each series' colour. highlighted:
-    with one series, the group that stands out; the others are pale.
+    Args:
+        title: Heading.
+        groups: (label, one bar per series).
+        series: Names of the series, for a legend, where there are several.
+        colours: Number of each series' colour, by default in order.
+        highlighted: With one series, the group that stands out; the others are pale.
+        note: A remark below the drawing.
     """
     count = max((len(row) for _, row in groups), default=1)
-    height = _LABEL + count * (_BAR + 2) + _GAP
-    figure, axes = _sheet(len(groups) * height)
-    values = [0.0] + [v for _, row in groups for bar in row for v in (bar.value, *(bar.interval or ()))]
-    low, high = min(values), max(values)
-    room = _LETTER * max((len(bar.text) for _, row in groups for bar in row), default=0) + 12
-    scale = max(WIDTH - room, 0.3 * WIDTH) / ((high - low) or 1.0)
-    zero = -low * scale + 1
     colours = range(count) if colours is None else colours
+    height = _LABEL + count * (_BAR + 2) + _GAP
+    sheet, scale = Sheet.empty(len(groups) * height), _Scale.of(groups)
     for n, (label, row) in enumerate(groups):
         top = n * height
-        _say(axes, 0, top + 12, _cut(label, WIDTH))
+        sheet.write(0, top + 12, shortened(label, WIDTH))
         bottom = top + _LABEL + len(row) * (_BAR + 2)
-        axes.plot([zero, zero], [top + _LABEL - 3, bottom + 1], color=THEME["--muted"], linewidth=0.8, clip_on=False)
+        sheet.line([scale.zero] * 2, [top + _LABEL - 3, bottom + 1], colour="--muted", width=0.8)
         for m, bar in enumerate(row):
-            y = top + _LABEL + m * (_BAR + 2)
-            colour = THEME[f"--c{colours[m]}"]
             pale = highlighted is not None and n != highlighted
-            _box(
-                axes,
-                zero + min(bar.value, 0) * scale,
-                y,
-                abs(bar.value) * scale,
-                _BAR,
-                THEME["--c4"] if pale else colour,
-            )
-            end = zero + max(bar.value, 0) * scale
-            if bar.interval is not None:
-                a, b = (zero + value * scale for value in bar.interval)
-                axes.plot([a, b], [y + _BAR / 2] * 2, color=THEME["--ink"], linewidth=1.2, clip_on=False)
-                end = max(end, b)
-            _say(axes, end + 6, y + _BAR / 2, bar.text, muted=True, middle=True)
-    told = "; ".join(
-        f"{label}: " + ", ".join((f"{series[m]} " if len(series) > 1 else "") + bar.text for m, bar in enumerate(row))
+            _draw_bar(sheet, scale, bar, top + _LABEL + m * (_BAR + 2), f"--c{_PALE if pale else colours[m]}")
+    several = len(series) > 1
+    description = "; ".join(
+        f"{label}: " + ", ".join((f"{series[m]} " if several else "") + bar.text for m, bar in enumerate(row))
         for label, row in groups
     )
-    legend = tuple((f"--c{colours[m]}", name) for m, name in enumerate(series)) if len(series) > 1 else ()
-    return _finish(figure, title, told, legend, note)
+    legend = [(f"--c{colours[m]}", name) for m, name in enumerate(series)] if several else []
+    return sheet.chart(title, description, legend=legend, note=note)
+
+
+def _draw_bar(sheet: Sheet, scale: _Scale, bar: Bar, y: float, colour: str) -> None:
+    left = scale.place(min(bar.value, 0))
+    sheet.box(left, y, width=abs(bar.value) * scale.unit, height=_BAR, colour=colour)
+    end = scale.place(max(bar.value, 0))
+    if bar.interval is not None:
+        whisker = [scale.place(value) for value in bar.interval]
+        sheet.line(whisker, [y + _BAR / 2] * 2, colour="--ink", width=1.2)
+        end = max(end, whisker[1])
+    sheet.write(end + 6, y + _BAR / 2, bar.text, muted=True, middle=True)
 
 
 def stacks(
@@ -106,24 +118,28 @@ def stacks(
     *,
     colours: Sequence[int] = (0, 1, 2, 3),
 ) -> Chart:
-    """Draw one bar a row, all of one length and divided among the series.
+    """Draw one bar per row, all equally long and divided among the series.
 
-    rows: (label, what is said of it, shares). colours: the number of each series' colour.
+    Args:
+        title: Heading.
+        rows: (label, text at the right, shares of the series).
+        series: Names of the series.
+        colours: Number of each series' colour.
     """
     height = _LABEL + _BAR + _GAP
-    figure, axes = _sheet(len(rows) * height)
+    sheet = Sheet.empty(len(rows) * height)
     for n, (label, text, shares) in enumerate(rows):
         top, at = n * height, 0.0
-        _say(axes, 0, top + 12, _cut(label, WIDTH - _LETTER * (len(text) + 2)))
-        _say(axes, WIDTH, top + 12, text, muted=True, right=True)
+        sheet.write(0, top + 12, shortened(label, WIDTH - LETTER * (len(text) + 2)))
+        sheet.write(WIDTH, top + 12, text, muted=True, right=True)
         for m, share in enumerate(shares):
-            wide = WIDTH * share / (sum(shares) or 1)
-            if wide > 0:
-                _box(axes, at, top + _LABEL, wide, _BAR, THEME[f"--c{colours[m]}"])
-            at += wide
-    told = "; ".join(f"{label}: {text}" for label, text, _ in rows)
-    legend = tuple((f"--c{colours[m]}", name) for m, name in enumerate(series))
-    return _finish(figure, title, told, legend)
+            width = WIDTH * share / (sum(shares) or 1)
+            if width > 0:
+                sheet.box(at, top + _LABEL, width=width, height=_BAR, colour=f"--c{colours[m]}")
+            at += width
+    description = "; ".join(f"{label}: {text}" for label, text, _ in rows)
+    legend = [(f"--c{colours[m]}", name) for m, name in enumerate(series)]
+    return sheet.chart(title, description, legend=legend)
 
 
 def distribution(
@@ -134,16 +150,26 @@ def distribution(
     colours: Sequence[int] = (0, 1),
     note: str = "",
 ) -> Chart:
-    """Draw how some values are spread, each series to its own highest point. edges: n + 1. counts: series -> n numbers."""
+    """Draw how values are distributed, each series relative to its own peak.
+
+    Args:
+        title: Heading.
+        edges: Edges of the bins [n + 1].
+        counts: Series -> values in each bin [n].
+        colours: Number of each series' colour.
+        note: A remark below the drawing.
+    """
     from matplotlib.ticker import MaxNLocator
 
-    figure, axes = _sheet(170.0)
+    sheet = Sheet.empty(170.0)
+    axes = sheet.axes
     axes.set_axis_on()
     axes.set_position((0.005, 0.16, 0.97, 0.8))
     shown = {name: np.asarray(values, float) / max(values) for name, values in counts.items() if sum(values)}
     for m, share in enumerate(shown.values()):
-        axes.stairs(share, edges, fill=True, color=THEME[f"--c{colours[m]}"], alpha=0.35, linewidth=0)
-        axes.stairs(share, edges, color=THEME[f"--c{colours[m]}"], linewidth=1.6)
+        colour = THEME[f"--c{colours[m]}"]
+        axes.stairs(share, edges, fill=True, color=colour, alpha=0.35, linewidth=0)
+        axes.stairs(share, edges, color=colour, linewidth=1.6)
     axes.set_xlim(edges[0], edges[-1])
     axes.set_ylim(0, 1.05)
     for side in ("top", "left", "right"):
@@ -151,14 +177,21 @@ def distribution(
     axes.spines["bottom"].set_color(THEME["--muted"])
     axes.set_yticks([])
     axes.xaxis.set_major_locator(MaxNLocator(6))
-    axes.tick_params(axis="x", colors=THEME["--muted"], labelsize=_TEXT - 0.5, length=4)
-    told = "; ".join(f"{name}: most lie near {_peak(edges, share):.3g}" for name, share in shown.items())
-    legend = tuple((f"--c{colours[m]}", f"{name} ({sum(counts[name]):,})") for m, name in enumerate(shown))
-    return _finish(figure, title, told, legend, note)
+    axes.tick_params(axis="x", colors=THEME["--muted"], labelsize=TEXT - 0.5, length=4)
+    description = "; ".join(f"{name}: most are near {_peak(edges, share):.3g}" for name, share in shown.items())
+    legend = [(f"--c{colours[m]}", f"{name} ({sum(counts[name]):,})") for m, name in enumerate(shown)]
+    return sheet.chart(title, description, legend=legend, note=note)
 
 
 def spread(title: str, values: Sequence[float], name: str, *, colour: int = 0) -> Chart:
-    """Draw the distribution of some values, at least one. A few wild ones are counted in the last bin."""
+    """Draw the distribution of at least one value. The last bin counts extreme values.
+
+    Args:
+        title: Heading.
+        values: The values.
+        name: Name of the series.
+        colour: Number of its colour.
+    """
     counts = histogram({name: np.asarray(values, float)})
     return distribution(title, counts.pop("edges"), counts, colours=(colour,))
 
@@ -166,50 +199,3 @@ def spread(title: str, values: Sequence[float], name: str, *, colour: int = 0) -
 def _peak(edges: Sequence[float], share: Any) -> float:
     n = int(np.argmax(share))
     return (edges[n] + edges[n + 1]) / 2
-
-
-def _cut(label: str, room: float) -> str:
-    most = max(int(room / _LETTER), 8)
-    return label if len(label) <= most else f"{label[: most - 1]}…"
-
-
-def _sheet(height: float) -> tuple[Figure, Axes]:
-    """An empty drawing whose units count from the upper left corner."""
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    height = max(height, 1.0)
-    figure = Figure(figsize=(WIDTH / 72, height / 72), dpi=72)
-    FigureCanvasSVG(figure)
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set_xlim(0, WIDTH)
-    axes.set_ylim(height, 0)
-    axes.set_axis_off()
-    return figure, axes
-
-
-def _box(axes: Axes, x: float, y: float, wide: float, high: float, colour: str) -> None:
-    from matplotlib.patches import Rectangle
-
-    axes.add_patch(Rectangle((x, y), wide, high, facecolor=colour, linewidth=0, clip_on=False))
-
-
-def _say(
-    axes: Axes, x: float, y: float, text: str, *, muted: bool = False, right: bool = False, middle: bool = False
-) -> None:
-    axes.text(
-        x,
-        y,
-        printable(text),
-        fontsize=_TEXT,
-        color=THEME["--muted" if muted else "--ink"],
-        parse_math=False,
-        ha="right" if right else "left",
-        va="center_baseline" if middle else "baseline",
-        clip_on=False,
-    )
-
-
-def _finish(figure: Figure, title: str, told: str, legend: tuple[tuple[str, str], ...], note: str = "") -> Chart:
-    name = "c" + blake2b(f"{title}\n{told}".encode("utf-8", "replace"), digest_size=5).hexdigest()
-    return Chart(title, inline(figure, name, title, told), legend, note)

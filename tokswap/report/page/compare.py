@@ -6,26 +6,31 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tokswap.report.page.charts import Bar, Chart, bars, stacks
-from tokswap.report.page.parts import Page, Section, Table, percent
+from tokswap.report.page.charts import Bar, bars, stacks
+from tokswap.report.page.parts import Block, Page, Section, Table, percent
 from tokswap.report.page.run import GROUPS_DRAWN
 
 
 def page(document: Mapping[str, Any]) -> Page:
-    """Return the page of a comparison: `compare`'s document with "names", what A and B were called."""
+    """Return the page of a comparison.
+
+    Args:
+        document: What `compare_tokenizers` returns, and under "names" what A and B were called.
+    """
     first, second = document["names"]
-    short = [Path(name).name for name in (first, second)]
-    if short[0] == short[1]:
-        short = [first, second]
-    sizes, shared, share = document["sizes"], document["shared"], document["shared_share"]
-    facts = [
-        (f"{shared:,}", "tokens that both have"),
-        (percent(share[0]), f"of {short[0]}'s {sizes[0]:,} ids"),
-        (percent(share[1]), f"of {short[1]}'s {sizes[1]:,} ids"),
-    ]
-    lead = f"A is {first}, B is {second}. Tokens are the same where they stand for the same bytes."
+    names = [Path(name).name for name in (first, second)]
+    if names[0] == names[1]:
+        names = [first, second]
+    sizes, share = document["sizes"], document["shared_share"]
     return Page(
-        f"{short[0]} and {short[1]}", lead, facts, [_tokens(document), _texts(document, short), _rest(document, short)]
+        title=f"{names[0]} and {names[1]}",
+        lead=f"A is {first}, B is {second}. Two tokens are the same if they have the same bytes.",
+        facts=[
+            (f"{document['shared']:,}", "shared tokens"),
+            (percent(share[0]), f"of {names[0]}'s {sizes[0]:,} ids"),
+            (percent(share[1]), f"of {names[1]}'s {sizes[1]:,} ids"),
+        ],
+        sections=[_tokens(document), _texts(document, names), _differences(document, names)],
     )
 
 
@@ -33,7 +38,7 @@ def _tokens(document: Mapping[str, Any]) -> Section:
     scripts = [(name, *counts) for name, counts in document["scripts"].items()]
     drawn = [(name, f"A {a:,}, B {b:,}", (both, a - both, b - both)) for name, a, b, both in scripts[:GROUPS_DRAWN]]
     rows = [(name, f"{a:,}", f"{b:,}", f"{both:,}") for name, a, b, both in scripts]
-    blocks: list[Chart | Table] = [
+    blocks: list[Block] = [
         stacks("By script", drawn, ("in both", "only in A", "only in B")),
         Table("By script", ("", "A", "B", "in both"), rows, right=(1, 2, 3)),
     ]
@@ -45,19 +50,19 @@ def _texts(document: Mapping[str, Any], names: list[str]) -> Section:
     groups = [(name, [Bar(value, f"{value:.3f}") for value in pair]) for name, pair in texts[:GROUPS_DRAWN]]
     rows = [(name, f"{a:.3f}", f"{b:.3f}", f"{100 * (b / a - 1):+.0f} %" if a else "") for name, (a, b) in texts]
     series = [f"A: {names[0]}", f"B: {names[1]}"]
-    blocks: list[Chart | Table] = []
+    blocks: list[Block] = []
     if texts:
         blocks = [
             bars("Tokens per byte", groups, series, note="Shorter is better: fewer tokens for the same text."),
-            Table("Tokens per byte", ("", "A", "B", "B against A"), rows, right=(1, 2, 3)),
+            Table("Tokens per byte", ("", "A", "B", "change"), rows, right=(1, 2, 3)),
         ]
     return Section("How many tokens a text takes", blocks)
 
 
-def _rest(document: Mapping[str, Any], names: list[str]) -> Section:
+def _differences(document: Mapping[str, Any], names: list[str]) -> Section:
     spaces = [
         f"runs of {s['longest_spaces']} spaces, {s['longest_newlines']} newlines; indent "
-        + ("joined to newline" if s["newline_with_indent"] else "apart")
+        + ("joined to newline" if s["newline_with_indent"] else "separate")
         for s in document["whitespace"]
     ]
     rows = [
@@ -68,8 +73,8 @@ def _rest(document: Mapping[str, Any], names: list[str]) -> Section:
         ("white space", *spaces),
         ("begins with bos", *("yes" if flag else "no" for flag in document["begins_with_bos"])),
     ]
-    specials = [(token, source or "nothing") for token, source in document["specials"].items()]
-    blocks: list[Chart | Table] = [Table("How they work", ("", "A", "B"), rows)]
+    specials = [(token, source or "none") for token, source in document["specials"].items()]
+    blocks: list[Block] = [Table("How they work", ("", "A", "B"), rows)]
     if specials:
-        blocks.append(Table("Control tokens of B, and what A has for them", ("B", "A"), specials, code=(0, 1)))
+        blocks.append(Table("Special tokens of B, and their counterparts in A", ("B", "A"), specials, code=(0, 1)))
     return Section("How they differ", blocks)

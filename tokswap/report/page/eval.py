@@ -1,212 +1,222 @@
-"""The page of an evaluation: bits per byte of models on texts, the excess over the source, and where it sits."""
+"""The page of an evaluation: bits per byte of models on texts, the excess over the source model, and its breakdown."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokswap.report.page.charts import Bar, Chart, bars
-from tokswap.report.page.parts import Page, Section, Table, key_values, percent
+from tokswap.report.page.charts import Bar, bars
+from tokswap.report.page.parts import Block, Page, Section, Table, key_values, percent
 from tokswap.report.wording import PARTS, quoted
 
 _TEXTS_DRAWN = 8
 _SOURCE_COLOUR, _COLOURS = 4, (0, 1, 2, 3)
+Figures = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """One model of an evaluation: its name on the page, and its figures."""
+
+    name: str
+    model: Mapping[str, Any]
+
+    @property
+    def is_source(self) -> bool:
+        return bool(self.model["is_source"])
+
+    def figures(self, text: str | None) -> Figures:
+        """The figures of one text, or of all for None."""
+        found: Figures = self.model["all"] if text is None else self.model["texts"][text]
+        return found
 
 
 def page(document: Mapping[str, Any]) -> Page:
     """Return the page of an evaluation (`Evaluation.as_dict`)."""
-    models, against = document["models"], document["against"]
-    names = _names([model["model"] for model in models])
-    results = [(name, model) for name, model in zip(names, models, strict=True) if not model["is_source"]]
-    facts = [(f"{model['all']['bits_per_byte']:.3f}", f"bits per byte, {name}") for name, model in results[:2]]
+    models = [_Judged(name, model) for name, model in zip(_names(document["models"]), document["models"], strict=True)]
+    results = [one for one in models if not one.is_source]
+    texts = list(models[0].model["texts"])
+    lead = "Bits per byte of each model on these texts; lower is better."
+    if document["against"] is not None:
+        lead += f" The excess is the difference to the source model, {document['against']}, with its own tokenizer."
+    title = " and ".join(one.name for one in results[:3]) or models[0].name
+    return Page(
+        title=f"{title} on {', '.join(texts[:3])}{' ...' * (len(texts) > 3)}",
+        lead=lead,
+        facts=_facts(models[0], results, len(texts)),
+        sections=[
+            _loss(document, models, texts),
+            *map(_breakdown, results),
+            _lengths(models, texts),
+            _samples(models),
+            _settings(document),
+        ],
+        notes=[f"{one.name}: {note}" for one in models for note in one.model["notes"]],
+    )
+
+
+def _names(models: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Short names, where they tell the models apart."""
+    names = [model["model"] for model in models]
+    short = [Path(name).name for name in names]
+    return short if len(set(short)) == len(short) else names
+
+
+def _facts(first: _Judged, results: Sequence[_Judged], texts: int) -> list[tuple[str, str]]:
+    facts = [(f"{one.figures(None)['bits_per_byte']:.3f}", f"bits per byte, {one.name}") for one in results[:2]]
     facts += [
-        (f"{model['all']['excess']:+.3f}", f"excess over the source, {name}")
-        for name, model in results[:2]
-        if model["all"]["excess"] is not None
+        (f"{one.figures(None)['excess']:+.3f}", f"excess of {one.name}, in bits per byte")
+        for one in results[:2]
+        if one.figures(None)["excess"] is not None
     ]
-    whole = models[0]["all"]
-    texts = list(models[0]["texts"])
-    facts.append((f"{whole['bytes']:,}", f"bytes in {len(texts)} text{'s' * (len(texts) != 1)}"))
-    lead = "How many bits models need for a byte of these texts; fewer are better."
-    if against is not None:
-        lead += (
-            f" Excess is what a model needs more than the source, {against}, with its own tokenizer, on the same bytes."
-        )
-    sections = [_loss(document, names, texts), *(_where(name, model) for name, model in results)]
-    sections += [_lengths(document, names, texts), _samples(document, names), _how(document)]
-    notes = [f"{name}: {note}" for name, model in zip(names, models, strict=True) for note in model["notes"]]
-    title = " and ".join(name for name, _ in results[:3]) or names[0]
-    return Page(f"{title} on {', '.join(texts[:3])}{' ...' * (len(texts) > 3)}", lead, facts, sections, notes)
-
-
-def _names(models: Sequence[str]) -> list[str]:
-    short = [Path(name).name for name in models]
-    return short if len(set(short)) == len(short) else list(models)
-
-
-def _figures(model: Mapping[str, Any], text: str | None) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = model["all"] if text is None else model["texts"][text]
-    return found
+    return [*facts, (f"{first.figures(None)['bytes']:,}", f"bytes in {texts} text{'s' * (texts != 1)}")]
 
 
 def _drawn(texts: Sequence[str]) -> list[tuple[str, str | None]]:
     """The texts that are drawn, and all of them together."""
-    one = [(name, name) for name in texts[:_TEXTS_DRAWN]]
-    return [*one, ("all texts", None)] if len(texts) > 1 else list(one)
+    first = list(texts[:_TEXTS_DRAWN])
+    return [*((name, name) for name in first), *([("all texts", None)] if len(texts) > 1 else [])]
 
 
-def _colours(models: Sequence[Mapping[str, Any]]) -> list[int]:
+def _colours(models: Sequence[_Judged]) -> list[int]:
     results = iter(_COLOURS * len(models))
-    return [_SOURCE_COLOUR if model["is_source"] else next(results) for model in models]
+    return [_SOURCE_COLOUR if one.is_source else next(results) for one in models]
 
 
-def _loss(document: Mapping[str, Any], names: Sequence[str], texts: Sequence[str]) -> Section:
-    models = document["models"]
-    series = [name + (" (source)" if model["is_source"] else "") for name, model in zip(names, models, strict=True)]
+def _loss(document: Mapping[str, Any], models: Sequence[_Judged], texts: Sequence[str]) -> Section:
+    results = [one for one in models if not one.is_source]
+    series = [one.name + (" (source)" if one.is_source else "") for one in models]
     groups = [
-        (
-            label,
-            [
-                Bar(f["bits_per_byte"], f"{f['bits_per_byte']:.3f}", f["interval"])
-                for f in (_figures(model, text) for model in models)
-            ],
-        )
+        (label, [_loss_bar(one.figures(text), "bits_per_byte", "interval") for one in models])
         for label, text in _drawn(texts)
     ]
-    blocks: list[Chart | Table] = [bars("Bits per byte", groups, series, colours=_colours(models))]
-    results = [(name, model) for name, model in zip(names, models, strict=True) if not model["is_source"]]
+    blocks: list[Block] = [bars("Bits per byte", groups, series, colours=_colours(models))]
     if document["against"] is not None and results:
         groups = [
-            (
-                label,
-                [
-                    Bar(f["excess"], f"{f['excess']:+.3f}", f["excess_interval"])
-                    for f in (_figures(model, text) for _, model in results)
-                ],
-            )
+            (label, [_loss_bar(one.figures(text), "excess", "excess_interval") for one in results])
             for label, text in _drawn(texts)
         ]
-        blocks.append(
-            bars("Excess", groups, [name for name, _ in results], note="What the change of vocabulary costs.")
-        )
+        note = "Bits per byte above those of the source model."
+        blocks.append(bars("Excess", groups, [one.name for one in results], note=note))
     units = document["units"]
     count = sum(units["count"].values())
-    rows = [
-        (
-            name if n == 0 else "",
-            model_name,
-            f"{f['bits_per_byte']:.3f}",
-            _interval(f["interval"], "{:.3f}"),
-            "" if f["excess"] is None else f"{f['excess']:+.3f}",
-            _interval(f["excess_interval"], "{:+.3f}"),
-        )
-        for name, text in [*((name, name) for name in texts), *([("all texts", None)] if len(texts) > 1 else [])]
-        for n, (model_name, f) in enumerate(zip(series, (_figures(model, text) for model in models), strict=True))
-    ]
-    known = models[0]["all"]["interval"] is not None
     note = (
-        f"Intervals hold 95 % of what other texts of this kind would give, from {count:,} {units['kind']}."
-        if known
+        f"Intervals cover 95 % of other texts of this kind; they come from {count:,} {units['kind']}."
+        if models[0].figures(None)["interval"] is not None
         else f"No intervals: {count} {units['kind']} are too few."
     )
     head = ("text", "model", "bits/byte", "95 %", "excess", "95 %")
+    rows = _loss_rows(models, series, texts)
     blocks.append(Table("Figures", head, rows, right=(2, 3, 4, 5), note=note, wide=True))
     return Section("Bits per byte", blocks)
+
+
+def _loss_bar(figures: Figures, measure: str, interval: str) -> Bar:
+    form = "{:+.3f}" if measure == "excess" else "{:.3f}"
+    return Bar(figures[measure], form.format(figures[measure]), figures[interval])
+
+
+def _loss_rows(models: Sequence[_Judged], series: Sequence[str], texts: Sequence[str]) -> list[tuple[str, ...]]:
+    every: list[tuple[str, str | None]] = [(name, name) for name in texts]
+    every += [("all texts", None)] if len(texts) > 1 else []
+    return [
+        (
+            label if n == 0 else "",
+            series[n],
+            f"{figures['bits_per_byte']:.3f}",
+            _interval(figures["interval"], "{:.3f}"),
+            "" if figures["excess"] is None else f"{figures['excess']:+.3f}",
+            _interval(figures["excess_interval"], "{:+.3f}"),
+        )
+        for label, text in every
+        for n, figures in enumerate(one.figures(text) for one in models)
+    ]
 
 
 def _interval(bounds: Sequence[float] | None, form: str) -> str:
     return "" if bounds is None else f"{form.format(bounds[0])} to {form.format(bounds[1])}"
 
 
-def _where(name: str, model: Mapping[str, Any]) -> Section:
-    figures = model["all"]
-    beside = figures["excess"] is not None
-    blocks: list[Chart | Table] = []
+def _breakdown(judged: _Judged) -> Section:
+    figures = judged.figures(None)
+    against = figures["excess"] is not None
     parts = [part for part in figures["parts"] if part["tokens"]]
+    blocks: list[Block] = []
     if parts:
-        measure = "excess" if beside else "bits_per_byte"
-        form = "{:+.3f}" if beside else "{:.3f}"
+        measure, form = ("excess", "{:+.3f}") if against else ("bits_per_byte", "{:.3f}")
         groups = [(PARTS[part["kind"]], [Bar(part[measure], form.format(part[measure]))]) for part in parts]
-        title = "Excess by kind of token" if beside else "Bits per byte by kind of token"
-        blocks.append(bars(f"{title}, {name}", groups, note="Bits per byte of the whole text; the parts add up."))
-    blocks.append(_pieces(figures, beside))
+        title = "Excess by kind of token" if against else "Bits per byte by kind of token"
+        note = "Bits per byte of the whole text; the parts add up to the total."
+        blocks.append(bars(f"{title}, {judged.name}", groups, note=note))
+    blocks.append(_pieces(figures, against))
     if parts:
-        head = ["", "bytes", "tokens", "bits/token", "bits/byte", *(["source", "excess"] if beside else [])]
-        rows = [
-            (
-                PARTS[part["kind"]],
-                percent(part["share_of_bytes"]),
-                f"{part['tokens']:,}",
-                f"{part['bits_per_token']:.2f}",
-                f"{part['bits_per_byte']:.3f}",
-                *((f"{part['source_bits_per_byte']:.3f}", f"{part['excess']:+.3f}") if beside else ()),
-            )
-            for part in parts
-        ]
-        blocks.append(Table("The parts of the loss", head, rows, right=tuple(range(1, len(head))), wide=True))
-    intro = "" if parts else "Which rows were made is not known: there is no tokswap.json beside the model."
-    return Section(f"Where the {'excess' if beside else 'loss'} of {name} sits", blocks, intro)
+        blocks.append(_parts(parts, against))
+    intro = "" if parts else "It is not known which rows were initialised: the model has no tokswap.json."
+    return Section(f"Where the {'excess' if against else 'loss'} of {judged.name} sits", blocks, intro)
 
 
-def _pieces(figures: Mapping[str, Any], beside: bool) -> Table:
-    pieces = [
-        piece for piece in figures["costliest_excess" if beside else "costliest"] if not beside or piece["excess"] > 0
+def _parts(parts: Sequence[Mapping[str, Any]], against: bool) -> Table:
+    head = ["", "bytes", "tokens", "bits/token", "bits/byte", *(["source", "excess"] if against else [])]
+    rows = [
+        (
+            PARTS[part["kind"]],
+            percent(part["share_of_bytes"]),
+            f"{part['tokens']:,}",
+            f"{part['bits_per_token']:.2f}",
+            f"{part['bits_per_byte']:.3f}",
+            *((f"{part['source_bits_per_byte']:.3f}", f"{part['excess']:+.3f}") if against else ()),
+        )
+        for part in parts
     ]
+    return Table("The parts of the loss", head, rows, right=tuple(range(1, len(head))), wide=True)
+
+
+def _pieces(figures: Figures, against: bool) -> Table:
+    pieces = figures["costliest_excess" if against else "costliest"]
     rows = [
         (
             quoted(piece["text"]).replace("\\\\x", "\\x"),
             f"{piece['count']:,}",
             f"{piece['bits_each']:.2f}",
-            f"{piece['excess']:+.3f}" if beside else f"{piece['bits_per_byte']:.3f}",
+            f"{piece['excess']:+.3f}" if against else f"{piece['bits_per_byte']:.3f}",
             PARTS.get(piece["kind"] or "", "").removesuffix(" tokens"),
         )
         for piece in pieces
+        if not against or piece["excess"] > 0
     ]
-    title = "Costs most more than before" if beside else "Costliest tokens"
-    head = ("text", "times", "bits each", "excess" if beside else "bits/byte", "")
+    title = "Largest excess by text" if against else "Largest loss by text"
+    head = ("text", "times", "bits each", "excess" if against else "bits/byte", "")
     return Table(title, head, rows, right=(1, 2, 3), code=(0,))
 
 
-def _lengths(document: Mapping[str, Any], names: Sequence[str], texts: Sequence[str]) -> Section:
-    models = document["models"]
-    groups = [
-        (label, [Bar(f["tokens_per_byte"], f"{f['tokens_per_byte']:.3f}") for f in (_figures(m, text) for m in models)])
-        for label, text in _drawn(texts)
+def _lengths(models: Sequence[_Judged], texts: Sequence[str]) -> Section:
+    names = [one.name for one in models]
+    values = [(label, [one.figures(text)["tokens_per_byte"] for one in models]) for label, text in _drawn(texts)]
+    groups = [(label, [Bar(value, f"{value:.3f}") for value in row]) for label, row in values]
+    rows = [(label, *(f"{value:.3f}" for value in row)) for label, row in values]
+    note = "Fewer tokens are faster to read and to write."
+    blocks: list[Block] = [
+        bars("Tokens per byte", groups, names, colours=_colours(models), note=note),
+        Table("Tokens per byte", ("", *names), rows, right=tuple(range(1, len(names) + 1))),
     ]
-    rows = [
-        (label, *(f"{_figures(model, text)['tokens_per_byte']:.3f}" for model in models))
-        for label, text in _drawn(texts)
-    ]
-    return Section(
-        "Tokens per byte",
-        [
-            bars(
-                "Tokens per byte",
-                groups,
-                names,
-                colours=_colours(models),
-                note="Fewer tokens are read and written faster.",
-            ),
-            Table("Tokens per byte", ("", *names), rows, right=tuple(range(1, len(names) + 1))),
-        ],
-    )
+    return Section("Tokens per byte", blocks)
 
 
-def _samples(document: Mapping[str, Any], names: Sequence[str]) -> Section:
-    models = document["models"]
+def _samples(models: Sequence[_Judged]) -> Section:
     blocks = [
         Table(
             repr(prompt),
-            ("", "goes on"),
-            [(name, repr(model["samples"][prompt])) for name, model in zip(names, models, strict=True)],
+            ("", "continuation"),
+            [(one.name, repr(one.model["samples"][prompt])) for one in models],
             code=(1,),
         )
-        for prompt in models[0]["samples"]
+        for prompt in models[0].model["samples"]
     ]
-    return Section("Samples", blocks, "Each model goes on from a prompt greedily.")
+    return Section("Samples", blocks, "Each model continues the prompt by greedy decoding.")
 
 
-def _how(document: Mapping[str, Any]) -> Section:
+def _settings(document: Mapping[str, Any]) -> Section:
     models = {f"model {n + 1}": model["model"] for n, model in enumerate(document["models"])}
     return Section("How it was measured", [key_values("Settings", {**models, **document["settings"]})])

@@ -1,23 +1,30 @@
-"""What a page is made of, and the template that puts it together. Every text is escaped; only drawings go in as they are."""
+"""The building blocks of a page, and the template that puts them together. Every text is escaped; drawings are not."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from tokswap.report.page.charts import Chart
+from tokswap.report.page.sheet import Chart
 from tokswap.report.page.svg import printable
 
 ROWS = 100
-"""Rows of a table that are shown; the documents have the rest."""
+"""Rows that a table shows; the documents have the rest."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows beside a drawing, or instead of one. right: columns of numbers. code: columns of tokens and commands.
+    """A table beside a drawing, or instead of one.
 
-    wide: whether it takes the whole width of a page.
+    Attributes:
+        title: Its heading.
+        head: Names of the columns.
+        rows: Cells of each row.
+        right: Columns of numbers.
+        code: Columns of tokens and commands.
+        note: A remark below it.
+        wide: Whether it takes the whole width of the page.
     """
 
     title: str
@@ -35,32 +42,50 @@ class Table:
 
     @property
     def more(self) -> int:
-        """How many are left out."""
+        """Number of rows that are left out."""
         return len(self.rows) - len(self.shown)
+
+
+Block = Chart | Table
 
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, a sentence, and drawings and tables side by side."""
+    """A heading, an introduction, and drawings and tables side by side."""
 
     title: str
-    blocks: Sequence[Chart | Table]
+    blocks: Sequence[Block]
     intro: str = ""
 
 
 @dataclass(frozen=True)
 class Page:
-    """A page. facts: (figure, what it is), the few that matter most. notes: what a reader must know."""
+    """A page.
+
+    Attributes:
+        title: Its heading.
+        lead: One or two sentences that say what it shows.
+        facts: (figure, what it is): the few that matter most.
+        sections: Its sections; those without blocks are left out.
+        notes: What the reader must know.
+    """
 
     title: str
     lead: str
     facts: Sequence[tuple[str, str]]
     sections: Sequence[Section]
-    notes: Sequence[str] = field(default_factory=tuple)
+    notes: Sequence[str] = ()
 
 
-def html(page: Page, command: str, line: str, versions: Mapping[str, str]) -> str:
-    """Return a page as HTML."""
+def html(page: Page, command: str, *, line: str, versions: Mapping[str, str]) -> str:
+    """Return a page as HTML.
+
+    Args:
+        page: The page.
+        command: Name of the command.
+        line: The command line, "" where it is not known.
+        versions: Library -> its version.
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -80,14 +105,14 @@ def html(page: Page, command: str, line: str, versions: Mapping[str, str]) -> st
     return printable(text)
 
 
-def key_values(title: str, values: Mapping[str, object], *, code: bool = False) -> Table:
-    """Return a table of named values; those that are empty are left out."""
+def key_values(title: str, values: Mapping[str, object]) -> Table:
+    """Return a table of named values; empty values are left out."""
     rows = [(name, _said(value)) for name, value in values.items() if value not in (None, "", [], (), {})]
-    return Table(title, ("", ""), rows, code=(1,) if code else ())
+    return Table(title, ("", ""), rows)
 
 
 def percent(share: float) -> str:
-    """Return a share for people."""
+    """Format a share for people."""
     return f"{100 * share:.1f} %"
 
 

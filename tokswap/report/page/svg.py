@@ -1,4 +1,4 @@
-"""A drawing as inline SVG: text stays text, colours follow the page, and a reader that cannot see it is told what it shows."""
+"""Drawings as inline SVG: text stays text, colours follow the page, and screen readers get a description."""
 
 from __future__ import annotations
 
@@ -21,28 +21,29 @@ THEME = {
     "--c3": "#a30001",
     "--c4": "#a40001",
 }
-"""The page's colours, and what stands for each of them in a drawing until it becomes part of the page."""
+"""The page's CSS variables for colours -> the colour that stands for each in a drawing until it is part of the page."""
 
 _UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
 def printable(text: str) -> str:
-    """Return a text without the characters that neither HTML nor XML may hold."""
+    """Replace the characters that neither HTML nor XML may contain."""
     return _UNSEEN.sub("\ufffd", text)
 
 
-def inline(figure: Figure, name: str, title: str, description: str) -> str:
-    """Return a figure as an <svg> element for an HTML page.
+def inline(figure: Figure, name: str, *, title: str, description: str) -> str:
+    """Turn a figure into an <svg> element for an HTML page.
 
-    name: unique on the page; all ids in the drawing begin with it. title, description: what a screen reader says.
+    Args:
+        figure: A drawing in the colours of `THEME`.
+        name: Unique on the page; all ids in the drawing begin with it.
+        title: Title for screen readers.
+        description: Description for screen readers.
+
+    Returns:
+        The element as text.
     """
-    import matplotlib
-
-    buffer = io.BytesIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the browser has the glyphs that matplotlib's font lacks
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    root = ET.fromstring(buffer.getvalue())
+    root = _drawn(figure, name)
     box = root.attrib["viewBox"]
     for parent in list(root.iter()):
         for child in list(parent):
@@ -61,10 +62,20 @@ def inline(figure: Figure, name: str, title: str, description: str) -> str:
     return ET.tostring(root, encoding="unicode")
 
 
+def _drawn(figure: Figure, name: str) -> ET.Element:
+    import matplotlib
+
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the browser has the glyphs that matplotlib's font lacks
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    return ET.fromstring(buffer.getvalue())
+
+
 def _themed(value: str, name: str) -> str:
     for variable, colour in THEME.items():
         value = value.replace(colour, f"var({variable})")
-    # Older releases of matplotlib write `font: 12px 'DejaVu Sans'`, newer ones the two apart; the page has its own font.
+    # Older releases of matplotlib write `font: 12px 'DejaVu Sans'`, newer ones both apart. The page has its own font.
     value = re.sub(r"font: (?:\w+ )?([\d.]+px) [^;]*", r"font-size: \1", value)
     value = re.sub(r"font-family: [^;]*;? ?", "", value)
     return re.sub(r"(url\(|^)#", rf"\g<1>#{name}-", value)

@@ -1,0 +1,164 @@
+"""Options are declared once: types, values, flags, signatures and tokswap.json follow."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import click
+import pytest
+from click.testing import CliRunner
+
+import tokswap
+from tokswap.cli._flags import option_flags, read_options
+from tokswap.draft.options import DraftOptions
+from tokswap.ensemble.options import EnsembleOptions
+from tokswap.errors import UsageError
+from tokswap.options.declare import Options, declared, flag_of, option, options_of
+from tokswap.options.keywords import one_and_keywords
+from tokswap.transplant.options import TransplantOptions
+from tokswap.trim.options import TrimOptions
+
+ALL = (TransplantOptions, TrimOptions, DraftOptions, EnsembleOptions)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Base(Options):
+    seed: int = option(0, "A seed.", least=0, code="bad-seed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Few(Base):
+    words: Sequence[str] = option((), "Words.", flag="--word")
+    mode: str = option("fast", "A mode.", choices=("fast", "exact"), code="bad-mode")
+    size: int = option(1 << 20, "A size.", kind="size", metavar="SIZE")
+    codes: Sequence[str] = option((), "Codes.", kind="codes")
+    pairs: dict[str, object] = option({}, "Pairs.", flag="--set", kind="pairs")
+    link: bool = option(False, "Link.")
+    tie: bool | None = option(None, "Tie.", flag="--tie/--untie", kind="switch")
+    hidden: bool = option(False, "Python only.", flag="", recorded=False)
+
+
+def test_values_are_checked_when_they_are_given() -> None:
+    with pytest.raises(UsageError) as wrong:
+        Few(seed=-1)
+    assert (wrong.value.code, wrong.value.message) == ("bad-seed", "--seed must be at least 0, not -1")
+    with pytest.raises(UsageError) as wrong:
+        Few(mode="exakt")
+    assert wrong.value.code == "bad-mode"
+    assert "Did you mean `exact`?" in wrong.value.message
+    with pytest.raises(UsageError, match="takes a list"):
+        Few(words="one")
+
+
+def test_lists_become_tuples_so_that_options_can_be_compared() -> None:
+    assert Few(words=["a", "b"]) == Few(words=("a", "b"))
+    assert Few(words=["a"]).words == ("a",)
+
+
+def test_what_is_recorded() -> None:
+    recorded = Few(words=["a"], pairs={"k": 3}).recorded()
+    assert recorded == {
+        "words": ["a"], "mode": "fast", "size": 1 << 20, "codes": [], "pairs": {"k": 3}, "link": False, "tie": None,
+        "seed": 0,
+    }  # fmt: skip
+
+
+@one_and_keywords(Few)
+def run(name: str, options: Few) -> tuple[str, Few]:
+    """Do it."""
+    return name, options
+
+
+def test_a_function_takes_options_as_keywords() -> None:
+    assert run("x", words=["a"], seed=3) == ("x", Few(words=["a"], seed=3))
+    assert run(name="x", seed=3) == ("x", Few(seed=3))
+    with pytest.raises(TypeError, match="sed"):
+        run("x", sed=3)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="options"):
+        run("x", options=Few())  # type: ignore[call-arg]
+
+
+def test_signature_and_docstring_show_every_option() -> None:
+    parameters = inspect.signature(run).parameters
+    assert next(iter(parameters)) == "name"
+    assert {item.name for item in fields(Few)} == set(parameters) - {"name"}
+    assert parameters["mode"].default == "fast"
+    assert all(entry.kind is inspect.Parameter.KEYWORD_ONLY for name, entry in parameters.items() if name != "name")
+    assert "seed: A seed." in str(run.__doc__)
+
+
+@click.command()
+@option_flags(Few)
+def command(**values: object) -> None:
+    click.echo(repr(read_options(Few, values)))
+
+
+def parsed(*arguments: str) -> str:
+    done = CliRunner().invoke(command, arguments)
+    return done.output
+
+
+def test_flags_follow() -> None:
+    assert parsed() == f"{Few()!r}\n"
+    given = parsed(
+        "--word", "a", "--word", "b", "--mode", "exact", "--size", "2MB", "--codes", "de, en", "--set", "k=3", "--link",
+        "--untie", "--seed", "4",
+    )  # fmt: skip
+    wanted = Few(
+        words=("a", "b"),
+        mode="exact",
+        size=2_000_000,
+        codes=("de", "en"),
+        pairs={"k": "3"},
+        link=True,
+        tie=False,
+        seed=4,
+    )
+    assert given == f"{wanted!r}\n"
+    for wrong in (["--mode", "x"], ["--size", "big"], ["--set", "k"], ["--hidden"]):
+        assert CliRunner().invoke(command, wrong).exit_code == 2
+
+
+@pytest.mark.parametrize("options", ALL, ids=lambda options: options.__name__)
+def test_every_option_is_declared_with_help(options: type[Options]) -> None:
+    for item in options_of(options):
+        assert declared(item).help.endswith((".", "]", ")")), item.name
+    flags = [flag for item in options_of(options) if (flag := flag_of(item))]
+    assert len(flags) == len(set(flags))
+
+
+@pytest.mark.parametrize("options", ALL, ids=lambda options: options.__name__)
+def test_an_option_is_declared_in_one_place(options: type[Options]) -> None:
+    groups = [group for group in options.__mro__ if issubclass(group, Options) and group is not Options]
+    names = [name for group in groups for name in vars(group).get("__annotations__", {})]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize(
+    ("function", "options"),
+    [
+        (tokswap.transplant_tokenizer, TransplantOptions),
+        (tokswap.plan_transplant, TransplantOptions),
+        (tokswap.trim_vocabulary, TrimOptions),
+        (tokswap.make_draft, DraftOptions),
+        (tokswap.prepare_ensemble, EnsembleOptions),
+    ],
+    ids=["transplant_tokenizer", "plan_transplant", "trim_vocabulary", "make_draft", "prepare_ensemble"],
+)
+def test_public_functions_take_their_options(function: object, options: type[Options]) -> None:
+    parameters = inspect.signature(function).parameters  # type: ignore[arg-type]
+    keywords = {name for name, entry in parameters.items() if entry.kind is inspect.Parameter.KEYWORD_ONLY}
+    assert keywords == {item.name for item in fields(options)}
+
+
+def test_options_load_no_heavy_library() -> None:
+    code = (
+        "import sys, tokswap.transplant.options, tokswap.trim.options, tokswap.draft.options, tokswap.ensemble.options\n"
+        "print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert {"numpy", "torch", "transformers", "click"}.isdisjoint(done.stdout.split())

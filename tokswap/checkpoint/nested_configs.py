@@ -1,0 +1,71 @@
+"""Configs inside config.json: a multimodal model describes its text model and its encoders in objects of their own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tokswap.errors import InputError
+
+_NOT_TEXT = re.compile(r"(vision|audio|speech|image|video|codec|depth|vq|qformer)")
+
+
+def configs(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield ("", config), and then every nested config with its dotted path."""
+    yield "", config
+    for key, value in config.items():
+        if isinstance(value, dict):
+            for path, child in configs(value):
+                yield (f"{key}.{path}" if path else key), child
+
+
+def is_text_path(path: str) -> bool:
+    """Return whether the nested config at a dotted path describes text, not images, audio or codes."""
+    return not _NOT_TEXT.search(path)
+
+
+def vocabulary_configs(config: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """Return the configs that name the size of a text vocabulary, with their paths; the outermost comes first."""
+    return [
+        (path, child)
+        for path, child in configs(config)
+        if type(child.get("vocab_size")) is int and child["vocab_size"] > 0 and is_text_path(path)
+    ]
+
+
+def text_config(config: Mapping[str, Any], folder: Path | str = "") -> tuple[str, Mapping[str, Any]]:
+    """Find the config that owns the text vocabulary.
+
+    Args:
+        config: config.json, parsed.
+        folder: Where the model is, for messages.
+
+    Returns:
+        The path and content of the first config with a vocab_size.
+
+    Raises:
+        InputError: bad-config, where there is none; two-vocabularies.
+    """
+    if "src_vocab_size" in config and "tgt_vocab_size" in config:
+        raise InputError("two-vocabularies", "source and target language have separate vocabularies", folder=folder)
+    owners = vocabulary_configs(config)
+    if not owners:
+        raise InputError("bad-config", "config.json names no vocab_size", "is this a language model?", folder=folder)
+    sizes = {child["vocab_size"] for _, child in owners}
+    differ = {"encoder", "decoder"} <= set(config) and len(sizes) > 1
+    if differ or owners[0][1].get("share_encoder_decoder_embeddings") is False:
+        raise InputError("two-vocabularies", "encoder and decoder have separate vocabularies", folder=folder)
+    return owners[0]
+
+
+def token_ids(config: Mapping[str, Any], key: str) -> list[int]:
+    """Return an id field of a config as a list: it may hold nothing, one id or several."""
+    return id_list(config.get(key))
+
+
+def id_list(value: Any) -> list[int]:
+    """Return the ids of a value that may be one id, a list of ids, or anything else."""
+    values = value if isinstance(value, list) else [value]
+    return [token for token in values if type(token) is int]

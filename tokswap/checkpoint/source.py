@@ -1,0 +1,101 @@
+"""The inputs of a run, opened: the source model, and the tokenizer that it is to get."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokswap.checkpoint.loaded import Loaded, ModelLike, as_loaded, loaded_checkpoint
+from tokswap.checkpoint.reader import Checkpoint, open_checkpoint
+from tokswap.errors import InputError
+from tokswap.storage.resolve import resolve_model, resolve_tokenizer, short_name
+from tokswap.storage.trust import check_remote_code
+from tokswap.tokenizer.loaded import TokenizerLike, is_tokenizer, read_loaded
+from tokswap.tokenizer.tokenizer import Tokenizer, read_tokenizer
+
+
+@dataclass(frozen=True)
+class SourceModel:
+    """The model whose weights are kept.
+
+    Attributes:
+        name: How the user named it.
+        checkpoint: Its headers and configs.
+        tokenizer: Its tokenizer.
+        loaded: The objects, where it is in memory.
+    """
+
+    name: str
+    checkpoint: Checkpoint
+    tokenizer: Tokenizer
+    loaded: Loaded | None = None
+
+
+@dataclass(frozen=True)
+class TargetTokenizer:
+    """The tokenizer that a model is to get.
+
+    Attributes:
+        name: How the user named it.
+        path: Its folder or tokenizer.json; None where it is in memory.
+        tokenizer: The tokenizer.
+        loaded: The transformers tokenizer, or the model with it, where they are in memory.
+    """
+
+    name: str
+    path: Path | None
+    tokenizer: Tokenizer
+    loaded: Any = None
+
+
+def open_source(model: ModelLike, *, trust_remote_code: bool = False) -> SourceModel:
+    """Open a source model: headers and configs, no weights.
+
+    Raises:
+        InputError: source-too-small where its tokenizer has more ids than the model has rows; remote-code; and what
+            reading a checkpoint and a tokenizer raises.
+    """
+    loaded = as_loaded(model, trust_remote_code=trust_remote_code)
+    if loaded is not None:
+        checkpoint, tokenizer = loaded_checkpoint(loaded.model), read_loaded(loaded.tokenizer)
+    else:
+        checkpoint = open_checkpoint(resolve_model(str(model)))
+        check_remote_code(checkpoint.folder, checkpoint.config, trust_remote_code)
+        tokenizer = read_tokenizer(checkpoint.folder, trust_remote_code=trust_remote_code)
+    size, rows = len(tokenizer.vocabulary), checkpoint.matrices[0].rows
+    if size > rows:
+        raise InputError(
+            "source-too-small",
+            f"the source tokenizer has {size:,} ids, and the model only {rows:,} rows",
+            "the model and its tokenizer do not belong together",
+            model=checkpoint.folder,
+        )
+    name = str(model) if loaded is None else str(checkpoint.folder)
+    return SourceModel(name, checkpoint, tokenizer, loaded=loaded)
+
+
+def open_target(tokenizer: TokenizerLike, *, trust_remote_code: bool = False) -> TargetTokenizer:
+    """Open a target tokenizer. Raises what reading a tokenizer raises."""
+    if isinstance(tokenizer, (str, Path)):
+        path = resolve_tokenizer(str(tokenizer))
+        return TargetTokenizer(str(tokenizer), path, read_tokenizer(path, trust_remote_code=trust_remote_code))
+    if is_tokenizer(tokenizer):
+        read = read_loaded(tokenizer)
+        return TargetTokenizer(str(read.path), None, read, loaded=tokenizer)
+    pair = as_loaded(tokenizer, trust_remote_code=trust_remote_code)
+    assert pair is not None
+    read = read_loaded(pair.tokenizer)
+    return TargetTokenizer(str(read.path), None, read, loaded=pair)
+
+
+def result_folder(out: str | Path | None, default: str, *, in_memory: bool) -> Path | None:
+    """Return where a result goes: `out`, a folder named `default` here, or None to leave it in memory."""
+    if out is not None:
+        return Path(out)
+    return None if in_memory else Path(default)
+
+
+def named(model: ModelLike) -> str:
+    """Return a name fit for a folder for what the user gave."""
+    return short_name(str(model)) if isinstance(model, (str, Path)) else "model"

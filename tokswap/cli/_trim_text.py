@@ -1,0 +1,91 @@
+"""How plans and reports of trims look on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tokswap.cli._output import columns, note_lines, shape_text
+from tokswap.cli._plan_text import sizes_text
+from tokswap.report.wording import KEPT, duration, size
+
+if TYPE_CHECKING:
+    from tokswap.report.plan import Plan
+    from tokswap.report.record import Report
+
+
+def plan_lines(plan: Plan) -> list[str]:
+    """Return the lines that describe the plan of a trim."""
+    total = sum(plan.coverage.values())
+    before = max(plan.matrices[0].shape_before or (1,))
+    needs = f"about {size(plan.estimate.memory_bytes)} of memory; writes {size(plan.sizes.bytes_written)}"
+    rows = [("tokenizer", plan.change.family_after), ("size", sizes_text(plan.sizes)), ("needs", needs)]
+    lines = [f"trim: {plan.names.model} -> {plan.names.out or 'in memory'}", "", *columns(rows)]
+    for facts in plan.trim.corpora if plan.trim else ():
+        once = "" if facts.once is None else f"; a new text may need others for {100 * facts.once:.2g} % of its tokens"
+        lines.append(
+            f"  {facts.name}: {size(facts.bytes)}, {facts.distinct:,} distinct tokens, "
+            f"{100 * facts.kept:.4g} % of its tokens kept{once}"
+        )
+    lines += ["", f"  {before:,} rows -> {total:,} ({100 * total / before:.1f} %)"]
+    kept = [(f"{count:,}", KEPT[reason]) for reason, count in sorted(plan.coverage.items(), key=lambda item: -item[1])]
+    return [*lines, *columns(kept, right=(0,), indent="    "), *note_lines(plan.notes)]
+
+
+def report_lines(report: Report) -> list[str]:
+    """Return the lines that tell what a trim did and what was measured on the result."""
+    names, sizes, checks = report.plan.names, report.plan.sizes, report.checks
+    saved = sizes.parameters_before - sizes.parameters_after
+    lines = [
+        f"wrote {names.out}: {size(sizes.bytes_after)} in {duration(report.seconds['all'])}",
+        f"  saved: {saved / 1e6:,.1f} M of {sizes.parameters_before / 1e6:,.1f} M parameters, "
+        f"{size(sizes.bytes_before - sizes.bytes_after)} of {size(sizes.bytes_before)}",
+    ]
+    for key, name in (("corpus", "the text"), ("held_out", "held-out text")):
+        if key in checks:
+            lines.append(_tokenization(name, checks[key]))
+    loaded = checks["reloaded"]
+    chats = f"; chat template: {loaded['chats_equal']} of {loaded['chats']} conversations equal"
+    lines.append(
+        f"  AutoTokenizer: {loaded['exact']:,} of {loaded['pieces']:,} pieces exact{chats if loaded['chats'] else ''}"
+    )
+    before, after = checks["unreachable"]
+    lines.append(f"  tokens that no text produces: {before:,} -> {after:,}")
+    if "model" in checks:
+        lines.append(_outputs(checks["model"]))
+    lines += [f"  FAILED: {problem}" for problem in checks["failed"]]
+    return [*lines, "", f"next: tokswap verify {names.out} --against {names.model}"]
+
+
+def _tokenization(name: str, found: Mapping[str, Any]) -> str:
+    per_byte = " -> ".join(f"{value:.4f}" for value in found["tokens_per_byte"])
+    return (
+        f"  {name}: {100 * found['tokens_kept']:.4g} % of its tokens kept; "
+        f"{found['exact']:,} of {found['kept']:,} pieces of kept tokens exact ({found['pieces']:,} in all); "
+        f"tokens per byte {per_byte}; "
+        f"unknown {_shares(found['unknown'])}; byte tokens {_shares(found['byte_fallback'])}"
+    )
+
+
+def _outputs(model: Mapping[str, Any]) -> str:
+    equal = "bit-equal" if model["hidden_states_equal"] else "NOT equal"
+    line = f"  model: hidden states {equal} over {model['tokens']:,} tokens"
+    if "logit_difference" not in model:
+        return line
+    return (
+        f"{line}; logits differ by {model['logit_difference']:.2g} at most; removed tokens had "
+        f"{100 * model['removed_mass']:.2g} % of the probability; same most likely token "
+        f"{100 * model['argmax_agreement']:.4g} %"
+    )
+
+
+def adapter_lines(done: Mapping[str, Any]) -> list[str]:
+    """Return the lines that tell which tensors of an adapter have followed a trim."""
+    rows = [
+        (name, f"{shape_text(before)} -> {shape_text(after)}") for name, (before, after) in done["remapped"].items()
+    ]
+    return [f"{done['out']}: {len(rows)} of {done['tensors']} tensors follow the vocabulary", *columns(rows)]
+
+
+def _shares(values: Sequence[float]) -> str:
+    return " -> ".join(f"{100 * value:.2g} %" for value in values)

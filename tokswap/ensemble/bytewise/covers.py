@@ -1,0 +1,167 @@
+"""The tokens that may come next at each boundary of a text, and the next-byte probabilities that follow from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tokswap.ensemble.bytewise.canonical import Canonical
+from tokswap.ensemble.bytewise.order import TokenOrder
+from tokswap.ensemble.bytewise.paths import End
+
+END = 256
+"""The place of the end of text in a distribution over 257 outcomes."""
+_FIRST_COUNT = 512
+"""How many of the likeliest tokens are sorted at first."""
+
+
+@dataclass
+class Cover:
+    """The tokens that may begin at one boundary of the text and go past what has been read.
+
+    c is the canonical encoding of the bytes before the boundary, and t a token.
+
+    Attributes:
+        start: The boundary, in bytes.
+        path: The end of c.
+        log: log P(c).
+        rest: The incomplete character that the bytes before the boundary end with.
+        probabilities: P(t | c) by place in the token order, 0 where c, t is known not to be canonical (float32 [T]).
+        asked: Whether the tokenizer has been asked about c, t (bool [T]).
+        end: P(eos | c).
+        low: First place of the tokens that spell what has been read since the boundary.
+        high: The place after their last one.
+    """
+
+    start: int
+    path: End
+    log: float
+    rest: bytes
+    probabilities: np.ndarray
+    asked: np.ndarray
+    end: float
+    low: int
+    high: int
+
+
+class Covers:
+    """The covers of what a reader has read.
+
+    Args:
+        order: The text tokens.
+        canonical: Says which sequences are canonical.
+        ends: Ids of the tokens that end a text.
+        tolerance: Share of the probability, that of the least likely tokens, that counts without asking the tokenizer.
+    """
+
+    def __init__(self, order: TokenOrder, canonical: Canonical, ends: Sequence[int], tolerance: float) -> None:
+        self._order = order
+        self._canonical = canonical
+        self._ends = list(ends)
+        self._tolerance = tolerance
+        self._covers: list[Cover] = []
+
+    @property
+    def nodes(self) -> set[int]:
+        """The nodes that a cover begins at."""
+        return {cover.path.node for cover in self._covers}
+
+    def clear(self) -> None:
+        """Drop all covers."""
+        self._covers = []
+
+    def add(self, start: int, path: End, log: float, rest: bytes, after: np.ndarray) -> None:
+        """Add the cover of a boundary. The arguments are those of `Cover`; `after` is log P(t | c) (float32 [V])."""
+        size = len(self._order)
+        probabilities = np.exp(after)
+        cover = Cover(
+            start=start,
+            path=path,
+            log=log,
+            rest=rest,
+            probabilities=probabilities[self._order.ids],
+            asked=np.zeros(size, bool),
+            end=float(probabilities[self._ends].sum()),
+            low=0,
+            high=size,
+        )
+        self._covers.append(cover)
+
+    def narrow(self, data: bytes) -> None:
+        """Keep the tokens that spell what has been read and go past it, and the covers that still have some.
+
+        Args:
+            data: Everything that has been read.
+        """
+        for cover in self._covers:
+            cover.low, cover.high = self._order.longer_than(data[cover.start :])
+        self._covers = [cover for cover in self._covers if cover.low < cover.high]
+
+    def renumber(self, new_of: dict[int, int]) -> None:
+        """Follow a tree that has dropped nodes.
+
+        Args:
+            new_of: Old number -> new number.
+        """
+        for cover in self._covers:
+            cover.path = End(new_of[cover.path.node], cover.path.last)
+
+    def weights(self, size: int) -> np.ndarray:
+        """Add up the covers.
+
+        Args:
+            size: Bytes that have been read.
+
+        Returns:
+            The weight of each next byte and, last, of the end; they add up to anything (float64 [257]).
+        """
+        top = max((cover.log for cover in self._covers), default=0.0)
+        scales = [float(np.exp(cover.log - top)) for cover in self._covers]
+        self._rule_out(scales)
+        weights = np.zeros(257)
+        for cover, scale in zip(self._covers, scales, strict=True):
+            depth = size - cover.start
+            values = self._order.bytes_at(cover.low, cover.high, depth)
+            weights[:END] += scale * np.bincount(values, cover.probabilities[cover.low : cover.high], 256)
+            weights[END] += 0.0 if depth else scale * cover.end
+        return weights
+
+    def _rule_out(self, scales: Sequence[float]) -> None:
+        """Set the probability of tokens that are not canonical to 0, the likeliest first, down to the tolerance."""
+        if not self._covers:
+            return
+        mass = np.concatenate(
+            [
+                scale * cover.probabilities[cover.low : cover.high].astype(np.float64)
+                for cover, scale in zip(self._covers, scales, strict=True)
+            ]
+        )
+        owner = np.concatenate([np.full(cover.high - cover.low, n) for n, cover in enumerate(self._covers)])
+        place = np.concatenate([np.arange(cover.low, cover.high) for cover in self._covers])
+        asked = np.concatenate([cover.asked[cover.low : cover.high] for cover in self._covers])
+        needed = self._likeliest(mass)
+        needed = needed[~asked[needed]]
+        for n in np.unique(owner[needed]).tolist():
+            cover = self._covers[n]
+            places = place[needed[owner[needed] == n]]
+            fine = self._canonical.may_follow(cover.path.last, cover.rest, self._order.ids[places])
+            cover.probabilities[places[~fine]] = 0.0
+            cover.asked[places] = True
+
+    def _likeliest(self, mass: np.ndarray) -> np.ndarray:
+        """Return the places of the largest values, in descending order, up to the tolerance (int64)."""
+        limit = self._tolerance * float(mass.sum())
+        count = min(_FIRST_COUNT, len(mass))
+        while True:
+            best = np.argpartition(-mass, count - 1)[:count] if count < len(mass) else np.arange(len(mass))
+            if count == len(mass) or float(mass.sum() - mass[best].sum()) <= limit:
+                break
+            count = min(4 * count, len(mass))
+        best = best[np.argsort(-mass[best], kind="stable")]
+        if self._tolerance == 0:
+            return best
+        beyond = float(mass.sum() - mass[best].sum())
+        after_each = beyond + np.cumsum(mass[best][::-1])[::-1] - mass[best]
+        return best[: 1 + int(np.searchsorted(-after_each, -limit))]

@@ -1,0 +1,137 @@
+"""Loads causal language models and refuses those whose figures would be wrong: incomplete ones, and encoders."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tokswap.checkpoint.facts import model_facts
+from tokswap.errors import InputError, UsageError
+from tokswap.storage.json_files import read_json
+from tokswap.storage.trust import check_code
+from tokswap.tokenizer.tokenizer import auto_tokenizer
+
+_WHY_CAUSAL = "bits per byte need a model that predicts each token from those before it"
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that torch cannot use.
+
+    Raises:
+        UsageError: bad-device.
+    """
+    if device == "cpu":
+        return
+    import torch
+
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = (str(error).splitlines() or ["torch gives no reason"])[0]
+        raise UsageError("bad-device", f"torch cannot use the device `{device}`: {reason}") from error
+
+
+def cache_name(method: Callable[..., Any]) -> str:
+    """Return what a method of a model calls its cache: `cache` from transformers 5.24 on, `past_key_values` before."""
+    return "cache" if "cache" in inspect.signature(method).parameters else "past_key_values"
+
+
+def load_model(
+    folder: str | Path, *, dtype: str = "float32", device: str = "cpu", trust_remote_code: bool = False
+) -> tuple[Any, Any]:
+    """Load a causal language model and its tokenizer.
+
+    Args:
+        folder: The model folder.
+        dtype: Type that torch computes in: float32, bfloat16 or float16.
+        device: Where torch computes.
+        trust_remote_code: Whether code that comes with the model may run.
+
+    Returns:
+        The model, in evaluation mode, and its tokenizer.
+
+    Raises:
+        UsageError: bad-device.
+        InputError: missing-config; remote-code; cannot-load; incomplete-weights; not-causal, for a model whose
+            prediction depends on later tokens.
+    """
+    check_device(device)
+    _check_config(folder, trust_remote_code)
+    model = _load_weights(folder, dtype, trust_remote_code).to(device).eval()
+    if _reads_ahead(model):
+        raise _not_causal("its prediction depends on later tokens", folder)
+    return model, auto_tokenizer(Path(folder), trust_remote_code=trust_remote_code)
+
+
+@contextmanager
+def evaluation_mode(model: Any) -> Iterator[None]:
+    """Put a loaded model into evaluation mode for a while, and check that it is a causal language model.
+
+    Raises:
+        InputError: not-causal.
+    """
+    training = model.training
+    model.eval()
+    try:
+        name = model.name_or_path or type(model).__name__
+        model_facts(model.config.to_dict()).require_causal(name, _WHY_CAUSAL)
+        if _reads_ahead(model):
+            raise _not_causal("its prediction depends on later tokens", name)
+        yield
+    finally:
+        model.train(training)
+
+
+def _check_config(folder: str | Path, trust_remote_code: bool) -> None:
+    """Refuse what can be refused before a weight is read."""
+    facts = model_facts(read_json(Path(folder) / "config.json", "config"))
+    if facts.remote_code and not trust_remote_code:
+        message, hint = "this model runs Python code of its own", "read that code; `--trust-remote-code` lets it run"
+        raise InputError("remote-code", message, hint, folder=folder)
+    check_code(folder, trust_remote_code)
+    facts.require_causal(folder, _WHY_CAUSAL)
+
+
+def _load_weights(folder: str | Path, dtype: str, trust_remote_code: bool) -> Any:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            str(folder),
+            dtype=getattr(torch, dtype),
+            local_files_only=True,
+            output_loading_info=True,
+            trust_remote_code=trust_remote_code,
+        )
+    except Exception as error:  # transformers raises whatever the model's own code raises
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        if "AutoModelForCausalLM" in reason:
+            raise _not_causal("transformers has no such class for it", folder) from error
+        raise InputError("cannot-load", f"transformers cannot load this model: {reason}", folder=folder) from error
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise InputError(
+            "incomplete-weights",
+            f"{len(missing)} tensor(s) of this model are not in its files, the first is {missing[0]}",
+            "transformers would fill them with random numbers; evaluate the whole checkpoint",
+            folder=folder,
+        )
+    return model
+
+
+def _not_causal(reason: str, folder: str | Path) -> InputError:
+    return InputError("not-causal", f"this is not a causal language model: {reason}", _WHY_CAUSAL, folder=folder)
+
+
+def _reads_ahead(model: Any) -> bool:
+    """Whether another last token changes the predictions before it, as in an encoder."""
+    import torch
+
+    some = [n * model.config.get_text_config().vocab_size // 7 for n in range(1, 6)]
+    with torch.inference_mode():
+        rows = model(torch.tensor([some[:4], [*some[:3], some[4]]], device=model.device)).logits[:, :3].float()
+    return float((rows[0] - rows[1]).abs().max()) > 1e-2 * float(rows.std())

@@ -1,0 +1,47 @@
+"""What a user can set when models are evaluated on texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tokswap.options.declare import Options, option
+from tokswap.options.groups import DeviceOptions, TrustOptions
+from tokswap.tokenizer.probes import PROMPTS
+
+if TYPE_CHECKING:
+    from tokswap.checkpoint.loaded import ModelLike
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(DeviceOptions):
+    """How models compute."""
+
+    dtype: str = option("float32", "Type that models compute in.", choices=("float32", "bfloat16", "float16"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadingOptions(Options):
+    """How models read texts and continue prompts."""
+
+    window: int = option(512, "Tokens that a model reads at once.", least=1, metavar="N", code="bad-window")
+    overlap: int = option(128, "Tokens of context that windows share.", least=0, metavar="N", code="bad-window")
+    prompts: Sequence[str] = option(
+        PROMPTS, "Prompt that the models continue; repeat for more. [default: five]", flag="--prompt", recorded=False
+    )
+    tokens: int = option(24, "Tokens of each continuation; 0 for none.", least=0, metavar="N")
+    seed: int = option(0, "Seed of the draws behind the intervals.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions(RunOptions, ReadingOptions, TrustOptions):
+    """How models are evaluated."""
+
+    against: ModelLike | None = option(
+        None,
+        "Source model. The excess is the loss above its loss.",
+        metavar="SRC",
+        complete="models",
+        recorded=False,
+    )

@@ -1,0 +1,56 @@
+"""About how much memory and time a run takes, before it starts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from tokswap.checkpoint.edit import MatrixEdit
+from tokswap.checkpoint.matrices import VocabMatrix
+from tokswap.init.solver import RowTask
+from tokswap.report.plan import Estimate
+from tokswap.tokenizer.alignment import Reason
+
+_LIBRARIES_BYTES = 450_000_000
+_TOKEN_BYTES = 1500
+"""Measured on the demo models: what the libraries take, and what a token takes as text, bytes and parsed JSON."""
+
+
+def estimate(task: RowTask, matrices: Sequence[MatrixEdit], *, written: int, more_flops: float = 0.0) -> Estimate:
+    """Return about how much memory and time a run takes.
+
+    Args:
+        task: What rows are computed from.
+        matrices: What becomes of each matrix.
+        written: New bytes on disk.
+        more_flops: Floating-point operations of what else the run does.
+    """
+    alignment = task.alignment
+    missing, anchors = len(alignment.missing), int(np.count_nonzero(alignment.reason == Reason.BYTES))
+    owner = task.donor.checkpoint.matrix("input") if task.donor is not None else None
+    flops, held = more_flops, 0
+    for edit in matrices:
+        if edit.matrix.role not in ("bias", "lookup"):
+            width = owner.width if owner is not None else edit.matrix.width
+            flops += task.methods.of(edit.matrix.role).flops(missing, anchors, width)
+            work = (6 * anchors + 4 * missing) * width + task.context.memory if owner is not None else 0
+            held = max(held, 4 * edit.computed * edit.matrix.width + _mapped(edit, owner) + work)
+    tokens = len(task.source.tokenizer.vocabulary) + len(alignment)
+    seconds = flops / _flops_per_second() + written / 1e9 + 2.0
+    return Estimate(held + _LIBRARIES_BYTES + _TOKEN_BYTES * tokens, round(seconds, 1))
+
+
+def _mapped(edit: MatrixEdit, owner: VocabMatrix | None) -> int:
+    """Bytes of the rows that are read in place, by memory map."""
+    row_bytes = edit.matrix.row_bytes
+    return edit.matrix.rows * row_bytes + (owner.rows * owner.width * row_bytes // edit.matrix.width if owner else 0)
+
+
+def _flops_per_second() -> float:
+    """What this machine reaches in a small matrix product."""
+    block = np.ones((768, 768), np.float32)
+    begin = time.perf_counter()
+    block @ block
+    return float(2 * 768**3 / max(time.perf_counter() - begin, 1e-4))

@@ -1,0 +1,139 @@
+"""The first stages of a transplant: names to folders, folders to opened inputs. No weight is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokswap.checkpoint.loaded import Loaded, ModelLike
+from tokswap.checkpoint.matrices import configs
+from tokswap.checkpoint.reader import Checkpoint
+from tokswap.checkpoint.source import SourceModel, TargetTokenizer, open_source, open_target
+from tokswap.distributed import Backend, check_backend, find_backend
+from tokswap.init.base import BaseModel
+from tokswap.init.blend import read_method
+from tokswap.init.donor import Donor, find_donor
+from tokswap.init.resources.disk import DiskResources
+from tokswap.init.solver import Methods
+from tokswap.storage.json_files import read_json
+from tokswap.tokenizer.loaded import TokenizerLike
+from tokswap.tokenizer.tokenizer import Tokenizer
+from tokswap.transplant.options import TransplantOptions
+from tokswap.trim.options import TrimChoice
+from tokswap.trim.target import trim_target
+
+
+@dataclass(frozen=True)
+class Target:
+    """The target tokenizer with the configs of the model that owns it, trimmed where the user asked for it.
+
+    Attributes:
+        name: How the user named it.
+        path: Its folder or file, None where it is in memory.
+        tokenizer: The tokenizer that the result gets.
+        config: config.json of its owner, {} if unknown.
+        generation: generation_config.json of its owner, {} if unknown.
+        original: The transformers tokenizer, where it is in memory and unchanged.
+        map_file: Content of vocab_map.json, where the vocabulary was trimmed.
+    """
+
+    name: str
+    path: Path | None
+    tokenizer: Tokenizer
+    config: Mapping[str, Any]
+    generation: Mapping[str, Any]
+    original: Any = None
+    map_file: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything that a transplant reads.
+
+    Attributes:
+        source: The model whose weights are kept.
+        target: The tokenizer that it gets.
+        donor: The model that lends its embeddings, None without one.
+        methods: What computes new rows.
+        backend: Where work that splits into parts is done.
+        notes: What the user should know.
+    """
+
+    source: SourceModel
+    target: Target
+    donor: Donor | None
+    methods: Methods
+    backend: Backend
+    notes: tuple[str, ...] = ()
+
+
+def open_inputs(model: ModelLike, tokenizer: TokenizerLike, options: TransplantOptions) -> Inputs:
+    """Open what a transplant reads.
+
+    Raises:
+        UsageError, InputError: for everything that is wrong with the names, the files or the methods.
+    """
+    methods = Methods(
+        read_method(options.init, options.settings),
+        read_method(options.output_init) if options.output_init is not None else None,
+    )
+    backend = find_backend(options.backend)
+    check_backend(backend, options.device)
+    source = open_source(model, trust_remote_code=options.trust_remote_code)
+    base = source.checkpoint.matrices[0]
+    facts = BaseModel(source.tokenizer.vocabulary, base.width, rows=base.rows, tied=source.checkpoint.tied)
+    for method in methods.all:
+        method.check(facts, DiskResources())
+    opened = open_target(tokenizer, trust_remote_code=options.trust_remote_code)
+    donor, notes = find_donor(options.donor, methods.all, opened)
+    target = _with_owner(opened, donor.checkpoint if donor else None)
+    if options.trims:
+        target, donor, more = _trimmed(target, donor, options, backend)
+        notes = (*notes, *more)
+    return Inputs(source, target, donor, methods=methods, backend=backend, notes=notes)
+
+
+def _with_owner(opened: TargetTokenizer, donor: Checkpoint | None) -> Target:
+    """Add the configs of the model that owns the tokenizer, where it is known."""
+    if donor is not None:
+        config, generation = donor.config, donor.generation_config
+    else:
+        config, generation = (_config(opened.path, name) for name in ("config.json", "generation_config.json"))
+        if not any("vocab_size" in child for _, child in configs(config)):
+            config = {}
+    original = opened.loaded.tokenizer if isinstance(opened.loaded, Loaded) else opened.loaded
+    return Target(
+        name=opened.name,
+        path=opened.path,
+        tokenizer=opened.tokenizer,
+        config=config,
+        generation=generation,
+        original=original,
+    )
+
+
+def _config(path: Path | None, name: str) -> Mapping[str, Any]:
+    if path is None or not path.is_dir() or not (path / name).is_file():
+        return {}
+    return read_json(path / name, "config")
+
+
+def _trimmed(
+    target: Target, donor: Donor | None, options: TransplantOptions, backend: Backend
+) -> tuple[Target, Donor | None, tuple[str, ...]]:
+    """Trim the target vocabulary; the donor's rows follow."""
+    choice = TrimChoice(corpora=options.trim_corpora, languages=options.trim_languages, target_size=options.trim_size)
+    cut = trim_target(
+        target.tokenizer, target.config, target.generation, choice, backend=backend, progress=options.progress
+    )
+    trimmed = Target(
+        name=target.name,
+        path=target.path,
+        tokenizer=cut.tokenizer,
+        config=cut.config,
+        generation=cut.generation,
+        map_file=cut.map_file,
+    )
+    return trimmed, Donor(donor.checkpoint, cut.kept) if donor else None, cut.notes

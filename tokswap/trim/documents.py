@@ -1,0 +1,114 @@
+"""The texts of corpus files: plain text, JSON lines and parquet, also packed with gzip. Files are read in a stream."""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from tokswap.errors import InputError
+
+_READ_BYTES = 1 << 20
+_LINE_BYTES = 64 << 20
+"""Longest line of JSON lines: a packed file of a few kB can hold a line that fills the memory."""
+
+
+def documents(path: Path, key: str) -> Iterator[str]:
+    """Yield the texts of a file.
+
+    Args:
+        path: A text file, or a .jsonl, .ndjson or .parquet file. All but parquet can be packed as .gz.
+        key: Name of the text field in JSON lines and parquet files.
+
+    Yields:
+        One document of JSON lines or parquet, or some megabytes of a text file, which end with a line where possible.
+
+    Raises:
+        InputError: bad-text, missing-field, missing-extra.
+    """
+    name = path.name.removesuffix(".gz")
+    if name.endswith(".parquet"):
+        yield from _parquet(path, key)
+        return
+    try:
+        with open(path, "rb") as plain, _unpacked(path, plain) as file:
+            if name.endswith((".jsonl", ".ndjson")):
+                yield from _json_lines(path, file, key)
+            else:
+                yield from _plain(path, file)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError("bad-text", f"this file cannot be read: {error}", file=path) from error
+
+
+def _unpacked(path: Path, file: IO[bytes]) -> IO[bytes]:
+    return gzip.open(file) if path.name.endswith(".gz") else file  # type: ignore[return-value]
+
+
+def _plain(path: Path, file: IO[bytes]) -> Iterator[str]:
+    decode = codecs.getincrementaldecoder("utf-8-sig")().decode
+    rest, read = "", 0
+    while True:
+        data = file.read(_READ_BYTES)
+        try:
+            rest += decode(data, final=not data)
+        except UnicodeDecodeError as error:
+            raise _not_utf8(path, error, f"after byte {read:,}") from error
+        read += len(data)
+        end = rest.rfind("\n") + 1 if data and len(rest) < 4 * _READ_BYTES else len(rest)
+        if end:
+            yield rest[:end]
+        rest = rest[end:]
+        if not data:
+            return
+
+
+def _json_lines(path: Path, file: IO[bytes], key: str) -> Iterator[str]:
+    for number, line in enumerate(iter(lambda: file.readline(_LINE_BYTES + 1), b""), 1):
+        if len(line) > _LINE_BYTES:
+            raise InputError("bad-text", f"line {number:,} is longer than {_LINE_BYTES:,} bytes", file=path)
+        if not line.strip():
+            continue
+        try:
+            value: Any = json.loads(line.decode("utf-8-sig"))
+        except UnicodeDecodeError as error:
+            raise _not_utf8(path, error, f"in line {number:,}") from error
+        except (ValueError, RecursionError) as error:
+            raise InputError("bad-text", f"line {number:,} is not JSON: {error}", file=path) from error
+        text = value if isinstance(value, str) else value.get(key) if isinstance(value, dict) else None
+        if not isinstance(text, str):
+            raise _no_field(path, key, f"line {number:,}", list(value) if isinstance(value, dict) else [])
+        yield text.encode(
+            "utf-8", "replace"
+        ).decode()  # JSON can spell half a surrogate pair, and no tokenizer takes it
+
+
+def _parquet(path: Path, key: str) -> Iterator[str]:
+    try:
+        from pyarrow import ArrowException
+        from pyarrow.parquet import ParquetFile
+    except ImportError as error:
+        hint = "pip install 'tokswap[parquet]'"
+        raise InputError("missing-extra", "parquet files need pyarrow", hint, file=path) from error
+    try:
+        with ParquetFile(path) as file:
+            if key not in file.schema_arrow.names:
+                raise _no_field(path, key, "this file", file.schema_arrow.names)
+            for batch in file.iter_batches(columns=[key], batch_size=1024):
+                yield from (text for text in batch.column(0).to_pylist() if isinstance(text, str))
+    except (ArrowException, OSError, ValueError) as error:
+        raise InputError("bad-text", f"this parquet file cannot be read: {error}", file=path) from error
+
+
+def _not_utf8(path: Path, error: UnicodeDecodeError, place: str) -> InputError:
+    hint = "convert it, for example with `iconv -f ENCODING -t UTF-8`"
+    return InputError("bad-text", f"this file is not UTF-8: {error.reason} {place}", hint, file=path)
+
+
+def _no_field(path: Path, key: str, place: str, names: list[str]) -> InputError:
+    known = f"; it has {', '.join(f'`{name}`' for name in names[:10])}" if names else ""
+    hint = "name the field that holds the text with --field"
+    return InputError("missing-field", f"{place} has no text in `{key}`{known}", hint, file=path)

@@ -1,0 +1,146 @@
+"""Carries a planned trim out: writes the result, checks it before it takes its place, and reports."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tokswap.checkpoint.edit import Edit, GroupRows, MatrixEdit
+from tokswap.checkpoint.layout import Layout
+from tokswap.checkpoint.loaded import rebuilt_model
+from tokswap.checkpoint.writer import Hooks, write_result
+from tokswap.errors import OutputError
+from tokswap.init.solver import RowTask, Solver
+from tokswap.report.clock import Clock, progress_bar
+from tokswap.report.plan import Plan
+from tokswap.report.record import CARD_NAME, REPORT_NAME, Groups, Report
+from tokswap.report.result_card import result_card
+from tokswap.tokenizer.loaded import to_transformers
+from tokswap.trim.chat import renderings
+from tokswap.trim.checks import ModelPair, failures, reload_figures, token_figures, unreachable
+from tokswap.trim.options import TrimOptions
+from tokswap.trim.outputs import model_figures, sequences
+from tokswap.trim.rebuild import Trimmed
+
+
+@dataclass(frozen=True)
+class TrimJob:
+    """A trim that has been checked and is ready to run; from `plan_trim`.
+
+    Attributes:
+        plan: What will happen.
+        edit: What is written.
+        layout: The weight files.
+        task: What padding rows are computed from.
+        trimmed: The tokenizer of the result.
+        options: What the user asked for.
+        sample: Texts that were counted, to check the result with.
+        held_out: Other texts to measure the result on.
+        compares_outputs: Whether the outputs of both models are compared.
+    """
+
+    plan: Plan
+    edit: Edit
+    layout: Layout
+    task: RowTask
+    trimmed: Trimmed
+    options: TrimOptions
+    sample: tuple[str, ...]
+    held_out: tuple[str, ...] = ()
+    compares_outputs: bool = True
+
+    def run(self) -> Report:
+        """Write the result, or change loaded objects, and check it.
+
+        Checks that depend on other libraries are only reported: see `Report.checks`.
+
+        Returns:
+            The Report, which also lies in the result as tokswap.json.
+
+        Raises:
+            OutputError: not-exact where the new tokenizer tokenizes text differently; disk-full, cannot-write,
+                output-exists. Nothing is written then.
+        """
+        clock = Clock()
+        self.trimmed.tokenizer.check()
+        checks = self._tokenizer_checks()
+        clock.stop("prepare")
+        if not self.plan.names.out:
+            return self._in_memory(checks, clock)
+        reports: list[Report] = []
+
+        def check(folder: Path) -> None:
+            clock.stop("write")
+            checks.update(self._folder_checks(folder))
+            checks["failed"] = failures(checks)
+            clock.stop("check")
+
+        def last_files() -> Mapping[str, bytes]:
+            reports.append(self._report(checks, clock))
+            source = self.task.source.checkpoint.folder if self.task.source.loaded is None else None
+            return {
+                REPORT_NAME: reports[0].to_json(),
+                CARD_NAME: result_card(reports[0].summary(), self.edit.configs.model, source),
+            }
+
+        with progress_bar(self.layout.nbytes, "write", show=self.options.progress) as bar:
+            hooks = Hooks(check=check, last_files=last_files, progress=bar.update)
+            out, link, force = Path(self.plan.names.out), self.options.link, self.options.force
+            write_result(self.edit, self.layout, out, self._solve, link=link, force=force, hooks=hooks)
+        return reports[0]
+
+    def _solve(self, group: tuple[MatrixEdit, ...]) -> GroupRows:
+        """Padding is all that a trim computes."""
+        if any(edit.computed for edit in group):
+            return Solver(self.task).solve(group)
+        return {edit.name: np.zeros((0, edit.matrix.width), np.float32) for edit in group}
+
+    def _tokenizer_checks(self) -> dict[str, Any]:
+        """Compare both tokenizers on the texts. Raises OutputError not-exact."""
+        before = self.task.source.tokenizer
+        checks: dict[str, Any] = {"corpus": token_figures(before, self.trimmed, self.sample)}
+        if self.held_out:
+            checks["held_out"] = token_figures(before, self.trimmed, self.held_out)
+        if wrong := failures(checks):
+            raise OutputError("not-exact", wrong[0], "please report this, with the tokenizer and the command")
+        checks["unreachable"] = [unreachable(before), unreachable(self.trimmed.tokenizer)]
+        return checks
+
+    def _folder_checks(self, folder: Path) -> dict[str, Any]:
+        """Compare the written folder with the source."""
+        source = self.task.source
+        if source.loaded is not None:
+            return {}
+        texts = self.sample or tuple(renderings(self.trimmed.tokenizer))
+        pair = ModelPair(
+            before=source.checkpoint.folder,
+            after=folder,
+            architecture=(source.checkpoint.config.get("architectures") or ["AutoModel"])[0],
+            device=self.options.device,
+            trust_remote_code=self.options.trust_remote_code,
+        )
+        checks: dict[str, Any] = {"reloaded": reload_figures(pair, self.trimmed, texts)}
+        ids = sequences(source.tokenizer, self.trimmed, texts)
+        if self.compares_outputs and ids:
+            checks["model"] = model_figures(pair, self.task.alignment.source_of, ids)
+        return checks
+
+    def _in_memory(self, checks: dict[str, Any], clock: Clock) -> Report:
+        source = self.task.source
+        assert source.loaded is not None
+        model = rebuilt_model(source.loaded.model, self.edit, self.layout, self._solve)
+        tokenizer = to_transformers(self.trimmed.tokenizer, self.edit.configs.tokenizer, bos=None)
+        checks["failed"] = failures(checks)
+        clock.stop("write")
+        return dataclasses.replace(self._report(checks, clock), loaded=(model, tokenizer))
+
+    def _report(self, checks: Mapping[str, Any], clock: Clock) -> Report:
+        alignment = self.task.alignment
+        clock.end()
+        groups = Groups.of(alignment, self.trimmed.tokenizer.vocabulary, self.task.source.tokenizer.vocabulary)
+        return Report(plan=self.plan, alignment=alignment, seconds=clock.seconds, checks=checks, groups=groups)
