@@ -136,10 +136,10 @@ class Bench:
 
     def peer(self, pair: Pair, method: str, python: str | None) -> dict[str, Any]:
         """Score the rows of mergekit. Run it unless its result is there."""
-        made = self.peer_folder(pair, method)
-        if not made.is_dir():
+        folder = self.peer_folder(pair, method)
+        if not folder.is_dir():
             assert python is not None
-            part = made.with_name(f"{made.name}.part")
+            part = folder.with_name(f"{folder.name}.part")
             shutil.rmtree(part, ignore_errors=True)
             part.parent.mkdir(exist_ok=True)
             cost = _run_mergekit(python, method, pair, part)
@@ -147,15 +147,15 @@ class Bench:
                 shutil.rmtree(part, ignore_errors=True)
                 return cost
             (part / "cost.json").write_text(json.dumps(cost))
-            part.rename(made)
+            part.rename(folder)
         # Score the rows and not the template: a text must begin with bos where the source model needs it.
         edit = _plan(pair, self.work / "never-written").edit
         for name, content in edit.files.items():
             if name.startswith("tokenizer"):
-                (made / name).write_bytes(content if isinstance(content, bytes) else content.read_bytes())
-        (made / "tokenizer_config.json").write_bytes(json_bytes(edit.configs.tokenizer))
-        cost_file = made / "cost.json"
-        return {"bits": self.measure(made), **(json.loads(cost_file.read_text()) if cost_file.is_file() else {})}
+                (folder / name).write_bytes(content if isinstance(content, bytes) else content.read_bytes())
+        (folder / "tokenizer_config.json").write_bytes(json_bytes(edit.configs.tokenizer))
+        cost_file = folder / "cost.json"
+        return {"bits": self.measure(folder), **(json.loads(cost_file.read_text()) if cost_file.is_file() else {})}
 
     def score(self, pair: Pair, name: str, again: bool, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Return the kept score of a method, or do the work and keep it. A failure is a score too."""

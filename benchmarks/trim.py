@@ -98,7 +98,7 @@ def peers(python: str, model: Path, text: str) -> dict[str, Any]:
             job = plan_trim(str(source), corpora=[str(corpus)], out=work / "ours")
             job.run()
             seconds = round(time.perf_counter() - begin, 2)
-            own = _judged(source, work / "ours", job.trimmed, job.sample)
+            own = _compared(source, work / "ours", job.trimmed, job.sample)
             kept = work / "kept.json"
             vocabulary = job.task.source.tokenizer.vocabulary
             kept.write_text(json.dumps({vocabulary.text[n]: n for n in job.trimmed.kept.tolist()}), "utf-8")
@@ -108,7 +108,7 @@ def peers(python: str, model: Path, text: str) -> dict[str, Any]:
             )
             theirs = json.loads(run.stdout.strip().splitlines()[-1])
             if "failed" not in theirs:
-                theirs |= _judged(source, work / "theirs", job.trimmed, job.sample)
+                theirs |= _compared(source, work / "theirs", job.trimmed, job.sample)
             found[name] = {"tokswap": {"seconds": seconds, **own}, "lm-vocab-trimmer": theirs}
             print(name, json.dumps(found[name], indent=2), flush=True)
             for done in ("ours", "theirs"):
@@ -116,7 +116,7 @@ def peers(python: str, model: Path, text: str) -> dict[str, Any]:
     return found
 
 
-def _judged(source: Path, folder: Path, trimmed: Trimmed, texts: tuple[str, ...]) -> dict[str, Any]:
+def _compared(source: Path, folder: Path, trimmed: Trimmed, texts: tuple[str, ...]) -> dict[str, Any]:
     """Load a result with its classes, and compare it with the source on texts of kept tokens."""
     old, new = (AutoTokenizer.from_pretrained(path, local_files_only=True) for path in (source, folder))
     pieces = [piece for text in texts for piece in text.split("\n") if piece][:300]

@@ -177,7 +177,7 @@ def test_backends_are_found_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (caught.value.code, caught.value.hint) == ("missing-extra", "pip install 'tokswap[distributed]'")
 
 
-# What is spread.
+# Work that runs on a cluster.
 
 
 def test_a_corpus_is_counted_alike(

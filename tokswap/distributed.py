@@ -136,10 +136,8 @@ class Ray:
             while running:
                 yield first()
         except ray.exceptions.RayError as error:
+            # Parts in flight are few and end by themselves: cancelling them can crash the process (Ray 2.60).
             raise _cause(error, ray) from error
-        finally:
-            for left in running:
-                ray.cancel(left)
 
     def _connected(self) -> Any:
         self.used = True

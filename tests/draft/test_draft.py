@@ -98,7 +98,7 @@ def test_a_target_without_weights(small: Path, big: Path, tmp_path: Path) -> Non
     (bare / "model.safetensors").unlink()
     job = tokswap.plan_draft(str(small), str(bare), out=tmp_path / "out")
     assert job.plan.names.donor is None
-    assert any("without a donor" in note for note in job.plan.notes)
+    assert any("no donor is used" in note for note in job.plan.notes)
     job.run()
     assert refusals(tmp_path / "out", bare) == {}
     with pytest.raises(InputError) as caught:
@@ -110,7 +110,7 @@ def test_the_targets_weights_are_the_donor(small: Path, big: Path, tmp_path: Pat
     assert tokswap.plan_draft(str(small), str(big), init="omp", out=tmp_path / "out").plan.names.donor == str(big)
     none = tokswap.plan_draft(str(small), str(big), donor="none", out=tmp_path / "out")
     assert none.plan.names.donor is None
-    with pytest.raises(InputError, match="there is to be no donor") as caught:
+    with pytest.raises(InputError, match="leaves no donor") as caught:
         tokswap.plan_draft(str(small), str(big), donor="none", init="omp", out=tmp_path / "out")
     assert caught.value.code == "missing-donor"
 
@@ -148,11 +148,11 @@ def test_two_encoder_decoders(model_of: Make, tmp_path: Path) -> None:
     )
 
 
-def test_a_target_that_reads_pictures(small: Path, big: Path, tmp_path: Path) -> None:
+def test_a_target_that_reads_images(small: Path, big: Path, tmp_path: Path) -> None:
     seeing = copy_model(big, tmp_path / "seeing")
     edit_json(seeing / "config.json", vision_config={"hidden_size": 8})
     job = tokswap.plan_draft(str(small), str(seeing), init="subword", out=tmp_path / "out")
-    assert any("pictures" in note for note in job.plan.notes)
+    assert any("images" in note for note in job.plan.notes)
 
 
 def test_broken_folders(small: Path, big: Path, tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_commands(small: Path, big: Path, tmp_path: Path) -> None:
     assert f"next: tokswap verify {out} --against {small} --draft-for {big}" in text
     text = run("verify", out, "--draft-for", big)
     assert text.count("  ok    ") >= len(ENGINES)
-    assert "no engine was run" in text
+    assert "(none was run)" in text
     document = json.loads(run("verify", small, "--draft-for", big, "--json", status=1))
     assert not document["ok"]
     assert [one["engine"] for one in document["engines"]] == ENGINES

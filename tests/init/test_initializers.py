@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from test_methods import ENCODER, NEW, SHARED, WORDS, in_context, made_files, problem, vocabulary
 
 from tokswap.checkpoint.embeddings import EmbeddingSpace
-from tokswap.cli import _output
+from tokswap.cli import _plan_text
 from tokswap.errors import InputError, TokswapError
 from tokswap.init.base import BaseModel, Pieces, Problem, Rows
 from tokswap.init.methods.focus import sparsemax
@@ -336,5 +336,5 @@ def test_a_run_with_real_tokenizers(name: str, model_of: Callable[..., Path], tm
     assert 0 < np.count_nonzero(found) < missing, "some tokens have neighbours, and bytes have none"
     if name != "tokenadapt":
         assert [note.split(":")[0] for note in report.notes] == [name]
-        assert report.notes[0] in "\n".join(_output.report(report))
+        assert report.notes[0] in "\n".join(_plan_text.report_lines(report))
     assert report.summary()["notes"] == list(report.notes)

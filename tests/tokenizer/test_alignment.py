@@ -98,7 +98,7 @@ def test_one_source_token_may_serve_several_target_roles() -> None:
     assert found.target_of(0) is None
 
 
-def test_unmatched_control_reserved_and_undefined_ids_are_neutral() -> None:
+def test_unmatched_special_reserved_and_undefined_ids_are_neutral() -> None:
     found = align(vocabulary("[X]", "<unused3>", "", "a"), vocabulary("a", "<unused4>", ""))
     assert matches(found) == [(-1, "NEUTRAL")] * 3 + [(0, "BYTES")]
     assert found.neutral.tolist() == [0, 1, 2]

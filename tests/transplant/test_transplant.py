@@ -110,7 +110,7 @@ def test_the_result_has_the_targets_tokenizer(done: Done) -> None:
     assert done.report.plan.change.family_after == FAMILY_NAMES[done.case.family]
 
 
-def test_the_tables_hold_copied_rows_bit_for_bit(done: Done) -> None:
+def test_the_matrices_hold_copied_rows_bit_for_bit(done: Done) -> None:
     old, new = tools.weights(done.source), tools.weights(done.out)
     source_of = np.array(read_json(done.out / "tokswap.json")["tokens"]["source_of"])
     copied = np.flatnonzero(source_of >= 0)
@@ -126,8 +126,7 @@ def test_the_tables_hold_copied_rows_bit_for_bit(done: Done) -> None:
 def test_every_other_tensor_is_the_sources_byte_for_byte(done: Done) -> None:
     old, new = tools.weights(done.source), tools.weights(done.out)
     assert set(new) == set(old)
-    tables = set(tools.matrices_of(done.case.architecture))
-    others = set(old) - tables
+    others = set(old) - set(tools.matrices_of(done.case.architecture))
     assert len(others) > 10
     assert [name for name in others if tools.bits(old[name]) != tools.bits(new[name])] == []
 
@@ -175,7 +174,7 @@ def test_renumbering_the_tokens_renumbers_the_logits_and_nothing_else(
     assert after == new_of[before].tolist()
     old, new = (tools.load(folder, architecture)[0] for folder in (source, tmp_path / "out"))
     scores, expected = tools.logits(new, after)[:, new_of], tools.logits(old, before)[:, : len(new_of)]
-    # The same products in another order of columns: a matrix product may round the last bit otherwise.
+    # The same products in another order of columns: a matrix product may round the last bit differently.
     torch.testing.assert_close(scores, expected, rtol=0, atol=1e-5 if old.dtype == torch.float32 else 0.02)
     more = [
         {"decoder_input_ids": torch.tensor([ids])} if old.config.is_encoder_decoder else {} for ids in (before, after)
@@ -222,7 +221,7 @@ def test_an_untied_result_has_the_logits_of_the_tied_one(
     tokswap.transplant_tokenizer(str(source), str(donor), out=tmp_path / "tied")
     report = tokswap.transplant_tokenizer(str(source), str(donor), out=tmp_path / "untied", tie=False)
     assert not report.plan.change.tied
-    # Compared on copied rows: those that omp makes for the new head come from the donor's head.
+    # Compared on copied rows: those that omp computes for the new head come from the donor's head.
     tied, untied = tools.weights(tmp_path / "tied"), tools.weights(tmp_path / "untied")
     assert set(untied) == {*tied, head}
     assert read_json(tmp_path / "untied" / "config.json")["tie_word_embeddings"] is False
@@ -237,7 +236,7 @@ def test_an_untied_result_has_the_logits_of_the_tied_one(
     assert all(check.ok for check in tokswap.verify_checkpoint(tmp_path / "untied", against=source))
 
 
-def test_untying_makes_the_same_logits_everywhere_where_both_tables_are_solved_alike(
+def test_untying_makes_the_same_logits_everywhere_where_both_matrices_are_solved_alike(
     model_of: Make, tmp_path: Path
 ) -> None:
     import torch
@@ -255,7 +254,7 @@ def test_tying_drops_the_head_and_says_so(shards: int, model_of: Make, tmp_path:
     report = tokswap.transplant_tokenizer(str(source), str(donor), out=tmp_path / "out", tie=True)
     assert report.plan.change.tied
     assert any("--tie" in note for note in report.plan.notes)
-    assert [table.shape_after for table in report.plan.matrices if table.role == "output"] == [None]
+    assert [matrix.shape_after for matrix in report.plan.matrices if matrix.role == "output"] == [None]
     assert set(tools.weights(source)) - set(tools.weights(tmp_path / "out")) == {"lm_head.weight"}
     model, info = tools.load(tmp_path / "out", "llama")
     assert not info["missing_keys"]
@@ -284,14 +283,14 @@ def test_rows(options: dict[str, Any], rows: int, model_of: Make) -> None:
     job = tokswap.plan_transplant(str(model_of("llama", vocab_size=640)), str(donor), out="nowhere", **options)
     assert sum(job.plan.coverage.values()) == rows
     assert job.plan.coverage.get("padding", 0) == rows - 700
-    assert [table.shape_after for table in job.plan.matrices] == [(rows, 32)] * 2
+    assert [matrix.shape_after for matrix in job.plan.matrices] == [(rows, 32)] * 2
 
 
 # Tokens by hand, and the beginning of texts.
 
 
 def _with_tokens(folder: Path, *tokens: str) -> Path:
-    """Add control tokens at the end of a tokenizer without weights."""
+    """Add special tokens at the end of a tokenizer without weights."""
     spec, size = read_json(folder / "tokenizer.json"), makers.tokenizer_size(folder)
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     spec["added_tokens"] += [{"id": size + n, "content": token, **flags} for n, token in enumerate(tokens)]
@@ -304,7 +303,7 @@ def test_map_tokens(model_of: Make, tokenizer_of: Make, tmp_path: Path) -> None:
     target = _with_tokens(copy_model(tokenizer_of("byte-level", vocab_size=700), tmp_path / "t"), "<a=b>", "<tool>")
     pairs = ["<a=b>=<eos>", "<tool>=▁the", "<|im_start|>=<unused3>", "==="]
     job = tokswap.plan_transplant(str(source), str(target), init="subword", map_tokens=pairs, out="nowhere")
-    ours, theirs = job.source_tokenizer.vocabulary, job.task.target.vocabulary
+    ours, theirs = job.task.source.tokenizer.vocabulary, job.task.target.vocabulary
     source_of = {
         theirs.text[t]: ours.text[job.task.alignment.source_of[t]]
         for t in np.flatnonzero(job.task.alignment.reason == 5)
@@ -357,7 +356,7 @@ def test_bos_without_a_candidate_is_a_note_until_one_is_named(
     assert not plan.change.bos_added
     assert any("--map-token 'TARGET=<bos>'" in note for note in plan.notes)
     mapped = tokswap.plan_transplant(source, str(target), map_tokens=["<|im_start|>=<bos>"], **common).plan
-    assert mapped.bos_added
+    assert mapped.change.bos_added
 
 
 def test_bos_stays_off_where_the_model_never_saw_it(model_of: Make, tokenizer_of: Make) -> None:
@@ -386,7 +385,7 @@ def test_an_explicit_donor_serves_a_tokenizer_without_weights(model_of: Make, tm
     assert all(tools.bits(a[name]) == tools.bits(b[name]) for name in b)
 
 
-def test_a_donor_without_a_head_lends_its_input_table_to_both(model_of: Make, tmp_path: Path) -> None:
+def test_a_donor_without_a_head_lends_its_input_embeddings_to_both(model_of: Make, tmp_path: Path) -> None:
     donor = copy_model(model_of("gpt-neox", vocab_size=700), tmp_path / "donor")
     tools.rewrite(donor, lambda tensors: tensors.pop("embed_out.weight"))
     edit_json(donor / "config.json", architectures=["GPTNeoXModel"])
@@ -443,9 +442,8 @@ def test_link_shares_untouched_shards_only(model_of: Make, tmp_path: Path) -> No
     job = tokswap.plan_transplant(str(source), str(donor), out=tmp_path / "out", link=True)
     job.run()
     same = {path.name for path in source.glob("*.safetensors") if path.samefile(tmp_path / "out" / path.name)}
-    tables = set(tools.matrices_of("llama"))
     placed = read_json(source / "model.safetensors.index.json")["weight_map"]
-    touched = {placed[name] for name in tables}
+    touched = {placed[name] for name in tools.matrices_of("llama")}
     assert same == set(placed.values()) - touched
     assert same
     assert job.plan.sizes.bytes_written == job.plan.sizes.bytes_after - sum(
@@ -700,9 +698,9 @@ def test_report(model_of: Make, tmp_path: Path) -> None:
     assert np.allclose(
         report.rows.norms["input"]["copied"], rows["source"][report.alignment.source_of[report.alignment.shared]]
     )
-    lengths = [length for _, length, _ in written["unusual"]]
+    norms = [norm for _, norm, _ in written["unusual"]]
     median = float(np.median(report.rows.norms["input"]["made"]))
-    away = np.abs(np.log(np.array(lengths) / median))
+    away = np.abs(np.log(np.array(norms) / median))
     assert (np.diff(away) <= 1e-3).all()
     assert len(away) == 0 or away.min() > 0.05
     assert {"tokswap", "transformers", "tokenizers", "torch", "safetensors", "numpy"} == set(written["versions"])
@@ -714,24 +712,25 @@ def test_unusual_rows_are_named_with_their_pieces(model_of: Make, tmp_path: Path
     source, donor = model_of("llama", vocab_size=640), model_of("gpt-neox", vocab_size=700, rows=707)
     report = tokswap.transplant_tokenizer(str(source), str(donor), out=tmp_path / "out", init="gaussian")
     assert len(report.rows.unusual) == 10
-    token, length, pieces = report.rows.unusual[0]
-    made = report.rows.norms["input"]["made"]
-    far = np.abs(np.log(made / np.median(made)))
-    assert length == pytest.approx(made[far.argmax()], abs=1e-4)
+    token, norm, pieces = report.rows.unusual[0]
+    norms = report.rows.norms["input"]["made"]
+    far = np.abs(np.log(norms / np.median(norms)))
+    assert norm == pytest.approx(norms[far.argmax()], abs=1e-4)
     spelled = "".join(
         eval(piece) if piece[0] in "'\"" else "?" for piece in pieces
     )  # they are shown as Python writes them
     assert token[0] in "'\"b"
     assert "?" in spelled or spelled == eval(token)
-    assert tokswap.transplant_tokenizer(str(source), str(donor), out=tmp_path / "same", init="mean").unusual == ()
+    same = tokswap.transplant_tokenizer(str(source), str(donor), out=tmp_path / "same", init="mean")
+    assert same.rows.unusual == ()
 
 
 def test_two_runs_write_the_same_bytes(model_of: Make, tmp_path: Path) -> None:
     source, donor = str(model_of("llama", vocab_size=640, dtype="bfloat16")), str(model_of("gpt2", vocab_size=700))
     for method in ("omp", "gaussian"):
         for name in ("one", "two"):
-            tokswap.transplant_tokenizer(source, donor, out=tmp_path / method / name, init=method)
-        one, two = (tools.snapshot(tmp_path / method / name) for name in ("one", "two"))
+            tokswap.transplant_tokenizer(source, donor, out=tmp_path / method / name / "result", init=method)
+        one, two = (tools.snapshot(tmp_path / method / name / "result") for name in ("one", "two"))
         assert {path for path in one if one[path] != two[path]} == {"tokswap.json"}
     tokswap.transplant_tokenizer(source, donor, out=tmp_path / "seed", init="gaussian", seed=1)
     assert tools.snapshot(tmp_path / "seed")["model.safetensors"] != one["model.safetensors"]
@@ -797,6 +796,7 @@ def test_other_files_of_the_model_come_along(model_of: Make, tokenizer_of: Make,
     assert found == {
         "1_Pooling/config.json",
         "LICENSE",
+        "README.md",
         "config.json",
         "model.safetensors",
         "modules.json",
@@ -808,29 +808,29 @@ def test_other_files_of_the_model_come_along(model_of: Make, tokenizer_of: Make,
 
 
 def test_new_tokens_are_looked_up_as_their_first_piece(model_of: Make, tokenizer_of: Make, tmp_path: Path) -> None:
-    """DeepSeek-V4 has a table of the experts of each token; integers can be copied, and not computed."""
+    """DeepSeek-V4 looks up the experts of each token in a matrix; integers can be copied, and not computed."""
     import torch
 
     from tokswap.tokenizer.tokenizer import read_tokenizer
 
     source = copy_model(model_of("llama", vocab_size=640), tmp_path / "source")
     name = "model.layers.0.ffn.gate.tid2eid"
-    table = torch.arange(640 * 2).reshape(640, 2)
-    tools.rewrite(source, lambda tensors: tensors.update({name: table}))
+    matrix = torch.arange(640 * 2).reshape(640, 2)
+    tools.rewrite(source, lambda tensors: tensors.update({name: matrix}))
     target = tokenizer_of("byte-level", vocab_size=700)
     report = tokswap.transplant_tokenizer(str(source), str(target), out=tmp_path / "out", vocab_size=707)
-    assert any("table of integers" in note for note in report.plan.notes)
+    assert any("matrix of integers" in note for note in report.plan.notes)
     new = tools.weights(tmp_path / "out")[name]
     assert new.shape == (707, 2)
     source_of = report.alignment.source_of
     copied = np.flatnonzero(source_of >= 0)
-    assert tools.bits(new[copied]) == tools.bits(table[source_of[copied]])
-    surfaces = read_tokenizer(target).vocabulary.token_bytes
+    assert tools.bits(new[copied]) == tools.bits(matrix[source_of[copied]])
+    token_bytes = read_tokenizer(target).vocabulary.token_bytes
     missing = report.alignment.missing.tolist()
-    pieces = read_tokenizer(source).tokenize_bytes([surfaces[token] for token in missing])
+    pieces = read_tokenizer(source).tokenize_bytes([token_bytes[token] for token in missing])
     assert sum(map(bool, pieces)) > 50
-    assert new[missing].tolist() == [table[row[0] if row else 0].tolist() for row in pieces]
-    assert new[700:].tolist() == [table[0].tolist()] * 7
+    assert new[missing].tolist() == [matrix[row[0] if row else 0].tolist() for row in pieces]
+    assert new[700:].tolist() == [matrix[0].tolist()] * 7
     checks = {check.name: check.ok for check in tokswap.verify_checkpoint(tmp_path / "out", against=source)}
     assert checks["copied rows"]
     assert checks["other tensors"]

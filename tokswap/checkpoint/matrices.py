@@ -8,11 +8,6 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
-# Until every import names its own module.
-from tokswap.checkpoint.nested_configs import configs as configs
-from tokswap.checkpoint.nested_configs import is_text_path as is_text_path
-from tokswap.checkpoint.nested_configs import text_config as text_config
-
 Role = Literal["input", "output", "bias", "per-layer", "lookup"]
 """What the rows of a vocabulary matrix are for.
 

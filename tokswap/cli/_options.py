@@ -27,7 +27,9 @@ def json_flag(command: Command) -> Command:
 def volume(command: Command) -> Command:
     """-q and -v."""
     command = click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors and the result.")(command)
-    return click.option("-v", "--verbose", is_flag=True, help="Show what happens inside, and what the libraries underneath say.")(command)
+    return click.option(
+        "-v", "--verbose", is_flag=True, help="Show what happens inside, and what the libraries underneath say."
+    )(command)
 
 
 def together(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:

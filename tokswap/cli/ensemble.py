@@ -62,7 +62,7 @@ Examples:
 )
 @_options.model_option(
     "--tokenizer",
-    "Tokenizer of all members: one of those, a tokenizer.json, or `auto`: the member's with the least excess on --text.",
+    "Tokenizer of all members: one of those, a tokenizer.json, or `auto`: the one with the least excess on --text.",
     required=True,
     metavar="TARGET|auto",
 )

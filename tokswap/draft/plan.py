@@ -11,7 +11,7 @@ from typing import Any
 from tokswap.checkpoint.configs import Configs
 from tokswap.checkpoint.facts import ModelFacts, model_facts
 from tokswap.checkpoint.loaded import ModelLike, as_loaded, loaded_checkpoint
-from tokswap.checkpoint.matrices import configs, text_config
+from tokswap.checkpoint.nested_configs import configs, text_config
 from tokswap.checkpoint.reader import has_weights, open_checkpoint
 from tokswap.checkpoint.source import named
 from tokswap.draft.options import DraftOptions

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import ExitStack
 
 import numpy as np
 
+from tokswap.checkpoint.loaded import ModelLike, as_folder
 from tokswap.checkpoint.nested_configs import configs, text_config, token_ids
 from tokswap.checkpoint.reader import Checkpoint, open_checkpoint
 from tokswap.evaluation.checks import Check
@@ -15,22 +16,22 @@ from tokswap.evaluation.verify_model import load_check, running_checks, tokenize
 from tokswap.evaluation.verify_rows import row_checks, source_checks
 from tokswap.report.provenance import read_provenance
 from tokswap.report.wording import listed
-from tokswap.storage.resolve import resolve_model
 from tokswap.tokenizer.alignment import Reason
 from tokswap.tokenizer.tokenizer import Tokenizer, auto_tokenizer, read_tokenizer
 
 
 def verify_checkpoint(
-    folder: str | Path, *, against: str | Path | None = None, device: str = "cpu", trust_remote_code: bool = False
+    model: ModelLike, *, against: ModelLike | None = None, device: str = "cpu", trust_remote_code: bool = False
 ) -> list[Check]:
     """Test the invariants of a checkpoint, on its files and on the loaded model.
 
     The provenance of rows is read from tokswap.json if there is one.
 
     Args:
-        folder: The checkpoint: a folder, hub id, alias or .gguf file.
-        against: The source model, named in the same way. Copied rows and all other tensors are compared with it bit for
-            bit.
+        model: The checkpoint: a folder, hub id, alias or .gguf file; or a loaded model with its tokenizer, which is
+            tested as it would be saved.
+        against: The source model, given in the same way. Copied rows and all other tensors are compared with it bit
+            for bit.
         device: Where torch computes.
         trust_remote_code: Whether code that comes with the model may run.
 
@@ -42,8 +43,13 @@ def verify_checkpoint(
         InputError: if the folder is not a checkpoint at all.
     """
     check_device(device)
-    checkpoint = open_checkpoint(resolve_model(str(folder)))
-    source = None if against is None else open_checkpoint(resolve_model(str(against)))
+    with ExitStack() as stack:
+        folder = stack.enter_context(as_folder(model))
+        source = open_checkpoint(stack.enter_context(as_folder(against))) if against is not None else None
+        return _checks(open_checkpoint(folder), source, device, trust_remote_code)
+
+
+def _checks(checkpoint: Checkpoint, source: Checkpoint | None, device: str, trust_remote_code: bool) -> list[Check]:
     tokenizer = read_tokenizer(checkpoint.folder, trust_remote_code=trust_remote_code)
     provenance = read_provenance(checkpoint.folder)
     checks = [*_config_checks(checkpoint, tokenizer), *row_checks(checkpoint, tokenizer, provenance)]
@@ -55,12 +61,12 @@ def verify_checkpoint(
         checks.append(Check("AutoTokenizer", False, f"fails: {error}"))
     if source is not None:
         checks += source_checks(checkpoint, source, provenance)
-    model, check = load_check(checkpoint, source, trust_remote_code=trust_remote_code)
+    loaded_model, check = load_check(checkpoint, source, trust_remote_code=trust_remote_code)
     checks.append(check)
-    if model is not None and loaded is not None:
+    if loaded_model is not None and loaded is not None:
         padding = np.arange(len(tokenizer.vocabulary), checkpoint.matrices[0].rows)
         neutral = np.flatnonzero(provenance.reason == Reason.NEUTRAL)
-        checks += running_checks(model, loaded, np.concatenate([padding, neutral]), device)
+        checks += running_checks(loaded_model, loaded, np.concatenate([padding, neutral]), device)
     return checks
 
 

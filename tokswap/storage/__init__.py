@@ -1,1 +1,1 @@
-"""Files: atomic output folders, names that resolve to folders, GGUF, JSON, links and trust."""
+"""Files: atomic output folders, names of models, downloads and uploads, GGUF, JSON, links and trust."""

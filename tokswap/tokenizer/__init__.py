@@ -1,1 +1,1 @@
-"""What tokenizers are: token bytes, families, alignment of two vocabularies, and how text is tokenized."""
+"""Tokenizers: token bytes, families, the alignment of two vocabularies, and the tokenization of text and bytes."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tokswap.checkpoint.loaded import Loaded, ModelLike
-from tokswap.checkpoint.matrices import configs
+from tokswap.checkpoint.nested_configs import configs
 from tokswap.checkpoint.reader import Checkpoint
 from tokswap.checkpoint.source import SourceModel, TargetTokenizer, open_source, open_target
 from tokswap.distributed import Backend, check_backend, find_backend

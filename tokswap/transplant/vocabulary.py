@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tokswap.checkpoint.edit import MatrixEdit, untied
-from tokswap.checkpoint.matrices import head_name, text_config
+from tokswap.checkpoint.matrices import head_name
+from tokswap.checkpoint.nested_configs import text_config
 from tokswap.checkpoint.reader import Checkpoint
 from tokswap.errors import UsageError, did_you_mean
 from tokswap.tokenizer.alignment import Alignment
