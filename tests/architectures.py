@@ -341,9 +341,10 @@ def try_one(task: str, model_type: str, work: Path, tokenizers: tuple[Path, Path
         base.run(IDS)
     except Exception as error:
         reason = f"not made: {type(error).__name__}: {_line(error)}"
-        return Outcome(task, model_type, name, reason, reason)
+        return Outcome(task, model_type, name, transplant=reason, trim=reason)
     first = _result(lambda: _transplant(base, source, work, own, other))
-    return Outcome(task, model_type, name, first, _result(lambda: _trim(base, source, work)))
+    second = _result(lambda: _trim(base, source, work))
+    return Outcome(task, model_type, name, transplant=first, trim=second)
 
 
 IDS = (40, 51, 62, 73, 84, 95, 106, 117, 1, 300, 301, 302)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from makers import CHAT_TEMPLATE, copy_model, edit_json, read_json, write_json
@@ -27,7 +28,7 @@ def _config(**changes: object) -> Callable[[Path], object]:
     return lambda folder: edit_json(folder / "config.json", **changes)
 
 
-def _spec(change: Callable[[dict[str, object]], object]) -> Callable[[Path], object]:
+def _spec(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], object]:
     def apply(folder: Path) -> None:
         spec = read_json(folder / "tokenizer.json")
         change(spec)
@@ -37,8 +38,8 @@ def _spec(change: Callable[[dict[str, object]], object]) -> Callable[[Path], obj
 
 
 def _swap(first: int, second: int) -> Callable[[Path], object]:
-    def change(spec: dict[str, object]) -> None:
-        vocab = spec["model"]["vocab"]  # type: ignore[index]
+    def change(spec: dict[str, Any]) -> None:
+        vocab = spec["model"]["vocab"]
         name = {token: text for text, token in vocab.items()}
         vocab[name[first]], vocab[name[second]] = second, first
 
@@ -46,21 +47,21 @@ def _swap(first: int, second: int) -> Callable[[Path], object]:
 
 
 def _rename_added(old: str, new: str) -> Callable[[Path], object]:
-    def change(spec: dict[str, object]) -> None:
-        vocab = spec["model"]["vocab"]  # type: ignore[index]
+    def change(spec: dict[str, Any]) -> None:
+        vocab = spec["model"]["vocab"]
         vocab[new] = vocab.pop(old)
-        for entry in spec["added_tokens"]:  # type: ignore[attr-defined]
+        for entry in spec["added_tokens"]:
             entry["content"] = new if entry["content"] == old else entry["content"]
 
     return _spec(change)
 
 
-def _add_token(spec: dict[str, object]) -> None:
-    spec["added_tokens"].append({**spec["added_tokens"][0], "id": 700, "content": "<more>"})  # type: ignore[attr-defined,index]
+def _add_token(spec: dict[str, Any]) -> None:
+    spec["added_tokens"].append({**spec["added_tokens"][0], "id": 700, "content": "<more>"})
 
 
 def _template(*parts: str) -> Callable[[Path], object]:
-    def change(spec: dict[str, object]) -> None:
+    def change(spec: dict[str, Any]) -> None:
         ids = {"<|im_start|>": 1, "<|im_end|>": 2}
         single = [
             {"Sequence": {"id": "A", "type_id": 0}} if part == "A" else {"SpecialToken": {"id": part, "type_id": 0}}
@@ -120,7 +121,7 @@ CHANGES: dict[str, tuple[Callable[[Path], object], list[str], str]] = {
     "another tokenization": (
         _spec(lambda spec: spec["pre_tokenizer"].update(use_regex=False)),
         ["tokswap"],
-        "probe texts get other ids",  # type: ignore[attr-defined]
+        "probe texts get other ids",
     ),
 }
 
@@ -135,14 +136,14 @@ def test_a_change_is_refused_by_the_engines_that_look_at_it(name: str, copy: Pat
 
 
 def test_mlx_does_not_count_added_tokens(copy: Path, big: Path) -> None:
-    def move(spec: dict[str, object]) -> None:
+    def move(spec: dict[str, Any]) -> None:
         """Take one token out of the model, and add it again as an added one."""
-        vocab = spec["model"]["vocab"]  # type: ignore[index]
+        vocab = spec["model"]["vocab"]
         last = max(vocab, key=vocab.__getitem__)
-        spec["added_tokens"].append(  # type: ignore[attr-defined]
-            {**spec["added_tokens"][0], "id": vocab.pop(last), "content": last, "special": False}  # type: ignore[index]
+        spec["added_tokens"].append(
+            {**spec["added_tokens"][0], "id": vocab.pop(last), "content": last, "special": False}
         )
-        spec["model"]["merges"] = [m for m in spec["model"]["merges"] if "".join(m) != last]  # type: ignore[index]
+        spec["model"]["merges"] = [m for m in spec["model"]["merges"] if "".join(m) != last]
 
     _spec(move)(copy)
     assert "mlx-lm" in refusals(copy, big)

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_methods import problem
+from test_methods import problem, vocabulary
 
 from tokswap.errors import UsageError
+from tokswap.init.base import BaseModel
 from tokswap.init.blend import Blend, described, read_method
 from tokswap.init.methods.kriging import Kriging
 from tokswap.init.methods.subword import Subword
 from tokswap.init.registry import make_initializer
+from tokswap.init.resources.disk import DiskResources
 
 
 def test_one_method_is_itself() -> None:
@@ -69,6 +71,13 @@ def test_a_sum_needs_what_a_part_needs() -> None:
     assert read_method("mean + subword").donor_use() == "none"
     parts = [read_method(name).flops(50, 100, 32) for name in ("kriging", "omp")]
     assert read_method("kriging + omp").flops(50, 100, 32) == sum(parts)
+
+
+def test_each_part_is_checked() -> None:
+    base = BaseModel(vocabulary([]), 1, rows=1, tied=True)
+    with pytest.raises(UsageError) as caught:
+        read_method("mean + wechsel").check(base, DiskResources())
+    assert caught.value.code == "missing-setting"
 
 
 def test_settings_are_described_by_part() -> None:

@@ -56,6 +56,6 @@ def test_what_reads_a_file_beside_its_folder_is_seen(tmp_path: Path) -> None:
         lambda folder, random: (folder / "new").write_text("") or "ok",
         lambda f, r: eval("__import__('os').system('true')") or "ok",
     ):
-        sandbox = Sandbox(Target("x", target.make, target.victims, run, 1), tmp_path / str(id(run)))
+        sandbox = Sandbox(Target("x", target.make, target.victims, run=run, share=1), tmp_path / str(id(run)))
         with pytest.raises(AssertionError, match="must not"):
             sandbox.once(Random(0))

@@ -18,18 +18,18 @@ import tokswap
 from tokswap.errors import InputError, OutputError
 from tokswap.init.registry import METHODS
 from tokswap.tokenizer.probes import PROMPTS
-from tokswap.transplant.plan import Transplant
+from tokswap.transplant.run import TransplantJob
 
 Make = Callable[..., Path]
 INPUT, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
-def plan(source: Path, target: Path, **options: Any) -> Transplant:
+def plan(source: Path, target: Path, **options: Any) -> TransplantJob:
     return tokswap.plan_transplant(str(source), str(target), **{"out": "nowhere", "init": "subword", **options})
 
 
-def made(folder: Path) -> np.ndarray:
-    """The target ids whose rows a method made."""
+def computed(folder: Path) -> np.ndarray:
+    """The target ids whose rows a method computed."""
     tokens = read_json(folder / "tokswap.json")["tokens"]
     return np.flatnonzero(np.array(tokens["reason"]) == tokens["reasons"]["missing"])
 
@@ -48,13 +48,13 @@ def test_a_method_that_is_offered_does_not_crash_in_any_dtype(
     tokswap.transplant_tokenizer(str(source), str(donor), out=tmp_path / "out", init=method)
     new = tools.weights(tmp_path / "out")
     assert {str(new[name].dtype) for name in (INPUT, HEAD)} == {f"torch.{dtype}"}
-    rows = new[INPUT][made(tmp_path / "out")].float()
+    rows = new[INPUT][computed(tmp_path / "out")].float()
     assert len(rows) > 50
     assert rows.isfinite().all()
     assert rows.any() == (method != "zero")
 
 
-def test_input_and_output_tables_are_not_swapped(model_of: Make, tmp_path: Path) -> None:
+def test_input_embeddings_and_lm_head_are_not_swapped(model_of: Make, tmp_path: Path) -> None:
     """Its prefix and byte matches put rows of the input embedding into the output head, and the other way round."""
     source = copy_model(model_of("llama", vocab_size=640), tmp_path / "source")
 
@@ -72,7 +72,7 @@ def test_input_and_output_tables_are_not_swapped(model_of: Make, tmp_path: Path)
         assert (new[HEAD] < 0).all()
 
 
-def test_each_table_is_solved_over_the_donors_table_of_its_role(model_of: Make, tmp_path: Path) -> None:
+def test_each_matrix_is_solved_over_the_donors_matrix_of_its_role(model_of: Make, tmp_path: Path) -> None:
     """A donor's input embedding says nothing about the output head."""
     import torch
 
@@ -97,12 +97,12 @@ def test_each_table_is_solved_over_the_donors_table_of_its_role(model_of: Make, 
 
 @pytest.mark.parametrize("noise", [0.0, 1e-7])
 def test_hundreds_of_duplicate_anchors_do_not_blow_a_row_up(noise: float, model_of: Make, tmp_path: Path) -> None:
-    """400 equal donor rows among the anchors make its rows 1e8 times too long."""
+    """400 equal donor rows among the anchors make the norms of its rows 1e8 times too large."""
     import torch
 
     source = model_of("llama", vocab_size=900)
     donor = copy_model(model_of("gpt2", vocab_size=1200), tmp_path / "donor")
-    anchors = plan(source, donor, init="omp").alignment.shared[-400:]
+    anchors = plan(source, donor, init="omp").task.alignment.shared[-400:]
     assert len(anchors) == 400
 
     def repeat(tensors: dict[str, Any]) -> None:
@@ -114,8 +114,8 @@ def test_hundreds_of_duplicate_anchors_do_not_blow_a_row_up(noise: float, model_
     for guard in (True, False):
         out = tmp_path / f"{guard}"
         tokswap.transplant_tokenizer(str(source), str(donor), out=out, init="omp", settings={"norm_guard": guard})
-        longest = tools.weights(source)[INPUT].norm(dim=1).max()
-        assert tools.weights(out)[INPUT][made(out)].norm(dim=1).max() < (1.001 if guard else 30) * longest
+        largest = tools.weights(source)[INPUT].norm(dim=1).max()
+        assert tools.weights(out)[INPUT][computed(out)].norm(dim=1).max() < (1.001 if guard else 30) * largest
 
 
 def test_k_beyond_the_shared_tokens_or_the_width_works(model_of: Make, tokenizer_of: Make, tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_a_zero_donor_row_does_not_give_a_zero_row(model_of: Make, tmp_path: Pat
     """A donor row without a direction is explained by nothing, and its token gets a zero row."""
     source = model_of("llama", vocab_size=640)
     donor = copy_model(model_of("gpt2", vocab_size=700), tmp_path / "donor")
-    alignment = plan(source, donor, init="omp").alignment
+    alignment = plan(source, donor, init="omp").task.alignment
     token, anchor = int(alignment.missing[3]), int(alignment.shared[-3])
 
     def clear(tensors: dict[str, Any]) -> None:
@@ -163,7 +163,7 @@ def test_a_zero_donor_row_does_not_give_a_zero_row(model_of: Make, tmp_path: Pat
 
 
 def test_padding_rows_of_the_donor_stay(model_of: Make, tmp_path: Path) -> None:
-    """It cuts 768 rows to the 700 of the tokenizer, and Qwen's 151,936 with them."""
+    """It drops 68 of 768 rows, past the 700 ids of the tokenizer, and Qwen's 151,936 with them."""
     donor = model_of("gpt2", vocab_size=700, rows=768)
     tokswap.transplant_tokenizer(str(model_of("llama", vocab_size=640)), str(donor), out=tmp_path / "out")
     model, _ = tools.load(tmp_path / "out", "llama")
@@ -172,7 +172,7 @@ def test_padding_rows_of_the_donor_stay(model_of: Make, tmp_path: Path) -> None:
 
 
 def test_biases_and_unknown_tensors_are_carried(model_of: Make, tmp_path: Path) -> None:
-    """It silently drops `lm_head.bias` and every tensor that its architecture table does not name."""
+    """It silently drops `lm_head.bias` and every tensor that its list of architectures does not name."""
     import torch
 
     source = copy_model(model_of("llama", vocab_size=640), tmp_path / "source")
@@ -253,7 +253,7 @@ def test_tokens_of_two_families_match_by_what_they_stand_for(model_of: Make, tok
         ),
     ):
         job = plan(one, two)
-        ours, theirs = job.source_tokenizer.vocabulary, job.task.target.vocabulary
+        ours, theirs = job.task.source.tokenizer.vocabulary, job.task.target.vocabulary
         found = {theirs.text[n]: ours.text[job.task.alignment.source_of[n]] for n in job.task.alignment.shared}
         byte_level = job.task.target.family == "byte-level BPE"
         for spelling, piece in (("Ã©", "é"), ("Ċ", "<0x0A>"), ("ĠĠ", "▁▁"), ("é", "<0xE9>")):
@@ -301,7 +301,7 @@ def test_no_code_of_a_model_is_run(whose: str, model_of: Make, tmp_path: Path) -
         with pytest.raises(InputError) as caught:
             tokswap.transplant_tokenizer(str(folders["source"]), str(folders["donor"]), out=tmp_path / "never")
         assert caught.value.code == "remote-code"
-    else:  # of a donor nothing is needed but its table
+    else:  # of a donor nothing is needed but its embedding matrix
         tokswap.transplant_tokenizer(str(folders["source"]), str(folders["donor"]), out=tmp_path / "again")
     assert not ran.exists()
 
@@ -360,7 +360,7 @@ def test_padding_is_never_among_the_likeliest_tokens(
 
 
 def test_no_model_is_loaded(model_of: Make, tmp_path: Path) -> None:
-    """It loads two whole models to change one table."""
+    """It loads two whole models to change one matrix."""
     source, donor = model_of("llama", vocab_size=640), model_of("gpt2")
     code = f"""
 import sys, tokswap
@@ -405,7 +405,7 @@ def test_partial_characters_keep_their_bytes(model_of: Make, tokenizer_of: Make,
     assert [job.task.target.vocabulary.token_bytes[size + n] for n in (0, 1)] == [text.encode()[:2] for text in "橋駅"]
     job.run()
     pieces = [[f"<0x{byte:02X}>" for byte in text.encode()[:2]] for text in "橋駅"]
-    ids = [[job.source_tokenizer.vocabulary.id_of_text[piece] for piece in pair] for pair in pieces]
+    ids = [[job.task.source.tokenizer.vocabulary.id_of_text[piece] for piece in pair] for pair in pieces]
     old, new = tools.weights(source), tools.weights(tmp_path / "out")
     for name in (INPUT, HEAD):
         for n, pair in enumerate(ids):

@@ -61,9 +61,8 @@ def test_matrices_and_outputs_are_those_of_the_source(
     new_of = new_ids(out)
     old = sorted(new_of, key=new_of.__getitem__)
     assert 100 < len(old) < makers.tokenizer_size(source)
-    tables = tools.matrices_of(architecture)
     for name, tensor in before.items():
-        if name in tables:
+        if name in tools.matrices_of(architecture):
             rows = tensor[..., old] if tensor.dim() == 1 or tensor.shape[0] == 1 else tensor[old]
             assert tools.bits(after[name]) == tools.bits(rows), name
         else:
@@ -340,7 +339,7 @@ def test_shards_and_links(model_of: Callable[..., Path], tmp_path: Path) -> None
 def test_every_target_size_is_met(model_of: Callable[..., Path], tmp_path: Path, architecture: str) -> None:
     source = model_of(architecture, **SIZES)
     free = plan_trim(str(source), corpora=[str(GERMAN)], out=tmp_path / "out")
-    most, least = len(free.alignment), free.plan.trim.least
+    most, least = len(free.task.alignment), free.plan.trim.least
     for size in (least, (least + most) // 2, most - 1, most):
         report = trim_vocabulary(
             str(source), corpora=[str(GERMAN)], target_size=size, out=tmp_path / "out", force=True, check="tokens"
@@ -354,8 +353,8 @@ def test_every_target_size_is_met(model_of: Callable[..., Path], tmp_path: Path,
     padded = plan_trim(
         str(source), corpora=[str(GERMAN)], target_size=least + 40, pad_to_multiple=16, out=tmp_path / "other"
     )
-    assert len(padded.alignment) <= least + 40
-    assert len(padded.alignment) % 16 == 0
+    assert len(padded.task.alignment) <= least + 40
+    assert len(padded.task.alignment) % 16 == 0
 
 
 def test_more_rows_than_tokens_occur(model_of: Callable[..., Path], tmp_path: Path) -> None:
@@ -674,7 +673,7 @@ def test_the_plan_and_the_report_are_printed(model_of: Callable[..., Path], tmp_
     assert not (tmp_path / "out").exists()
     report = CliRunner().invoke(main, run)
     assert report.exit_code == 0, report.output
-    for words in ("hidden states bit-equal", "held-out text", "conversations equal", "same likeliest token", "saved"):
+    for words in ("hidden states bit-equal", "held-out text", "conversations equal", "same most likely token", "saved"):
         assert words in report.output
     document = makers.read_json(tmp_path / "out" / "tokswap.json")
     assert document["checks"]["held_out"]["tokens_kept"] < 1

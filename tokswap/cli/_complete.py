@@ -35,6 +35,11 @@ def methods(ctx: click.Context, param: click.Parameter, incomplete: str) -> list
     return [CompletionItem(name) for name in METHODS if name.startswith(incomplete)]
 
 
+def bos(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer the words that --bos takes besides tokens."""
+    return [CompletionItem(word) for word in ("auto", "keep") if word.startswith(incomplete)]
+
+
 def settings(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Offer key=value for the settings of the method of --init: each allowed word, else the default."""
     import dataclasses

@@ -20,6 +20,7 @@ _COMPLETE = {
     "files": _complete.files,
     "methods": _complete.methods,
     "settings": _complete.settings,
+    "bos": _complete.bos,
 }
 
 

@@ -31,7 +31,7 @@ class Declared:
         flag: How the command line spells it, where `--name-of-the-field` is not what users type; "" for Python only.
         metavar: What stands for the value in `--help`.
         kind: How the command line reads the value.
-        complete: What a shell offers for it: models, files, methods or settings.
+        complete: What a shell offers for it: models, files, methods, settings or bos.
         recorded: Whether tokswap.json lists it under `plan.options`.
     """
 

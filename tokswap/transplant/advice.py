@@ -27,8 +27,8 @@ def plan_notes(source: Tokenizer, target: Tokenizer) -> list[str]:
     if schemes[0] != schemes[1]:
         before, after = ("no fixed groups" if scheme == "free" else scheme for scheme in schemes)
         notes.append(
-            f"numbers are tokenized differently: {before} before, {after} after; arithmetic suffers, whatever the method, "
-            "until the model is trained further"
+            f"numbers are tokenized differently: {before} before, {after} after; arithmetic suffers, "
+            "whatever the method, until the model is trained further"
         )
     unread = unread_scripts(source.vocabulary, target.vocabulary)
     if unread:

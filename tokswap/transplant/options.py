@@ -45,6 +45,7 @@ class VocabularyOptions(TokenMapOptions):
         "Make the tokenizer begin texts with bos where the source model needs it (`auto`), leave it as it is (`keep`), "
         "or name the token that begins every text.",
         metavar="auto|keep|TOKEN",
+        complete="bos",
         code="bad-bos",
     )
     keep_rows: bool = option(
