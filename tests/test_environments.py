@@ -62,11 +62,11 @@ def test_the_pythons_that_are_named_are_those_that_were_run() -> None:
 
 
 REPORT = """<testsuites><testsuite tests="6">
-<testcase classname="tests.test_edit" name="one" /><testcase classname="tests.test_edit.TestIt" name="two" />
-<testcase classname="tests.test_edit" name="torn down badly" />
-<testcase classname="tests.test_edit" name="torn down badly"><error message="no" /></testcase>
-<testcase classname="tests.test_vocab" name="left out"><skipped message="a reason" /></testcase>
-<testcase classname="tests.test_vocab" name="wrong"><failure message="1 is not 2" /></testcase>
+<testcase classname="tests.checkpoint.test_writer" name="one" /><testcase classname="tests.checkpoint.test_writer.TestIt" name="two" />
+<testcase classname="tests.checkpoint.test_writer" name="torn down badly" />
+<testcase classname="tests.checkpoint.test_writer" name="torn down badly"><error message="no" /></testcase>
+<testcase classname="tests.tokenizer.test_vocabulary" name="left out"><skipped message="a reason" /></testcase>
+<testcase classname="tests.tokenizer.test_vocabulary" name="wrong"><failure message="1 is not 2" /></testcase>
 </testsuite></testsuites>"""
 
 
@@ -74,7 +74,7 @@ def test_outcomes_are_counted(tmp_path: Path) -> None:
     (tmp_path / "outcome.xml").write_text(REPORT)
     expected = {"passed": 2, "skipped": 1, "failed": 2, "files": 2, "again": 0}
     assert environments.count([tmp_path / "outcome.xml"]) == expected
-    again = '<testsuite><testcase classname="tests.test_vocab" name="wrong" /></testsuite>'
+    again = '<testsuite><testcase classname="tests.tokenizer.test_vocabulary" name="wrong" /></testsuite>'
     (tmp_path / "later.xml").write_text(again)
     expected |= {"passed": 3, "failed": 1, "again": 1}
     assert environments.count([tmp_path / "outcome.xml", tmp_path / "later.xml"]) == expected

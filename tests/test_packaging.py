@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 MODULES = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tokswap").rglob("*.py")}
-DATA = {"tokswap/py.typed", "tokswap/page/page.html"}
+DATA = {"tokswap/py.typed", "tokswap/report/page/page.html"}
 
 
 @pytest.fixture(scope="module")
