@@ -116,6 +116,7 @@ def test_json_of_every_command(models: tuple[Path, Path], tmp_path: Path) -> Non
     assert plan["plan"]["out"] == str(out)
     done = one_document(run("transplant", *pair).stdout)
     assert set(done) == {
+        "format",
         "plan",
         "seconds",
         "checks",
@@ -214,10 +215,11 @@ def test_an_error_says_what_where_and_how_to_fix_it(models: tuple[Path, Path]) -
     tokenizer = models[1] / "tokenizer.json"
     text = run("transplant", "--model", models[0], "--tokenizer", tokenizer, "--init", "omp", status=1).stderr
     assert text == (
-        "error: the target tokenizer comes without weights, and the method needs the donor's embeddings  [missing-donor]\n"
+        "error: the target tokenizer comes without weights, and the method needs the donor's embeddings  "
+        "[missing-donor]\n"
         f"  tokenizer: {tokenizer}\n"
         "\n"
-        "hint: name them with --donor MODEL, or use a method that needs none: --init auto, tokenadapt, subword\n"
+        "hint: name the donor with --donor MODEL, or use a method that needs none: --init auto, tokenadapt, subword\n"
     )
 
 

@@ -18,10 +18,11 @@ from makers import CHAT_TEMPLATE, copy_model, edit_json, read_json, shipped_text
 
 from tokswap.ensemble.choose import candidates, choose_tokenizer
 from tokswap.ensemble.members import FILE, read_ensemble, read_weights
+from tokswap.ensemble.options import MemberOptions
 from tokswap.ensemble.prepare import plan_ensemble, prepare_ensemble
 from tokswap.errors import InputError, OutputError, TokswapError, UsageError
 from tokswap.storage.atomic import held
-from tokswap.transplant.plan import Transplant
+from tokswap.transplant.run import TransplantJob
 
 Make = Callable[..., Path]
 BYTE_LEVEL: dict[str, Any] = {"family": "byte-level", "vocab_size": 700, "chat_template": CHAT_TEMPLATE}
@@ -29,7 +30,10 @@ BYTE_LEVEL: dict[str, Any] = {"family": "byte-level", "vocab_size": 700, "chat_t
 
 @pytest.fixture(scope="module")
 def models(model_of: Make, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """One that begins texts with bos and has another vocabulary, and two that share the tokenizer; the last one stops elsewhere."""
+    """A model that begins texts with bos and has another vocabulary, and two that share the tokenizer.
+
+    The last one has other ids of eos.
+    """
     other = model_of("llama", vocab_size=640, adds_bos=True)
     owner = model_of("gpt-neox", **BYTE_LEVEL)
     tuned = copy_model(
@@ -82,11 +86,11 @@ def test_members_agree_on_everything_that_averages_need(prepared: Path, models: 
 
 def test_a_member_that_has_the_vocabulary_keeps_every_row(prepared: Path, models: list[str]) -> None:
     ensemble = read_ensemble(prepared)
-    for n, tables in ((1, tools.matrices_of("gpt-neox")), (2, tools.matrices_of("llama-tied"))):
+    for n, matrices in ((1, tools.matrices_of("gpt-neox")), (2, tools.matrices_of("llama-tied"))):
         before, after = (tools.weights(folder) for folder in (Path(models[n]), ensemble.path_of(ensemble.members[n])))
         assert set(before) == set(after)
         for name, tensor in after.items():
-            kept = before[name][:700] if name in tables else before[name]
+            kept = before[name][:700] if name in matrices else before[name]
             assert tools.bits(tensor) == tools.bits(kept), name
 
 
@@ -148,10 +152,10 @@ def test_a_run_that_was_stopped_goes_on(models: list[str], tmp_path: Path, monke
 def test_a_signal_is_answered(
     models: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
-    monkeypatch.setattr(Transplant, "run", lambda self, progress: os.kill(os.getpid(), number))
+    monkeypatch.setattr(TransplantJob, "run", lambda self: os.kill(os.getpid(), number))
     flags = ["--model", models[0], "--model", models[1], "--tokenizer", models[1], "--init", "subword"]
     said = run("ensemble", "prepare", *flags, "--out", tmp_path / "ab", "-q", status=128 + number).stderr
-    assert said == "\ninterrupted: finished members stay; run the same again to go on\n"
+    assert said == "\ninterrupted: finished members stay; run the same command to continue\n"
 
 
 def test_two_runs_into_one_folder(models: list[str], tmp_path: Path) -> None:
@@ -220,7 +224,7 @@ def test_content_decides_what_the_same_source_is(prepared: Path, models: list[st
     plan = again([*models[:2], str(moved)], out)
     assert plan.ensemble.unfinished == (), "the same files under another name"
     tools.rewrite(moved, lambda tensors: tensors["model.norm.weight"].mul_(2))
-    with pytest.raises(OutputError, match=r"the weights of .* are others") as found:
+    with pytest.raises(OutputError, match=r"made from other weights than those of") as found:
         again([*models[:2], str(moved)], out)
     assert found.value.code == "output-exists"
 
@@ -241,7 +245,7 @@ def test_a_folder_of_somebody_else_is_not_replaced(models: list[str], tmp_path: 
 def test_plans_write_nothing(models: list[str], tmp_path: Path) -> None:
     before = [tools.snapshot(Path(model)) for model in models]
     plan = again(models, tmp_path / "abc")
-    assert [job.moved for job in plan.jobs] == [True, False, False]
+    assert [job.changes for job in plan.jobs] == [True, False, False]
     assert not (tmp_path / "abc").exists()
     assert [tools.snapshot(Path(model)) for model in models] == before
 
@@ -343,7 +347,7 @@ def test_auto_takes_the_tokenizer_that_costs_least(models: list[str], tmp_path: 
     texts = {"english": shipped_text("english")[:400]}
     assert candidates(models) == models[:2], "one for each vocabulary"
     out = tmp_path / "abc"
-    choice = choose_tokenizer(models, texts, out, init="subword")
+    choice = choose_tokenizer(models, texts, out, MemberOptions(init="subword"))
     tried = choice["tried"]
     assert {one["tokenizer"] for one in tried} == set(models[:2])
     for one in tried:
@@ -357,11 +361,13 @@ def test_auto_takes_the_tokenizer_that_costs_least(models: list[str], tmp_path: 
     assert list(tmp_path.iterdir()) == [], "nothing is left of the candidates"
     plan = plan_ensemble(models, choice["tokenizer"], out, choice={**choice, "tokenizer": "kept"}, init="subword")
     plan.ensemble.write()
-    assert choose_tokenizer(models, texts, out, init="subword")["tokenizer"] == "kept", "not asked again"
-    assert choose_tokenizer(models, texts, out, init="mean")["tokenizer"] in models[:2], "another question"
+    assert choose_tokenizer(models, texts, out, MemberOptions(init="subword"))["tokenizer"] == "kept", "not asked again"
+    assert choose_tokenizer(models, texts, out, MemberOptions(init="mean"))["tokenizer"] in models[:2], (
+        "another question"
+    )
     (out / FILE).write_text("{", encoding="utf-8")
     with pytest.raises(InputError) as found:
-        choose_tokenizer(models, texts, out, init="mean")
+        choose_tokenizer(models, texts, out, MemberOptions(init="mean"))
     assert found.value.code == "bad-ensemble"
 
 
@@ -387,9 +393,9 @@ def test_auto_on_the_command_line(models: list[str], tmp_path: Path, monkeypatch
     done = run(*flags, "--out", "ab", "--text", "notes.txt", "--json")
     document = one_document(done.stdout)
     assert document["tokenizer"] == document["choice"]["tokenizer"]
-    assert "what each tokenizer costs the members" in done.stderr
+    assert "excess of the members with each tokenizer, bits per byte on" in done.stderr
     again = run(*flags, "--out", "ab", "--text", "notes.txt")
-    assert "2 there already" in again.stdout
+    assert "2 kept" in again.stdout
 
 
 def test_prepare_on_the_command_line(models: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -431,8 +437,8 @@ def test_options_reach_the_members_whose_vocabulary_changes(models: list[str], t
         output_init="mean",
         seed=4,
     )
-    moved, kept = (job.job.plan for job in plan.jobs)
-    assert (moved.settings["weights"], moved.output_method, moved.options["seed"]) == ("last", "mean", 4)
+    changed, kept = (job.job.plan.request for job in plan.jobs)
+    assert (changed.settings["weights"], changed.output_method, changed.options["seed"]) == ("last", "mean", 4)
     assert (kept.method, kept.output_method) == ("mean", None)
     assert np.array_equal(plan.jobs[1].job.task.alignment.source_of, np.arange(700))
     assert dataclasses.replace(plan.jobs[0]).digest == plan.jobs[0].digest
