@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 from shapes import CAUSAL, D, V, matrices
 
+from tokswap.errors import InputError
+
 
 def always(first: str, second: str) -> bool:
     return True
@@ -50,6 +52,25 @@ def test_a_head_that_is_not_stored_is_the_input_embeddings(flag: bool | None, ex
     (matrix,) = matrices(config, {"model.embed_tokens.weight": (V, D)})
     assert matrix.is_head is expected
     assert matrix.role == "input"
+
+
+@pytest.mark.parametrize(("flag", "found"), [(True, True), (None, False), (False, False)])
+def test_a_head_alone_is_the_one_matrix_of_a_model_that_says_it_is_tied(flag: bool | None, found: bool) -> None:
+    config = CAUSAL if flag is None else {**CAUSAL, "tie_word_embeddings": flag}
+    shapes = {"lm_head.weight": (V, D), "model.norm.weight": (D,)}
+    if not found:
+        with pytest.raises(InputError, match="no input embeddings"):
+            matrices(config, shapes)
+        return
+    (matrix,) = matrices(config, shapes)
+    assert (matrix.names, matrix.role, matrix.is_head) == (("lm_head.weight",), "input", True)
+
+
+def test_a_head_is_not_taken_for_input_embeddings_of_another_size() -> None:
+    shapes = {"lm_head.weight": (V, D), "model.embed_tokens.weight": (V + 8, D)}
+    with pytest.raises(InputError) as caught:
+        matrices({**CAUSAL, "tie_word_embeddings": True}, shapes)
+    assert caught.value.code == "vocab-size-mismatch"
 
 
 def test_a_tie_takes_the_same_dtype_and_shape() -> None:

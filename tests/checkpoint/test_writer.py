@@ -220,7 +220,7 @@ def test_the_index_says_what_is_there(sharded: Path, out: Path) -> None:
         "total_parameters": layout.parameters,
         "by": "someone",
     }
-    assert open_checkpoint(out).index == index
+    assert open_checkpoint(out).weights.index == index
 
 
 def test_one_file_gets_no_index(source: Path, out: Path) -> None:

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,25 @@ def test_a_signal_is_answered(number: signal.Signals, swallowed: bool, monkeypat
     result = CliRunner().invoke(main, ["inspect", "x"])
     assert (result.exit_code, result.stderr) == (128 + number, "\ninterrupted: nothing half-written is left\n")
     assert signal.getsignal(number) is handler
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_a_destructor_is_answered(number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python drops what a destructor raises, and the run would go on."""
+
+    class Fragile:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), number)
+
+    def hit(path: Path) -> None:
+        del [Fragile()][0]
+        time.sleep(20)
+
+    importlib.import_module("tokswap.checkpoint.inspect")
+    monkeypatch.setattr(sys.modules["tokswap.checkpoint.inspect"], "inspect_checkpoint", hit)
+    monkeypatch.setattr("tokswap.storage.resolve._resolve", lambda *arguments: Path())
+    result = CliRunner().invoke(main, ["inspect", "x"])
+    assert (result.exit_code, result.stderr) == (128 + number, "\ninterrupted: nothing half-written is left\n")
 
 
 def test_an_ignored_signal_stays_ignored() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from soak.good_files import make_gguf
 
 from tokswap.errors import InputError, OutputError, TokswapError
-from tokswap.storage import gguf
+from tokswap.storage.gguf import convert as gguf
 from tokswap.storage.resolve import resolve_model, resolve_tokenizer
 
 
@@ -143,13 +144,22 @@ def test_a_conversion_of_more_layers_than_any_file_holds(tmp_path: Path) -> None
     assert found.value.code == "bad-gguf"
 
 
-def test_a_full_disk_under_the_tokenizer_of_a_conversion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from transformers import PreTrainedTokenizerBase
+def test_a_full_disk_under_the_weights_of_a_conversion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import PreTrainedModel
 
     def save(self: object, folder: Path) -> None:
-        raise Exception("No space left on device (os error 28)")  # the exception of the tokenizers library
+        raise Exception("No space left on device (os error 28)")  # the exception of the safetensors library
 
     make_gguf(tmp_path)
-    monkeypatch.setattr(PreTrainedTokenizerBase, "save_pretrained", save)
+    monkeypatch.setattr(PreTrainedModel, "save_pretrained", save)
     assert refusal(gguf.dequantised, tmp_path / "model.gguf", tmp_path / "cache").code == "cannot-write"
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_conversions_of_older_releases_are_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They kept neither the pre-tokenizer nor user-defined tokens. Their folders end with the digest alone."""
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    old = tmp_path / "cache" / f"model-{hashlib.sha256(b'GGUF').hexdigest()[:16]}"
+    old.mkdir(parents=True)
+    monkeypatch.setattr(gguf, "_convert", lambda path, folder: (folder / "config.json").write_text("{}"))
+    assert gguf.dequantised(tmp_path / "model.gguf", tmp_path / "cache") != old

@@ -8,8 +8,10 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
+from tokswap.checkpoint.facts import model_facts
 from tokswap.checkpoint.id_map import IdMap
 from tokswap.checkpoint.nested_configs import configs, id_list, is_text_path, text_config
+from tokswap.checkpoint.positions import POSITIONS_FOLLOW_PAD
 from tokswap.errors import InputError
 from tokswap.tokenizer.vocabulary import ROLES
 
@@ -18,28 +20,6 @@ _ID_LISTS = ("suppress_tokens", "begin_suppress_tokens")
 _ID_MAPS = ("lang_to_id", "task_to_id", "vocabulary_map")
 _WORD_LISTS = ("bad_words_ids", "forced_decoder_ids", "sequence_bias", "force_words_ids")
 """Keys that hold words as sequences of ids."""
-_POSITIONS_FOLLOW_PAD = (
-    "camembert",
-    "data2vec-text",
-    "esm",
-    "fsmt",
-    "ibert",
-    "longformer",
-    "luke",
-    "m2m_100",
-    "mpnet",
-    "nllb-moe",
-    "prophetnet",
-    "roberta",
-    "roberta-prelayernorm",
-    "seamless_m4t",
-    "seamless_m4t_v2",
-    "xglm",
-    "xlm-roberta",
-    "xlm-roberta-xl",
-    "xmod",
-)
-"""Model types that count positions from pad_token_id, so that the pad id is part of the position embeddings."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +72,8 @@ def edit_config(config: Mapping[str, Any], ids: IdMap, rows: int) -> Edited:
         if type(child.get("unpadded_vocab_size")) is int:  # logits past it are discarded
             child["unpadded_vocab_size"] = min(rows, len(ids.target))
         notes += _edit_ids(child, ids)
-        if child.get("model_type") in _POSITIONS_FOLLOW_PAD:
+        notes += _edit_strangers(child, ids, rows, multimodal=model_facts(config).multimodal)
+        if child.get("model_type") in POSITIONS_FOLLOW_PAD:
             _check_pad(config, child)
     return Edited(result, tuple(notes))
 
@@ -134,7 +115,7 @@ def needed_ids(config: Mapping[str, Any]) -> dict[int, str]:
         for key, value in child.items():
             for token in _named_ids(key, value):
                 found.setdefault(token, key)
-        if child.get("model_type") in _POSITIONS_FOLLOW_PAD:  # pad must not move, so nothing before it may go
+        if child.get("model_type") in POSITIONS_FOLLOW_PAD:  # pad must not move, so nothing before it may go
             for token in range(max(id_list(child.get("pad_token_id")), default=0)):
                 found.setdefault(token, "pad_token_id")
     return found
@@ -193,7 +174,8 @@ def _new_ids(key: str, role: str, value: Any, ids: IdMap) -> tuple[Any, list[str
         found = _unique(token for token in [own, *new] if token is not None)
         if role != "eos":
             found = found[:1]
-        lost = [f"`{key}` is now unset: the target tokenizer has no such token"] if old and not found else []
+        named = any(token >= 0 for token in id_list(value))
+        lost = [f"`{key}` is now unset: the target tokenizer has no such token"] if named and not found else []
         return (found if isinstance(value, list) else (found[0] if len(found) == 1 else found or None)), lost
     if None in new:
         name = ids.source.text[old[new.index(None)]]
@@ -203,6 +185,36 @@ def _new_ids(key: str, role: str, value: Any, ids: IdMap) -> tuple[Any, list[str
             f"name a token to use instead: --map-token 'TARGET={name}'",
         )
     return (new if isinstance(value, list) else (new[0] if new else value)), []
+
+
+def _edit_strangers(config: dict[str, Any], ids: IdMap, rows: int, *, multimodal: bool) -> list[str]:
+    """Deal with keys whose ids are no tokens of the source, in place; returns notes.
+
+    A model that reads images or audio may mark them by an id past its rows, which must stay past them. Other models do
+    not use such a key.
+
+    Raises:
+        InputError: unmapped-id where the new vocabulary has a row of that id.
+    """
+    notes = []
+    for key, value in list(config.items()):
+        match = _ID_KEY.match(key)
+        strangers = [token for token in id_list(value) if token >= 0 and not ids.has(token)]
+        if match is None or match["role"] in ROLES or not strangers:
+            continue
+        name = f"the id {strangers[0]:,} (`{key}`)"
+        if not multimodal:
+            config[key] = None
+            notes.append(f"the config names {name}, which is no token: it is now unset")
+        elif min(strangers) >= rows:
+            notes.append(f"the config names {name}, past the model's rows: it is left as it is")
+        else:
+            raise InputError(
+                "unmapped-id",
+                f"the model's config needs {name}, and the new vocabulary has another row there",
+                "trim the model instead, or use a target tokenizer with fewer tokens",
+            )
+    return notes
 
 
 def _check_pad(old: Mapping[str, Any], config: Mapping[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -56,6 +56,44 @@ class NewRows(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, part: slice, /) -> np.ndarray: ...
+
+
+Convert = Callable[[np.ndarray], np.ndarray]
+"""Makes rows of another type of some rows."""
+
+
+def merged_blocks(
+    edit: MatrixEdit, raw: np.ndarray, new: NewRows, *, size: int, copy: Convert, compute: Convert
+) -> Iterator[np.ndarray]:
+    """Yield the rows of a new matrix in blocks: copied rows and computed rows, each in its place.
+
+    In a per-layer matrix a source id past its end stands for row 0: Gemma-3n, whose per-layer matrix is the shorter
+    one, reads that row for image and audio tokens.
+
+    Args:
+        edit: Where every row comes from.
+        raw: The raw source rows, uint8 [V, row bytes].
+        new: The computed rows, float32 [n, D].
+        size: Rows of a block.
+        copy: Converts raw source rows.
+        compute: Converts computed rows to the same type.
+    """
+    if len(new) != edit.computed:
+        raise ValueError(f"{edit.computed} rows of {edit.name} have no source, and {len(new)} were computed")
+    used = 0
+    for start in range(0, len(edit.source_of), size):
+        source = edit.source_of[start : start + size]
+        copied = source >= 0
+        if edit.matrix.role == "per-layer":
+            source = np.where(source < len(raw), source, 0)
+        old = copy(raw[source[copied]])
+        block = np.empty((len(source), *old.shape[1:]), old.dtype)
+        block[copied] = old
+        count = len(source) - len(old)
+        if count:
+            block[~copied] = compute(new[used : used + count])
+            used += count
+        yield block
 
 
 GroupRows = Mapping[str, NewRows]

@@ -76,11 +76,13 @@ class Columns:
         raw: Raw rows, uint8 [V, bytes per row], often memory-mapped.
         dtype: What the bytes are, as safetensors names it.
         shift: Subtracted from every element.
+        unread: Whether each row is read as zeros, bool [V]; None where no row is.
     """
 
     raw: np.ndarray
     dtype: str
     shift: float = 0.0
+    unread: np.ndarray | None = None
 
     @property
     def width(self) -> int:
@@ -90,12 +92,21 @@ class Columns:
     def finite(self) -> np.ndarray:
         """Return whether each row is finite, bool [V]. Only the bits are read; nothing is converted."""
         word, exponent = _EXPONENTS[self.dtype]
-        result = np.empty(len(self.raw), bool)
+        result: np.ndarray = np.empty(len(self.raw), bool)
         for start in range(0, len(result), _FINITE_ROWS):
             part = slice(start, start + _FINITE_ROWS)
             bits = np.ascontiguousarray(self.raw[part]).view(word)
             result[part] = (bits & word(exponent)).max(axis=1, initial=0) < exponent
         return result
+
+    def rows(self, ids: np.ndarray) -> np.ndarray:
+        """Return some rows, float32 [len(ids), D]. An id past the last row stands for row 0."""
+        # A matrix may end before its vocabulary, as Gemma-3n's per-layer one does; the model then reads row 0.
+        ids = np.where(ids < len(self.raw), ids, 0)
+        rows = decode(self.raw[ids], self.dtype) - np.float32(self.shift)
+        if self.unread is not None:
+            rows[self.unread[ids]] = 0
+        return rows
 
 
 @dataclass(frozen=True)
@@ -129,11 +140,7 @@ class EmbeddingSpace:
 
     def rows(self, ids: np.ndarray) -> np.ndarray:
         """Return the rows of some ids, float32 [len(ids), D]."""
-        # A matrix may end before its vocabulary, as Gemma-3n's per-layer one does; the model then reads row 0.
-        parts = [
-            decode(columns.raw[np.where(ids < len(columns.raw), ids, 0)], columns.dtype) - np.float32(columns.shift)
-            for columns in self.columns
-        ]
+        parts = [columns.rows(ids) for columns in self.columns]
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
     def blocks(self, ids: np.ndarray) -> Iterator[np.ndarray]:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tokswap.checkpoint.nested_configs import configs, vocabulary_configs
+from tokswap.checkpoint.positions import longest_input
 from tokswap.errors import InputError
 
 _CAUSAL = ("CausalLM", "LMHeadModel", "ForConditionalGeneration")
 _WITH_HEAD = ("LMHead", "ForCausalLM", "ForMaskedLM", "ForConditionalGeneration", "ForPreTraining", "MTModel")
 _OTHER_MODALITIES = ("vision_config", "audio_config")
-_POSITIONS = ("max_position_embeddings", "n_positions")
 
 ModelKind = Literal["causal", "encoder-decoder", "other"]
 
@@ -87,7 +87,6 @@ def model_facts(config: Mapping[str, Any]) -> ModelFacts:
     """Read the facts of a model from its parsed config.json."""
     path, text = next(iter(vocabulary_configs(config)), ("", config))
     names = _architectures(config) or _architectures(text)
-    limits = [text[key] for key in _POSITIONS if type(text.get(key)) is int]
     flags = [child["tie_word_embeddings"] for child in (config, text) if "tie_word_embeddings" in child]
     modalities = {key for _, child in configs(config) for key in _OTHER_MODALITIES if isinstance(child.get(key), dict)}
     return ModelFacts(
@@ -97,7 +96,7 @@ def model_facts(config: Mapping[str, Any]) -> ModelFacts:
         tied=next((flag for flag in flags if isinstance(flag, bool)), None),
         modalities=frozenset(modalities),
         nested=bool(path),
-        positions=limits[0] if limits else None,
+        positions=longest_input(text),
         remote_code="auto_map" in config,
     )
 

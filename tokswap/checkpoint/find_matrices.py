@@ -14,7 +14,7 @@ from typing import Any
 from tokswap.checkpoint.facts import model_facts
 from tokswap.checkpoint.matrices import FLOATS, INTEGERS, VocabMatrix, head_name, role_by_name, role_of
 from tokswap.checkpoint.nested_configs import configs, text_config
-from tokswap.checkpoint.ties import join_copies, mark_head
+from tokswap.checkpoint.ties import head_as_input, join_copies, mark_head
 from tokswap.errors import InputError
 
 Tensors = Mapping[str, tuple[str, tuple[int, ...]]]
@@ -53,15 +53,17 @@ def find_matrices(
                 raise _quantised(folder, name, dtype, shape)
             axis = 1 if shape[0] == 1 and len(shape) == 2 else 0
             found.append(VocabMatrix(names=(name,), role=role, dtype=dtype, shape=shape, axis=axis))
-        elif size in shape and not _explained(config, size):
+        elif size in shape and not explained(config, size):
             raise _unknown(folder, name, dtype, shape, size)
+    if not any(_candidates(tensors)):
+        found = head_as_input(found, facts)
     if not any(matrix.role == "input" for matrix in found):
         raise _no_embedding(folder, tensors, size)
     _check_heads(folder, found, tensors, size)
     return mark_head(join_copies(found, facts, same_bytes), facts)
 
 
-def _explained(config: Mapping[str, Any], size: int) -> bool:
+def explained(config: Mapping[str, Any], size: int) -> bool:
     """Return whether another number of the config equals the vocabulary size. Such an axis then proves nothing."""
     return any(
         type(value) is int and value == size and "vocab" not in key and not re.search(r"_token_(id|index)$", key)
@@ -80,14 +82,20 @@ def _check_heads(folder: Path | str, found: Sequence[VocabMatrix], tensors: Tens
             raise _mismatch(folder, name, shape, size) if dtype in FLOATS else _quantised(folder, name, dtype, shape)
 
 
-def _no_embedding(folder: Path | str, tensors: Tensors, size: int) -> InputError:
-    """Say why a model has no input embeddings of the size that its config names."""
+def _candidates(tensors: Tensors) -> tuple[dict[str, tuple[str, tuple[int, ...]]], list[str]]:
+    """Return the tensors that are input embeddings by name, whatever their size; and the parts of packed ones."""
     candidates = {
         name: tensors[name]
         for name, (_, shape) in tensors.items()
         if len(shape) == 2 and role_by_name(name) == "input" and "position" not in name and "token_type" not in name
     }
     packed = [name for name in tensors if re.search(r"(embed_tokens|wte|word_embeddings)\.(qweight|scales)$", name)]
+    return candidates, packed
+
+
+def _no_embedding(folder: Path | str, tensors: Tensors, size: int) -> InputError:
+    """Say why a model has no input embeddings of the size that its config names."""
+    candidates, packed = _candidates(tensors)
     packed += [name for name, (dtype, _) in candidates.items() if dtype not in FLOATS]
     if packed:
         return _quantised(folder, packed[0], *tensors[packed[0]])

@@ -89,14 +89,15 @@ def lay_out(edit: Edit) -> Layout:
 
 
 def index_of(checkpoint: Checkpoint, layout: Layout) -> bytes:
-    """Return model.safetensors.index.json of a result."""
-    assert checkpoint.index is not None
-    metadata = dict(checkpoint.index.get("metadata") or {})
+    """Return the index of a result's weight files."""
+    old = checkpoint.weights.index
+    assert old is not None
+    metadata = dict(old.get("metadata") or {})
     metadata["total_size"] = sum(tensor.nbytes for shard in layout.shards for tensor in shard.tensors)
     if "total_parameters" in metadata:
         metadata["total_parameters"] = layout.parameters
     files = {tensor.name: shard.source.path.name for shard in layout.shards for tensor in shard.tensors}
-    index = {**checkpoint.index, "metadata": metadata, "weight_map": dict(sorted(files.items()))}
+    index = {**old, "metadata": metadata, "weight_map": dict(sorted(files.items()))}
     return json.dumps(index, indent=2).encode()
 
 

@@ -20,8 +20,8 @@ from tokswap.checkpoint.shards import Shard, TensorInfo
 from tokswap.checkpoint.writer import RowsOnce, Solve, matrix_blocks
 from tokswap.errors import InputError, UsageError
 from tokswap.storage.resolve import resolve_model
+from tokswap.tokenizer.auto import auto_tokenizer
 from tokswap.tokenizer.loaded import is_tokenizer
-from tokswap.tokenizer.tokenizer import auto_tokenizer
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -117,6 +117,7 @@ def loaded_checkpoint(model: Any) -> Checkpoint:
         at += size
     config = json.loads(model.config.to_json_string())
     config.setdefault("architectures", [type(model).__name__])
+    config.pop("transformers_weights", None)  # names a file of the folder that the model was loaded from
     own = getattr(model, "generation_config", None)
     generation = {} if own is None or own._from_model_config else json.loads(own.to_json_string())
     shard = Shard(Path(_FILE), tuple(infos), {"format": "pt"}, size=at)

@@ -15,7 +15,7 @@ from tokswap.checkpoint.find_matrices import find_matrices
 from tokswap.checkpoint.matrices import VocabMatrix
 from tokswap.checkpoint.schema import check_config
 from tokswap.checkpoint.shards import Shard, TensorInfo, read_shard
-from tokswap.checkpoint.weight_index import INDEX, check_index, tensors_of, weight_files
+from tokswap.checkpoint.weight_index import INDEX, WeightFiles, check_index, tensors_of, weight_files
 from tokswap.errors import InputError
 from tokswap.storage.json_files import read_json
 from tokswap.storage.links import check_links
@@ -32,18 +32,20 @@ class Checkpoint:
         config: config.json, parsed.
         generation_config: generation_config.json, parsed; {} without one.
         shards: Its weight files.
-        index: The index of the weight files, parsed; None without one.
+        weights: The names of these files, and their index.
         tensors: All tensors by name.
         memory: The torch tensors by name, where the model is in memory; None for a folder.
+        notes: What the user should know about the weight files.
     """
 
     folder: Path
     config: Mapping[str, Any]
     generation_config: Mapping[str, Any]
     shards: tuple[Shard, ...]
-    index: Mapping[str, Any] | None = None
+    weights: WeightFiles = field(default_factory=WeightFiles)
     tensors: Mapping[str, TensorInfo] = field(default_factory=dict)
     memory: Mapping[str, Any] | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def on_disk(self) -> bool:
@@ -145,19 +147,19 @@ def open_checkpoint(folder: str | Path) -> Checkpoint:
     generation = read_json(folder / "generation_config.json", "config") if has_generation else {}
     check_config(config, folder / "config.json")
     check_config(generation, folder / "generation_config.json")
-    files, index = weight_files(folder)
-    check_links(folder, files)
-    shards = tuple(read_shard(folder / name) for name in files)
+    weights = weight_files(folder, config)
+    check_links(folder, [*weights.names, *([weights.index_name] if weights.index_name else [])])
+    shards = tuple(read_shard(folder / name) for name in weights.names)
     tensors = tensors_of(shards)
-    if index is not None:
-        check_index(index, tensors, folder)
+    notes = check_index(weights, tensors, folder)
     return Checkpoint(
         folder=folder,
         config=config,
         generation_config=generation,
         shards=shards,
-        index=index,
+        weights=weights,
         tensors=tensors,
+        notes=(*weights.notes, *notes),
     )
 
 

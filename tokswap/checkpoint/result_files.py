@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tokswap.checkpoint.configs import Configs
+from tokswap.checkpoint.positions import fitting_length
 from tokswap.checkpoint.reader import Checkpoint
 from tokswap.storage.links import check_links
 from tokswap.tokenizer.tokenizer import COMPANIONS, Tokenizer
@@ -71,6 +72,7 @@ def result_files(
     *,
     bos: int | None = None,
     own: bool = False,
+    input_names: Sequence[str] | None = None,
     trust_remote_code: bool = False,
 ) -> ResultFiles:
     """Gather the files of a result.
@@ -81,6 +83,7 @@ def result_files(
         configs: Its configs; the tokenizer config is the target's own, before anything is done to it.
         bos: Id that the tokenizer must put first, None to leave its template alone.
         own: Whether the target is the source's own tokenizer, which goes on being loaded as it was.
+        input_names: What the source's tokenizer gives to the model, for a target that is not its own.
         trust_remote_code: Whether to carry over the source's Python code.
     """
     files: dict[str, bytes | Path] = target.output_files(bos=bos)
@@ -97,9 +100,12 @@ def result_files(
     settings = dict(configs.tokenizer)
     if not own:
         settings = target.output_config(bos=bos)
+        if input_names is not None:
+            settings["model_input_names"] = list(input_names)
         settings, code, note = _loadable(settings, model)
+        settings, shorter = fitting_length(settings, model)
         files |= code
-        notes += note
+        notes += (*note, *shorter)
     return ResultFiles(Configs(model=model, generation=configs.generation, tokenizer=settings), files, tuple(notes))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from tokswap.checkpoint.loaded import Loaded, ModelLike, as_loaded, loaded_checkpoint
 from tokswap.checkpoint.reader import Checkpoint, open_checkpoint
+from tokswap.checkpoint.rowless import with_rows
 from tokswap.errors import InputError
 from tokswap.storage.resolve import resolve_model, resolve_tokenizer, short_name
 from tokswap.storage.trust import check_remote_code
@@ -22,14 +23,16 @@ class SourceModel:
     Attributes:
         name: How the user named it.
         checkpoint: Its headers and configs.
-        tokenizer: Its tokenizer.
+        tokenizer: Its tokenizer, without tokens that have no row.
         loaded: The objects, where it is in memory.
+        notes: What the user should know about its files.
     """
 
     name: str
     checkpoint: Checkpoint
     tokenizer: Tokenizer
     loaded: Loaded | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,8 @@ def open_source(model: ModelLike, *, trust_remote_code: bool = False) -> SourceM
     """Open a source model: headers and configs, no weights.
 
     Raises:
-        InputError: source-too-small where its tokenizer has more ids than the model has rows; remote-code; and what
-            reading a checkpoint and a tokenizer raises.
+        InputError: source-too-small where text needs a token that has no row; remote-code; and what reading a
+            checkpoint and a tokenizer raises.
     """
     loaded = as_loaded(model, trust_remote_code=trust_remote_code)
     if loaded is not None:
@@ -63,7 +66,9 @@ def open_source(model: ModelLike, *, trust_remote_code: bool = False) -> SourceM
         checkpoint = open_checkpoint(resolve_model(str(model)))
         check_remote_code(checkpoint.folder, checkpoint.config, trust_remote_code)
         tokenizer = read_tokenizer(checkpoint.folder, trust_remote_code=trust_remote_code)
-    size, rows = len(tokenizer.vocabulary), checkpoint.matrices[0].rows
+    rows = checkpoint.matrices[0].rows
+    fit = with_rows(tokenizer, rows, checkpoint.config, checkpoint.generation_config)
+    size = len(fit.tokenizer.vocabulary)
     if size > rows:
         raise InputError(
             "source-too-small",
@@ -72,14 +77,17 @@ def open_source(model: ModelLike, *, trust_remote_code: bool = False) -> SourceM
             model=checkpoint.folder,
         )
     name = str(model) if loaded is None else str(checkpoint.folder)
-    return SourceModel(name, checkpoint, tokenizer, loaded=loaded)
+    return SourceModel(name, checkpoint, fit.tokenizer, loaded=loaded, notes=(*checkpoint.notes, *fit.notes))
 
 
-def open_target(tokenizer: TokenizerLike, *, trust_remote_code: bool = False) -> TargetTokenizer:
-    """Open a target tokenizer. Raises what reading a tokenizer raises."""
+def open_target(
+    tokenizer: TokenizerLike, *, prefer_file: bool = False, trust_remote_code: bool = False
+) -> TargetTokenizer:
+    """Open a target tokenizer; see `read_tokenizer`. Raises what reading a tokenizer raises."""
     if isinstance(tokenizer, (str, Path)):
         path = resolve_tokenizer(str(tokenizer))
-        return TargetTokenizer(str(tokenizer), path, read_tokenizer(path, trust_remote_code=trust_remote_code))
+        read = read_tokenizer(path, prefer_file=prefer_file, trust_remote_code=trust_remote_code)
+        return TargetTokenizer(str(tokenizer), path, read)
     if is_tokenizer(tokenizer):
         read = read_loaded(tokenizer)
         return TargetTokenizer(str(read.path), None, read, loaded=tokenizer)

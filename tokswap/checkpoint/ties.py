@@ -42,6 +42,15 @@ def join_copies(
     return groups
 
 
+def head_as_input(matrices: list[VocabMatrix], facts: ModelFacts) -> list[VocabMatrix]:
+    """Take a stored lm_head for the input embeddings of a tied model that stores its one matrix under that name."""
+    heads = [matrix for matrix in matrices if matrix.role == "output"]
+    if len(heads) != 1 or not facts.has_head or facts.tied is not True:
+        return matrices
+    tied = dataclasses.replace(heads[0], role="input", is_head=True)
+    return [tied if matrix is heads[0] else matrix for matrix in matrices]
+
+
 def mark_head(matrices: Sequence[VocabMatrix], facts: ModelFacts) -> tuple[VocabMatrix, ...]:
     """Mark the input embeddings as the lm_head where the model has a head and stores no matrix for it."""
     stored = any(matrix.role == "output" or matrix.is_head for matrix in matrices)

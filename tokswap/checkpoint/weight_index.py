@@ -1,9 +1,13 @@
-"""Which files hold the weights of a model folder, by its index or by the usual name."""
+"""Which files hold the weights of a model folder. The choice is that of transformers.
+
+A file that `transformers_weights` of config.json names comes first, then model.safetensors, then the index.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +16,72 @@ from tokswap.errors import InputError
 from tokswap.storage.json_files import read_json
 
 INDEX = "model.safetensors.index.json"
-_SINGLE = "model.safetensors"
+SINGLE = "model.safetensors"
 
 
-def weight_files(folder: Path) -> tuple[list[str], Mapping[str, Any] | None]:
+@dataclass(frozen=True)
+class WeightFiles:
+    """The weight files that transformers loads from a folder.
+
+    Attributes:
+        names: Their names.
+        index_name: Name of their index, "" without one.
+        index: The parsed index, None without one.
+        notes: What the user should know about the choice.
+    """
+
+    names: tuple[str, ...] = ()
+    index_name: str = ""
+    index: Mapping[str, Any] | None = None
+    notes: tuple[str, ...] = ()
+
+
+def weight_files(folder: Path, config: Mapping[str, Any]) -> WeightFiles:
     """Find the weight files of a model folder.
 
-    Returns:
-        Their names, and the parsed index, None without one.
+    Args:
+        folder: The folder.
+        config: Its parsed config.json.
 
     Raises:
         InputError: missing-weights, pickled-weights, adapter-weights, bad-index, missing-shard, outside-shard.
     """
-    path = folder / INDEX
-    if path.is_file():
-        index = read_json(path, "index")
-        return _index_files(index, path), index
-    if (folder / _SINGLE).is_file():
-        return [_SINGLE], None
+    chosen = config.get("transformers_weights")
+    if isinstance(chosen, str):
+        return _named(folder, chosen)
+    if (folder / SINGLE).is_file():
+        return WeightFiles((SINGLE,), notes=_leftovers(folder))
+    if (folder / INDEX).is_file():
+        return _indexed(folder, INDEX)
     raise _no_weights(folder)
+
+
+def _named(folder: Path, name: str) -> WeightFiles:
+    """Return the weights that config.json names."""
+    _check_inside(name, folder / "config.json", "config.json")
+    if name.endswith(".safetensors.index.json"):
+        return _indexed(folder, name)
+    if not name.endswith(".safetensors"):
+        message = f"`transformers_weights` of config.json names {name}, which is no safetensors file"
+        raise InputError("missing-weights", message, "save the model again with save_pretrained", folder=folder)
+    if not (folder / name).is_file():
+        raise _missing(name, folder / "config.json", "config.json")
+    return WeightFiles((name,))
+
+
+def _indexed(folder: Path, name: str) -> WeightFiles:
+    index = read_json(folder / name, "index")
+    return WeightFiles(tuple(_index_files(index, folder / name)), name, index)
+
+
+def _leftovers(folder: Path) -> tuple[str, ...]:
+    """Say that a folder holds another set of weights beside model.safetensors."""
+    if not (folder / INDEX).is_file() and not any(folder.glob("model-?????-of-?????.safetensors")):
+        return ()
+    return (
+        f"the weights are those of {SINGLE}, which transformers loads; the shards or the index beside it are leftovers "
+        "and are not used",
+    )
 
 
 def tensors_of(shards: Iterable[Shard]) -> dict[str, TensorInfo]:
@@ -54,18 +105,24 @@ def tensors_of(shards: Iterable[Shard]) -> dict[str, TensorInfo]:
     return tensors
 
 
-def check_index(index: Mapping[str, Any], tensors: Mapping[str, TensorInfo], folder: Path) -> None:
-    """Check that every tensor of an index lies in the shard that the index names.
+def check_index(weights: WeightFiles, tensors: Mapping[str, TensorInfo], folder: Path) -> tuple[str, ...]:
+    """Check that the weight files hold every tensor of their index.
 
-    A tensor that the index does not name is no error: it is kept.
+    Like transformers, take a tensor from the file that holds it, and keep a tensor that the index does not name.
+
+    Returns:
+        A note, where the index puts tensors into files that do not hold them.
 
     Raises:
-        InputError: bad-index.
+        InputError: bad-index, where no file holds a tensor.
     """
-    for name, file in index["weight_map"].items():
-        if name not in tensors or tensors[name].file != file:
-            message = f"the index puts {name} into {file}, which does not hold it"
-            raise InputError("bad-index", message, file=folder / INDEX)
+    weight_map = weights.index["weight_map"] if weights.index is not None else {}
+    for name, file in weight_map.items():
+        if name not in tensors:
+            message = f"the index puts {name} into {file}, and no weight file holds it"
+            raise InputError("bad-index", message, file=folder / weights.index_name)
+    moved = sum(tensors[name].file != file for name, file in weight_map.items())
+    return (f"the index names the wrong file for {moved:,} tensors; the result's index is right",) if moved else ()
 
 
 def _index_files(index: Mapping[str, Any], path: Path) -> list[str]:
@@ -78,17 +135,21 @@ def _index_files(index: Mapping[str, Any], path: Path) -> list[str]:
     files = sorted(set(weight_map.values()))
     present = set(os.listdir(path.parent))
     for name in files:
-        if os.path.basename(name) != name or name in ("", ".", ".."):
-            raise InputError(
-                "outside-shard",
-                f"the index names a file outside its folder: {name!r}",
-                "every shard must lie beside the index",
-                index=path,
-            )
+        _check_inside(name, path, "the index")
         if name not in present or not (path.parent / name).is_file():
-            hint = "download the missing file again"
-            raise InputError("missing-shard", f"the index names {name}, which is not there", hint, index=path)
+            raise _missing(name, path, "the index")
     return files
+
+
+def _check_inside(name: str, path: Path, what: str) -> None:
+    if os.path.basename(name) != name or name in ("", ".", ".."):
+        message = f"{what} names a file outside its folder: {name!r}"
+        raise InputError("outside-shard", message, "every weight file must lie beside config.json", file=path)
+
+
+def _missing(name: str, path: Path, what: str) -> InputError:
+    message = f"{what} names {name}, which is not there"
+    return InputError("missing-shard", message, "download the missing file again", file=path)
 
 
 def _no_weights(folder: Path) -> InputError:
@@ -102,5 +163,5 @@ def _no_weights(folder: Path) -> InputError:
     if (folder / "adapter_model.safetensors").is_file():
         hint = "merge the adapter into its base model first (peft: merge_and_unload)"
         return InputError("adapter-weights", "this is an adapter, not a whole model", hint, folder=folder)
-    hint = f"a model folder holds {_SINGLE}, or shards with {INDEX}"
+    hint = f"a model folder holds {SINGLE}, or shards with {INDEX}"
     return InputError("missing-weights", "there are no safetensors weights in this folder", hint, folder=folder)

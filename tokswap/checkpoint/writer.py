@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tokswap.checkpoint.edit import Edit, GroupRows, MatrixEdit, NewRows
+from tokswap.checkpoint.edit import Edit, GroupRows, MatrixEdit, NewRows, merged_blocks
 from tokswap.checkpoint.embeddings import encode
 from tokswap.checkpoint.layout import Layout, OutShard, index_of
 from tokswap.checkpoint.reader import Checkpoint
@@ -86,8 +86,8 @@ def write_result(
                 hooks.progress(shard.nbytes)
             else:
                 _write_shard(edit.checkpoint, shard, target, rows_of, hooks.progress)
-        if edit.checkpoint.index is not None:
-            _write_file(work / "model.safetensors.index.json", index_of(edit.checkpoint, layout))
+        if edit.checkpoint.weights.index is not None:
+            _write_file(work / edit.checkpoint.weights.index_name, index_of(edit.checkpoint, layout))
         hooks.check(work)
         for name, data in hooks.last_files().items():
             _write_file(work / name, data)
@@ -120,29 +120,11 @@ class RowsOnce:
 
 
 def matrix_blocks(checkpoint: Checkpoint, edit: MatrixEdit, new: NewRows) -> Iterator[np.ndarray]:
-    """Yield the rows of a matrix as raw bytes, uint8 [n, row bytes]: copied rows bit for bit, computed rows cast once.
-
-    In a per-layer matrix a source id past its end stands for row 0: Gemma-3n, whose per-layer matrix is the shorter
-    one, reads that row for image and audio tokens.
-    """
+    """Yield the rows of a matrix as raw bytes, uint8 [n, row bytes]: copied ones bit for bit, computed ones cast."""
     raw = checkpoint.raw_rows(edit.matrix.names[0], edit.matrix.axis)
-    if len(new) != edit.computed:
-        raise ValueError(f"{edit.computed} rows of {edit.name} have no source, and {len(new)} were computed")
-    width = raw.shape[1]
-    step = max(1, _ROWS_BYTES // width)
-    used = 0
-    for start in range(0, len(edit.source_of), step):
-        source = edit.source_of[start : start + step]
-        block = np.empty((len(source), width), np.uint8)
-        copied = source >= 0
-        if edit.matrix.role == "per-layer":
-            source = np.where(source < len(raw), source, 0)
-        block[copied] = raw[source[copied]]
-        count = int(np.count_nonzero(~copied))
-        if count:
-            block[~copied] = encode(new[used : used + count], edit.matrix.dtype)
-            used += count
-        yield block
+    size = max(1, _ROWS_BYTES // raw.shape[1])
+    dtype = edit.matrix.dtype
+    return merged_blocks(edit, raw, new, size=size, copy=np.asarray, compute=lambda rows: encode(rows, dtype))
 
 
 def _config_files(edit: Edit) -> dict[str, bytes]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tokswap.checkpoint.edit import Edit, GroupRows, MatrixEdit, NewRows
+from tokswap.checkpoint.edit import Edit, GroupRows, MatrixEdit, NewRows, merged_blocks
 from tokswap.checkpoint.embeddings import decode
 from tokswap.checkpoint.facts import model_facts
 from tokswap.checkpoint.reader import Checkpoint
@@ -172,17 +172,15 @@ def _fitted(edit: Edit) -> list[MatrixEdit]:
 
 
 def _whole(checkpoint: Checkpoint, edit: MatrixEdit, new: NewRows) -> np.ndarray:
-    """Every row of a new matrix, float32 [V, D]: the source's in their new places, and the computed ones."""
+    """Every row of a new matrix, float32 [V, D]."""
     raw = checkpoint.raw_rows(edit.matrix.names[0], edit.matrix.axis)
     rows = np.empty((len(edit.source_of), edit.matrix.width), np.float32)
-    used = 0
-    for start in range(0, len(rows), _ROWS):
-        source = edit.source_of[start : start + _ROWS]
-        block, copied = rows[start : start + _ROWS], source >= 0
-        block[copied] = decode(raw[source[copied]], edit.matrix.dtype)
-        count = int(np.count_nonzero(~copied))
-        block[~copied] = new[used : used + count]
-        used += count
+    at = 0
+    for block in merged_blocks(
+        edit, raw, new, size=_ROWS, copy=lambda old: decode(old, edit.matrix.dtype), compute=np.asarray
+    ):
+        rows[at : at + len(block)] = block
+        at += len(block)
     return rows
 
 

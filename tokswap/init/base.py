@@ -198,8 +198,9 @@ class Problem:
 
     @cached_property
     def trained(self) -> np.ndarray:
-        """Source ids that the model has learnt: all but reserved tokens and padding rows, int64."""
-        return np.flatnonzero(self.source.vocabulary.kind != Kind.UNUSED)
+        """Source ids that the model has learnt: all but reserved and unreachable tokens and padding rows, int64."""
+        vocabulary = self.source.vocabulary
+        return np.flatnonzero((vocabulary.kind != Kind.UNUSED) & ~vocabulary.unreachable)
 
     @cached_property
     def source_mean(self) -> np.ndarray:

@@ -10,12 +10,12 @@ import numpy as np
 
 from tokswap.checkpoint.loaded import Loaded, ModelLike, as_loaded, loaded_checkpoint
 from tokswap.checkpoint.reader import Checkpoint, has_weights, open_checkpoint
+from tokswap.checkpoint.rowless import with_rows
 from tokswap.checkpoint.source import TargetTokenizer
 from tokswap.errors import InputError
 from tokswap.init.base import Initializer
 from tokswap.storage.resolve import resolve_model, user_aliases
-from tokswap.tokenizer.tokenizer import read_tokenizer
-from tokswap.tokenizer.vocabulary import Vocabulary
+from tokswap.tokenizer.tokenizer import Tokenizer, read_tokenizer
 
 NOT_USED = "--donor is not used: no method of this run needs a donor"
 WITHOUT_WEIGHTS = "the tokenizer comes without weights, so no donor is used; name one with --donor MODEL"
@@ -61,8 +61,8 @@ def find_donor(
     loaded = as_loaded(chosen)
     checkpoint = loaded_checkpoint(loaded.model) if loaded else open_checkpoint(resolve_model(str(chosen)))
     same = loaded is not None or (target.path is not None and checkpoint.folder.resolve() == target.path.resolve())
-    check_donor(checkpoint, target.tokenizer.vocabulary, same_folder=same)
-    return Donor(checkpoint), ()
+    check_donor(checkpoint, target.tokenizer, same_folder=same)
+    return Donor(checkpoint), tuple(f"donor: {note}" for note in checkpoint.notes)
 
 
 def _default(target: TargetTokenizer) -> ModelLike | None:
@@ -87,22 +87,24 @@ def _missing(target: TargetTokenizer, *, asked: bool) -> InputError:
     )
 
 
-def check_donor(donor: Checkpoint, target: Vocabulary, *, same_folder: bool) -> None:
-    """Check that a donor belongs to a target vocabulary.
+def check_donor(donor: Checkpoint, tokenizer: Tokenizer, *, same_folder: bool) -> None:
+    """Check that a donor belongs to a target tokenizer.
 
     Args:
         donor: The donor.
-        target: The target vocabulary.
+        tokenizer: The target tokenizer. It may have tokens without a row that no text needs.
         same_folder: Whether the target tokenizer was read from the donor's folder.
 
     Raises:
         InputError: donor-too-small, donor-mismatch.
     """
     matrix = donor.matrix("input")
-    if matrix is None or matrix.rows < len(target):
+    rows = matrix.rows if matrix is not None else 0
+    target = with_rows(tokenizer, rows, donor.config, donor.generation_config).tokenizer.vocabulary
+    if rows < len(target):
         raise InputError(
             "donor-too-small",
-            f"the donor has {matrix.rows if matrix else 0:,} rows, and the target tokenizer {len(target):,} ids",
+            f"the donor has {rows:,} rows, and the target tokenizer {len(target):,} ids",
             "the donor must be a model that uses the target tokenizer",
             donor=donor.folder,
         )

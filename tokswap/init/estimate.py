@@ -12,13 +12,19 @@ from tokswap.checkpoint.matrices import VocabMatrix
 from tokswap.init.solver import RowTask
 from tokswap.report.plan import Estimate
 from tokswap.tokenizer.alignment import Reason
+from tokswap.tokenizer.families import UNIGRAM
+from tokswap.tokenizer.tokenizer import Tokenizer
 
 _LIBRARIES_BYTES = 450_000_000
-_TOKEN_BYTES = 1500
-"""Measured on the demo models: what the libraries take, and what a token takes as text, bytes and parsed JSON."""
+_TOKEN_BYTES, _UNIGRAM_TOKEN_BYTES = 2000, 4400
+"""Measured with 250,000 tokens: what a token takes as text, bytes, parsed JSON and in the tokenizers library."""
+_READ_AROUND = 1 << 16
+"""What the system reads around a row that is read in place."""
 
 
-def estimate(task: RowTask, matrices: Sequence[MatrixEdit], *, written: int, more_flops: float = 0.0) -> Estimate:
+def estimate(
+    task: RowTask, matrices: Sequence[MatrixEdit], *, written: int, more_flops: float = 0.0, checks: int = 0
+) -> Estimate:
     """Return about how much memory and time a run takes.
 
     Args:
@@ -26,6 +32,7 @@ def estimate(task: RowTask, matrices: Sequence[MatrixEdit], *, written: int, mor
         matrices: What becomes of each matrix.
         written: New bytes on disk.
         more_flops: Floating-point operations of what else the run does.
+        checks: Bytes of memory that the checks of the result take, once it is written.
     """
     alignment = task.alignment
     missing, anchors = len(alignment.missing), int(np.count_nonzero(alignment.reason == Reason.BYTES))
@@ -37,15 +44,21 @@ def estimate(task: RowTask, matrices: Sequence[MatrixEdit], *, written: int, mor
             flops += task.methods.of(edit.matrix.role).flops(missing, anchors, width)
             work = (6 * anchors + 4 * missing) * width + task.context.memory if owner is not None else 0
             held = max(held, 4 * edit.computed * edit.matrix.width + _mapped(edit, owner) + work)
-    tokens = len(task.source.tokenizer.vocabulary) + len(alignment)
+    sides = ((task.source.tokenizer, len(task.source.tokenizer.vocabulary)), (task.target, len(alignment)))
+    tokens = sum(size * _bytes_per_token(tokenizer) for tokenizer, size in sides)
     seconds = flops / _flops_per_second() + written / 1e9 + 2.0
-    return Estimate(held + _LIBRARIES_BYTES + _TOKEN_BYTES * tokens, round(seconds, 1))
+    return Estimate(_LIBRARIES_BYTES + tokens + max(held, checks), round(seconds, 1))
+
+
+def _bytes_per_token(tokenizer: Tokenizer) -> int:
+    return _UNIGRAM_TOKEN_BYTES if tokenizer.family == UNIGRAM else _TOKEN_BYTES
 
 
 def _mapped(edit: MatrixEdit, owner: VocabMatrix | None) -> int:
     """Bytes of the rows that are read in place, by memory map."""
-    row_bytes = edit.matrix.row_bytes
-    return edit.matrix.rows * row_bytes + (owner.rows * owner.width * row_bytes // edit.matrix.width if owner else 0)
+    row_bytes, copied = edit.matrix.row_bytes, int(np.count_nonzero(edit.source_of >= 0))
+    read = min(edit.matrix.rows * row_bytes, copied * (row_bytes + _READ_AROUND))
+    return read + (owner.rows * owner.width * row_bytes // edit.matrix.width if owner else 0)
 
 
 def _flops_per_second() -> float:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from tokswap.checkpoint.source import SourceModel
 from tokswap.errors import InputError
 from tokswap.init.base import Context, Initializer, MatrixUse, Pieces, Problem, Rows, Tokenizers
 from tokswap.init.donor import Donor
+from tokswap.init.nonfinite import sound, unread_notes
 from tokswap.tokenizer.alignment import Alignment, Reason
 from tokswap.tokenizer.tokenizer import Tokenizer
 
@@ -86,6 +86,7 @@ class Solver:
         self.task = task
         self.solved: dict[str, SolvedGroup] = {}
         self._donor_spaces: dict[str, EmbeddingSpace] = {}
+        self._sound: dict[str, Columns] = {}
 
     @property
     def seconds(self) -> float:
@@ -109,10 +110,11 @@ class Solver:
         if not np.isfinite(norms).all():
             name = type(self.task.methods.of(lead.role)).__name__
             raise InputError("method-failed", f"`{name}` computed non-finite rows")
+        notes = (*found.notes, *unread_notes(problem.source, "model"), *unread_notes(problem.donor, "donor"))
         alignment = self.task.alignment
         self.solved[lead.role] = SolvedGroup(
             count=len(found.rows),
-            result=Rows(_no_rows(problem), found.diagnostics, found.evidence, notes=found.notes),
+            result=Rows(_no_rows(problem), found.diagnostics, found.evidence, notes=notes),
             norms=norms,
             copied_norms=problem.source.norms(alignment.source_of[alignment.shared]),
             seconds=time.perf_counter() - begin,
@@ -128,7 +130,6 @@ class Solver:
     def _problem(self, lead: VocabMatrix, columns: list[Columns]) -> Problem:
         task = self.task
         space = EmbeddingSpace(task.source.tokenizer.vocabulary, columns, name=f"source {lead.names[0]}")
-        _check_finite(space, "model", task.source.checkpoint.folder)
         return Problem(
             source=space,
             donor=self._donor_space(lead.role),
@@ -152,8 +153,8 @@ class Solver:
     def _spaces(self) -> Mapping[str, EmbeddingSpace]:
         source = self.task.source
         found = {m.role: m for m in reversed(source.checkpoint.matrices) if m.role not in ("bias", "lookup")}
-        raw = {role: Columns(source.checkpoint.raw_rows(m.names[0], m.axis), m.dtype) for role, m in found.items()}
-        return {role: EmbeddingSpace(source.tokenizer.vocabulary, [columns]) for role, columns in raw.items()}
+        vocabulary = source.tokenizer.vocabulary
+        return {role: EmbeddingSpace(vocabulary, [self._columns(matrix)]) for role, matrix in found.items()}
 
     def _columns(self, matrix: VocabMatrix) -> Columns:
         """The source rows of a matrix.
@@ -161,13 +162,16 @@ class Solver:
         Biases are taken relative to their mean: a method whose weights do not add up to one would scale what all tokens
         have in common, and a bias common to all tokens changes no probability.
         """
-        raw = self.task.source.checkpoint.raw_rows(matrix.names[0], matrix.axis)
-        columns = Columns(raw, matrix.dtype)
+        name, source = matrix.names[0], self.task.source
+        vocabulary = source.tokenizer.vocabulary
+        if name not in self._sound:
+            columns = Columns(source.checkpoint.raw_rows(name, matrix.axis), matrix.dtype)
+            self._sound[name] = sound(columns, vocabulary, "model", source.checkpoint.folder)
+        columns = self._sound[name]
         if matrix.role != "bias":
             return columns
-        vocabulary = self.task.source.tokenizer.vocabulary
         mean = float(EmbeddingSpace(vocabulary, [columns]).mean(np.arange(len(vocabulary)))[0])
-        return Columns(raw, matrix.dtype, shift=mean if np.isfinite(mean) else 0.0)
+        return replace(columns, shift=mean)
 
     def _donor_space(self, role: str) -> EmbeddingSpace | None:
         """The donor's rows for a role; roles that share a donor matrix get the same space."""
@@ -182,9 +186,8 @@ class Solver:
         if name not in self._donor_spaces:
             raw, target = checkpoint.raw_rows(name, owner.axis), self.task.target.vocabulary
             rows = raw[: len(target)] if donor.rows is None else raw[donor.rows]
-            space = EmbeddingSpace(target, [Columns(rows, owner.dtype)], name=f"donor {name}")
-            _check_finite(space, "donor", checkpoint.folder)
-            self._donor_spaces[name] = space
+            columns = sound(Columns(rows, owner.dtype), target, "donor", checkpoint.folder)
+            self._donor_spaces[name] = EmbeddingSpace(target, [columns], name=f"donor {name}")
         return self._donor_spaces[name]
 
 
@@ -231,17 +234,6 @@ class _MergePairs:
 
 def _no_rows(problem: Problem) -> np.ndarray:
     return np.zeros((0, problem.source.width), np.float32)
-
-
-def _check_finite(space: EmbeddingSpace, whose: str, folder: Path) -> None:
-    bad = np.concatenate([np.flatnonzero(~columns.finite()) for columns in space.columns])
-    if len(bad):
-        raise InputError(
-            "nan-in-table",
-            f"the {whose}'s embedding matrix has non-finite rows, the first is row {bad.min()}",
-            "the checkpoint is damaged, or its training diverged",
-            folder=folder,
-        )
 
 
 def _neutral_row(problem: Problem, width: int) -> np.ndarray:

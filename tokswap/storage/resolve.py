@@ -133,7 +133,8 @@ def resolve_model(name: str) -> Path:
 
     Raises:
         UsageError: bad-model.
-        InputError: unknown-model, gated-model, offline, bad-aliases, missing-extra, bad-gguf, remote-code.
+        InputError: unknown-model, gated-model, offline, bad-aliases, missing-extra, bad-gguf, remote-code,
+            unsupported-tokenizer.
         OutputError: cannot-write.
     """
     return _resolve(name, _MODEL_FILES, "model")
@@ -144,7 +145,8 @@ def resolve_tokenizer(name: str) -> Path:
 
     Raises:
         UsageError: bad-tokenizer.
-        InputError: unknown-tokenizer, gated-model, offline, bad-aliases, missing-extra, bad-gguf, remote-code.
+        InputError: unknown-tokenizer, gated-model, offline, bad-aliases, missing-extra, bad-gguf, remote-code,
+            unsupported-tokenizer.
         OutputError: cannot-write.
     """
     return _resolve(name, _TOKENIZER_FILES, "tokenizer")
@@ -216,7 +218,7 @@ def _resolve(name: str, patterns: list[str], what: str) -> Path:
 def _resolve_file(path: Path, what: str) -> Path:
     """Resolve a file. Raises UsageError bad-<what> where a file of this type is not allowed."""
     if path.suffix == ".gguf" and what != "encoder":
-        from tokswap.storage.gguf import dequantised
+        from tokswap.storage.gguf.convert import dequantised
 
         return dequantised(path, cache_folder() / "gguf")
     if path.suffix == ".json" and what == "tokenizer":

@@ -197,7 +197,7 @@ class _Trend:
     def _features(self, ids: np.ndarray, ends: np.ndarray) -> np.ndarray:
         source = self.problem.source
         pieces = [np.where(end[:, None] >= 0, source.rows(np.maximum(end, 0)) - self.mean, 0) for end in ends.T]
-        return np.concatenate([*pieces, self.donor.rows(ids) - self.donor_mean], axis=1).astype(np.float32)
+        return np.asarray(np.concatenate([*pieces, self.donor.rows(ids) - self.donor_mean], axis=1), np.float32)
 
     def __call__(self, ids: np.ndarray, ends: np.ndarray) -> np.ndarray:
         """Return the trend, float32 [n, D], of target ids [n] with these first and last pieces, int [n, 2]."""

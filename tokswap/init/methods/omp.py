@@ -125,7 +125,7 @@ class OMP(Initializer):
                 keep[at + n] = trained[n] and digest not in seen
                 seen.add(digest)
             at += len(block)
-        return anchors[keep]
+        return np.asarray(anchors[keep])
 
     def flops(self, missing: int, anchors: int, width: int) -> float:
         """Count searches of the dictionary, as measured for k = 64 (benchmarks/omp.md)."""

@@ -169,7 +169,7 @@ class _Space:
 def _source_space(problem: Problem) -> _Space:
     source = problem.source.vocabulary
     norms = problem.source.norms(np.arange(len(source)))
-    keys = np.flatnonzero((source.kind == Kind.NORMAL) & (norms > 1e-3 * np.median(norms)))
+    keys = np.flatnonzero(source.pieces & (norms > 1e-3 * np.median(norms)))
     return _Space(new=_PieceMeans(problem), known=problem.source, has_new=np.diff(problem.pieces.start) > 0, keys=keys)
 
 
@@ -198,7 +198,7 @@ def _text_space(problem: Problem, encoder: str) -> _Space:
         place = {text: n for n, text in enumerate(once)}
         vectors.append(Vectors(Array(rows), np.array([place.get(text, -1) for text in own], np.int64)))
     new, known = vectors
-    return _Space(new, known, has_new=new.known(), keys=np.flatnonzero(known.known() & (source.kind == Kind.NORMAL)))
+    return _Space(new, known, has_new=new.known(), keys=np.flatnonzero(known.known() & source.pieces))
 
 
 @dataclass(frozen=True)

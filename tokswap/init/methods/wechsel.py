@@ -12,7 +12,6 @@ from tokswap.init.base import BaseModel, Initializer, Problem, Rows, SupportsEnc
 from tokswap.init.methods._sparse import Array, Vectors, combine, combine_pieces, nearest
 from tokswap.init.resources.protocol import Resources, WordVectors
 from tokswap.options.declare import option
-from tokswap.tokenizer.vocabulary import Kind
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ class Wechsel(Initializer):
         new = _token_vectors(theirs, problem.tokenizers.target, len(problem.target))
         known = _token_vectors(ours, problem.tokenizers.source, len(problem.source.vocabulary))
         asking = np.flatnonzero(new.known()[problem.missing])
-        keys = np.flatnonzero(known.known() & (problem.source.vocabulary.kind == Kind.NORMAL))
+        keys = np.flatnonzero(known.known() & problem.source.vocabulary.pieces)
         memory, device = problem.context.memory, problem.context.device
         places, cosines = nearest(new, problem.missing[asking], known, keys, self.k, memory=memory, device=device)
         ids = np.zeros((len(problem.missing), places.shape[1]), np.int64)

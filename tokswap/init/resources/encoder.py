@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.lib.format import open_memmap
 
 from tokswap.errors import InputError, OutputError
 from tokswap.storage.atomic import scratch
@@ -147,7 +148,7 @@ def _encode(model: Any, folder: Path, texts: Sequence[str], work: Path, progress
             rows = _encode_chunk(model, folder, [texts[n] for n in part])
             if vectors is None:
                 shape = (len(texts), rows.shape[1])
-                vectors = np.lib.format.open_memmap(work, mode="w+", dtype=np.float32, shape=shape)
+                vectors = open_memmap(work, mode="w+", dtype=np.float32, shape=shape)  # type: ignore[no-untyped-call]
             vectors[part] = rows
             bar.update(len(part))
     if vectors is None:

@@ -1,0 +1,93 @@
+"""How long a text a model reads, by its config, and what that means for its tokenizer. Pure: parsed JSON in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tokswap.checkpoint.nested_configs import id_list, vocabulary_configs
+
+POSITIONS_FOLLOW_PAD = (
+    "camembert",
+    "data2vec-text",
+    "esm",
+    "fsmt",
+    "ibert",
+    "longformer",
+    "luke",
+    "m2m_100",
+    "mpnet",
+    "nllb-moe",
+    "prophetnet",
+    "roberta",
+    "roberta-prelayernorm",
+    "seamless_m4t",
+    "seamless_m4t_v2",
+    "xglm",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "xmod",
+)
+"""Model types that count positions from pad_token_id, so that the pad id is part of the position embeddings."""
+_KEYS = ("max_position_embeddings", "n_positions", "max_encoder_position_embeddings", "max_target_positions")
+_COMPUTED = ("rope", "rotary", "alibi")
+"""Parts of the keys of models that compute their positions, and so read more of them, if worse."""
+_UNLIMITED = 1e29
+"""transformers writes 1e30 for a tokenizer without a limit."""
+
+
+def longest_input(text: Mapping[str, Any]) -> int | None:
+    """Return the longest input in tokens, None where the config sets no limit.
+
+    Args:
+        text: The config of the text model.
+    """
+    limit: int | None = next((text[key] for key in _KEYS if type(text.get(key)) is int), None)
+    if limit is None:
+        return None
+    if text.get("model_type") in POSITIONS_FOLLOW_PAD:
+        limit -= max(id_list(text.get("pad_token_id")), default=-1) + 1
+    return max([limit, *_stretched(text, limit)])
+
+
+def fitting_length(settings: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return a tokenizer_config.json whose model_max_length the model can read, and notes.
+
+    A tokenizer without a limit gets one only where the model has an embedding for each position and fails past them.
+
+    Args:
+        settings: The tokenizer_config.json.
+        config: The config.json of the model.
+    """
+    settings = dict(settings)
+    text = next((child for _, child in vocabulary_configs(config)), config)
+    limit, length = longest_input(text), settings.get("model_max_length")
+    if limit is None:
+        return settings, ()
+    if not isinstance(length, (int, float)) or length > _UNLIMITED:
+        if _computes_positions(text):
+            return settings, ()
+        settings["model_max_length"] = limit
+        return settings, (f"`model_max_length` of the tokenizer is now {limit:,}: the model has no more positions",)
+    if length <= limit:
+        return settings, ()
+    settings["model_max_length"] = limit
+    note = f"`model_max_length` of the tokenizer is now {limit:,}, not {length:,}: the model has no more positions"
+    return settings, (note,)
+
+
+def _computes_positions(text: Mapping[str, Any]) -> bool:
+    relative = "relative_attention_num_buckets" in text and "max_position_embeddings" not in text  # T5
+    named = any(part in key and value for key, value in text.items() for part in _COMPUTED)
+    return relative or named or text.get("position_embedding_type") == "rotary"
+
+
+def _stretched(text: Mapping[str, Any], limit: int) -> Iterator[int]:
+    """Yield the limits of a model whose rotary positions are scaled to read more than it was trained on."""
+    for key in ("rope_scaling", "rope_parameters"):
+        value = text.get(key)
+        nested = value.values() if isinstance(value, dict) else ()
+        for part in (value, *nested):
+            if isinstance(part, dict) and isinstance(part.get("factor"), (int, float)):
+                original = part.get("original_max_position_embeddings")
+                yield int((original if type(original) is int else limit) * part["factor"])
