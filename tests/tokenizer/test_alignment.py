@@ -44,10 +44,29 @@ def test_text_matches_by_bytes_and_the_rest_is_missing() -> None:
     assert found.counts() == {"missing": 1, "bytes": 2}
 
 
-def test_normal_pieces_match_each_other_past_byte_pieces_and_byte_pieces_likewise() -> None:
-    source = vocabulary("<0x41>", "A", "<0x42>", "C")
-    found = align(vocabulary("A", "<0x41>", "B", "<0x43>"), source)
-    assert matches(found) == [(1, "BYTES"), (0, "BYTES"), (2, "BYTES"), (3, "BYTES")]
+def test_normal_pieces_match_each_other_past_byte_pieces() -> None:
+    source = vocabulary("<0x41>", "A", "<0x42>", "C", "<0x44>", "<0x45>")
+    found = align(vocabulary("A", "B", "<0x43>", "<0x44>", "<0x46>"), source)
+    assert matches(found) == [(1, "BYTES"), (2, "BYTES"), (3, "BYTES"), (4, "BYTES"), (-1, "MISSING")]
+
+
+def test_a_byte_piece_whose_byte_has_a_piece_never_gets_a_row() -> None:
+    target = vocabulary("<0x41>", "A", "<0x42>")
+    for source in (vocabulary("A"), vocabulary("<0x41>"), vocabulary("<0x41>", "A"), target):
+        found = align(target, source)
+        assert matches(found)[0] == (-1, "UNREACHABLE")
+        assert matches(found)[1][1] == "BYTES"
+        assert 0 in found.neutral
+    assert matches(align(target, target))[2] == (2, "BYTES")
+    assert matches(align(target, target, mapped={0: 1}))[0] == (1, "MAP")
+
+
+def test_a_token_that_no_text_gives_neither_gives_nor_gets_a_row() -> None:
+    hidden = dataclasses.replace(vocabulary(("ĠĠ", b"  ", Kind.NORMAL), "a", "  ", "für"), unproduced=frozenset({0, 3}))
+    plain = vocabulary("für", "  ", "a")
+    assert matches(align(hidden, plain)) == [(-1, "UNREACHABLE"), (2, "BYTES"), (1, "BYTES"), (-1, "UNREACHABLE")]
+    assert matches(align(plain, hidden)) == [(-1, "MISSING"), (2, "BYTES"), (1, "BYTES")]
+    assert align(hidden, plain).counts() == {"bytes": 2, "unreachable": 2}
 
 
 def test_the_letter_is_not_the_byte_that_another_family_spells_with_it() -> None:
@@ -169,7 +188,7 @@ def test_an_inconsistent_alignment_is_refused(source_of: np.ndarray, reason: np.
 
 
 def test_the_key_of_a_reason_in_reports() -> None:
-    names = "missing bytes role text preset map neutral padding observed forced scaffold"
+    names = "missing bytes role text preset map neutral padding observed forced scaffold unreachable"
     assert [reason.key for reason in Reason] == names.split()
 
 
@@ -190,7 +209,22 @@ def vocabularies(draw: st.DrawFn) -> Vocabulary:
     plain = vocabulary(*tokens)
     specials = np.flatnonzero(plain.kind == Kind.SPECIAL).tolist()
     roles = draw(st.dictionaries(st.sampled_from(ROLES), st.sampled_from(specials))) if specials else {}
-    return dataclasses.replace(plain, roles=roles)
+    text = np.flatnonzero(np.isin(plain.kind, (Kind.NORMAL, Kind.BYTE))).tolist()
+    unproduced = draw(st.sets(st.sampled_from(text), max_size=2)) if text else set()
+    return dataclasses.replace(plain, roles=roles, unproduced=frozenset(unproduced))
+
+
+def given_for(vocab: Vocabulary, token_bytes: bytes) -> int | None:
+    """The id that text is tokenized into: the first normal piece that text can give, else the first byte piece."""
+    same = [n for n in range(len(vocab)) if vocab.token_bytes[n] == token_bytes and n not in vocab.unproduced]
+    same = [n for n in same if vocab.kind[n] in (Kind.NORMAL, Kind.BYTE)]
+    return min(same, key=lambda n: (vocab.kind[n] == Kind.BYTE, n), default=None)
+
+
+def is_given(vocab: Vocabulary, token: int) -> bool:
+    """Whether text can be tokenized into a text token."""
+    is_byte = vocab.kind[token] == Kind.BYTE
+    return token not in vocab.unproduced and (not is_byte or given_for(vocab, vocab.token_bytes[token]) == token)
 
 
 @given(vocabularies(), vocabularies(), st.integers(0, 3), st.booleans(), st.data())
@@ -209,8 +243,11 @@ def test_every_row_has_a_source_that_its_reason_explains(
         is_text = target.kind[token] in (Kind.NORMAL, Kind.BYTE)
         if token in mapped:
             assert (origin, reason) == (mapped[token], "MAP")
+        elif is_text and not is_given(target, token):
+            assert reason == "UNREACHABLE"
         elif is_text:
-            assert reason == ("BYTES" if target.token_bytes[token] in source.id_of else "MISSING")
+            there = given_for(source, target.token_bytes[token])
+            assert (origin, reason) == ((-1, "MISSING") if there is None else (there, "BYTES"))
         else:
             assert reason in ("ROLE", "TEXT", "PRESET", "NEUTRAL")
         if reason == "BYTES":
@@ -231,7 +268,7 @@ def test_a_vocabulary_aligned_with_itself_keeps_every_text_and_every_special_tok
         if not vocab.text[token]:
             assert origin == -1
         elif vocab.kind[token] in (Kind.NORMAL, Kind.BYTE):
-            assert (vocab.token_bytes[origin], vocab.kind[origin]) == (vocab.token_bytes[token], vocab.kind[token])
+            assert origin == (given_for(vocab, vocab.token_bytes[token]) if is_given(vocab, token) else -1)
         else:
             assert vocab.text[origin] == vocab.text[token] or set(vocab.roles_of(token)) & set(vocab.roles_of(origin))
 

@@ -26,9 +26,9 @@ def test_the_family_is_read_from_the_file_and_not_from_a_class_name(edited, fami
     folder = edited(family, lambda spec: None)
     honest = read_tokenizer(folder).family
     makers.edit_json(folder / "tokenizer_config.json", tokenizer_class="BertTokenizerFast")
-    assert read_tokenizer(folder).family == honest
-    (folder / "tokenizer_config.json").unlink()
     assert read_tokenizer(folder / "tokenizer.json").family == honest
+    (folder / "tokenizer_config.json").unlink()
+    assert read_tokenizer(folder).family == read_tokenizer(folder / "tokenizer.json").family == honest
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,13 @@ def test_roles_are_those_of_the_config(read) -> None:
 def test_one_token_keeps_all_its_roles(edited) -> None:
     folder = edited("byte-level", lambda spec: None)
     entry = added(0, "<|endoftext|>", special=True)
-    roles = {"bos_token": entry, "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>", "pad_token": None}
+    del entry["id"]
+    roles = {
+        "bos_token": {"__type": "AddedToken", **entry},
+        "eos_token": "<|endoftext|>",
+        "unk_token": "<|endoftext|>",
+        "pad_token": None,
+    }
     makers.edit_json(folder / "tokenizer_config.json", **roles)
     assert read_tokenizer(folder).vocabulary.roles_of(0) == ["bos", "eos", "unk"]
 
@@ -150,9 +156,13 @@ def test_ids_that_no_token_has_are_unused(edited) -> None:
         assert (vocab.text[token], vocab.token_bytes[token], vocab.kind[token]) == ("", b"", Kind.UNUSED)
 
 
-def test_an_added_token_that_the_model_has_under_another_id_leaves_that_id_unused(edited) -> None:
-    vocab = read_tokenizer(edited("byte-level", add_token(600, "Ġthe"))).vocabulary
+def test_an_added_token_that_the_model_has_under_another_id_has_that_id(edited) -> None:
+    """The tokenizers library gives it the model's id, whatever the file says."""
+    folder = edited("byte-level", add_token(600, "Ġthe"))
+    vocab = read_tokenizer(folder / "tokenizer.json").vocabulary
     assert vocab.kind[600] == Kind.UNUSED
+    vocab = read_tokenizer(folder).vocabulary
+    assert len(vocab) == 600
     assert vocab.text[vocab.id_of[b" the"]] == "Ġthe"
     assert b"" not in vocab.id_of
 

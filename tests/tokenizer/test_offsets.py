@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from makers import copy_model, edit_json, read_json, shipped_text, write_json
 
+from tokswap.tokenizer.auto import auto_tokenizer
 from tokswap.tokenizer.offsets import encode_with_offsets
 from tokswap.tokenizer.probes import TEXTS
-from tokswap.tokenizer.tokenizer import auto_tokenizer, read_tokenizer
+from tokswap.tokenizer.tokenizer import read_tokenizer
 
 Make = Callable[..., Path]
 

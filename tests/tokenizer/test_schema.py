@@ -192,5 +192,6 @@ def test_what_the_tokenizers_library_raises_while_it_tokenizes(
 def test_a_chat_template_that_is_no_text(tokenizer_of: Callable[..., Path], tmp_path: Path) -> None:
     folder = makers.copy_model(tokenizer_of("byte-level"), tmp_path / "tokenizer")
     (folder / "chat_template.jinja").write_bytes(b"{{ messages }}\xff")
-    tokenizer = read_tokenizer(folder)
-    assert code_of(lambda: tokenizer.chat_template) == "bad-tokenizer"
+    tokenizer = read_tokenizer(folder / "tokenizer.json")
+    assert code_of(lambda: tokenizer.chat_templates) == "bad-tokenizer"
+    assert code_of(read_tokenizer, folder) == "bad-tokenizer"

@@ -152,6 +152,19 @@ def test_first_of_equal_pieces_counts_and_special_tokens_have_no_bytes_to_match(
     assert vocab.id_of_text == {"<s>": 0, "x": 2, "x2": 3}
 
 
+def test_the_id_that_text_is_tokenized_into_counts() -> None:
+    vocab = Vocabulary(
+        ["ĠĠ", "<0x41>", "A", "  ", "für", "<0x42>"],
+        [b"  ", b"A", b"A", b"  ", "für".encode(), b"B"],
+        np.array([Kind.NORMAL, Kind.BYTE, Kind.NORMAL, Kind.NORMAL, Kind.NORMAL, Kind.BYTE], np.uint8),
+        unproduced=frozenset({0, 4}),
+    )
+    assert vocab.id_of == {b"  ": 3, b"A": 2, "für".encode(): 4, b"B": 5}
+    assert vocab.produced == {b"  ": 3, b"A": 2, b"B": 5}
+    assert np.flatnonzero(vocab.unreachable).tolist() == [0, 1, 4]
+    assert np.flatnonzero(vocab.pieces).tolist() == [2, 3]
+
+
 def test_a_token_is_found_by_its_spelling_or_else_by_its_text() -> None:
     vocab = vocabulary(
         ("Ġthe", b" the", Kind.NORMAL),

@@ -161,3 +161,27 @@ def test_a_planted_token_is_named_in_the_report(model_of: Make, tmp_path: Path) 
     vocabulary = read_tokenizer(donor).vocabulary
     assert note.split(": ")[1].startswith(vocabulary.readable(token))
     assert "1 input coefficients" in note
+
+
+# What stands around a text.
+
+
+def frame_notes_of(source: Path, target: Path, **options: Any) -> list[str]:
+    plan = tokswap.plan_transplant(str(source), str(target), init="mean", out="nowhere", **options).plan
+    return [note for note in plan.notes if "every text, and the result's tokenizer will not add it" in note]
+
+
+def test_an_encoder_is_told_that_its_frame_is_gone(model_of: Make, tokenizer_of: Make) -> None:
+    bert = model_of("bert")
+    (note,) = frame_notes_of(bert, tokenizer_of("byte-level"))
+    assert "[CLS] before and [SEP] after" in note
+    assert "TemplateProcessing" in note
+    (note,) = frame_notes_of(bert, tokenizer_of("byte-level"), bos="<|im_start|>", map_tokens=["<|im_start|>=[CLS]"])
+    assert "expects [SEP] after" in note
+    assert not frame_notes_of(bert, tokenizer_of("wordpiece", vocab_size=700))  # it has a frame of its own
+
+
+def test_the_end_of_a_text_counts_too(model_of: Make, tokenizer_of: Make) -> None:
+    (note,) = frame_notes_of(model_of("t5"), tokenizer_of("byte-level"))
+    assert "expects </s> after" in note
+    assert not frame_notes_of(model_of("llama", adds_bos=True), tokenizer_of("byte-level"))

@@ -1,4 +1,4 @@
-"""Defects seen in other tools that do this job. Each test states one in its first line and shows that it is not here."""
+"""Defects of other tools that do this job. Each test states one in its first line and shows that it is not here."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from tokswap.checkpoint.facts import ModelFacts, model_facts
 from tokswap.checkpoint.loaded import ModelLike, as_loaded, loaded_checkpoint
 from tokswap.checkpoint.nested_configs import configs, text_config
 from tokswap.checkpoint.reader import has_weights, open_checkpoint
+from tokswap.checkpoint.rowless import ids_with_rows, with_rows
 from tokswap.checkpoint.source import named
 from tokswap.draft.options import DraftOptions
 from tokswap.draft.sides import config_ids
@@ -136,6 +137,13 @@ def _open_target(target: ModelLike, trust_remote_code: bool) -> DraftTarget:
             generation=read_json(generation, "config") if generation.is_file() else {},
             tokenizer=read_tokenizer(folder, trust_remote_code=trust_remote_code),
         )
+    fit = with_rows(opened.tokenizer, opened.rows, opened.config, opened.generation)
+    opened = dataclasses.replace(
+        opened,
+        tokenizer=fit.tokenizer,
+        config=ids_with_rows(opened.config, opened.rows),
+        generation=ids_with_rows(opened.generation, opened.rows),
+    )
     if len(opened.tokenizer.vocabulary) > opened.rows:
         raise InputError(
             "unequal-vocabulary",

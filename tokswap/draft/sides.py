@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from tokswap.checkpoint.nested_configs import text_config, token_ids
+from tokswap.checkpoint.rowless import with_rows
 from tokswap.storage.json_files import read_json
+from tokswap.tokenizer.auto import usable_tokenizer
 from tokswap.tokenizer.probes import TEXTS
-from tokswap.tokenizer.tokenizer import Tokenizer, auto_tokenizer, read_tokenizer
+from tokswap.tokenizer.tokenizer import Tokenizer, read_tokenizer
 from tokswap.tokenizer.vocabulary import Vocabulary
 
 _CHAT = (
@@ -82,12 +84,13 @@ def read_side(folder: Path, *, trust_remote_code: bool = False) -> Side:
     config = read_json(folder / "config.json", "config")
     path = folder / "generation_config.json"
     generation = read_json(path, "config") if path.is_file() else {}
+    vocab_size = text_config(config, folder)[1]["vocab_size"]
     tokenizer = read_tokenizer(folder, trust_remote_code=trust_remote_code)
     return Side(
-        tokenizer=tokenizer,
+        tokenizer=with_rows(tokenizer, vocab_size, config, generation).tokenizer,
         config=config,
         generation=generation,
-        vocab_size=text_config(config, folder)[1]["vocab_size"],
+        vocab_size=vocab_size,
         probes=_probe(folder, trust_remote_code),
     )
 
@@ -102,7 +105,7 @@ def _probe(folder: Path, trust_remote_code: bool) -> Probes:
     texts: dict[str, list[int]] = {}
     chat = None
     try:
-        loaded = auto_tokenizer(folder, trust_remote_code=trust_remote_code)
+        loaded = usable_tokenizer(folder, trust_remote_code=trust_remote_code)
         texts = {name: loaded(text)["input_ids"] for name, text in TEXTS.items()}
         if loaded.chat_template:
             rendered = loaded.apply_chat_template(list(_CHAT), tokenize=False, add_generation_prompt=True)

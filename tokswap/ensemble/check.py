@@ -15,8 +15,9 @@ from tokswap.errors import TokswapError
 from tokswap.evaluation.checks import Check, check_empty
 from tokswap.evaluation.models import check_device
 from tokswap.report.wording import listed
+from tokswap.tokenizer.auto import usable_tokenizer
 from tokswap.tokenizer.probes import PROMPTS, TEXTS
-from tokswap.tokenizer.tokenizer import Tokenizer, auto_tokenizer, read_tokenizer
+from tokswap.tokenizer.tokenizer import Tokenizer, read_tokenizer
 
 _CHAT = (
     {"role": "user", "content": "Which ferry leaves at nine?\n\n"},
@@ -55,7 +56,7 @@ def check_ensemble(
         checkpoint.facts.require_text_only(checkpoint.folder)
     tokenizers = [read_tokenizer(c.folder, trust_remote_code=trust_remote_code) for c in checkpoints]
     checks = [*_vocabulary_checks(ensemble, names, tokenizers), *_config_checks(names, checkpoints)]
-    loaded = [auto_tokenizer(c.folder, trust_remote_code=trust_remote_code) for c in checkpoints]
+    loaded = [usable_tokenizer(c.folder, trust_remote_code=trust_remote_code) for c in checkpoints]
     checks += [_text_check(names, loaded), _chat_check(names, loaded)]
     checks += _model_checks(ensemble, loaded[0], device=device, dtype=dtype, trust_remote_code=trust_remote_code)
     return checks

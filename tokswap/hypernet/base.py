@@ -11,6 +11,7 @@ import numpy as np
 
 from tokswap.checkpoint.facts import model_facts
 from tokswap.checkpoint.reader import open_checkpoint
+from tokswap.checkpoint.rowless import with_rows
 from tokswap.errors import InputError
 from tokswap.evaluation.models import load_model
 from tokswap.tokenizer.tokenizer import Tokenizer, read_tokenizer
@@ -99,8 +100,9 @@ def open_base(folder: Path, *, bf16: bool, device: Any) -> Base:
     """
     import torch
 
-    tokenizer = read_tokenizer(folder)
     checkpoint = open_checkpoint(folder)
+    configs = (checkpoint.config, checkpoint.generation_config)
+    tokenizer = with_rows(read_tokenizer(folder), checkpoint.matrices[0].rows, *configs).tokenizer
     if {matrix.role for matrix in checkpoint.matrices} & {"per-layer", "lookup"}:
         message = "this model has vocabulary matrices in its layers, which no hypernetwork predicts"
         raise InputError("unsupported-base", message, folder=folder)

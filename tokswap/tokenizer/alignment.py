@@ -45,11 +45,17 @@ class Reason(IntEnum):
     """Kept by a trim: a special token, a byte, or a token that the user named."""
     MERGE_DEPENDENCY = 10
     """Kept by a trim: other kept tokens are merged from it."""
+    UNREACHABLE = 11
+    """A text token that the target tokenizer never produces: a neutral row, which is never predicted."""
 
     @property
     def key(self) -> str:
         """The name in reports, which programs read."""
         return "scaffold" if self is Reason.MERGE_DEPENDENCY else self.name.lower()
+
+
+NEUTRAL_REASONS = (Reason.NEUTRAL, Reason.PADDING, Reason.UNREACHABLE)
+"""The reasons of rows that are neutral."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,7 @@ class Alignment:
     def __post_init__(self) -> None:
         if self.source_of.shape != self.reason.shape or self.source_of.dtype != np.int32:
             raise ValueError("source_of must be int32 [V_target], and reason must have the same shape")
-        without_source = np.isin(self.reason, (Reason.MISSING, Reason.NEUTRAL, Reason.PADDING))
+        without_source = np.isin(self.reason, (Reason.MISSING, *NEUTRAL_REASONS))
         if np.any((self.source_of < 0) != without_source):
             raise ValueError("a row must have a source id exactly if its reason names one")
 
@@ -87,7 +93,7 @@ class Alignment:
     @property
     def neutral(self) -> np.ndarray:
         """The target ids that must never be predicted, ascending (int64 [n])."""
-        return np.flatnonzero((self.reason == Reason.NEUTRAL) | (self.reason == Reason.PADDING))
+        return np.flatnonzero(np.isin(self.reason, NEUTRAL_REASONS))
 
     def without_shared_text(self) -> Alignment:
         """Return an alignment in which all text pieces are missing, for a method that computes all of their rows."""
@@ -135,8 +141,10 @@ def align(
 ) -> Alignment:
     """Find the source token of each target token.
 
-    Text pieces match by token bytes. If the source has a normal piece and a byte-fallback piece with the same bytes,
-    the normal piece matches. Special tokens match by role, then by name, then by chat preset.
+    Text pieces match by token bytes, and only ids that text is tokenized into: if the source has several ids with the
+    same bytes, the one that its tokenizer produces matches. An id that the target tokenizer never produces matches
+    none, so that it is never predicted in place of the id that it produces. Special tokens match by role, then by name,
+    then by chat preset.
 
     Args:
         target: The target vocabulary.
@@ -149,13 +157,12 @@ def align(
     rows = len(target) if rows is None else rows
     source_of = np.full(rows, -1, np.int32)
     reason = np.full(rows, Reason.PADDING, np.uint8)
+    unreachable = target.unreachable.tolist()
     for token, kind in enumerate(target.kind.tolist()):
-        if kind == Kind.NORMAL:
-            found = source.id_of.get(target.token_bytes[token])
-            why = Reason.BYTES if found is not None else Reason.MISSING
-        elif kind == Kind.BYTE:
-            byte = target.token_bytes[token]
-            found = source.byte_piece_of.get(byte, source.id_of.get(byte))
+        if unreachable[token]:
+            found, why = None, Reason.UNREACHABLE
+        elif kind in (Kind.NORMAL, Kind.BYTE):
+            found = source.produced.get(target.token_bytes[token])
             why = Reason.BYTES if found is not None else Reason.MISSING
         else:
             found, why = _match_special(target, source, token, bos_first)

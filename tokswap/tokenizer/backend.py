@@ -52,8 +52,44 @@ def make_backend(spec: Mapping[str, Any], path: Path) -> Backend:
 
     with library_errors(path):
         backend = Tokenizer.from_str(json.dumps(spec))
-    _check_added_ids(backend, spec.get("added_tokens") or [], path)
+    check_added_ids(backend, spec.get("added_tokens") or [], path)
     return backend
+
+
+def parts_backend(spec: Mapping[str, Any], path: Path) -> Backend:
+    """Build the library's tokenizer of a tokenizer.json without its model and its added tokens.
+
+    Args:
+        spec: The parsed tokenizer.json.
+        path: Where it is from, for error messages.
+
+    Raises:
+        InputError: bad-tokenizer.
+    """
+    return make_backend({**spec, "model": _NO_MODEL, "added_tokens": [], "truncation": None, "padding": None}, path)
+
+
+def check_added_ids(backend: Backend, added: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Check that a backend gives the added tokens their ids.
+
+    Args:
+        backend: The backend.
+        added: The `added_tokens` of its tokenizer.json.
+        path: Where it is from, for error messages.
+
+    Raises:
+        InputError: bad-tokenizer.
+    """
+    for entry in added:
+        given = backend.token_to_id(entry["content"])
+        if given != entry["id"]:  # the library numbers added tokens itself, and ignores gaps between ids in the file
+            raise InputError(
+                "bad-tokenizer",
+                f"the added token {entry['content']!r} has the id {entry['id']} in the file, but the tokenizers "
+                f"library gives it the id {given}",
+                "save the tokenizer again with save_pretrained, so that the file has the ids of the library",
+                file=path,
+            )
 
 
 @dataclass(frozen=True)
@@ -64,11 +100,13 @@ class LazyBackend:
         spec: The parsed tokenizer.json.
         path: Where it is from, for error messages.
         file: A tokenizer.json with the same content, or None. The library reads a file faster than a parsed one.
+        given: The tokenizer, where transformers has built it already.
     """
 
     spec: Mapping[str, Any]
     path: Path
     file: Path | None
+    given: Backend | None = None
 
     @cached_property
     def loaded(self) -> Backend:
@@ -84,17 +122,19 @@ class LazyBackend:
         Raises:
             InputError: bad-tokenizer.
         """
-        if "loaded" not in vars(self):
+        if "loaded" not in vars(self) and self.given is None:
             self._build()
 
     def _build(self) -> Backend:
+        if self.given is not None:
+            return self.given
         if self.file is None:
             return make_backend(self.spec, self.path)
         from tokenizers import Tokenizer
 
         with library_errors(self.file):
             backend = Tokenizer.from_file(str(self.file))
-        _check_added_ids(backend, self.spec.get("added_tokens") or [], self.file)
+        check_added_ids(backend, self.spec.get("added_tokens") or [], self.file)
         return backend
 
 
@@ -222,18 +262,4 @@ def _add_tokens(backend: Backend, added: Sequence[Mapping[str, Any]], path: Path
         tokens = [AddedToken(**{flag: entry[flag] for flag in flags if flag in entry}) for entry in entries]
         with library_errors(path):
             (backend.add_special_tokens if special else backend.add_tokens)(tokens)
-    _check_added_ids(backend, added, path)
-
-
-def _check_added_ids(backend: Backend, added: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Raise InputError bad-tokenizer where the library gives an added token another id than the file."""
-    for entry in added:
-        given = backend.token_to_id(entry["content"])
-        if given != entry["id"]:  # the library numbers added tokens itself, and ignores gaps between ids in the file
-            raise InputError(
-                "bad-tokenizer",
-                f"the added token {entry['content']!r} has the id {entry['id']} in the file, but the tokenizers "
-                f"library gives it the id {given}",
-                "save the tokenizer again with save_pretrained, so that the file has the ids of the library",
-                file=path,
-            )
+    check_added_ids(backend, added, path)

@@ -37,7 +37,7 @@ def compare_tokenizers(
     """
     first, second = open_tokenizer(first), open_tokenizer(second)
     a, b = first.vocabulary, second.vocabulary
-    shared = a.id_of.keys() & b.id_of.keys()
+    shared = a.produced.keys() & b.produced.keys()
     alignment = align(b, a, bos_first=first.adds_bos)
     specials = np.flatnonzero(b.kind == Kind.SPECIAL).tolist()
     sources = alignment.source_of[specials].tolist()
@@ -45,7 +45,7 @@ def compare_tokenizers(
         "families": [first.family, second.family],
         "sizes": [len(a), len(b)],
         "shared": len(shared),
-        "shared_share": [len(shared) / max(len(a.id_of), 1), len(shared) / max(len(b.id_of), 1)],
+        "shared_share": [len(shared) / max(len(own.produced), 1) for own in (a, b)],
         "scripts": _scripts(a, b, shared),
         "digits": [digit_scheme(first), digit_scheme(second)],
         "whitespace": [whitespace_scheme(first), whitespace_scheme(second)],
@@ -61,6 +61,6 @@ def compare_tokenizers(
 
 def _scripts(a: Vocabulary, b: Vocabulary, shared: set[bytes]) -> dict[str, list[int]]:
     """Return script -> [tokens of a, tokens of b, shared tokens]. The largest script is first."""
-    columns = [Counter(map(script_of, token_bytes)) for token_bytes in (a.id_of, b.id_of, shared)]
+    columns = [Counter(map(script_of, token_bytes)) for token_bytes in (a.produced, b.produced, shared)]
     names = sorted(columns[0] | columns[1], key=lambda name: (-max(columns[0][name], columns[1][name]), name))
     return {name: [column[name] for column in columns] for name in names}

@@ -17,10 +17,10 @@ def describe_tokenizer(tokenizer: Tokenizer) -> dict[str, Any]:
 
     Returns:
         Plain data: "family", "ids", "kinds" (ids of each kind), "roles" (id and token of each role), "specials",
-        "begins_with_bos", "chat_template" (whether there is one), "digits" (see `digit_scheme`), and "whitespace" (see
-        `whitespace_scheme`).
+        "begins_with_bos", "chat_template" (whether there is one), "chat_templates" (their names), "digits" (see
+        `digit_scheme`), and "whitespace" (see `whitespace_scheme`).
     """
-    vocabulary = tokenizer.vocabulary
+    vocabulary, templates = tokenizer.vocabulary, list(tokenizer.chat_templates)
     return {
         "family": tokenizer.family,
         "ids": len(vocabulary),
@@ -32,7 +32,8 @@ def describe_tokenizer(tokenizer: Tokenizer) -> dict[str, Any]:
         },
         "specials": [vocabulary.text[i] for i in np.flatnonzero(vocabulary.kind == Kind.SPECIAL).tolist()],
         "begins_with_bos": tokenizer.adds_bos,
-        "chat_template": tokenizer.chat_template is not None,
+        "chat_template": bool(templates),
+        "chat_templates": templates,
         "digits": digit_scheme(tokenizer),
         "whitespace": whitespace_scheme(tokenizer),
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from tokswap.errors import InputError
 from tokswap.tokenizer.post_processor import nodes
 from tokswap.tokenizer.schema import MOST_IDS, model_type
+from tokswap.tokenizer.unproduced import unproduced_tokens
 from tokswap.tokenizer.vocabulary import (
     ROLES,
     Kind,
@@ -123,7 +125,9 @@ def read_vocabulary(spec: Mapping[str, Any], config: Mapping[str, Any], family: 
             message = f"the tokenizer's {role} token has the id {token}, past the last id"
             raise InputError("bad-tokenizer", message, file=path)
         kind[token], token_bytes[token] = Kind.SPECIAL, text[token].encode("utf-8", "surrogatepass")
-    return Vocabulary(text, token_bytes, kind=np.frombuffer(bytes(kind), np.uint8), roles=roles)
+    found = Vocabulary(text, token_bytes, kind=np.frombuffer(bytes(kind), np.uint8), roles=roles)
+    unproduced = unproduced_tokens(spec, found, path, marks_spaces=has_byte_pieces)
+    return replace(found, unproduced=frozenset(unproduced))
 
 
 def _model_tokens(spec: Mapping[str, Any], path: Path) -> list[tuple[int, str]]:

@@ -10,6 +10,9 @@ from typing import Any
 
 from tokswap.errors import InputError
 from tokswap.storage.resolve import resolve_tokenizer
+from tokswap.tokenizer.chat_templates import DEFAULT
+from tokswap.tokenizer.classes import settings_of, whole_spec
+from tokswap.tokenizer.opened import open_file
 from tokswap.tokenizer.schema import check_tokenizer
 from tokswap.tokenizer.tokenizer import Tokenizer, read_tokenizer
 
@@ -51,16 +54,16 @@ def read_loaded(tokenizer: Any) -> Tokenizer:
     if backend is None:
         hint = "load it with AutoTokenizer.from_pretrained(..., use_fast=True)"
         raise InputError("unsupported-tokenizer", f"{type(tokenizer).__name__} has no fast backend", hint)
-    spec = json.loads(backend.to_str())
+    spec = whole_spec(backend, path)
     check_tokenizer(spec, path)
     settings = {
         key: value for key, value in tokenizer.init_kwargs.items() if key not in _NOT_SETTINGS and _plain(value)
     }
-    roles = {name: str(token) for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
-    config = {**settings, **roles, "tokenizer_class": type(tokenizer).__name__}
-    if isinstance(tokenizer.chat_template, str):
+    config = {**settings_of(settings, tokenizer), "tokenizer_class": type(tokenizer).__name__}
+    if tokenizer.chat_template:
         config["chat_template"] = tokenizer.chat_template
-    return Tokenizer(path, spec, config, files={}, edited=True)
+    opened = open_file(spec, config, path)
+    return Tokenizer(path, opened.spec, opened.config, edited=True, notes=opened.notes)
 
 
 def to_transformers(tokenizer: Tokenizer, settings: Mapping[str, Any], *, bos: int | None, original: Any = None) -> Any:
@@ -73,17 +76,20 @@ def to_transformers(tokenizer: Tokenizer, settings: Mapping[str, Any], *, bos: i
         original: The transformers tokenizer that it was read from; copied where nothing has changed.
     """
     if original is not None and bos is None:
-        return copy.deepcopy(original)
+        made = copy.deepcopy(original)
+        made.model_max_length = settings.get("model_max_length", made.model_max_length)
+        return made
     from transformers import PreTrainedTokenizerFast
 
     from tokswap.tokenizer.backend import make_backend
 
     plain = {key: value for key, value in settings.items() if key not in _NOT_SETTINGS}
-    template = plain.pop("chat_template", None) or tokenizer.chat_template
+    plain.pop("chat_template", None)
+    templates = tokenizer.chat_templates
     made = PreTrainedTokenizerFast(
         tokenizer_object=make_backend(tokenizer.output_spec(bos=bos), tokenizer.path), **plain
     )
-    made.chat_template = template
+    made.chat_template = templates[DEFAULT] if templates.keys() == {DEFAULT} else templates or None
     return made
 
 

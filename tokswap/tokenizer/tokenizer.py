@@ -1,33 +1,49 @@
 """A tokenizer: its files, its vocabulary, and how it tokenizes text and bytes.
 
-tokswap reads the family of a tokenizer from what `tokenizer.json` does (model type, normalizer, pre-tokenizer,
-decoder), never from a class name.
+A folder is what AutoTokenizer makes of it. tokswap reads the family of a tokenizer from what it does (model type,
+normalizer, pre-tokenizer, decoder), never from a class name.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+import gc
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from tokswap.errors import InputError
 from tokswap.storage.json_files import json_bytes, read_json
 from tokswap.storage.links import check_links
+from tokswap.tokenizer.auto import auto_tokenizer, backend_of
 from tokswap.tokenizer.backend import Backend, LazyBackend, library_errors
 from tokswap.tokenizer.byte_tokenizer import ByteTokenizer
+from tokswap.tokenizer.chat_templates import read_templates
 from tokswap.tokenizer.families import BYTE_LEVEL, SENTENCEPIECE, family_of, read_vocabulary
 from tokswap.tokenizer.merges import bpe_pairs, longest_prefix_pairs
+from tokswap.tokenizer.opened import open_file, open_folder
 from tokswap.tokenizer.output import config_of_result, spec_bytes, spec_with_bos
 from tokswap.tokenizer.post_processor import leading_ids, trailing_ids
 from tokswap.tokenizer.schema import check_tokenizer, check_tokenizer_config
 from tokswap.tokenizer.vocabulary import Vocabulary
 
-CONVERTIBLE = ("vocab.json", "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
+CONVERTIBLE = (
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "bpe.codes",
+    "tokenizer.model",
+    "spiece.model",
+    "spm.model",
+    "sentencepiece.model",
+    "sentencepiece.bpe.model",
+    "source.spm",
+    "target.spm",
+)
 """Files from which transformers can make a tokenizer.json."""
 COMPANIONS = (
     "tokenizer_config.json",
@@ -51,6 +67,7 @@ class Tokenizer:
         config: The parsed tokenizer_config.json, {} without one.
         files: Name -> path of its other files (see `COMPANIONS`).
         edited: Whether `spec` may differ from the file at `path`.
+        notes: What the user should know about how it was read.
     """
 
     path: Path
@@ -58,6 +75,7 @@ class Tokenizer:
     config: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, Path] = field(default_factory=dict)
     edited: bool = True
+    notes: tuple[str, ...] = ()
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out cached values, and do not rely on the file: another machine may have another one."""
@@ -79,12 +97,9 @@ class Tokenizer:
         return self.path if self.path.is_file() else self.path / "tokenizer.json"
 
     @property
-    def chat_template(self) -> str | None:
-        """The chat template, from its own file or from tokenizer_config.json."""
-        if "chat_template.jinja" in self.files:
-            return _read_template(self.files["chat_template.jinja"])
-        template = self.config.get("chat_template")
-        return template if isinstance(template, str) else None
+    def chat_templates(self) -> dict[str, str]:
+        """Name -> chat template, {} without one; see `read_templates`."""
+        return read_templates(self.config, self.files)
 
     @property
     def leading(self) -> tuple[int, ...]:
@@ -140,6 +155,10 @@ class Tokenizer:
         """
         with library_errors(self.path):
             return self._byte_tokenizer.tokenize(token_bytes)
+
+    def release(self) -> None:
+        """Let go of what `tokenize_bytes` has built, which can be as large as the tokenizer. Use builds it again."""
+        vars(self).pop("_byte_tokenizer", None)
 
     def merge_pairs(self) -> np.ndarray:
         """Find the two tokens that each text piece is joined from.
@@ -198,15 +217,30 @@ class Tokenizer:
         return ByteTokenizer(self.family, self.vocabulary, self._lazy_backend)
 
 
-def read_tokenizer(path: Path, *, trust_remote_code: bool = False) -> Tokenizer:
-    """Read a tokenizer.
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Turn the garbage collector off: it takes most of the time in which half a million merges are parsed."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+@_without_collection()
+def read_tokenizer(path: Path, *, prefer_file: bool = False, trust_remote_code: bool = False) -> Tokenizer:
+    """Read a tokenizer: what AutoTokenizer gives for a folder, or what a tokenizer.json says.
 
     Args:
-        path: A folder, or a tokenizer.json. If a folder has no tokenizer.json, transformers makes one in memory.
+        path: A folder, or a tokenizer.json.
+        prefer_file: Whether to tokenize as the tokenizer.json of a folder says where its class tokenizes otherwise.
         trust_remote_code: Whether transformers may run Python code of the folder.
 
     Raises:
-        InputError: missing-tokenizer, bad-tokenizer, unsupported-tokenizer, duplicate-ids, outside-link.
+        InputError: missing-tokenizer, bad-tokenizer, unsupported-tokenizer, duplicate-ids, outside-link, missing-extra,
+            remote-code.
     """
     folder = path.parent if path.is_file() else path
     check_links(folder, COMPANIONS if path.is_file() else ("tokenizer.json", *COMPANIONS))
@@ -216,48 +250,44 @@ def read_tokenizer(path: Path, *, trust_remote_code: bool = False) -> Tokenizer:
         config = {**read_json(files["special_tokens_map.json"], "tokenizer"), **config}
     check_tokenizer_config(config, folder / "tokenizer_config.json")
     source = path if path.is_file() else path / "tokenizer.json"
-    if source.is_file():
-        spec = read_json(source, "tokenizer")
-    elif not any(name in files for name in CONVERTIBLE):
-        raise InputError(
-            "missing-tokenizer",
-            "there is no tokenizer in this folder",
-            "give a folder with a tokenizer.json, or the path of a tokenizer.json",
-            folder=folder,
-        )
+    spec = read_json(source, "tokenizer") if source.is_file() else None
+    if spec is not None:
+        check_tokenizer(spec, source)
+    if spec is None and not _has_vocabulary(folder):
+        _refuse(folder, config, trust_remote_code)
+    if spec is not None and path.is_file():
+        opened = open_file(spec, config, path)
     else:
-        spec = json.loads(auto_tokenizer(folder, trust_remote_code=trust_remote_code).backend_tokenizer.to_str())
-    check_tokenizer(spec, source)
-    tokenizer = Tokenizer(path, spec, config=config, files=files, edited=not source.is_file())
+        try:
+            opened = open_folder(folder, spec, config, prefer_file=prefer_file, trust_remote_code=trust_remote_code)
+        except InputError as error:
+            if spec is not None and error.code == "bad-tokenizer":  # say what is wrong with the file, if that is it
+                read_vocabulary(spec, config, family_of(spec, source), source)
+            raise
+    tokenizer = Tokenizer(path, opened.spec, opened.config, files=files, edited=opened.edited, notes=opened.notes)
+    if opened.backend is not None:  # a copy of this tokenizer with another spec must not get this backend
+        vars(tokenizer)["_lazy_backend"] = LazyBackend(opened.spec, path, file=None, given=opened.backend)
     tokenizer.family, tokenizer.vocabulary  # noqa: B018  a damaged file must fail here, not in the middle of a run
     return tokenizer
 
 
-def auto_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
-    """Load the tokenizer of a folder with transformers, as a user of the checkpoint would.
-
-    Args:
-        folder: The folder.
-        trust_remote_code: Whether transformers may run Python code of the folder.
-
-    Raises:
-        InputError: bad-tokenizer.
-    """
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=trust_remote_code)
-    except Exception as error:  # transformers raises whatever the tokenizer's own code raises
-        raise InputError(
-            "bad-tokenizer",
-            f"transformers cannot load this tokenizer: {error}",
-            "tokenizers without a tokenizer.json may need `pip install sentencepiece`",
-            folder=folder,
-        ) from error
+def _has_vocabulary(folder: Path) -> bool:
+    """Return whether a folder has a file from which transformers can make a tokenizer.json."""
+    return any(any(folder.glob(name)) for name in (*CONVERTIBLE, "tekken.json", "tiktoken.model", "*.tiktoken"))
 
 
-def _read_template(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError("bad-tokenizer", f"cannot read this chat template: {error}", file=path) from error
+def _refuse(folder: Path, config: Mapping[str, Any], trust_remote_code: bool) -> NoReturn:
+    """Say why a folder without a vocabulary cannot be used: it has no tokenizer, or one that needs no file."""
+    if "tokenizer_class" in config:
+        try:
+            loaded = auto_tokenizer(folder, trust_remote_code=trust_remote_code)
+        except InputError:
+            loaded = None
+        if loaded is not None:
+            backend_of(loaded, folder)
+    raise InputError(
+        "missing-tokenizer",
+        "there is no tokenizer in this folder",
+        "give a folder with a tokenizer.json, or the path of a tokenizer.json",
+        folder=folder,
+    )

@@ -123,12 +123,15 @@ class Vocabulary:
         token_bytes: The canonical bytes of each token; the text itself for a special token.
         kind: The `Kind` of each token (uint8 [V]).
         roles: Role -> id, for the roles that the tokenizer has (see `ROLES`).
+        unproduced: Ids of model tokens that no text is tokenized into, whatever other tokens there are: those that
+            contain an added token, and those that are not written as the model writes text.
     """
 
     text: Sequence[str]
     token_bytes: Sequence[bytes]
     kind: np.ndarray
     roles: Mapping[str, int] = field(default_factory=dict)
+    unproduced: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
         if not len(self.text) == len(self.token_bytes) == len(self.kind):
@@ -141,12 +144,39 @@ class Vocabulary:
 
     @cached_property
     def id_of(self) -> dict[bytes, int]:
-        """Token bytes -> id. If several ids have the same bytes, a normal piece outranks a byte-fallback piece."""
+        """Token bytes -> id. Of several ids with the same bytes, it is the one that text is tokenized into.
+
+        A normal piece outranks a byte-fallback piece, and both outrank `unproduced` tokens.
+        """
+        unproduced = np.zeros(len(self), bool)
+        unproduced[list(self.unproduced)] = True
+        byte, normal = self.kind == Kind.BYTE, self.kind == Kind.NORMAL
         ids: dict[bytes, int] = {}
-        for kind in (Kind.BYTE, Kind.NORMAL):
-            for token in np.flatnonzero(self.kind == kind)[::-1].tolist():
+        for group in ((byte | normal) & unproduced, byte & ~unproduced, normal & ~unproduced):
+            for token in np.flatnonzero(group)[::-1].tolist():
                 ids[self.token_bytes[token]] = token
         return ids
+
+    @cached_property
+    def produced(self) -> dict[bytes, int]:
+        """`id_of` without `unproduced` tokens: the ids that text is tokenized into, whose rows a model has learnt."""
+        return {token_bytes: token for token_bytes, token in self.id_of.items() if token not in self.unproduced}
+
+    @cached_property
+    def unreachable(self) -> np.ndarray:
+        """Whether each id stands for text, but is never produced (bool [V]).
+
+        Such are byte-fallback pieces of bytes that have a normal piece, and `unproduced` tokens.
+        """
+        found = self.kind == Kind.BYTE
+        found[list(self.produced.values())] = False
+        found[list(self.unproduced)] = True
+        return np.asarray(found)
+
+    @property
+    def pieces(self) -> np.ndarray:
+        """Whether each id is a piece of text that is produced, and no byte-fallback piece (bool [V])."""
+        return np.asarray((self.kind == Kind.NORMAL) & ~self.unreachable)
 
     @cached_property
     def byte_piece_of(self) -> dict[bytes, int]:

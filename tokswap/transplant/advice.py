@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter
 
 from tokswap.report.wording import listed
+from tokswap.tokenizer.alignment import Alignment
 from tokswap.tokenizer.describe import digit_scheme
+from tokswap.tokenizer.post_processor import leading_ids, trailing_ids
 from tokswap.tokenizer.tokenizer import Tokenizer
 from tokswap.tokenizer.vocabulary import Vocabulary, script_of
 
@@ -38,6 +40,38 @@ def plan_notes(source: Tokenizer, target: Tokenizer) -> list[str]:
             "embeddings for them are little better than guesses"
         )
     return notes
+
+
+def frame_notes(source: Tokenizer, target: Tokenizer, alignment: Alignment, bos: int | None) -> tuple[str, ...]:
+    """Say that the result's tokenizer no longer adds what the model expects around a text, such as [CLS] and [SEP].
+
+    A bos token in front is left to `bos_to_add`.
+
+    Args:
+        source: The source tokenizer.
+        target: The target tokenizer.
+        alignment: Where each target row comes from.
+        bos: Id that the result's tokenizer will put first, None where it stays as it is.
+    """
+    first = set() if bos is None else {bos}
+    before = set() if source.adds_bos else _lost(leading_ids(source.spec), first | leading_ids(target.spec), alignment)
+    after = _lost(trailing_ids(source.spec), trailing_ids(target.spec), alignment)
+    if not before and not after:
+        return ()
+    places = [(before, "before"), (after, "after")]
+    names = [f"{source.vocabulary.text[token]} {place}" for ids, place in places for token in sorted(ids)]
+    one = source.vocabulary.text[min(before or after)]
+    return (
+        f"the model expects {' and '.join(names)} every text, and the result's tokenizer will not add it: give the "
+        "target's tokenizer.json a post-processor that adds such tokens (TemplateProcessing), and name them with "
+        f"--map-token 'TARGET={one}'; --bos only adds a token in front",
+    )
+
+
+def _lost(old: set[int], new: set[int], alignment: Alignment) -> set[int]:
+    """Return the ids that a tokenizer added and another does not, neither under their name nor as another token."""
+    kept = {int(alignment.source_of[token]) for token in new}
+    return set() if old & kept else old
 
 
 def unread_scripts(source: Vocabulary, target: Vocabulary) -> dict[str, tuple[int, int]]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tokswap.checkpoint.loaded import Loaded, ModelLike
-from tokswap.checkpoint.nested_configs import configs
+from tokswap.checkpoint.nested_configs import configs, text_config
 from tokswap.checkpoint.reader import Checkpoint
+from tokswap.checkpoint.rowless import with_rows
 from tokswap.checkpoint.source import SourceModel, TargetTokenizer, open_source, open_target
 from tokswap.distributed import Backend, check_backend, find_backend
 from tokswap.init.base import BaseModel
@@ -69,8 +70,16 @@ class Inputs:
     notes: tuple[str, ...] = ()
 
 
-def open_inputs(model: ModelLike, tokenizer: TokenizerLike, options: TransplantOptions) -> Inputs:
+def open_inputs(
+    model: ModelLike, tokenizer: TokenizerLike, options: TransplantOptions, *, prefer_file: bool = False
+) -> Inputs:
     """Open what a transplant reads.
+
+    Args:
+        model: The source model.
+        tokenizer: The target tokenizer.
+        options: What the user asked for.
+        prefer_file: Whether the target tokenizes as its tokenizer.json says where its class tokenizes otherwise.
 
     Raises:
         UsageError, InputError: for everything that is wrong with the names, the files or the methods.
@@ -86,9 +95,10 @@ def open_inputs(model: ModelLike, tokenizer: TokenizerLike, options: TransplantO
     facts = BaseModel(source.tokenizer.vocabulary, base.width, rows=base.rows, tied=source.checkpoint.tied)
     for method in methods.all:
         method.check(facts, DiskResources())
-    opened = open_target(tokenizer, trust_remote_code=options.trust_remote_code)
+    opened = open_target(tokenizer, prefer_file=prefer_file, trust_remote_code=options.trust_remote_code)
     donor, notes = find_donor(options.donor, methods.all, opened)
-    target = _with_owner(opened, donor.checkpoint if donor else None)
+    target, more = _with_rows(_with_owner(opened, donor.checkpoint if donor else None))
+    notes = (*source.notes, *notes, *more)
     if options.trims:
         target, donor, more = _trimmed(target, donor, options, backend)
         notes = (*notes, *more)
@@ -112,6 +122,17 @@ def _with_owner(opened: TargetTokenizer, donor: Checkpoint | None) -> Target:
         generation=generation,
         original=original,
     )
+
+
+def _with_rows(target: Target) -> tuple[Target, tuple[str, ...]]:
+    """Leave out tokens that have no row in the model that owns the tokenizer."""
+    if not target.config:
+        return target, ()
+    rows = text_config(target.config, target.path or target.name)[1]["vocab_size"]
+    fit = with_rows(target.tokenizer, rows, target.config, target.generation)
+    if not fit.notes:
+        return target, ()
+    return replace(target, tokenizer=fit.tokenizer, original=None), fit.notes
 
 
 def _config(path: Path | None, name: str) -> Mapping[str, Any]:

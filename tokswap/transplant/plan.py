@@ -30,7 +30,7 @@ from tokswap.report.record import Report
 from tokswap.storage.atomic import check_output
 from tokswap.tokenizer.alignment import Alignment, Reason, align, identity
 from tokswap.tokenizer.loaded import TokenizerLike
-from tokswap.transplant.advice import plan_notes
+from tokswap.transplant.advice import frame_notes, plan_notes
 from tokswap.transplant.inputs import Inputs, open_inputs
 from tokswap.transplant.options import TransplantOptions
 from tokswap.transplant.prepared import Prepared
@@ -87,7 +87,7 @@ def transplant_tokenizer(model: ModelLike, tokenizer: TokenizerLike, options: Tr
 
 def plan_with(model: ModelLike, tokenizer: TokenizerLike, options: TransplantOptions) -> TransplantJob:
     """Do what `plan_transplant` does, with an options object."""
-    prepared = prepare(open_inputs(model, tokenizer, options), options)
+    prepared = prepare(open_inputs(model, tokenizer, options, prefer_file=True), options)
     return finish(prepared, default_out=f"{named(model)}-{named(tokenizer)}")
 
 
@@ -98,7 +98,8 @@ def prepare(inputs: Inputs, options: TransplantOptions) -> Prepared:
     alignment = _aligned(inputs, options)
     bos, bos_notes = bos_to_add(options.bos, source.tokenizer, target.tokenizer, alignment)
     matrices = matrix_edits(source.checkpoint, alignment, options.tie)
-    notes = [*inputs.notes, *plan_notes(source.tokenizer, target.tokenizer), *bos_notes]
+    notes = [*inputs.notes, *target.tokenizer.notes, *plan_notes(source.tokenizer, target.tokenizer), *bos_notes]
+    notes += frame_notes(source.tokenizer, target.tokenizer, alignment, bos)
     if options.tie is True and not source.checkpoint.tied:
         notes.append(HEAD_DROPPED)
     if any(edit.matrix.role == "lookup" for edit in matrices):
@@ -112,7 +113,7 @@ def prepare(inputs: Inputs, options: TransplantOptions) -> Prepared:
         )
     result = _result(inputs, options, alignment, bos)
     notes += result.notes
-    if target.tokenizer.chat_template is None:
+    if not target.tokenizer.chat_templates:
         notes.append(_NO_TEMPLATE)
     logger.debug("prepared %s: %s", source.name, alignment.counts())
     return Prepared(
@@ -165,6 +166,7 @@ def _result(inputs: Inputs, options: TransplantOptions, alignment: Alignment, bo
         target.tokenizer,
         Configs(model=config, generation=generation.config, tokenizer=target.tokenizer.config),
         bos=bos,
+        input_names=source.tokenizer.config.get("model_input_names"),
         trust_remote_code=options.trust_remote_code,
     )
     files = dict(result.files)

@@ -1,0 +1,63 @@
+"""The chat templates of a tokenizer: one or several, in files of their own or in tokenizer_config.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tokswap.errors import InputError
+from tokswap.storage.json_files import read_json
+
+DEFAULT = "default"
+"""Name of the template that is used where nobody names one."""
+_FILE, _FOLDER, _OF_PROCESSOR = "chat_template.jinja", "additional_chat_templates", "chat_template.json"
+
+
+def read_templates(config: Mapping[str, Any], files: Mapping[str, Path]) -> dict[str, str]:
+    """Read every chat template. Files win over the config, as in transformers.
+
+    Args:
+        config: The parsed tokenizer_config.json.
+        files: Name -> path of the other files of the tokenizer.
+
+    Returns:
+        Name -> template, {} without one. The template of a processor, which reads images or sound, is "processor"
+        where the tokenizer has another or none.
+
+    Raises:
+        InputError: bad-tokenizer.
+    """
+    found = _in_files(files) or _in_config(config.get("chat_template"))
+    if _OF_PROCESSOR in files:
+        content = read_json(files[_OF_PROCESSOR], "tokenizer").get("chat_template")
+        templates = _in_config(content)
+        found |= {_processor_name(name): text for name, text in templates.items() if text not in found.values()}
+    return found
+
+
+def _in_files(files: Mapping[str, Path]) -> dict[str, str]:
+    found = {DEFAULT: _read(files[_FILE])} if _FILE in files else {}
+    if _FOLDER in files:
+        found |= {path.stem: _read(path) for path in sorted(files[_FOLDER].glob("*.jinja"))}
+    return found
+
+
+def _in_config(value: Any) -> dict[str, str]:
+    """Read a template, a list of {name, template}, or a mapping of names, which tokenizers in memory have."""
+    if isinstance(value, list):
+        value = {entry.get("name"): entry.get("template") for entry in value if isinstance(entry, dict)}
+    if not isinstance(value, dict):
+        value = {DEFAULT: value}
+    return {name: text for name, text in value.items() if isinstance(name, str) and isinstance(text, str)}
+
+
+def _processor_name(name: str) -> str:
+    return "processor" if name == DEFAULT else f"processor.{name}"
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError("bad-tokenizer", f"cannot read this chat template: {error}", file=path) from error
