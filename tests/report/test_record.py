@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from importlib import metadata
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -126,3 +127,12 @@ def test_versions(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(metadata, "version", missing)
     assert set(versions().values()) == {"unknown"}
+
+
+def test_the_guide_names_every_key() -> None:
+    """Programs read tokswap.json: its keys are documented, and stay."""
+    guide = (Path(__file__).parent.parent.parent / "docs" / "guide.md").read_text("utf-8")
+    section = guide[guide.index("## tokswap.json") :].split("\n## ")[0]
+    document = make_report().as_dict()
+    assert [key for key in (*document, *document["plan"], *document["tokens"]) if f"`{key}`" not in section] == []
+    assert document["format"] == 2

@@ -7,20 +7,17 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import makers
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tokswap.errors import InputError, UsageError
 from tokswap.tokenizer.alignment import Reason
 from tokswap.tokenizer.tokenizer import Tokenizer, read_tokenizer
-from tokswap.trim.corpora import SAMPLE_BYTES, blocks, count, find_corpus, read_sample
+from tokswap.trim.corpora import SAMPLE_BYTES, count, find_corpus, read_sample
 from tokswap.trim.languages import Language, language, script_tokens, surroundings
 from tokswap.trim.options import TrimChoice
 from tokswap.trim.selection import Selection, select
@@ -90,9 +87,9 @@ def test_plain_text_is_counted_as_a_whole(packed: bool, tokenizer: Tokenizer, tm
     data = b"\xef\xbb\xbf" + TEXT.encode()
     path.write_bytes(gzip.compress(data) if packed else data)
     found = count(find_corpus(str(path)), tokenizer)
-    assert found.counts.tolist() == counted(tokenizer, list(blocks(TEXT))).tolist()
+    assert found.counts.tolist() == counted(tokenizer, [TEXT]).tolist()
     assert found.total == found.counts.sum() > 100
-    assert "".join(found.sample) == TEXT
+    assert "".join(window.text for window in found.sample) == TEXT
 
 
 def test_a_long_stream_loses_nothing(tokenizer: Tokenizer, tmp_path: Path) -> None:
@@ -102,22 +99,9 @@ def test_a_long_stream_loses_nothing(tokenizer: Tokenizer, tmp_path: Path) -> No
     seen: list[int] = []
     found = count(find_corpus(str(tmp_path / "a.txt")), tokenizer, progress=seen.append)
     assert found.bytes == len(text.encode()) == sum(seen)
-    assert sum(len(b) for b in found.sample) <= SAMPLE_BYTES
+    assert sum(len(window.text) for window in found.sample) <= SAMPLE_BYTES
     spelt = sum(int(n) * len(tokenizer.vocabulary.token_bytes[token]) for token, n in enumerate(found.counts))
     assert spelt == len(text.encode())
-
-
-@given(text=st.text(alphabet="ab \n", max_size=300), size=st.integers(1, 40))
-def test_blocks_are_the_text(text: str, size: int) -> None:
-    found = list(blocks(text, size))
-    assert "".join(found) == text
-    assert all(0 < len(block) <= size for block in found)
-
-
-def test_blocks_end_where_tokens_do(tokenizer: Tokenizer) -> None:
-    pieces = list(blocks(TEXT, 90))
-    assert len(pieces) > 5
-    assert all(a.endswith("\n") or b.startswith((" ", "\n")) for a, b in pairwise(pieces))
 
 
 def test_folders_and_patterns(tokenizer: Tokenizer, tmp_path: Path) -> None:
@@ -177,10 +161,10 @@ def test_missing_extras_are_named(tokenizer: Tokenizer, tmp_path: Path, monkeypa
     assert "tokswap[lang]" in caught.value.hint
 
 
-def test_a_sample_is_spread_over_the_text(tmp_path: Path) -> None:
+def test_a_sample_is_spread_over_the_text(tokenizer: Tokenizer, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("".join(f"{n:099}\n" for n in range(120_000)))
-    sample = read_sample(find_corpus(str(tmp_path / "a.txt")))
-    places = [int(block[:99]) for block in sample]
+    sample = read_sample(find_corpus(str(tmp_path / "a.txt")), tokenizer)
+    places = [int(window.text.split()[0]) for window in sample]
     assert places[0] == 0
     assert places[-1] > 110_000
     assert np.diff(places).max() < 2 * np.diff(places).min() + 100
@@ -234,7 +218,7 @@ def test_every_corpus_is_covered_whatever_its_size(tokenizer: Tokenizer, tmp_pat
 
 def test_figures_of_a_corpus(tokenizer: Tokenizer, tmp_path: Path) -> None:
     fact = chosen(tokenizer, corpora=(file(tmp_path, "a.txt", TEXT),)).corpora[0]
-    counts = counted(tokenizer, list(blocks(TEXT)))
+    counts = counted(tokenizer, [TEXT])
     assert (fact.bytes, fact.tokens, fact.distinct) == (len(TEXT.encode()), counts.sum(), np.count_nonzero(counts))
     assert fact.kept == 1
     assert fact.once == pytest.approx(np.count_nonzero(counts == 1) / counts.sum())

@@ -18,6 +18,7 @@ from tokswap.cli import main
 from tokswap.errors import InputError, OutputError, TokswapError, UsageError
 from tokswap.evaluation.verify import verify_checkpoint
 from tokswap.tokenizer.tokenizer import Tokenizer, read_tokenizer
+from tokswap.trim import run
 from tokswap.trim.outputs import aligned
 from tokswap.trim.plan import plan_trim, trim_vocabulary
 
@@ -310,13 +311,61 @@ def test_a_unigram_masked_model_that_was_trained(tmp_path: Path) -> None:
     assert [check for check in verify_checkpoint(tmp_path / "out", against=source) if not check.ok] == []
 
 
+@pytest.mark.parametrize("kind", ["gpt2", "roberta", "bart", "opt"])
+def test_models_of_few_positions(kind: str, tmp_path: Path) -> None:
+    """The sequences that both models run on are no longer than the models read."""
+    import transformers as library
+
+    source = makers.make_tokenizer("byte-level", tmp_path / "source", vocab_size=700)
+    rows, heads = makers.tokenizer_size(source), {"num_attention_heads": 2, "num_hidden_layers": 1}
+    sides = {f"{side}_{key}": 2 for side in ("encoder", "decoder") for key in ("layers", "attention_heads")}
+    ids = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
+    model = {
+        "gpt2": lambda: library.GPT2LMHeadModel(
+            library.GPT2Config(vocab_size=rows, n_positions=64, n_embd=8, n_head=2, n_layer=1, **ids)
+        ),
+        "roberta": lambda: library.RobertaForMaskedLM(
+            library.RobertaConfig(
+                vocab_size=rows, hidden_size=8, intermediate_size=8, max_position_embeddings=40, **heads, **ids
+            )
+        ),
+        "bart": lambda: library.BartForConditionalGeneration(
+            library.BartConfig(
+                vocab_size=rows,
+                d_model=8,
+                encoder_ffn_dim=8,
+                decoder_ffn_dim=8,
+                max_position_embeddings=32,
+                forced_eos_token_id=2,
+                **sides,
+                **ids,
+            )
+        ),
+        "opt": lambda: library.OPTForCausalLM(
+            library.OPTConfig(
+                vocab_size=rows,
+                hidden_size=8,
+                ffn_dim=8,
+                word_embed_proj_dim=8,
+                max_position_embeddings=16,
+                **heads,
+                **ids,
+            )
+        ),
+    }[kind]()
+    model.eval().save_pretrained(source)
+    report = trim_vocabulary(str(source), corpora=[str(GERMAN)], out=tmp_path / "out")
+    assert report.checks["model"]["hidden_states_equal"]
+    assert report.checks["model"]["tokens"] > 8
+
+
 def test_the_chat_template_writes_the_same_tokens(
     trimmed_of: Callable[..., tuple[Path, Path, Any]], model_of: Callable[..., Path], tmp_path: Path
 ) -> None:
     source = model_of("llama-tied", chat_template=makers.CHAT_TEMPLATE, **SIZES)
     report = trim_vocabulary(str(source), corpora=[str(makers.TEXTS / "japanese.txt")], out=tmp_path / "out")
     chats = report.checks["reloaded"]
-    assert chats["chats"] == chats["chats_equal"] == 6
+    assert chats["chats"] == chats["chats_equal"] >= 6
     tokenizer = read_tokenizer(source)
     new_of = new_ids(tmp_path / "out")
     assert set(tokenizer.encode("<|im_start|>assistant\n")) <= new_of.keys()
@@ -602,8 +651,7 @@ def test_adapters_that_cannot_follow(trimmed_of: Callable[..., tuple[Path, Path,
     assert result.exit_code == 1
     assert '"unmapped-row"' in result.output
     assert CliRunner().invoke(main, run).exit_code == 2
-    other = tmp_path / "other"
-    other.mkdir()
+    other = makers.copy_model(big, tmp_path / "other")
     makers.write_json(other / "vocab_map.json", {"no": "map"})
     assert '"bad-map"' in CliRunner().invoke(main, [*run, "--like", str(other), "--json"]).output
     larger = {"new_id_of": {}, "rows_before": 5000, "rows_after": 10}  # of a model with another number of rows
@@ -643,12 +691,17 @@ def test_a_transplant_trims_its_target_first(model_of: Callable[..., Path], tmp_
 
 
 def test_the_donors_rows_are_those_of_the_kept_tokens(model_of: Callable[..., Path], tmp_path: Path) -> None:
-    """A donor that is the source shares every token, so each row must come back as it was."""
+    """A donor that is the source shares every token, so each row must come back as it was.
+
+    Byte pieces are left out: they mean something else where the trim has dropped the piece of the same byte.
+    """
     source = model_of("llama", **SIZES)
     tokswap.transplant_tokenizer(str(source), str(source), init="omp", trim_corpora=[str(GERMAN)], out=tmp_path / "out")
     before, after = tools.weights(source), tools.weights(tmp_path / "out")
+    pieces = read_tokenizer(source).vocabulary.text
     for old, new in new_ids(tmp_path / "out").items():
-        assert tools.bits(after["lm_head.weight"][new]) == tools.bits(before["lm_head.weight"][old])
+        if not pieces[old].startswith("<0x"):
+            assert tools.bits(after["lm_head.weight"][new]) == tools.bits(before["lm_head.weight"][old])
 
 
 # The command line.
@@ -681,18 +734,28 @@ def test_the_plan_and_the_report_are_printed(model_of: Callable[..., Path], tmp_
     assert document["plan"]["operation"] == "trim"
 
 
-def test_a_failed_check_is_an_exit_status(
-    model_of: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from tokswap.trim import outputs
+FAILURES: dict[str, tuple[str, str]] = {
+    "model_figures": ("hidden_states_equal", "hidden states"),
+    "reload_figures": ("chats_equal", "chat template"),
+}
 
-    monkeypatch.setattr(outputs, "_outputs", lambda folder, *rest: ([__import__("torch").rand(3)], []))
-    source = model_of("llama", **SIZES)
-    result = CliRunner().invoke(
-        main, ["trim", "--model", str(source), "--corpus", str(GERMAN), "--out", str(tmp_path / "out")]
-    )
+
+@pytest.mark.parametrize("check", FAILURES)
+def test_a_failed_check_leaves_nothing(
+    check: str, model_of: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, words = FAILURES[check]
+    real = getattr(run, check)
+    monkeypatch.setattr(run, check, lambda *given: {**real(*given), key: 0})
+    source = model_of("llama-tied", chat_template=makers.CHAT_TEMPLATE, **SIZES)
+    error = refused(tmp_path, source, "check-failed", OutputError)
+    assert words in error.message
+    out = tmp_path / "result" / "out"
+    command = ["trim", "--model", str(source), "--corpus", str(GERMAN), "--out", str(out), "--json"]
+    result = CliRunner().invoke(main, command)
     assert result.exit_code == 1
-    assert "FAILED" in result.output
+    assert '"check-failed"' in result.output
+    assert not out.exists()
 
 
 def test_sources_with_old_files(model_of: Callable[..., Path], tmp_path: Path) -> None:

@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from tokswap.errors import InputError
 from tokswap.report.record import REPORT_NAME
 from tokswap.storage.json_files import read_json
-from tokswap.tokenizer.alignment import Reason
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where the rows of a result came from; empty arrays for a checkpoint without tokswap.json.
+    """Where the rows of a result came from; empty for a checkpoint without tokswap.json.
 
     Attributes:
         source_of: Source row of each row, int64 [V]; -1 for a computed row.
-        reason: Why, uint8 [V]; see `Reason`.
+        reason: Why, uint8 [V]; see `reasons`.
+        reasons: Name of a reason -> its number.
         calibrated: The tensors whose rows were all changed after they had been copied or computed.
+        plan: What was planned, as plain data.
     """
 
     source_of: np.ndarray
     reason: np.ndarray
+    reasons: Mapping[str, int] = field(default_factory=dict)
     calibrated: tuple[str, ...] = ()
+    plan: Mapping[str, Any] = field(default_factory=dict)
+
+    def has_reason(self, name: str) -> np.ndarray:
+        """Return which rows have a reason (bool [V])."""
+        return np.asarray(self.reason == self.reasons.get(name, -1))
 
 
 def read_provenance(folder: Path) -> Provenance:
@@ -35,9 +44,10 @@ def read_provenance(folder: Path) -> Provenance:
         whole = read_json(path, "report") if path.is_file() else {}
         tokens, calibrated = whole.get("tokens", {}), tuple(map(str, whole.get("calibrated", [])))
         source_of = np.array(tokens.get("source_of", []), np.int64)
-        reason = np.array(tokens.get("reason", [Reason.MISSING] * len(source_of)), np.uint8)
+        reason = np.array(tokens.get("reason", [0] * len(source_of)), np.uint8)
+        reasons, plan = dict(tokens.get("reasons", {})), dict(whole.get("plan", {}))
     except (AttributeError, ValueError, TypeError, OverflowError) as error:
         raise InputError("bad-report", f"its list of tokens is damaged: {error}", file=path) from error
     if source_of.ndim != 1 or source_of.shape != reason.shape:
         raise InputError("bad-report", "its list of tokens is damaged", file=path)
-    return Provenance(source_of, reason, calibrated)
+    return Provenance(source_of, reason, reasons=reasons, calibrated=calibrated, plan=plan)

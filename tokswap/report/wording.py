@@ -12,6 +12,7 @@ COVERAGE = {
     "map": "copied, named by --map-token",
     "missing": "initialised by {method}",
     "neutral": "special tokens that the model lacks, never predicted",
+    "unreachable": "ids that the tokenizer never produces, never predicted",
     "padding": "padding rows, never predicted",
 }
 """Why a transplant copies or initialises a row, by the name of the reason in the report."""

@@ -1,33 +1,26 @@
-"""LoRA and PEFT adapters of a trimmed model: the rows of their vocabulary matrices follow the trim.
-
-The tensor names are those of peft (https://huggingface.co/docs/peft). `modules_to_save` holds a full copy of a matrix.
-An embedding has the factor `lora_embedding_A` [r, V], and lm_head has `lora_B.weight` [V, r]. Rows can also be trained
-one by one.
-"""
+"""PEFT adapters of a trimmed model: the rows of their vocabulary matrices follow the trim."""
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tokswap.checkpoint.reader import open_checkpoint
 from tokswap.checkpoint.shards import load_tensors
 from tokswap.errors import InputError
 from tokswap.storage.atomic import check_output, workspace
 from tokswap.storage.json_files import json_bytes, read_json
 from tokswap.storage.links import check_links
 from tokswap.tokenizer.tokenizer import CONVERTIBLE
+from tokswap.trim.adapter_tensors import followed_axis, padded, refuse_settings
 from tokswap.trim.ids import VocabMap, read_map
 
 _WEIGHTS = "adapter_model.safetensors"
 _CONFIG = "adapter_config.json"
-_VOCABULARY_MATRIX = re.compile(
-    r"\.(embed_tokens|wte|word_embeddings|embed_in|shared|lm_head|embed_out|decoder|output_projection)"
-    r"\.(modules_to_save\.|original_module\.|base_layer\.)?(lora_embedding_A|lora_B|weight|bias)\b"
-)
-"""Tensors of an adapter with one row, or one column, per token."""
+_TOKEN_LISTS = ("trainable_token_indices", "token_indices", "cpt_token_ids")
+"""Settings that list ids."""
 
 
 def is_adapter(name: str) -> bool:
@@ -60,7 +53,8 @@ def remap_adapter(
         remapped: Tensor name -> [shape before, shape after].
 
     Raises:
-        InputError: adapter-format, outside-link, unmapped-row, missing-map, bad-map, and what `load_tensors` raises.
+        InputError: adapter-format, unsupported-adapter, outside-link, unmapped-row, missing-map, bad-map, and what
+            `load_tensors` and `open_checkpoint` raise.
         OutputError: what `check_output` and `workspace` raise.
     """
     folder, target = Path(adapter).expanduser(), Path(trimmed).expanduser()
@@ -74,15 +68,17 @@ def remap_adapter(
     settings |= _trained_rows(settings, ids.new_of)
     check_output(path, sources=[folder, target], needed=(folder / _WEIGHTS).stat().st_size, force=force)
     tensors, metadata = load_tensors(folder / _WEIGHTS)
+    model = open_checkpoint(target)
     remapped = {}
-    for name in filter(_VOCABULARY_MATRIX.search, tensors):
-        before = list(tensors[name].shape)
-        if ids.rows_before not in before:
-            raise _wrong_model(name, ids.rows_before, folder)
-        tensors[name] = _selected(
-            tensors[name], ids
-        )  # one by one, so that memory holds a matrix twice, not all of them
-        remapped[name] = [before, list(tensors[name].shape)]
+    for name in tensors:
+        before = tensors[name].shape
+        axis = followed_axis(name, before, ids.rows_before, model, settings)
+        if axis is not None:  # one by one, so that memory holds a matrix twice, not all of them
+            rows = model.matrices[0].rows
+            tensors[name] = padded(name, _selected(tensors[name], axis, ids), axis, rows, model)
+            remapped[name] = [list(before), list(tensors[name].shape)]
+    if remapped:
+        refuse_settings(settings, folder)
     if not dry_run:
         from safetensors.torch import save
 
@@ -93,23 +89,12 @@ def remap_adapter(
     return {"adapter": adapter, "out": str(path), "tensors": len(tensors), "remapped": remapped}
 
 
-def _selected(tensor: Any, ids: VocabMap) -> Any:
-    """Return a vocabulary matrix with the rows of the trimmed model."""
+def _selected(tensor: Any, axis: int, ids: VocabMap) -> Any:
+    """Return a vocabulary matrix with the rows of the kept ids, in the order of the trimmed model."""
     import torch
 
-    source_of = torch.zeros(ids.rows_after, dtype=torch.long)  # padding rows copy row 0: nothing looks them up
-    for old, new in ids.new_of.items():
-        source_of[new] = old
-    return tensor.index_select(list(tensor.shape).index(ids.rows_before), source_of).contiguous()
-
-
-def _wrong_model(name: str, rows: int, folder: Path) -> InputError:
-    return InputError(
-        "adapter-format",
-        f"no side of {name} is {rows:,}, the number of rows of the model before the trim",
-        "name the trim of the model that this adapter belongs to",
-        folder=folder,
-    )
+    old = sorted(ids.new_of, key=ids.new_of.__getitem__)
+    return tensor.index_select(axis, torch.tensor(old, dtype=torch.long)).contiguous()
 
 
 def _copy_files(folder: Path, target: Path, work: Path) -> None:
@@ -124,17 +109,19 @@ def _copy_files(folder: Path, target: Path, work: Path) -> None:
 
 def _trained_rows(settings: Mapping[str, Any], new_of: Mapping[int, int]) -> dict[str, Any]:
     """Return the setting that lists rows trained one by one, in new ids; each of the rows must still exist."""
-    value = settings.get("trainable_token_indices")
-    if isinstance(value, dict):
-        return {"trainable_token_indices": {key: _new_ids(ids, new_of) for key, ids in value.items()}}
-    if isinstance(value, list):
-        return {"trainable_token_indices": _new_ids(value, new_of)}
-    return {}
+    new: dict[str, Any] = {}
+    for key in _TOKEN_LISTS:
+        value = settings.get(key)
+        if isinstance(value, dict):
+            new[key] = {name: _new_ids(ids, new_of) for name, ids in value.items()}
+        elif isinstance(value, list):
+            new[key] = _new_ids(value, new_of)
+    return new
 
 
 def _new_ids(ids: Any, new_of: Mapping[int, int]) -> list[int]:
     if not (isinstance(ids, list) and all(type(token) is int for token in ids)):
-        message = "`trainable_token_indices` of the adapter must be a list of ids"
+        message = "the rows that the adapter has trained must be a list of ids"
         raise InputError("adapter-format", message, "save it again with peft's save_pretrained")
     gone = [token for token in ids if token not in new_of]
     if gone:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tokswap.tokenizer.auto import usable_tokenizer
 from tokswap.tokenizer.families import WORDPIECE
-from tokswap.tokenizer.tokenizer import Tokenizer, auto_tokenizer
+from tokswap.tokenizer.tokenizer import Tokenizer
 from tokswap.tokenizer.vocabulary import Kind
-from tokswap.trim.chat import renderings
-from tokswap.trim.corpora import blocks
+from tokswap.trim.chat import render_chats
 from tokswap.trim.rebuild import Trimmed
+from tokswap.trim.windows import Window, in_place
 
 _PIECE = 80
 """Characters of a piece of text that is compared. In a longer piece, one rare token would hide all others."""
@@ -41,13 +42,13 @@ class ModelPair:
     trust_remote_code: bool = False
 
 
-def token_figures(before: Tokenizer, trimmed: Trimmed, texts: Sequence[str]) -> dict[str, Any]:
+def token_figures(before: Tokenizer, trimmed: Trimmed, texts: Sequence[Window]) -> dict[str, Any]:
     """Tokenize texts with both tokenizers, whole and in pieces.
 
     Args:
         before: The tokenizer of the source model.
         trimmed: The trimmed tokenizer.
-        texts: Texts to compare on.
+        texts: Parts of texts to compare on.
 
     Returns:
         Plain data with these keys.
@@ -60,19 +61,20 @@ def token_figures(before: Tokenizer, trimmed: Trimmed, texts: Sequence[str]) -> 
             word that was unknown as a whole can be known after a trim.
         exact: Number of those with the same tokenization as before.
     """
-    pieces = [*texts, *_pieces(texts)]
+    pieces = [*(window.whole for window in texts), *_pieces([window.text for window in texts])]
     old, new = before.encode_batch(pieces), trimmed.tokenizer.encode_batch(pieces)
+    encoded = ((before, old), (trimmed.tokenizer, new))
+    sides = [(in_place(tokenizer, rows[: len(texts)], texts), tokenizer) for tokenizer, rows in encoded]
     gone = np.ones(len(before.vocabulary), bool)
     gone[trimmed.kept] = False
-    whole = [np.array(row, np.int64) for row in old[: len(texts)]]
+    whole = [np.array(row, np.int64) for row in sides[0][0]]
     tokens = max(sum(map(len, whole)), 1)
     lost = sum(int(gone[row].sum()) for row in whole)
     if before.family == WORDPIECE and "unk" in before.vocabulary.roles:
         gone[before.vocabulary.roles["unk"]] = True
     kept = [not gone[np.array(row, np.int64)].any() for row in old]
     exact = [k and a == trimmed.kept[b].tolist() for a, b, k in zip(old, new, kept, strict=True)]
-    size = max(sum(len(text.encode("utf-8", "surrogatepass")) for text in texts), 1)
-    sides = ((old[: len(texts)], before), (new[: len(texts)], trimmed.tokenizer))
+    size = max(sum(len(window.text.encode("utf-8", "surrogatepass")) for window in texts), 1)
     return {
         "tokens_kept": round(1 - lost / tokens, 6),
         "tokens_per_byte": [round(sum(map(len, rows)) / size, 5) for rows, _ in sides],
@@ -97,11 +99,13 @@ def reload_figures(models: ModelPair, trimmed: Trimmed, texts: Sequence[str]) ->
         pieces: Number of pieces whose tokens are all kept.
         exact: Number of those with the same tokenization as before.
         outside: Number of ids that have no row.
+        added: Number of kept added tokens.
+        added_equal: Number of those that the new tokenizer has under the id of their row.
         chats: Number of conversations that the chat template renders and whose tokens are all kept.
         chats_equal: Number of those with the same tokenization as before.
     """
     old, new = (
-        auto_tokenizer(path, trust_remote_code=models.trust_remote_code) for path in (models.before, models.after)
+        usable_tokenizer(path, trust_remote_code=models.trust_remote_code) for path in (models.before, models.after)
     )
     kept = set(trimmed.kept.tolist())
     outside = 0
@@ -116,12 +120,17 @@ def reload_figures(models: ModelPair, trimmed: Trimmed, texts: Sequence[str]) ->
                 found.append(before == [trimmed.kept[token] if token < len(trimmed.kept) else -1 for token in after])
         return found
 
-    pieces = _pieces(texts)
-    exact, chats = agree(pieces[:: max(1, len(pieces) // _RELOADED)]), agree(renderings(trimmed.tokenizer))
+    pieces, rendered = _pieces(texts), render_chats(trimmed.tokenizer)
+    exact = agree(pieces[:: max(1, len(pieces) // _RELOADED)])
+    chats = agree([*rendered.plain, *rendered.others])
+    added = {text: token for text, token in old.get_added_vocab().items() if token in kept}
+    place = dict(zip(trimmed.kept.tolist(), range(len(trimmed.kept)), strict=True))
     return {
         "pieces": len(exact),
         "exact": sum(exact),
         "outside": outside,
+        "added": len(added),
+        "added_equal": sum(new.convert_tokens_to_ids(text) == place[token] for text, token in added.items()),
         "chats": len(chats),
         "chats_equal": sum(chats),
     }
@@ -132,6 +141,7 @@ def unreachable(tokenizer: Tokenizer) -> int:
     vocabulary = tokenizer.vocabulary
     ids = np.flatnonzero(vocabulary.kind == Kind.NORMAL).tolist()
     found = tokenizer.tokenize_bytes([vocabulary.token_bytes[token] for token in ids])
+    tokenizer.release()
     return sum(row != [token] for token, row in zip(ids, found, strict=True))
 
 
@@ -159,6 +169,8 @@ def failures(checks: Mapping[str, Any]) -> list[str]:
         )
     if loaded and loaded["chats_equal"] != loaded["chats"]:
         found.append("the conversations of the chat template are tokenized differently than before")
+    if loaded and loaded["added_equal"] != loaded["added"]:
+        found.append(f"AutoTokenizer gives {loaded['added'] - loaded['added_equal']:,} added tokens another id")
     if loaded and loaded["outside"]:
         found.append(f"AutoTokenizer gives {loaded['outside']:,} ids that have no row")
     model = checks.get("model")
@@ -169,8 +181,20 @@ def failures(checks: Mapping[str, Any]) -> list[str]:
 
 def _pieces(texts: Sequence[str]) -> list[str]:
     """Split texts into pieces of a line or less, without newlines at the edges: those can merge with what is next."""
-    found = (piece.strip("\n") for text in texts for piece in blocks(text, _PIECE))
+    found = (piece.strip("\n") for text in texts for piece in _split(text))
     return [piece for piece in found if piece]
+
+
+def _split(text: str) -> Iterator[str]:
+    """Split a text after newlines, else before spaces, else anywhere."""
+    start = 0
+    while start < len(text):
+        end = min(start + _PIECE, len(text))
+        if end < len(text):
+            newline = text.rfind("\n", start, end) + 1
+            end = newline or max(text.rfind(" ", start + 1, end), 0) or end
+        yield text[start:end]
+        start = end
 
 
 def _share(rows: Sequence[Sequence[int]], ids: set[int]) -> float:

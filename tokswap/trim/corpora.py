@@ -15,12 +15,13 @@ import numpy as np
 from tokswap.distributed import LOCAL, Backend, Done
 from tokswap.errors import InputError, UsageError
 from tokswap.tokenizer.tokenizer import Tokenizer
-from tokswap.trim.documents import documents
+from tokswap.trim.documents import Parts, documents
+from tokswap.trim.windows import Window, encode_windows, windows
 
 SAMPLE_BYTES = 4 << 20
 """Size of the sample that is kept of a corpus, to verify the result with."""
-_BLOCK = 4096
 _BATCH = 1 << 20
+"""Characters that are tokenized at once."""
 
 
 @dataclass(frozen=True)
@@ -52,14 +53,14 @@ class Counts:
         counts: Occurrences (int64 [V]) or weights (float64 [V]).
         bytes: Size of the text, in bytes of UTF-8.
         minimum: As in `Corpus`.
-        sample: Blocks of text from all over the corpus, about `SAMPLE_BYTES`.
+        sample: Windows from all over the corpus, about `SAMPLE_BYTES`.
     """
 
     name: str
     counts: np.ndarray
     bytes: int
     minimum: int | None = None
-    sample: tuple[str, ...] = ()
+    sample: tuple[Window, ...] = ()
 
     @property
     def is_text(self) -> bool:
@@ -111,7 +112,9 @@ def count(
     backend: Backend = LOCAL,
     progress: Done = lambda nbytes: None,
 ) -> Counts:
-    """Count the tokens of a corpus. This process reads the files, and the backend tokenizes them.
+    """Count the tokens of a corpus, as they are where each text is tokenized whole.
+
+    This process reads the files, and the backend tokenizes them.
 
     Args:
         corpus: The files.
@@ -127,94 +130,72 @@ def count(
     counts = np.zeros(len(tokenizer.vocabulary), np.int64)
     sample = _Sample()
     size = 0
-    stream = chain.from_iterable(map(blocks, _texts(corpus, key)))
-    batches = _read_ahead(_batches(stream, sample))
+    batches = _read_ahead(_batches(windows(_texts(corpus, key), tokenizer), sample))
     for ids, found, nbytes in backend.map(_count_batch, batches, tokenizer, progress):
         counts[ids] += found
         size += nbytes
     return Counts(corpus.name, counts, size, minimum=corpus.minimum, sample=sample.checked(corpus))
 
 
-def read_sample(corpus: Corpus, key: str = "text") -> tuple[str, ...]:
-    """Return blocks of text from all over a corpus.
+def read_sample(corpus: Corpus, tokenizer: Tokenizer, key: str = "text") -> tuple[Window, ...]:
+    """Return windows from all over a corpus.
 
     Args:
         corpus: The files.
+        tokenizer: The tokenizer that will tokenize them.
         key: Name of the text field in JSON lines and parquet files.
 
     Raises:
         InputError: empty-corpus, bad-text, missing-field, missing-extra.
     """
     sample = _Sample()
-    for text in _texts(corpus, key):
-        for block in blocks(text):
-            sample.add(block)
+    for window in windows(_texts(corpus, key), tokenizer):
+        sample.add(window)
     return sample.checked(corpus)
-
-
-def blocks(text: str, size: int = _BLOCK) -> Iterator[str]:
-    """Split a text into blocks that can be tokenized independently.
-
-    A block ends after a newline, else before a space, else anywhere.
-
-    Args:
-        text: The text.
-        size: Largest number of characters of a block.
-    """
-    start = 0
-    while start < len(text):
-        end = min(start + size, len(text))
-        if end < len(text):
-            newline = text.rfind("\n", start, end) + 1
-            space = text.rfind(" ", start + 1, end)
-            # A run of newlines can be one token, so it stays whole if it ends within the block.
-            end = newline if newline > start and newline < len(text) and text[newline] != "\n" else max(space, 0) or end
-        yield text[start:end]
-        start = end
 
 
 @dataclass
 class _Sample:
-    """Every n-th block of a stream; n doubles whenever there are too many."""
+    """Every n-th window of a stream; n doubles whenever there are too many."""
 
-    blocks: list[str] = field(default_factory=list)
+    windows: list[Window] = field(default_factory=list)
     size: int = 0
     every: int = 1
     seen: int = 0
 
-    def add(self, block: str) -> None:
-        if self.seen % self.every == 0 and block.strip():
-            self.blocks.append(block)
-            self.size += len(block)
+    def add(self, window: Window) -> None:
+        if self.seen % self.every == 0 and window.text.strip():
+            self.windows.append(window)
+            self.size += len(window.text)
         self.seen += 1
         if self.size > SAMPLE_BYTES:
-            self.blocks = self.blocks[::2]
-            self.size = sum(map(len, self.blocks))
+            self.windows = self.windows[::2]
+            self.size = sum(len(window.text) for window in self.windows)
             self.every *= 2
 
-    def checked(self, corpus: Corpus) -> tuple[str, ...]:
-        """Return the blocks, or raise InputError empty-corpus if there are none."""
-        if not self.blocks:
+    def checked(self, corpus: Corpus) -> tuple[Window, ...]:
+        """Return the windows, or raise InputError empty-corpus if there are none."""
+        if not self.windows:
             hint = "give files with some text in them"
             raise InputError("empty-corpus", "there is no text in this corpus", hint, corpus=corpus.name)
-        return tuple(self.blocks)
+        return tuple(self.windows)
 
 
-def _texts(corpus: Corpus, key: str) -> Iterator[str]:
+def _texts(corpus: Corpus, key: str) -> Parts:
     return chain.from_iterable(documents(file, key) for file in corpus.files)
 
 
-def _count_batch(tokenizer: Tokenizer, batch: list[str], done: Done) -> tuple[np.ndarray, np.ndarray, int]:
+def _count_batch(tokenizer: Tokenizer, batch: list[Window], done: Done) -> tuple[np.ndarray, np.ndarray, int]:
     """Return the ids that occur in a batch, how often each does, and the bytes of its text."""
-    ids = tokenizer.encode_batch(batch)
+    ids = encode_windows(tokenizer, batch)
     counts = np.bincount(np.fromiter(chain.from_iterable(ids), np.int64))
-    nbytes = len("".join(batch).encode("utf-8", "surrogatepass"))
+    nbytes = len("".join(window.text for window in batch).encode("utf-8", "surrogatepass"))
     done(nbytes)
     found = np.flatnonzero(counts)  # the result may travel between machines, and a batch has few of all ids
     return found, counts[found], nbytes
 
 
-def _read_ahead(batches: Iterator[list[str]]) -> Iterator[list[str]]:
+def _read_ahead(batches: Iterator[list[Window]]) -> Iterator[list[Window]]:
     """Read the next batch while the last one is tokenized: the tokenizers library releases the GIL."""
     with ThreadPoolExecutor(1) as reader:
         coming = reader.submit(next, batches, None)
@@ -223,13 +204,13 @@ def _read_ahead(batches: Iterator[list[str]]) -> Iterator[list[str]]:
             yield batch
 
 
-def _batches(stream: Iterable[str], sample: _Sample) -> Iterator[list[str]]:
-    batch: list[str] = []
+def _batches(stream: Iterable[Window], sample: _Sample) -> Iterator[list[Window]]:
+    batch: list[Window] = []
     size = 0
-    for block in stream:
-        sample.add(block)
-        batch.append(block)
-        size += len(block)
+    for window in stream:
+        sample.add(window)
+        batch.append(window)
+        size += len(window.text)
         if size >= _BATCH:
             yield batch
             batch, size = [], 0

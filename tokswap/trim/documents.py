@@ -17,7 +17,11 @@ _LINE_BYTES = 64 << 20
 """Longest line of JSON lines: a packed file of a few kB can hold a line that fills the memory."""
 
 
-def documents(path: Path, key: str) -> Iterator[str]:
+Parts = Iterator[tuple[str, bool]]
+"""Parts of texts, and whether each is the last of its text."""
+
+
+def documents(path: Path, key: str) -> Parts:
     """Yield the texts of a file.
 
     Args:
@@ -25,7 +29,7 @@ def documents(path: Path, key: str) -> Iterator[str]:
         key: Name of the text field in JSON lines and parquet files.
 
     Yields:
-        One document of JSON lines or parquet, or some megabytes of a text file, which end with a line where possible.
+        The text of a line or row, whole, and True; or part of a text file, and whether it is the last.
 
     Raises:
         InputError: bad-text, missing-field, missing-extra.
@@ -48,25 +52,20 @@ def _unpacked(path: Path, file: IO[bytes]) -> IO[bytes]:
     return gzip.open(file) if path.name.endswith(".gz") else file  # type: ignore[return-value]
 
 
-def _plain(path: Path, file: IO[bytes]) -> Iterator[str]:
+def _plain(path: Path, file: IO[bytes]) -> Parts:
     decode = codecs.getincrementaldecoder("utf-8-sig")().decode
-    rest, read = "", 0
-    while True:
+    read, is_last = 0, False
+    while not is_last:
         data = file.read(_READ_BYTES)
+        is_last = not data
         try:
-            rest += decode(data, final=not data)
+            yield decode(data, final=is_last), is_last
         except UnicodeDecodeError as error:
             raise _not_utf8(path, error, f"after byte {read:,}") from error
         read += len(data)
-        end = rest.rfind("\n") + 1 if data and len(rest) < 4 * _READ_BYTES else len(rest)
-        if end:
-            yield rest[:end]
-        rest = rest[end:]
-        if not data:
-            return
 
 
-def _json_lines(path: Path, file: IO[bytes], key: str) -> Iterator[str]:
+def _json_lines(path: Path, file: IO[bytes], key: str) -> Parts:
     for number, line in enumerate(iter(lambda: file.readline(_LINE_BYTES + 1), b""), 1):
         if len(line) > _LINE_BYTES:
             raise InputError("bad-text", f"line {number:,} is longer than {_LINE_BYTES:,} bytes", file=path)
@@ -81,12 +80,11 @@ def _json_lines(path: Path, file: IO[bytes], key: str) -> Iterator[str]:
         text = value if isinstance(value, str) else value.get(key) if isinstance(value, dict) else None
         if not isinstance(text, str):
             raise _no_field(path, key, f"line {number:,}", list(value) if isinstance(value, dict) else [])
-        yield text.encode(
-            "utf-8", "replace"
-        ).decode()  # JSON can spell half a surrogate pair, and no tokenizer takes it
+        # JSON can spell half a surrogate pair, and no tokenizer takes it.
+        yield text.encode("utf-8", "replace").decode(), True
 
 
-def _parquet(path: Path, key: str) -> Iterator[str]:
+def _parquet(path: Path, key: str) -> Parts:
     try:
         from pyarrow import ArrowException
         from pyarrow.parquet import ParquetFile
@@ -98,7 +96,7 @@ def _parquet(path: Path, key: str) -> Iterator[str]:
             if key not in file.schema_arrow.names:
                 raise _no_field(path, key, "this file", file.schema_arrow.names)
             for batch in file.iter_batches(columns=[key], batch_size=1024):
-                yield from (text for text in batch.column(0).to_pylist() if isinstance(text, str))
+                yield from ((text, True) for text in batch.column(0).to_pylist() if isinstance(text, str))
     except (ArrowException, OSError, ValueError) as error:
         raise InputError("bad-text", f"this parquet file cannot be read: {error}", file=path) from error
 

@@ -34,7 +34,10 @@ class TrimChoice(Options):
     )
     keep_tokens: Sequence[str] = option((), "Keep this token; repeat for more.", flag="--keep-token", metavar="T")
     drop_tokens: Sequence[str] = option(
-        (), "Drop this special token; repeat for more.", flag="--drop-token", metavar="T"
+        (),
+        "Drop this added token, or all that match, such as '<unused*>'; repeat for more.",
+        flag="--drop-token",
+        metavar="T",
     )
     target_size: int | None = option(
         None,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from tokswap.checkpoint.nested_configs import configs, is_text_path
+from tokswap.checkpoint.reader import Checkpoint
 from tokswap.errors import InputError
 from tokswap.storage.trust import check_code
 from tokswap.tokenizer.tokenizer import Tokenizer
@@ -19,16 +21,47 @@ _TEXTS, _TOKENS = 4, 96
 """How many sequences a model runs on, and their greatest number of tokens."""
 _CHARACTERS = 4096
 _ALIGNMENT = 64
+_POSITIONS = (
+    "max_position_embeddings",
+    "n_positions",
+    "n_ctx",
+    "max_seq_len",
+    "max_sequence_length",
+    "max_source_positions",
+    "max_target_positions",
+    "max_encoder_position_embeddings",
+    "max_decoder_position_embeddings",
+)
+"""Keys of config.json that limit the number of positions."""
 _STATES = ("hidden_states", "encoder_hidden_states", "decoder_hidden_states", "last_hidden_state")
 
 
-def sequences(before: Tokenizer, trimmed: Trimmed, texts: Sequence[str]) -> list[list[int]]:
+def positions(config: Mapping[str, Any]) -> int | None:
+    """Return how many tokens a model surely reads, by its config; None without a limit.
+
+    Args:
+        config: config.json, parsed.
+    """
+    texts = [child for path, child in configs(config) if is_text_path(path)]
+    limits: list[int] = [
+        child[key] for child in texts for key in _POSITIONS if type(child.get(key)) is int and child[key] > 0
+    ]
+    if not limits:
+        return None
+    # RoBERTa's positions begin after the id of its padding token.
+    pads: list[int] = [child["pad_token_id"] for child in texts if type(child.get("pad_token_id")) is int]
+    first = max(pads, default=-1) + 1
+    return min(limits) - (first if first < min(limits) // 4 else 0)
+
+
+def sequences(before: Tokenizer, trimmed: Trimmed, texts: Sequence[str], limit: int | None = None) -> list[list[int]]:
     """Choose a few sequences of kept tokens to run a model on.
 
     Args:
         before: The tokenizer of the source model.
         trimmed: The trimmed tokenizer.
         texts: Texts to take the sequences from.
+        limit: Greatest number of tokens that the model reads, None for any.
 
     Returns:
         Ids of the source vocabulary.
@@ -37,7 +70,8 @@ def sequences(before: Tokenizer, trimmed: Trimmed, texts: Sequence[str]) -> list
     leading = [int(trimmed.kept[trimmed.tokenizer.vocabulary.roles["bos"]])] if trimmed.tokenizer.adds_bos else []
     step = max(1, len(texts) // _TEXTS)
     rows = [[token for token in before.encode(text[:_CHARACTERS]) if token in kept] for text in texts[::step][:_TEXTS]]
-    return [leading + row[:_TOKENS] for row in rows if row]
+    most = _TOKENS if limit is None else min(_TOKENS, limit)
+    return [(leading + row)[:most] for row in rows if row]
 
 
 def model_figures(models: ModelPair, source_of: np.ndarray, ids: Sequence[Sequence[int]]) -> dict[str, Any]:
@@ -65,11 +99,22 @@ def model_figures(models: ModelPair, source_of: np.ndarray, ids: Sequence[Sequen
 
     new_of = {int(old): new for new, old in reversed(list(enumerate(source_of.tolist())))}
     translated = [[new_of[token] for token in row] for row in ids]
-    hidden, logits = _outputs(models.before, ids, models)
-    hidden_after, logits_after = _outputs(models.after, translated, models)
+    hidden, logits = _outputs(models.before, ids, models, lambda row: _kept_logits(row, source_of))
+    hidden_after, logits_after = _outputs(models.after, translated, models, lambda row: row)
     equal = all(torch.equal(a, b) for a, b in zip(hidden, hidden_after, strict=True))
     result = {"tokens": sum(map(len, ids)), "hidden_states": len(hidden), "hidden_states_equal": equal}
     return result | (_logit_figures(logits, logits_after, source_of) if logits else {})
+
+
+def comparison_bytes(checkpoint: Checkpoint) -> int:
+    """Return about how much memory `model_figures` takes.
+
+    Args:
+        checkpoint: The source model.
+    """
+    moved = sum(info.nbytes for info in checkpoint.tensors.values() if info.start % _ALIGNMENT)
+    logits = _TOKENS * checkpoint.matrices[0].rows * 6  # as the model gives them, and in float32
+    return checkpoint.nbytes + max(moved, logits)
 
 
 def aligned(model: Any) -> Any:
@@ -90,24 +135,47 @@ def aligned(model: Any) -> Any:
     return model
 
 
-def _logit_figures(before: list[Any], after: list[Any], source_of: np.ndarray) -> dict[str, float]:
+class _KeptLogits(NamedTuple):
+    """What is kept of the logits of a sequence: with 200,000 rows, all of them would take more than the model.
+
+    Attributes:
+        logits: Those of the kept ids (float32 [T, kept]).
+        removed: Sum of the probabilities of the removed ids.
+        best: The likeliest id of each position (int64 [T]).
+    """
+
+    logits: Any
+    removed: float
+    best: Any
+
+
+def _kept_logits(logits: Any, source_of: np.ndarray) -> _KeptLogits:
+    import torch
+
+    kept = torch.from_numpy(source_of[source_of >= 0].astype(np.int64))
+    distinct = torch.unique(kept)
+    shares = [torch.softmax(position.double(), -1)[distinct].sum() for position in logits]
+    removed = float((1 - torch.stack(shares)).clamp(min=0).sum())
+    return _KeptLogits(logits[:, kept], removed, logits.argmax(-1))
+
+
+def _logit_figures(before: list[_KeptLogits], after: list[Any], source_of: np.ndarray) -> dict[str, float]:
     import torch
 
     kept = torch.from_numpy(source_of.astype(np.int64))
     tokens = kept >= 0
-    distinct = torch.from_numpy(np.unique(source_of[source_of >= 0]).astype(np.int64))
-    worst, mass, agree, count = 0.0, 0.0, 0, 0
+    worst, agree = 0.0, 0
     for old, new in zip(before, after, strict=True):
-        worst = max(worst, float((old[:, kept[tokens]] - new[:, tokens]).abs().max()))
-        share = torch.softmax(old.double(), -1)
-        mass += float((1 - share[:, distinct].sum(-1)).clamp(min=0).sum())
-        agree += int((old.argmax(-1) == kept[new.argmax(-1)]).sum())
-        count += len(old)
-    return {"logit_difference": worst, "removed_mass": mass / count, "argmax_agreement": agree / count}
+        worst = max(worst, float((old.logits - new[:, tokens]).abs().max()))
+        agree += int((old.best == kept[new.argmax(-1)]).sum())
+    count, removed = sum(map(len, after)), sum(old.removed for old in before)
+    return {"logit_difference": worst, "removed_mass": removed / count, "argmax_agreement": agree / count}
 
 
-def _outputs(folder: Path, ids: Sequence[Sequence[int]], models: ModelPair) -> tuple[list[Any], list[Any]]:
-    """Return the hidden states and the float32 logits of some sequences."""
+def _outputs(
+    folder: Path, ids: Sequence[Sequence[int]], models: ModelPair, keep: Callable[[Any], Any]
+) -> tuple[list[Any], list[Any]]:
+    """Return the hidden states of some sequences, and what is kept of the float32 logits of each."""
     import torch
     import transformers
 
@@ -132,7 +200,7 @@ def _outputs(folder: Path, ids: Sequence[Sequence[int]], models: ModelPair) -> t
         for name in _STATES:
             hidden += _tensors(output.get(name))
         if output.get("logits") is not None and output.logits.dim() == 3:
-            logits.append(output.logits[0].float().cpu())
+            logits.append(keep(output.logits[0].float().cpu()))
     return [state.cpu() for state in hidden], logits
 
 

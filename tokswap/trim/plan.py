@@ -30,6 +30,7 @@ from tokswap.tokenizer.alignment import Alignment
 from tokswap.trim.corpora import find_corpus, read_sample
 from tokswap.trim.ids import MAP_NAME, map_file, rows_of
 from tokswap.trim.options import TrimOptions
+from tokswap.trim.outputs import comparison_bytes
 from tokswap.trim.rebuild import Trimmed, rebuilt
 from tokswap.trim.run import TrimJob
 from tokswap.trim.selection import Selection
@@ -47,12 +48,10 @@ class Needed:
     Attributes:
         ids: Ids of tokens.
         extra: Rows past the tokenizer's ids.
-        notes: Ids that no row has.
     """
 
     ids: set[int]
     extra: tuple[int, ...]
-    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,8 @@ def plan_with(model: ModelLike, options: TrimOptions) -> TrimJob:
     source = open_source(model, trust_remote_code=options.trust_remote_code)
     out = result_folder(options.out, f"{named(model)}-trimmed", in_memory=source.loaded is not None)
     _check_out(out, source, 0, options)  # before the corpora are counted
-    held_out = tuple(text for spec in options.held_out for text in read_sample(find_corpus(spec), options.field))
+    corpora = [find_corpus(spec) for spec in options.held_out]
+    held_out = tuple(window for found in corpora for window in read_sample(found, source.tokenizer, options.field))
     chosen = _choose(source, options, backend)
     matrices = _assign(source.checkpoint, chosen.alignment)
     result = _result(source, chosen, options)
@@ -142,6 +142,7 @@ def plan_with(model: ModelLike, options: TrimOptions) -> TrimJob:
         context=Context(memory=0),
     )
     compares = _compares_outputs(source, options)
+    compared = compares and source.loaded is None
     left_out = options.check == "auto" and not compares
     name = source.name
     plan = Plan(
@@ -157,8 +158,10 @@ def plan_with(model: ModelLike, options: TrimOptions) -> TrimJob:
         coverage=chosen.alignment.counts(),
         matrices=matrix_plans(source.checkpoint, matrices),
         sizes=sizes_of(source.checkpoint, layout, options.link),
-        estimate=estimate(task, matrices, written=written),
-        notes=(*chosen.notes, *result.notes, *([_TOO_LARGE] if left_out else [])),
+        estimate=estimate(
+            task, matrices, written=written, checks=comparison_bytes(source.checkpoint) if compared else 0
+        ),
+        notes=(*source.tokenizer.notes, *chosen.notes, *result.notes, *([_TOO_LARGE] if left_out else [])),
         trim=TrimFacts(chosen.selection.corpora, chosen.selection.least),
     )
     return TrimJob(
@@ -199,19 +202,14 @@ def _choose(source: SourceModel, options: TrimOptions, backend: Backend) -> Chos
         )
     trimmed = rebuilt(tokenizer, selection.ids.tolist())
     alignment = rows_of(trimmed.kept, selection.reason, list(needed.extra), size, rows, options.pad_to_multiple)
-    notes = (*needed.notes, *selection.notes, *idle_notes(backend))
+    notes = (*source.notes, *selection.notes, *idle_notes(backend))
     return Chosen(selection, trimmed, alignment, needed=needed, notes=notes)
 
 
 def _needed(source: Checkpoint, size: int, rows: int) -> Needed:
     named = {**needed_ids(source.config), **needed_ids(source.generation_config)}
-    notes = tuple(
-        f"the config names the id {token:,} (`{key}`), past the model's rows: it is left as it is"
-        for token, key in named.items()
-        if token >= rows
-    )
     inside = {token for token in named if 0 <= token < size}
-    return Needed(inside, tuple(sorted(token for token in named if size <= token < rows)), notes)
+    return Needed(inside, tuple(sorted(token for token in named if size <= token < rows)))
 
 
 def _assign(source: Checkpoint, alignment: Alignment) -> tuple[MatrixEdit, ...]:

@@ -19,6 +19,8 @@ from tokswap.trim import bpe, unigram, wordpiece
 from tokswap.trim.closure import closed
 
 _MODEL: Mapping[str, ModuleType] = {BYTE_LEVEL: bpe, SENTENCEPIECE: bpe, UNIGRAM: unigram, WORDPIECE: wordpiece}
+_TOKEN_LISTS = ("additional_special_tokens", "extra_special_tokens", "model_specific_special_tokens")
+"""Keys of tokenizer_config.json that list tokens."""
 
 
 @dataclass(frozen=True)
@@ -55,19 +57,39 @@ def parts_of(tokenizer: Tokenizer, ids: Iterable[int]) -> dict[int, tuple[int, .
     return parts
 
 
-def forced_ids(tokenizer: Tokenizer) -> set[int]:
-    """Return the ids without which the tokenizer would work differently.
+def added_ids(tokenizer: Tokenizer) -> set[int]:
+    """Return the ids of the added tokens, special or not.
 
-    These are the special tokens, the tokens that the post-processor adds, the bytes, the space, and the piece that sets
-    the score of the unknown token. A BPE model without its 256 byte symbols silently leaves out unknown characters. A
-    SentencePiece model without `▁` spells the bytes of that mark, which do not decode to a space.
+    Models are trained to read and write them whole, and no corpus need contain one: tool calls, thoughts, timestamps.
+
+    Args:
+        tokenizer: The tokenizer.
+    """
+    special = np.flatnonzero(tokenizer.vocabulary.kind == Kind.SPECIAL).tolist()
+    return {int(entry["id"]) for entry in tokenizer.spec.get("added_tokens") or []}.union(special)
+
+
+def forced_ids(tokenizer: Tokenizer) -> set[int]:
+    """Return the ids that every trim keeps: `added_ids` and `spelling_ids`.
+
+    Args:
+        tokenizer: The tokenizer.
+    """
+    return added_ids(tokenizer) | spelling_ids(tokenizer)
+
+
+def spelling_ids(tokenizer: Tokenizer) -> set[int]:
+    """Return the ids without which the tokenizer cannot spell or frame a text as before.
+
+    These are the tokens with a role, the tokens that the post-processor adds, the bytes, the space, and the piece that
+    sets the score of the unknown token. A BPE model without its 256 byte symbols silently leaves out unknown
+    characters. A SentencePiece model without `▁` spells the bytes of that mark, which do not decode to a space.
 
     Args:
         tokenizer: The tokenizer.
     """
     vocabulary, model = tokenizer.vocabulary, tokenizer.spec["model"]
-    forced = set(np.flatnonzero(vocabulary.kind == Kind.SPECIAL).tolist())
-    forced |= {*vocabulary.roles.values(), *template_ids(tokenizer.spec)}
+    forced = {*vocabulary.roles.values(), *template_ids(tokenizer.spec)}
     if tokenizer.family == BYTE_LEVEL:
         forced |= {model["vocab"][symbol] for symbol in BYTE_ALPHABET if symbol in model["vocab"]}
     elif model.get("byte_fallback"):
@@ -149,14 +171,15 @@ def _new_config(tokenizer: Tokenizer, new_of: Mapping[int, int]) -> dict[str, An
         config["added_tokens_decoder"] = {
             str(new_of[int(token)]): entry for token, entry in decoder.items() if int(token) in new_of
         }
-    gone = {text for token, text in enumerate(tokenizer.vocabulary.text) if token not in new_of}
-    for key in ("additional_special_tokens", "extra_special_tokens"):  # the classes add again what these name
+    gone = {text for token, text in enumerate(tokenizer.vocabulary.text) if text and token not in new_of}
+    for key in _TOKEN_LISTS:  # the classes add again what these name
         if isinstance(config.get(key), list):
             config[key] = [entry for entry in config[key] if _content(entry) not in gone]
         elif isinstance(config.get(key), dict):
             config[key] = {name: entry for name, entry in config[key].items() if _content(entry) not in gone}
-    return config
+    return {key: entry for key, entry in config.items() if not (key.endswith("_token") and _content(entry) in gone)}
 
 
-def _content(entry: Any) -> Any:
-    return entry.get("content") if isinstance(entry, dict) else entry
+def _content(entry: Any) -> str:
+    content = entry.get("content") if isinstance(entry, dict) else entry
+    return content if isinstance(content, str) else ""

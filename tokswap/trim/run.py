@@ -21,11 +21,12 @@ from tokswap.report.plan import Plan
 from tokswap.report.record import CARD_NAME, REPORT_NAME, Groups, Report
 from tokswap.report.result_card import result_card
 from tokswap.tokenizer.loaded import to_transformers
-from tokswap.trim.chat import renderings
+from tokswap.trim.chat import render_chats
 from tokswap.trim.checks import ModelPair, failures, reload_figures, token_figures, unreachable
 from tokswap.trim.options import TrimOptions
-from tokswap.trim.outputs import model_figures, sequences
+from tokswap.trim.outputs import model_figures, positions, sequences
 from tokswap.trim.rebuild import Trimmed
+from tokswap.trim.windows import Window
 
 
 @dataclass(frozen=True)
@@ -50,21 +51,20 @@ class TrimJob:
     task: RowTask
     trimmed: Trimmed
     options: TrimOptions
-    sample: tuple[str, ...]
-    held_out: tuple[str, ...] = ()
+    sample: tuple[Window, ...]
+    held_out: tuple[Window, ...] = ()
     compares_outputs: bool = True
 
     def run(self) -> Report:
         """Write the result, or change loaded objects, and check it.
 
-        Checks that depend on other libraries are only reported: see `Report.checks`.
-
         Returns:
             The Report, which also lies in the result as tokswap.json.
 
         Raises:
-            OutputError: not-exact where the new tokenizer tokenizes text differently; disk-full, cannot-write,
-                output-exists. Nothing is written then.
+            OutputError: not-exact where the new tokenizer tokenizes text differently; check-failed where the loaded
+                result does not do what the source does; disk-full, cannot-write, output-exists. Nothing is left then.
+            InputError: cannot-run, remote-code.
         """
         clock = Clock()
         self.trimmed.tokenizer.check()
@@ -77,7 +77,9 @@ class TrimJob:
         def check(folder: Path) -> None:
             clock.stop("write")
             checks.update(self._folder_checks(folder))
-            checks["failed"] = failures(checks)
+            if wrong := failures(checks):
+                hint = "please report this, with the command; nothing was left of the result"
+                raise OutputError("check-failed", f"the result is not exact: {'; '.join(wrong)}", hint)
             clock.stop("check")
 
         def last_files() -> Mapping[str, bytes]:
@@ -108,6 +110,7 @@ class TrimJob:
             checks["held_out"] = token_figures(before, self.trimmed, self.held_out)
         if wrong := failures(checks):
             raise OutputError("not-exact", wrong[0], "please report this, with the tokenizer and the command")
+        checks["failed"] = []  # a check that fails ends the run; tokswap.json keeps the key
         checks["unreachable"] = [unreachable(before), unreachable(self.trimmed.tokenizer)]
         return checks
 
@@ -116,7 +119,7 @@ class TrimJob:
         source = self.task.source
         if source.loaded is not None:
             return {}
-        texts = self.sample or tuple(renderings(self.trimmed.tokenizer))
+        texts = tuple(window.text for window in self.sample) or render_chats(self.trimmed.tokenizer).plain
         pair = ModelPair(
             before=source.checkpoint.folder,
             after=folder,
@@ -125,7 +128,7 @@ class TrimJob:
             trust_remote_code=self.options.trust_remote_code,
         )
         checks: dict[str, Any] = {"reloaded": reload_figures(pair, self.trimmed, texts)}
-        ids = sequences(source.tokenizer, self.trimmed, texts)
+        ids = sequences(source.tokenizer, self.trimmed, texts, positions(source.checkpoint.config))
         if self.compares_outputs and ids:
             checks["model"] = model_figures(pair, self.task.alignment.source_of, ids)
         return checks
@@ -135,7 +138,6 @@ class TrimJob:
         assert source.loaded is not None
         model = rebuilt_model(source.loaded.model, self.edit, self.layout, self._solve)
         tokenizer = to_transformers(self.trimmed.tokenizer, self.edit.configs.tokenizer, bos=None)
-        checks["failed"] = failures(checks)
         clock.stop("write")
         return dataclasses.replace(self._report(checks, clock), loaded=(model, tokenizer))
 

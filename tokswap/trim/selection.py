@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +13,13 @@ import numpy as np
 from tokswap.distributed import LOCAL, Backend, Done
 from tokswap.errors import InputError, UsageError, did_you_mean
 from tokswap.tokenizer.alignment import Reason
-from tokswap.tokenizer.post_processor import template_ids
 from tokswap.tokenizer.tokenizer import Tokenizer
-from tokswap.tokenizer.vocabulary import Kind
 from tokswap.trim.closure import closed, pruned
 from tokswap.trim.corpora import Counts, count, find_corpus
 from tokswap.trim.languages import Language, language, script_tokens
 from tokswap.trim.options import TrimChoice
-from tokswap.trim.rebuild import forced_ids, parts_of
+from tokswap.trim.rebuild import added_ids, forced_ids, parts_of, spelling_ids
+from tokswap.trim.windows import Window
 from tokswap.trim.words import read_words, weigh, weigh_language
 
 _ENGLISH = 10_000
@@ -68,7 +69,7 @@ class Selection:
     reason: np.ndarray
     least: int
     corpora: tuple[CorpusFacts, ...] = ()
-    sample: tuple[str, ...] = ()
+    sample: tuple[Window, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -77,6 +78,7 @@ def select(
     tokenizer: Tokenizer,
     needed: Collection[int],
     *,
+    wanted: Collection[int] = (),
     extra_rows: int = 0,
     backend: Backend = LOCAL,
     progress: Done = lambda nbytes: None,
@@ -86,7 +88,8 @@ def select(
     Args:
         choice: What the user asks to keep.
         tokenizer: The tokenizer to trim.
-        needed: Ids that the configs and the chat template of the model use, besides what the tokenizer itself needs.
+        needed: Ids that the configs and plain chats of the model use, besides what the tokenizer itself needs.
+        wanted: Ids that other chats use, with tools or images; the user can drop added tokens among them.
         extra_rows: Rows of the target size that are not tokens.
         backend: Where to count corpora.
         progress: Called with the number of bytes each time some text is counted.
@@ -97,7 +100,7 @@ def select(
         ClusterError: what `Backend.map` raises.
     """
     dropped = _dropped(choice, tokenizer, needed)
-    forced = _forced(choice, tokenizer, needed, dropped)
+    forced = _forced(choice, tokenizer, {*needed, *wanted}, dropped)
     corpora = [find_corpus(spec) for spec in choice.corpora]
     languages = [language(code) for code in choice.languages]
     lists = _word_lists(choice, languages, tokenizer)
@@ -107,7 +110,7 @@ def select(
     observed -= forced | dropped
     parts = parts_of(tokenizer, observed | forced)
     least, kept = closed(parts, forced), closed(parts, observed | forced)
-    notes = _foreign(languages, texts)
+    notes = _foreign(languages, texts) + _dropped_notes(tokenizer, dropped & set(wanted))
     if choice.target_size is not None:
         _check_size(choice.target_size, len(least) + extra_rows)
         notes += _size_notes(choice.target_size, len(kept) + extra_rows)
@@ -121,14 +124,14 @@ def select(
         reason,
         len(least),
         corpora=tuple(_facts(counts, ids) for counts in counted),
-        sample=tuple(block for counts in (texts or lists) for block in counts.sample),
+        sample=tuple(window for counts in (texts or lists) for window in counts.sample),
         notes=notes,
     )
 
 
-def _forced(choice: TrimChoice, tokenizer: Tokenizer, needed: Collection[int], dropped: set[int]) -> set[int]:
+def _forced(choice: TrimChoice, tokenizer: Tokenizer, used: set[int], dropped: set[int]) -> set[int]:
     """The ids that are kept whatever the texts use."""
-    forced = (forced_ids(tokenizer) | set(needed)) - dropped
+    forced = (forced_ids(tokenizer) | used) - dropped
     forced |= {_token(text, tokenizer) for text in choice.keep_tokens}
     if choice.scripts:
         forced |= set(script_tokens(list(choice.scripts), tokenizer.vocabulary))
@@ -166,7 +169,7 @@ def _check_size(target: int, least: int) -> None:
     if target < least:
         raise InputError(
             "target-too-small",
-            f"{target:,} rows are too few: special tokens, bytes, named tokens and their merge dependencies take "
+            f"{target:,} rows are too few: added tokens, bytes, named tokens and their merge dependencies take "
             f"{least:,}",
             f"give a --target-size of {least:,} or more",
         )
@@ -190,22 +193,31 @@ def _token(text: str, tokenizer: Tokenizer) -> int:
 
 
 def _dropped(choice: TrimChoice, tokenizer: Tokenizer, needed: Collection[int]) -> set[int]:
-    """The special tokens that the user gives up."""
+    """The tokens that the user gives up."""
     dropped: set[int] = set()
     if not choice.drop_tokens:
         return dropped
-    special = np.flatnonzero(tokenizer.vocabulary.kind == Kind.SPECIAL).tolist()
-    spelling = (forced_ids(tokenizer) - set(special)) | template_ids(tokenizer.spec)
+    spelling, kept = spelling_ids(tokenizer), {_token(text, tokenizer) for text in choice.keep_tokens}
     for text in choice.drop_tokens:
-        token = _token(text, tokenizer)
-        why = _why_needed(token, tokenizer, needed, spelling)
-        if not why and text in choice.keep_tokens:
-            why = "--keep-token names it"
-        if why:
-            message = f"the token {text!r} cannot be dropped: {why}"
-            raise UsageError("needed-token", message, "leave out this --drop-token")
-        dropped.add(token)
+        for token in _matching(text, tokenizer, kept):
+            why = _why_needed(token, tokenizer, needed, spelling)
+            if not why and token in kept:
+                why = "--keep-token names it"
+            if why:
+                message = f"the token {tokenizer.vocabulary.text[token]!r} cannot be dropped: {why}"
+                raise UsageError("needed-token", message, "leave out this --drop-token")
+            dropped.add(token)
     return dropped
+
+
+def _matching(text: str, tokenizer: Tokenizer, kept: Collection[int]) -> list[int]:
+    """The token of a name, or the added tokens of a pattern without those that are kept by name."""
+    if "*" in text and tokenizer.vocabulary.find(text) is None:
+        pattern = glob.escape(text).replace("[*]", "*")
+        names = {token: tokenizer.vocabulary.text[token] for token in sorted(added_ids(tokenizer))}
+        if found := [token for token, name in names.items() if fnmatchcase(name, pattern)]:
+            return [token for token in found if token not in kept]
+    return [_token(text, tokenizer)]
 
 
 def _why_needed(token: int, tokenizer: Tokenizer, needed: Collection[int], spelling: Collection[int]) -> str:
@@ -220,11 +232,19 @@ def _why_needed(token: int, tokenizer: Tokenizer, needed: Collection[int], spell
     return ""
 
 
+def _dropped_notes(tokenizer: Tokenizer, dropped: Collection[int]) -> tuple[str, ...]:
+    """Warn where a chat with tools, images or the like can no longer be written."""
+    if not dropped:
+        return ()
+    names = ", ".join(tokenizer.vocabulary.text[token] for token in sorted(dropped))
+    return (f"chats with tools, images or the like can need what --drop-token drops: {names}",)
+
+
 def _foreign(languages: Sequence[Language], texts: Sequence[Counts]) -> tuple[str, ...]:
     """Warn of each corpus that is in none of the languages of the user."""
     notes = []
     for counts in texts if languages else ():
-        text = "".join(counts.sample)[:_SAMPLE]
+        text = "".join(window.text for window in counts.sample)[:_SAMPLE]
         words, known = max((found.knows(text) for found in languages), key=lambda pair: pair[1] / max(pair[0], 1))
         if words and known < _FOREIGN * words:
             names = " or ".join(found.code for found in languages)

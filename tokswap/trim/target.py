@@ -15,14 +15,14 @@ from tokswap.distributed import LOCAL, Backend
 from tokswap.errors import InputError
 from tokswap.tokenizer.alignment import Reason
 from tokswap.tokenizer.tokenizer import Tokenizer, read_tokenizer
-from tokswap.trim.chat import renderings
+from tokswap.trim.chat import render_chats
 from tokswap.trim.corpora import find_corpus
 from tokswap.trim.ids import map_file, read_map
 from tokswap.trim.options import TrimChoice
 from tokswap.trim.rebuild import rebuilt
 from tokswap.trim.selection import Selection, select
 
-_CHAT_REFUSED = "the chat template refuses plain conversations: name the tokens that it writes with --keep-token"
+_CHAT_REFUSED = "refuses plain conversations: name the tokens that it writes with --keep-token"
 
 
 @dataclass(frozen=True)
@@ -112,13 +112,21 @@ def counted(
     if choice.target_size is not None and multiple is not None and choice.target_size % multiple:
         # Padding counts: the tokens must leave room for the rows that fill up to the multiple.
         choice = replace(choice, target_size=max(choice.target_size // multiple * multiple, 1))
-    texts = renderings(tokenizer)
-    chat = {token for text in texts for token in tokenizer.encode(text)}
-    refused = (_CHAT_REFUSED,) if tokenizer.chat_template is not None and not texts else ()
+    chats = render_chats(tokenizer)
+    plain, others = (
+        {token for row in tokenizer.encode_batch(texts) for token in row} for texts in (chats.plain, chats.others)
+    )
+    refused = tuple(f"the chat template {name!r} {_CHAT_REFUSED}" for name in chats.refusing)
     total = sum(find_corpus(spec).nbytes for spec in choice.corpora)
     with tqdm(total=total, desc="count", unit="B", unit_scale=True, disable=None if progress else True) as bar:
         selection = select(
-            choice, tokenizer, needed | chat, extra_rows=extra_rows, backend=backend, progress=bar.update
+            choice,
+            tokenizer,
+            needed | plain,
+            wanted=others,
+            extra_rows=extra_rows,
+            backend=backend,
+            progress=bar.update,
         )
     return replace(selection, notes=(*refused, *selection.notes))
 

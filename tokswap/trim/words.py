@@ -13,6 +13,7 @@ from tokswap.errors import InputError
 from tokswap.tokenizer.tokenizer import Tokenizer
 from tokswap.trim.corpora import Counts
 from tokswap.trim.languages import Language, surroundings
+from tokswap.trim.windows import Window
 
 _GROUP = 200
 """Words that are tokenized as one text."""
@@ -82,7 +83,8 @@ def weigh(name: str, words: Mapping[str, float], tokenizer: Tokenizer, *, spaced
         rows = tokenizer.encode_batch(texts)
         ids = np.fromiter(chain.from_iterable(rows), np.int64)
         weights += np.bincount(ids, np.repeat(shares, [len(row) for row in rows]), len(weights))
-    sample = tuple((" " if spaced else "").join(word for word, _ in group) + "\n" for group in groups[:_SAMPLE])
+    joint = " " if spaced else ""
+    sample = tuple(Window(joint.join(word for word, _ in group) + "\n") for group in groups[:_SAMPLE])
     return Counts(name, weights, sum(len(word.encode("utf-8", "replace")) for word in words), sample=sample)
 
 

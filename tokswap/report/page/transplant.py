@@ -12,6 +12,7 @@ from tokswap.report.page.run import GROUPS_DRAWN, course, sizes
 from tokswap.report.wording import COVERAGE, duration, size
 
 _COPIED = ("bytes", "role", "text", "preset", "map")
+_NEUTRAL = ("neutral", "unreachable", "padding")
 _SHARES = ("copied", "initialised", "never predicted")
 _SHARE_COLOURS = (0, 1, 4)
 _NORM_NAMES = {"made": "initialised"}
@@ -55,7 +56,8 @@ def _provenance(document: Mapping[str, Any]) -> Section:
         "Where the rows come from",
         blocks,
         "A row is copied bit for bit where the source model has the same token, and initialised where it has not. "
-        "Special tokens that the model lacks and padding rows get a neutral row, which is never predicted.",
+        "Special tokens that the model lacks, ids that the tokenizer never produces, and padding rows get a neutral "
+        "row, which is never predicted.",
     )
 
 
@@ -80,7 +82,7 @@ def _groups(document: Mapping[str, Any]) -> list[Block]:
 def _shares(counts: Mapping[str, int]) -> tuple[int, int, int]:
     """Rows that are copied, initialised and never predicted."""
     copied = sum(counts.get(reason, 0) for reason in _COPIED)
-    return copied, counts.get("missing", 0), counts.get("neutral", 0) + counts.get("padding", 0)
+    return copied, counts.get("missing", 0), sum(counts.get(reason, 0) for reason in _NEUTRAL)
 
 
 def _method(document: Mapping[str, Any]) -> Section:
