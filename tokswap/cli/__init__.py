@@ -11,6 +11,7 @@ import os
 import shlex
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -44,6 +45,9 @@ def _noting_signals(seen: list[int]) -> Iterator[None]:
     """Answer SIGTERM as Ctrl-C: whoever asks a run to end wants it to tidy up. Signals are added to `seen`."""
 
     def stop(number: int, frame: FrameType | None) -> None:
+        if _in_destructor(frame):  # what is raised there is lost: a moment later it is not
+            threading.Timer(0.05, os.kill, (os.getpid(), number)).start()
+            return
         seen.append(number)
         raise KeyboardInterrupt
 
@@ -60,6 +64,12 @@ def _noting_signals(seen: list[int]) -> Iterator[None]:
     finally:
         for number in ours:
             signal.signal(number, before[number])
+
+
+def _in_destructor(frame: FrameType | None) -> bool:
+    while frame is not None and frame.f_code.co_name != "__del__":
+        frame = frame.f_back
+    return frame is not None
 
 
 class LazyGroup(click.Group):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -48,8 +48,9 @@ def _model(model: Mapping[str, Any], matrices: list[Mapping[str, Any]]) -> list[
     )
     lines += ["", "vocabulary matrices"]
     for matrix in matrices:
-        padding = f", {matrix['padding']:,} of them padding" if matrix["padding"] else ""
-        shape = f"{matrix['rows']:,} rows{padding}, width {matrix['width']:,}, {matrix['dtype']}"
+        spare = matrix["padding"]
+        more = f", {spare:,} of them padding" if spare > 0 else f", {-spare:,} fewer than ids" if spare < 0 else ""
+        shape = f"{matrix['rows']:,} rows{more}, width {matrix['width']:,}, {matrix['dtype']}"
         lines.append(f"  {matrix['role']}: {shape}  {', '.join(matrix['names'])}")
     return lines
 
@@ -69,7 +70,7 @@ def _tokenizer(tokenizer: Mapping[str, Any]) -> list[str]:
             ("roles", ", ".join(roles)),
             ("special tokens", " ".join(specials[:_SPECIAL_TOKENS_SHOWN]) + more),
             ("begins with bos", "yes" if tokenizer["begins_with_bos"] else "no"),
-            ("chat template", "yes" if tokenizer["chat_template"] else "no"),
+            ("chat template", _templates(tokenizer["chat_templates"])),
             ("numbers", tokenizer["digits"]),
             (
                 "white space",
@@ -78,3 +79,10 @@ def _tokenizer(tokenizer: Mapping[str, Any]) -> list[str]:
             ),
         ],
     )
+
+
+def _templates(names: Sequence[str]) -> str:
+    """Say whether there is a chat template; one that nobody names needs no name."""
+    if list(names) == ["default"]:
+        return "yes"
+    return f"yes: {', '.join(names)}" if names else "no"

@@ -9,7 +9,7 @@ import click
 from tokswap.cli import _options, _output
 from tokswap.errors import InputError
 
-_PAGES = {"transplant": "transplant", "trim": "trim"}
+_PAGES = {"transplant": "transplant", "draft": "transplant", "trim": "trim"}
 """Operation of a report -> the command whose page shows it."""
 
 

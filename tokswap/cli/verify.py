@@ -15,13 +15,22 @@ from tokswap.options.groups import DeviceOptions, TrustOptions
 Examples:
   tokswap verify ./mine-with-theirs
   tokswap verify ./mine-with-theirs --against ./my-model
+  tokswap verify ./mine-with-theirs --against ./my-model --tokenizer ./their-model
 \b
   # would vLLM, llama.cpp, transformers and mlx-lm take it as a draft?
   tokswap verify ./draft --draft-for ./big-model
 """
 )
 @click.argument("folder", shell_complete=_complete.models, metavar="DIR")
-@_options.model_option("--against", "Source model: compares every copied row and tensor with it.", metavar="SRC")
+@_options.model_option(
+    "--against", "Source model: compares every copied row and tensor, the roles and the configs with it.", metavar="SRC"
+)
+@_options.model_option(
+    "--tokenizer",
+    "Target tokenizer of a transplant: compares every id, role and text with it. "
+    "[default: the one that tokswap.json names, if it is there]",
+    metavar="TOK",
+)
 @_options.model_option(
     "--draft-for",
     "Model to draft for: says which inference engines would take DIR. Its tokenizer and configs are enough.",
@@ -34,6 +43,7 @@ Examples:
 def verify(
     folder: str,
     against: str | None,
+    tokenizer: str | None,
     draft_for: str | None,
     device: str,
     trust_remote_code: bool,
@@ -41,7 +51,7 @@ def verify(
     quiet: bool,
     verbose: bool,
 ) -> None:
-    """Test a checkpoint: files, tokenizer, rows, and the model as transformers loads it.
+    """Test a checkpoint as transformers loads it: tokenizer, configs, rows and outputs.
 
     The exit status is 1 if a check fails, or if an inference engine would refuse the draft. The whole model is loaded.
     """
@@ -53,5 +63,7 @@ def verify(
     path = resolve_model(folder)
     target = resolve_tokenizer(draft_for) if draft_for else None
     verdicts = draft_verdicts(path, target, trust_remote_code=trust_remote_code) if target else []
-    checks = verify_checkpoint(path, against=against, device=device, trust_remote_code=trust_remote_code)
+    checks = verify_checkpoint(
+        path, against=against, tokenizer=tokenizer, device=device, trust_remote_code=trust_remote_code
+    )
     _output.checks(checks, as_json, quiet, verdicts)

@@ -12,7 +12,7 @@ from tokswap.checkpoint.facts import model_facts
 from tokswap.errors import InputError, UsageError
 from tokswap.storage.json_files import read_json
 from tokswap.storage.trust import check_code
-from tokswap.tokenizer.tokenizer import auto_tokenizer
+from tokswap.tokenizer.auto import usable_tokenizer
 
 _WHY_CAUSAL = "bits per byte need a model that predicts each token from those before it"
 
@@ -63,7 +63,7 @@ def load_model(
     model = _load_weights(folder, dtype, trust_remote_code).to(device).eval()
     if _reads_ahead(model):
         raise _not_causal("its prediction depends on later tokens", folder)
-    return model, auto_tokenizer(Path(folder), trust_remote_code=trust_remote_code)
+    return model, usable_tokenizer(Path(folder), trust_remote_code=trust_remote_code)
 
 
 @contextmanager

@@ -1,0 +1,130 @@
+"""The tokenizer that a result should have: that of the target after a transplant, that of the source after a trim."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from tokswap.errors import InputError, TokswapError
+from tokswap.evaluation.checks import Check
+from tokswap.evaluation.verify.folder import Folder
+from tokswap.storage.json_files import read_json
+from tokswap.storage.resolve import resolve_tokenizer
+
+_MAP_NAME = "vocab_map.json"
+
+TokenizerLike = str | Path | Any
+"""A folder, hub id, alias or tokenizer.json, or a transformers tokenizer."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The tokenizer that a result should have: the target's after a transplant, the source's after a trim.
+
+    Attributes:
+        folder: Where it is.
+        trim: Whether the result is a trim of it, whose own vocabulary is smaller.
+        new_of: Its id -> id of the result; None for a result with the same ids.
+        rows: Number of rows of its own model, None where it has none.
+        bos_added: Whether the result is made to begin texts with bos.
+        dropped: Tokens that the user dropped by name.
+    """
+
+    folder: Folder
+    trim: bool = False
+    new_of: Mapping[int, int] | None = None
+    rows: int | None = None
+    bos_added: bool = False
+    dropped: frozenset[str] = frozenset()
+
+    def new(self, token: int) -> int | None:
+        """Return the id of the result, None for a token that it does not have."""
+        return token if self.new_of is None else self.new_of.get(token)
+
+    def translate(self, ids: Sequence[int]) -> list[int] | None:
+        """Return ids of the result, None where it lacks one of them or its own model has no row for one."""
+        found = [None if self.rows is not None and token >= self.rows else self.new(token) for token in ids]
+        return None if None in found else [token for token in found if token is not None]
+
+    def may_lack(self, token: int) -> bool:
+        """Return whether the result need not have an id: it has no row, or the user dropped it."""
+        text = self.folder.vocabulary[token] if token < len(self.folder.vocabulary) else None
+        return (text is not None and any(fnmatchcase(text, name) for name in self.dropped)) or (
+            self.rows is not None and token >= self.rows
+        )
+
+    @property
+    def needed_added(self) -> list[str]:
+        """The added tokens that the result must have."""
+        return [text for text, token in self.folder.tokenizer.get_added_vocab().items() if not self.may_lack(token)]
+
+
+def find_reference(
+    folder: Folder, source: Folder | None, plan: Mapping[str, Any], tokenizer: TokenizerLike | None
+) -> tuple[Reference | None, list[Check]]:
+    """Find the tokenizer that a result should have.
+
+    Args:
+        folder: The result.
+        source: Its source model, None if it is not given.
+        plan: What tokswap.json says was planned, {} without one.
+        tokenizer: The target tokenizer; None for the one that the plan names.
+
+    Returns:
+        The reference, None without one; and a check that says why there is none, if the result has a target.
+
+    Raises:
+        InputError: bad-map; what a `tokenizer` that is given raises.
+    """
+    new_of = _read_map(folder.path / _MAP_NAME)
+    trim = tokenizer is None and plan.get("operation", "trim" if new_of is not None else "") == "trim"
+    if trim:
+        if source is None or new_of is None:
+            return None, []
+        dropped = frozenset(map(_pattern, dict(plan.get("options") or {}).get("drop_tokens") or ()))
+        return Reference(source, trim=True, new_of=new_of, rows=source.config_rows, dropped=dropped), []
+    try:
+        target = _target(folder, source, plan, tokenizer)
+        if target is None:
+            return None, []
+        target.vocabulary  # noqa: B018  a tokenizer that cannot be loaded must fail here
+    except Exception as error:  # transformers raises whatever the tokenizer's own code raises
+        if tokenizer is not None:
+            raise
+        said = error.message if isinstance(error, TokswapError) else f"{type(error).__name__}: {error}"
+        return None, [Check("target tokenizer", True, f"not compared; name it with --tokenizer: {said}")]
+    bos = bool(plan.get("bos_added"))
+    return Reference(target, new_of=new_of, rows=target.config_rows, bos_added=bos), []
+
+
+def _target(
+    folder: Folder, source: Folder | None, plan: Mapping[str, Any], tokenizer: TokenizerLike | None
+) -> Folder | None:
+    """The target tokenizer; None where nothing names one. The hub is only asked where the user names a model too."""
+    trust = folder.trust_remote_code
+    if tokenizer is not None and not isinstance(tokenizer, (str, Path)):
+        return Folder(folder.path.parent / "given", trust, given=tokenizer)
+    name = str(tokenizer or plan.get("tokenizer") or "")
+    if not name:
+        return None
+    if tokenizer is None and source is None and not Path(name).exists():
+        raise InputError("unknown-tokenizer", f"there is no `{name}` here")
+    return Folder(resolve_tokenizer(name), trust)
+
+
+def _read_map(path: Path) -> dict[int, int] | None:
+    if not path.is_file():
+        return None
+    try:
+        return {int(old): int(new) for old, new in read_json(path, "map")["new_id_of"].items()}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError("bad-map", f"this is not a {_MAP_NAME} of a trim", file=path) from error
+
+
+def _pattern(name: object) -> str:
+    """The pattern of fnmatch for a name that the user has typed: `*` stands for any characters."""
+    return glob.escape(str(name)).replace("[*]", "*")
