@@ -79,7 +79,7 @@ def test_what_the_vocabularies_share(
 def test_what_an_expert_would_warn_of(
     models: Mapping[str, Path], source: str, target: str, unread: tuple[str, ...], tmp_path: Path
 ) -> None:
-    """SmolLM2 reads English and little else, Gemma reads nearly everything; both cut numbers into single digits."""
+    """SmolLM2 reads English and little else, Gemma reads nearly everything; both split numbers into single digits."""
     notes = tokswap.plan_transplant(
         str(models[source]), str(models[target]), init="subword", out=tmp_path / "out"
     ).plan.notes

@@ -186,7 +186,7 @@ def test_a_corpus_is_counted_alike(
     monkeypatch.setattr(corpora, "_BATCH", 1 << 13)
     tokenizer = read_tokenizer(tokenizer_of("sentencepiece", vocab_size=900))
     for n, text in enumerate(makers.shipped_texts()):
-        (tmp_path / f"{n}.txt").write_text(text * 8, "utf-8")
+        (tmp_path / f"{n}.txt").write_text(text * 24, "utf-8")
     corpus, said = find_corpus(str(tmp_path)), {"local": list[int](), "ray": list[int]()}
     here, there = (
         count(corpus, tokenizer, backend=where, progress=said[where.name].append) for where in (LOCAL, backend)

@@ -81,7 +81,7 @@ def test_no_room_has_the_name_of_a_public_function() -> None:
 
 def test_the_reading_finds_what_is_there() -> None:
     assert {"tokswap.checkpoint.reader", "tokswap.storage.atomic", "numpy"} <= GRAPH["tokswap.checkpoint.writer"]
-    assert "tokswap.storage.gguf" in GRAPH["tokswap.storage.resolve"], "an import inside a function"
+    assert "tokswap.storage.gguf.convert" in GRAPH["tokswap.storage.resolve"], "an import inside a function"
     assert INNER["tokswap.errors"] == set()
     code = "from tokswap.trim import bpe, plan\nfrom tokswap.tokenizer.vocabulary import Kind"
     assert imports(ast.parse(code)) == {"tokswap.trim.bpe", "tokswap.trim.plan", "tokswap.tokenizer.vocabulary"}
@@ -133,6 +133,18 @@ def test_the_hypernetwork_does_not_know_the_methods(module: str) -> None:
     assert {other for other in INNER[module] if other.startswith("tokswap.init")} == set()
 
 
+@pytest.mark.parametrize("module", [name for name in FILES if name.startswith("tokswap.evaluation.verify")])
+def test_verify_does_not_use_what_it_checks(module: str) -> None:
+    """A reading that is wrong must not agree with itself: verify knows tokenizers and weights as transformers does."""
+    own = {other for other in INNER[module] if other.startswith(("tokswap.tokenizer", "tokswap.checkpoint"))}
+    assert own <= {
+        "tokswap.checkpoint.loaded",  # saves a model that is in memory
+        "tokswap.checkpoint.reader",  # refuses what is no checkpoint
+        "tokswap.tokenizer.backend",  # names errors
+        "tokswap.tokenizer.probes",
+    }
+
+
 def _uses_tokenizers(tree: ast.AST) -> bool:
     for node in ast.walk(tree):
         names: list[str] = []
@@ -148,12 +160,14 @@ def _uses_tokenizers(tree: ast.AST) -> bool:
     return any(name.split(".")[0] == "tokenizers" for name in imports(tree))
 
 
-def test_four_modules_use_the_tokenizer_libraries() -> None:
+def test_few_modules_use_the_tokenizer_libraries() -> None:
     assert {name for name, tree in TREES.items() if _uses_tokenizers(tree)} == {
+        "tokswap.evaluation.verify.folder",
         "tokswap.tokenizer.backend",
         "tokswap.tokenizer.loaded",
-        "tokswap.tokenizer.tokenizer",
-        "tokswap.storage.gguf",
+        "tokswap.tokenizer.auto",
+        "tokswap.storage.gguf.convert",
+        "tokswap.tokenizer.tiktoken_files",
     }
 
 

@@ -104,6 +104,15 @@ def encode(folder: Path, text: str, **options: Any) -> list[int]:
     return list(ids)
 
 
+def unused_bytes(folder: Path) -> set[int]:
+    """Return the ids of byte tokens (<0x41>) whose byte has a piece (A): no text gives them, and their rows are neutral."""
+    spec = makers.read_json(folder / "tokenizer.json")
+    vocab = spec["model"]["vocab"]
+    ids = vocab if isinstance(vocab, dict) else {token: n for n, (token, _) in enumerate(vocab)}
+    characters = {f"<0x{code:02X}>": chr(code).replace(" ", "▁") for code in range(128)}
+    return {ids[byte] for byte, character in characters.items() if byte in ids and character in ids}
+
+
 def logits(model: Any, ids: list[int]) -> Any:
     """Return float32 [n, V] for one sequence of ids. An encoder-decoder reads it on both sides."""
     import torch

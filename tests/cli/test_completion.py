@@ -89,7 +89,8 @@ def test_bash_completes_with_it(tmp_path: Path) -> None:
     command.chmod(0o755)
     script = (
         'eval "$(tokswap completion bash)"\n'
-        'COMP_WORDS=(tokswap methods kri) COMP_CWORD=2\n_tokswap_completion tokswap kri methods\necho "${COMPREPLY[@]}"\n'
+        "COMP_WORDS=(tokswap methods kri) COMP_CWORD=2\n_tokswap_completion tokswap kri methods\n"
+        'echo "${COMPREPLY[@]}"\n'
     )
     environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=environment, timeout=120)

@@ -62,9 +62,15 @@ def test_lists_become_tuples_so_that_options_can_be_compared() -> None:
 def test_what_is_recorded() -> None:
     recorded = Few(words=["a"], pairs={"k": 3}).recorded()
     assert recorded == {
-        "words": ["a"], "mode": "fast", "size": 1 << 20, "codes": [], "pairs": {"k": 3}, "link": False, "tie": None,
+        "words": ["a"],
+        "mode": "fast",
+        "size": 1 << 20,
+        "codes": [],
+        "pairs": {"k": 3},
+        "link": False,
+        "tie": None,
         "seed": 0,
-    }  # fmt: skip
+    }
 
 
 @one_and_keywords(Few)
@@ -105,9 +111,23 @@ def parsed(*arguments: str) -> str:
 def test_flags_follow() -> None:
     assert parsed() == f"{Few()!r}\n"
     given = parsed(
-        "--word", "a", "--word", "b", "--mode", "exact", "--size", "2MB", "--codes", "de, en", "--set", "k=3", "--link",
-        "--untie", "--seed", "4",
-    )  # fmt: skip
+        "--word",
+        "a",
+        "--word",
+        "b",
+        "--mode",
+        "exact",
+        "--size",
+        "2MB",
+        "--codes",
+        "de, en",
+        "--set",
+        "k=3",
+        "--link",
+        "--untie",
+        "--seed",
+        "4",
+    )
     wanted = Few(
         words=("a", "b"),
         mode="exact",

@@ -11,6 +11,7 @@ from typing import Any
 
 import makers
 import numpy as np
+from gguf_files import write_gguf
 
 
 def model_files(architecture: str, **options: Any) -> Callable[[Path], object]:
@@ -120,51 +121,20 @@ def make_ensemble(folder: Path) -> None:
 
 def make_gguf(folder: Path) -> None:
     """Write a tiny Llama with random weights and a byte-level tokenizer as a .gguf file."""
-    import gguf
-
-    folder.mkdir(parents=True, exist_ok=True)
     spec = makers.read_json(
         makers.make_tokenizer("byte-level", folder / "tokenizer", vocab_size=300) / "tokenizer.json"
     )
     shutil.rmtree(folder / "tokenizer")
     vocab, merges = spec["model"]["vocab"], spec["model"]["merges"]
-    tokens = sorted(vocab, key=vocab.__getitem__)
-    width, inner, rows = 32, 64, len(tokens)
-    writer = gguf.GGUFWriter(folder / "model.gguf", "llama")
-    writer.add_context_length(64)
-    writer.add_embedding_length(width)
-    writer.add_block_count(1)
-    writer.add_feed_forward_length(inner)
-    writer.add_head_count(2)
-    writer.add_head_count_kv(2)
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_rope_dimension_count(width // 2)
-    writer.add_rope_freq_base(10000.0)
-    writer.add_vocab_size(rows)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("default")
-    writer.add_token_list(tokens)
-    writer.add_token_merges([merge if isinstance(merge, str) else " ".join(merge) for merge in merges])
-    writer.add_token_types([1] * rows)
-    for role in ("bos", "eos", "pad"):
-        getattr(writer, f"add_{role}_token_id")(0)
-    draw = np.random.default_rng(0)
-    shapes = {
-        "token_embd": (rows, width),
-        "output_norm": (width,),
-        "blk.0.attn_norm": (width,),
-        "blk.0.ffn_norm": (width,),
-        **{f"blk.0.attn_{part}": (width, width) for part in ("q", "k", "v", "output")},
-        "blk.0.ffn_gate": (inner, width),
-        "blk.0.ffn_up": (inner, width),
-        "blk.0.ffn_down": (width, inner),
+    keys = {
+        "ggml.model": "gpt2",
+        "ggml.pre": "default",
+        "ggml.tokens": sorted(vocab, key=vocab.__getitem__),
+        "ggml.merges": [merge if isinstance(merge, str) else " ".join(merge) for merge in merges],
+        "ggml.token_type": [1] * len(vocab),
+        **{f"ggml.{role}_token_id": 0 for role in ("bos", "eos", "padding")},
     }
-    for name, shape in shapes.items():
-        writer.add_tensor(f"{name}.weight", draw.standard_normal(shape).astype(np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    write_gguf(folder / "model.gguf", keys)
 
 
 def make_full_configs(folder: Path) -> None:

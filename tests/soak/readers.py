@@ -94,7 +94,7 @@ def _read(folder: Path) -> None:
     assert checkpoint.matrices
     needed_ids(checkpoint.config), needed_ids(checkpoint.generation_config)
     tokenizer = read_tokenizer(folder)
-    forced_ids(tokenizer), tokenizer.merge_pairs(), tokenizer.adds_bos, tokenizer.chat_template
+    forced_ids(tokenizer), tokenizer.merge_pairs(), tokenizer.adds_bos, tokenizer.chat_templates
     tokenizer.tokenize_bytes([b" the", b"\xff", "\u00e9".encode()])
     tokenizer.encode("It costs 12,50 euros.")
     tokenizer.output_files()
@@ -203,7 +203,7 @@ def read_aliases(folder: Path, random: Random) -> str:
 
 
 def read_gguf(folder: Path, random: Random) -> str:
-    from tokswap.storage.gguf import dequantised
+    from tokswap.storage.gguf.convert import dequantised
 
     cache = folder.parent / "out" / "gguf"
     try:
