@@ -226,6 +226,23 @@ def test_a_class_that_tokenizes_differently_is_seen(transplant: tuple[Path, Path
     assert {"tokenization"} <= set(failed(copy, transplant[0]))
 
 
+def test_a_byte_token_with_the_row_of_its_piece_is_seen(tmp_path: Path) -> None:
+    source = makers.make_model("gpt2", tmp_path / "source", vocab_size=600)
+    target = makers.make_tokenizer("sentencepiece", tmp_path / "target", vocab_size=560)
+    out = tmp_path / "out"
+    tokswap.transplant_tokenizer(str(source), str(target), init="subword", out=out, progress=False)
+    assert failed(out, source) == {}
+    vocab, report = (read_json(out / name) for name in ("tokenizer.json", "tokswap.json"))
+    piece, byte = (vocab["model"]["vocab"][text] for text in (".", "<0x2E>"))
+    for column in ("source_of", "reason"):
+        report["tokens"][column][byte] = report["tokens"][column][piece]
+    write_json(out / "tokswap.json", report)
+    tools.rewrite(
+        out, lambda tensors: tensors["transformer.wte.weight"][byte].copy_(tensors["transformer.wte.weight"][piece])
+    )
+    assert set(failed(out, source)) == {"rows of unused ids"}
+
+
 def test_the_target_can_be_named(transplant: tuple[Path, Path, Path], tmp_path: Path) -> None:
     source, target, out = transplant
     copy = copy_model(out, tmp_path / "out")

@@ -47,7 +47,8 @@ def what_a_result_follows(target: Path, texts: list[str]) -> Any:
     if not (target / "tokenizer.json").is_file():
         return by_class
     by_file = PreTrainedTokenizerFast.from_pretrained(target)
-    unlike = same_tokens(by_file, by_class) or not same_ids(by_file, by_class, texts)
+    unlike = same_tokens(by_file, by_class) or added_tokens(by_file) != added_tokens(by_class)
+    unlike = unlike or not same_ids(by_file, by_class, texts)
     return by_class if unlike else by_file
 
 

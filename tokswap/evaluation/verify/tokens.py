@@ -71,8 +71,8 @@ def compare_texts(folder: Folder, reference: Reference, texts: Sequence[str], en
                 continue
             compared += not special
             found = folder.encode(text, special=special)
-            if special and reference.bos_added and found and found[0] == folder.tokenizer.bos_token_id:
-                expected = expected if expected[:1] == found[:1] else [found[0], *expected]
+            if special and reference.bos_added:
+                expected = [folder.tokenizer.bos_token_id, *expected]
             if found != expected:
                 wrong.append(text)
                 break

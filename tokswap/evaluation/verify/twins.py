@@ -80,11 +80,15 @@ def copy_check(
         for token, old in zip(copied.tolist(), source_of[copied].tolist(), strict=True)
         if old in there and token not in same
     ]
-    neutral, head = provenance.has_reason("neutral"), weights.embeddings.get("output", weights.embeddings["input"])
+    head = weights.embeddings.get("output", weights.embeddings["input"])
+    # A token that the source cannot spell has no other row to get than the neutral one.
+    neutral = head[np.flatnonzero(provenance.has_reason("neutral") | provenance.has_reason("unreachable"))[:1]]
     wrong += [
         f"{token} {folder.vocabulary[token]!r}, which no text gives, has the row of {given}"
         for token, given in same.items()
-        if max(token, given) < len(head) and not neutral[given] and torch.equal(head[token], head[given])
+        if max(token, given) < len(head)
+        and torch.equal(head[token], head[given])
+        and not (len(neutral) and torch.equal(head[given], neutral[0]))
     ]
     fine = f"{len(same):,} ids that no text gives have rows of their own; no row is from one of {len(there):,}"
     return check_empty(name, "wrong", wrong, fine)
