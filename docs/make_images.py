@@ -1,6 +1,6 @@
 """Takes the pictures of report pages for the docs: run it after `make demo`, with Chromium and ImageMagick or Pillow.
 
-.venv/bin/python docs/make_images.py
+.venv/bin/python docs/make_images.py SOURCE_MODEL
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from selenium import webdriver
 
 ROOT = Path(__file__).parent.parent
 IMAGES = Path(__file__).parent / "images"
-WIDE, PHONE = (950, 1000), (376, 800)
+WIDE, PHONE = (1118, 1200), (376, 800)
+WIDTH = 935
+"""Wide pages are shown smaller: this wide, in pixels."""
 TEXTS = ("english", "code", "german")
 
 
@@ -49,6 +51,8 @@ def picture(page: Path, size: tuple[int, int], *, dark: bool, heading: str, crop
 
 def save(image: Image.Image, name: str) -> None:
     """Write a picture with few colours, which keeps it small."""
+    if image.width > WIDTH and "phone" not in name:
+        image = image.resize((WIDTH, image.height * WIDTH // image.width), Image.Resampling.LANCZOS)
     image.quantize(128).save(IMAGES / name, optimize=True)
 
 
@@ -56,15 +60,18 @@ def main() -> None:
     """Render the pages of the demo and take the three pictures."""
     tokswap = Path(sys.executable).with_name("tokswap")
     result = ROOT / "demo" / "gemma-smollm2-auto"
-    source = sys.argv[1] if len(sys.argv) > 1 else sys.exit("name the folder of the source model")
+    source = Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else sys.exit("name the folder of the source model")
     with tempfile.TemporaryDirectory() as folder:
+        name = Path(folder, "gemma-3-270m")  # the page shows the name as it was typed
+        name.symlink_to(source, target_is_directory=True)
         transplant, evaluation = Path(folder, "transplant.html"), Path(folder, "eval.html")
         subprocess.run([tokswap, "report", result, "--out", transplant], check=True)
         texts = [part for name in TEXTS for part in ("--text", ROOT / "tests" / "texts" / f"{name}.txt")]
-        subprocess.run([tokswap, "eval", result, "--against", source, *texts, "--report", evaluation], check=True)
+        command = [tokswap, "eval", result, "--against", name.name, *texts, "--report", evaluation]
+        subprocess.run(command, cwd=folder, check=True)
         rows, new = "Where the rows come from", "What the new rows look like"
-        save(picture(transplant, WIDE, dark=True, heading=rows, crop=(935, 816)), "report-transplant.png")
-        save(picture(evaluation, WIDE, dark=False, heading="", crop=(935, 859)), "report-eval.png")
+        save(picture(transplant, WIDE, dark=True, heading=rows, crop=(1100, 960)), "report-transplant.png")
+        save(picture(evaluation, WIDE, dark=False, heading="", crop=(1100, 1010)), "report-eval.png")
         parts = [
             picture(transplant, PHONE, dark=True, heading=rows, crop=(360, 780)),
             picture(transplant, PHONE, dark=False, heading=new, crop=(360, 780)),
