@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from tokswap.options.groups import ComputeOptions, MethodOptions, TrustOptions, WriteOptions
+from tokswap.options.groups import ComputeOptions, GgufOptions, MethodOptions, TrustOptions, WriteOptions
 from tokswap.transplant.options import TokenMapOptions, TransplantOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class DraftOptions(MethodOptions, TokenMapOptions, ComputeOptions, WriteOptions, TrustOptions):
+class DraftOptions(MethodOptions, TokenMapOptions, ComputeOptions, WriteOptions, GgufOptions, TrustOptions):
     """Everything that a user can set for a draft: a transplant's options but those that decide the vocabulary."""
 
     def as_transplant(self, rows: int) -> TransplantOptions:

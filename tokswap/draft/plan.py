@@ -107,9 +107,7 @@ def plan_with(model: ModelLike, target: ModelLike, options: DraftOptions) -> Tra
     prepared = prepare(inputs, transplant)
     prepared = dataclasses.replace(prepared, notes=(*notes, *prepared.notes))
     prepared = prepared.with_configs(draft_configs(prepared, opened))
-    job = finish(prepared, default_out=f"{named(model)}-for-{named(target)}", operation="draft")
-    names = dataclasses.replace(job.plan.names, tokenizer=opened.name)
-    return dataclasses.replace(job, plan=dataclasses.replace(job.plan, names=names))
+    return finish(prepared, default_out=f"{named(model)}-for-{named(target)}", operation="draft", owner=opened.name)
 
 
 def _open_target(target: ModelLike, trust_remote_code: bool) -> DraftTarget:

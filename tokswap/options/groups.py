@@ -99,6 +99,27 @@ class MethodOptions(Options):
     )
 
 
+GGUF_TYPES = ("auto", "f32", "f16", "bf16", "q8_0")
+"""Types that the matrices of a GGUF file can have; `auto` is that of the input embeddings."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GgufOptions(Options):
+    """Whether the result is written for llama.cpp too."""
+
+    gguf: str | Path | None = option(
+        None, "Write the result as this GGUF file too, for llama.cpp.", metavar="FILE", recorded=False
+    )
+    gguf_type: str = option(
+        "auto",
+        "Type of the matrices in the GGUF file: auto (that of the checkpoint), f32, f16, bf16 or q8_0.",
+        metavar="TYPE",
+        choices=GGUF_TYPES,
+        code="bad-gguf-type",
+        recorded=False,
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class WriteOptions(Options):
     """Where and how the result is written."""

@@ -184,6 +184,17 @@ def short_name(name: str) -> str:
     return name.removesuffix(".gguf").removesuffix(".json")
 
 
+def gguf_file(name: str) -> Path | None:
+    """Return the .gguf file that a name stands for, directly or as an alias; None for anything else."""
+    aliases = {**ALIASES, **user_aliases()}
+    seen: set[str] = set()
+    while name in aliases and name not in seen and not os.path.exists(name):
+        seen.add(name)
+        name = aliases[name]
+    path = Path(os.path.expanduser(name))
+    return path if path.suffix == ".gguf" and path.is_file() else None
+
+
 def _resolve(name: str, patterns: list[str], what: str) -> Path:
     """Resolve a name to a path.
 

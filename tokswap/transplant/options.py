@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tokswap.options.declare import Options, option
-from tokswap.options.groups import ComputeOptions, MethodOptions, TrustOptions, WriteOptions
+from tokswap.options.groups import ComputeOptions, GgufOptions, MethodOptions, TrustOptions, WriteOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +83,6 @@ class TargetTrimOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class TransplantOptions(
-    MethodOptions, VocabularyOptions, TargetTrimOptions, ComputeOptions, WriteOptions, TrustOptions
+    MethodOptions, VocabularyOptions, TargetTrimOptions, ComputeOptions, WriteOptions, GgufOptions, TrustOptions
 ):
     """Everything that a user can set for a transplant."""

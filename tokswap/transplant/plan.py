@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tokswap.checkpoint.configs import Configs, edit_config, edit_generation_config, set_tie
 from tokswap.checkpoint.edit import Edit
+from tokswap.checkpoint.gguf_file import GgufTarget, plan_gguf
 from tokswap.checkpoint.id_map import AlignedIds
 from tokswap.checkpoint.layout import lay_out
 from tokswap.checkpoint.loaded import ModelLike
@@ -175,13 +176,16 @@ def _result(inputs: Inputs, options: TransplantOptions, alignment: Alignment, bo
     return ResultFiles(result.configs, files, notes=(*model.notes, *generation.notes, *result.notes))
 
 
-def finish(prepared: Prepared, *, default_out: str, operation: str = "transplant") -> TransplantJob:
+def finish(
+    prepared: Prepared, *, default_out: str, operation: str = "transplant", owner: str | None = None
+) -> TransplantJob:
     """Lay out the weight files, check the output and estimate.
 
     Args:
         prepared: What `prepare` returned, its configs changed where the operation asks for it.
         default_out: Name of the result where the user gave none.
         operation: What the plan says it is.
+        owner: How the user named the target, where `inputs` does not say it.
     """
     inputs, options = prepared.inputs, prepared.options
     source = inputs.source
@@ -190,6 +194,9 @@ def finish(prepared: Prepared, *, default_out: str, operation: str = "transplant
     out = result_folder(options.out, default_out, in_memory=source.loaded is not None)
     if out is not None:
         _check_out(out, inputs, needed=layout.written(options.link), force=options.force)
+    owner = owner if owner is not None else inputs.target.name
+    result = GgufTarget(inputs.target.tokenizer, out, prepared.bos, owner=owner)
+    gguf = plan_gguf(options, edit, layout, result, force=options.force)
     calibration = _calibration(prepared) if options.calibrate else None
     task = RowTask(
         source=source,
@@ -203,7 +210,7 @@ def finish(prepared: Prepared, *, default_out: str, operation: str = "transplant
     named_out = str(out) if out is not None else ""
     plan = Plan(
         operation=operation,
-        names=Names(source.name, inputs.target.name, donor, out=named_out),
+        names=Names(source.name, owner, donor, out=named_out),
         request=_request(inputs, options),
         change=VocabularyChange(
             family_before=source.tokenizer.family,
@@ -220,9 +227,11 @@ def finish(prepared: Prepared, *, default_out: str, operation: str = "transplant
             written=layout.written(options.link),
             more_flops=calibration.flops if calibration else 0.0,
         ),
-        notes=(*prepared.notes, *([calibration.note] if calibration else [])),
+        notes=(*prepared.notes, *([calibration.note] if calibration else []), *(gguf.notes if gguf else ())),
     )
-    return TransplantJob(plan=plan, prepared=prepared, edit=edit, layout=layout, task=task, calibration=calibration)
+    return TransplantJob(
+        plan=plan, prepared=prepared, edit=edit, layout=layout, task=task, calibration=calibration, gguf=gguf
+    )
 
 
 def _check_out(out: Path, inputs: Inputs, *, needed: int, force: bool) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tokswap.checkpoint.edit import Edit
+from tokswap.checkpoint.gguf_file import GgufFile, beside
 from tokswap.checkpoint.layout import Layout, lay_out
 from tokswap.checkpoint.loaded import rebuilt_model
 from tokswap.checkpoint.writer import Hooks, write_result
@@ -34,6 +35,7 @@ class TransplantJob:
         layout: The weight files.
         task: What new rows are computed from.
         calibration: The calibration, None without one.
+        gguf: The GGUF file, None without one.
     """
 
     plan: Plan
@@ -42,6 +44,7 @@ class TransplantJob:
     layout: Layout
     task: RowTask
     calibration: CalibrationJob | None = None
+    gguf: GgufFile | None = None
 
     def run(self) -> Report:
         """Compute the missing rows and write the result, or change loaded objects.
@@ -71,8 +74,8 @@ class TransplantJob:
 
         layout = self.layout if outcome.edit is self.edit else lay_out(outcome.edit)
         options = self.prepared.options
-        with progress_bar(layout.nbytes, "write", show=options.progress) as bar:
-            hooks = Hooks(last_files=last_files, progress=bar.update)
+        with progress_bar(layout.nbytes, "write", show=options.progress) as bar, beside(self.gguf) as write_gguf:
+            hooks = Hooks(check=write_gguf, last_files=last_files, progress=bar.update)
             out = Path(self.plan.names.out)
             write_result(outcome.edit, layout, out, outcome.solve, link=options.link, force=options.force, hooks=hooks)
         return reports[0]

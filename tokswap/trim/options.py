@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tokswap.errors import UsageError
 from tokswap.options.declare import Options, option
-from tokswap.options.groups import BackendOptions, DeviceOptions, TrustOptions, WriteOptions
+from tokswap.options.groups import BackendOptions, DeviceOptions, GgufOptions, TrustOptions, WriteOptions
 from tokswap.tokenizer.schema import MOST_IDS
 
 
@@ -106,7 +106,7 @@ class TrimCheckOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class TrimOptions(
-    TrimChoice, TrimRowOptions, TrimCheckOptions, WriteOptions, BackendOptions, DeviceOptions, TrustOptions
+    TrimChoice, TrimRowOptions, TrimCheckOptions, WriteOptions, GgufOptions, BackendOptions, DeviceOptions, TrustOptions
 ):
     """Everything that a user can set for a trim."""
 

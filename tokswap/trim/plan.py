@@ -10,6 +10,7 @@ import numpy as np
 
 from tokswap.checkpoint.configs import Configs, edit_config, edit_generation_config, needed_ids
 from tokswap.checkpoint.edit import Edit, MatrixEdit
+from tokswap.checkpoint.gguf_file import GgufTarget, plan_gguf
 from tokswap.checkpoint.id_map import KeptIds
 from tokswap.checkpoint.layout import lay_out
 from tokswap.checkpoint.loaded import ModelLike
@@ -143,11 +144,11 @@ def plan_with(model: ModelLike, options: TrimOptions) -> TrimJob:
     )
     compares = _compares_outputs(source, options)
     compared = compares and source.loaded is None
-    left_out = options.check == "auto" and not compares
-    name = source.name
+    gguf = plan_gguf(options, edit, layout, GgufTarget(chosen.trimmed.tokenizer, out), force=options.force)
+    notes = (*source.tokenizer.notes, *chosen.notes, *result.notes, *_left_out(options, compares))
     plan = Plan(
         operation="trim",
-        names=Names(name, name, None, out=str(out) if out is not None else ""),
+        names=Names(source.name, source.name, None, out=str(out) if out is not None else ""),
         request=Request(method="", settings={}, options=options.recorded()),
         change=VocabularyChange(
             family_before=source.tokenizer.family,
@@ -161,7 +162,7 @@ def plan_with(model: ModelLike, options: TrimOptions) -> TrimJob:
         estimate=estimate(
             task, matrices, written=written, checks=comparison_bytes(source.checkpoint) if compared else 0
         ),
-        notes=(*source.tokenizer.notes, *chosen.notes, *result.notes, *([_TOO_LARGE] if left_out else [])),
+        notes=(*notes, *(gguf.notes if gguf else ())),
         trim=TrimFacts(chosen.selection.corpora, chosen.selection.least),
     )
     return TrimJob(
@@ -174,7 +175,12 @@ def plan_with(model: ModelLike, options: TrimOptions) -> TrimJob:
         sample=chosen.selection.sample,
         held_out=held_out,
         compares_outputs=compares,
+        gguf=gguf,
     )
+
+
+def _left_out(options: TrimOptions, compares: bool) -> tuple[str, ...]:
+    return (_TOO_LARGE,) if options.check == "auto" and not compares else ()
 
 
 def _check_out(out: Path | None, source: SourceModel, needed: int, options: TrimOptions) -> None:

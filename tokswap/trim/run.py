@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tokswap.checkpoint.edit import Edit, GroupRows, MatrixEdit
+from tokswap.checkpoint.gguf_file import GgufFile, beside
 from tokswap.checkpoint.layout import Layout
 from tokswap.checkpoint.loaded import rebuilt_model
 from tokswap.checkpoint.writer import Hooks, write_result
@@ -43,6 +44,7 @@ class TrimJob:
         sample: Texts that were counted, to check the result with.
         held_out: Other texts to measure the result on.
         compares_outputs: Whether the outputs of both models are compared.
+        gguf: The GGUF file, None without one.
     """
 
     plan: Plan
@@ -54,6 +56,7 @@ class TrimJob:
     sample: tuple[Window, ...]
     held_out: tuple[Window, ...] = ()
     compares_outputs: bool = True
+    gguf: GgufFile | None = None
 
     def run(self) -> Report:
         """Write the result, or change loaded objects, and check it.
@@ -81,6 +84,7 @@ class TrimJob:
                 hint = "please report this, with the command; nothing was left of the result"
                 raise OutputError("check-failed", f"the result is not exact: {'; '.join(wrong)}", hint)
             clock.stop("check")
+            write_gguf(folder)
 
         def last_files() -> Mapping[str, bytes]:
             reports.append(self._report(checks, clock))
@@ -90,7 +94,8 @@ class TrimJob:
                 CARD_NAME: result_card(reports[0].summary(), self.edit.configs.model, source),
             }
 
-        with progress_bar(self.layout.nbytes, "write", show=self.options.progress) as bar:
+        bar_of = progress_bar(self.layout.nbytes, "write", show=self.options.progress)
+        with bar_of as bar, beside(self.gguf) as write_gguf:
             hooks = Hooks(check=check, last_files=last_files, progress=bar.update)
             out, link, force = Path(self.plan.names.out), self.options.link, self.options.force
             write_result(self.edit, self.layout, out, self._solve, link=link, force=force, hooks=hooks)

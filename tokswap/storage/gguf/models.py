@@ -11,7 +11,7 @@ import numpy as np
 
 from tokswap.errors import InputError
 from tokswap.storage.gguf.pieces import BYTE, CONTROL, UNKNOWN, USER_DEFINED, Pieces
-from tokswap.storage.gguf.splits import SPLITS
+from tokswap.storage.gguf.splits import SPLITS, Split
 
 Part = dict[str, Any]
 _SPACE = "▁"
@@ -49,6 +49,18 @@ def build_model(metadata: Mapping[str, Any], pieces: Pieces) -> Model:
     return builders[kind](metadata, pieces)
 
 
+_BYTE_LEVEL: Part = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+
+
+def split_steps(split: Split) -> list[Part]:
+    """Return a pre-tokenizer as the steps of a tokenizer.json."""
+    steps: list[Part] = [
+        {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+        for pattern in split.patterns
+    ]
+    return [*steps, dict(_BYTE_LEVEL)] if split.byte_level else steps
+
+
 _WAY_ON = "give the folder of the model that the file was made from: it has the original tokenizer"
 
 
@@ -61,19 +73,12 @@ def _bpe(metadata: Mapping[str, Any], pieces: Pieces) -> Model:
     ids = pieces.ids
     merges = dict.fromkeys(_pair(merge) for merge in metadata["tokenizer.ggml.merges"])
     kept = [list(pair) for pair in merges if pair[0] in ids and pair[1] in ids and "".join(pair) in ids]
-    steps: list[Part] = [
-        {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
-        for pattern in split.patterns
-    ]
-    flags = {"add_prefix_space": False, "trim_offsets": True, "use_regex": False}
-    byte_level: Part = {"type": "ByteLevel", **flags}
-    if split.byte_level:
-        steps.append(byte_level)
+    steps = split_steps(split)
     parts = {
         "normalizer": None if split.byte_level else _ESCAPE,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": steps},
         "model": _bpe_model(ids, kept, byte_fallback=not split.byte_level, ignore_merges=split.keeps_words),
-        "decoder": byte_level if split.byte_level else _space_decoder(strips=False),
+        "decoder": dict(_BYTE_LEVEL) if split.byte_level else _space_decoder(strips=False),
     }
     return Model(parts, roles={}, adds=frozenset(["bos"] * split.adds_bos))
 

@@ -6,21 +6,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from tokswap.storage.gguf.keys import ROLE_KEYS, TEMPLATE_KEY
 from tokswap.storage.gguf.models import Model, build_model
 from tokswap.storage.gguf.pieces import Pieces, read_pieces
 from tokswap.storage.json_files import json_bytes
-
-_ROLES = {
-    "bos": "bos",
-    "eos": "eos",
-    "unk": "unknown",
-    "pad": "padding",
-    "sep": "seperator",  # spelt like this in the format
-    "cls": "cls",
-    "mask": "mask",
-}
-"""Role -> the name of its key in the file, without `_token_id`."""
-_TEMPLATE = "tokenizer.chat_template"
 
 
 def tokenizer_files(metadata: Mapping[str, Any]) -> dict[str, bytes]:
@@ -58,16 +47,17 @@ def tokenizer_files(metadata: Mapping[str, Any]) -> dict[str, bytes]:
 
 
 def _named_roles(metadata: Mapping[str, Any]) -> dict[str, int]:
-    keys = {role: f"tokenizer.ggml.{name}_token_id" for role, name in _ROLES.items()}
+    keys = {role: f"tokenizer.ggml.{name}_token_id" for role, name in ROLE_KEYS.items()}
     return {role: int(metadata[key]) for role, key in keys.items() if key in metadata}
 
 
 def _frame(metadata: Mapping[str, Any], model: Model, roles: Mapping[str, str], pieces: Pieces) -> dict[str, Any]:
-    """Return the post-processor that adds bos and eos."""
+    """Return the post-processor that adds bos and eos. For Gemma 4's kind llama.cpp adds bos whatever the file says."""
+    forced = {"bos"} if metadata["tokenizer.ggml.model"] == "gemma4" else set()
     adds = {
         role: roles[role]
         for role in ("bos", "eos")
-        if role in roles and metadata.get(f"tokenizer.ggml.add_{role}_token", role in model.adds)
+        if role in roles and (role in forced or metadata.get(f"tokenizer.ggml.add_{role}_token", role in model.adds))
     }
 
     def framed(sequence: str, type_id: int) -> list[dict[str, Any]]:
@@ -87,10 +77,10 @@ def _frame(metadata: Mapping[str, Any], model: Model, roles: Mapping[str, str], 
 def _templates(metadata: Mapping[str, Any]) -> dict[str, bytes]:
     """Return the chat templates as files. A name becomes part of a path, so other than plain names are left out."""
     files = {}
-    if template := metadata.get(_TEMPLATE):
+    if template := metadata.get(TEMPLATE_KEY):
         files["chat_template.jinja"] = template.encode()
     for key, template in metadata.items():
-        name = key.removeprefix(f"{_TEMPLATE}.")
+        name = key.removeprefix(f"{TEMPLATE_KEY}.")
         if name != key and re.fullmatch(r"[A-Za-z0-9_-]+", name):
             files[f"additional_chat_templates/{name}.jinja"] = template.encode()
     return files

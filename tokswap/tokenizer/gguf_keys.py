@@ -1,0 +1,158 @@
+"""A tokenizer as the keys of a GGUF file, checked: llama.cpp gives the same ids for texts of many kinds.
+
+llama.cpp itself is not needed for that. tokswap's reader of GGUF files makes a tokenizer.json that tokenizes as
+llama.cpp does, so the keys are read back and both tokenizers are compared.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tokswap.errors import InputError
+from tokswap.storage.gguf.keys import Described, Keys, build_keys, refused, role_keys, template_keys
+from tokswap.storage.gguf.metadata import read_metadata
+from tokswap.storage.gguf.models import split_steps
+from tokswap.storage.gguf.splits import SPLITS
+from tokswap.storage.gguf.tokenizer import tokenizer_files
+from tokswap.tokenizer.backend import Backend, library_errors, make_backend, parts_backend
+from tokswap.tokenizer.families import BYTE_LEVEL, WORDPIECE
+from tokswap.tokenizer.post_processor import nodes
+from tokswap.tokenizer.probes import mixed_texts
+from tokswap.tokenizer.tokenizer import Tokenizer
+from tokswap.tokenizer.vocabulary import Kind
+
+Form = Literal["NFC", "NFD", "NFKC", "NFKD"]
+_FORMS: tuple[Form, ...] = ("NFC", "NFD", "NFKC", "NFKD")
+_FLAGS = ("lstrip", "rstrip", "single_word")
+_MOST_SPECIAL = 12
+_MOST_BYTES = 40
+
+
+@dataclass(frozen=True)
+class GgufTokenizer:
+    """The `tokenizer.*` keys of a file, and what the user should know about them."""
+
+    keys: Keys
+    notes: tuple[str, ...] = ()
+
+
+def gguf_tokenizer(
+    tokenizer: Tokenizer, *, rows: int, stops: Sequence[int] = (), bos: int | None = None, copied: Path | None = None
+) -> GgufTokenizer:
+    """Return the keys of a tokenizer.
+
+    Args:
+        tokenizer: The tokenizer of the result.
+        rows: Rows of the vocabulary matrices.
+        stops: Ids that end a generated text.
+        bos: Id that encoded texts are made to begin with, None for no change.
+        copied: A .gguf file whose keys are taken where it has the same tokens.
+
+    Raises:
+        InputError: gguf-tokenizer, where llama.cpp would tokenize otherwise.
+    """
+    if bos is not None:
+        spec, config = tokenizer.output_spec(bos=bos), tokenizer.output_config(bos=bos)
+        tokenizer = dataclasses.replace(tokenizer, spec=spec, config=config, edited=True)
+    vocabulary = tokenizer.vocabulary
+    source = Described(
+        spec=tokenizer.spec,
+        texts=vocabulary.text,
+        roles=vocabulary.roles,
+        stops=stops,
+        adds=frozenset(role for role in ("bos", "eos") if getattr(tokenizer, f"adds_{role}")),
+        templates=tokenizer.chat_templates,
+        rows=rows,
+    )
+    keys = _copied(copied, source) if copied is not None else None
+    if keys is None:
+        if tokenizer.family == WORDPIECE:
+            raise refused("tokswap writes no WordPiece vocabularies")
+        keys = build_keys(source, pre_tokenizer_of(tokenizer) if tokenizer.family == BYTE_LEVEL else None)
+    form, notes = _normal_form(tokenizer.spec)
+    flagged = {entry["content"] for entry in _added(tokenizer.spec) if any(entry.get(flag) for flag in _FLAGS)}
+    if flagged:
+        notes += ("llama.cpp takes no white space into special tokens, as this tokenizer does for some",)
+    special = [vocabulary.text[n] for n in range(len(vocabulary)) if vocabulary.kind[n] == Kind.SPECIAL]
+    texts = mixed_texts([text for text in special if text not in flagged][:_MOST_SPECIAL])
+    _compare(tokenizer, keys, [unicodedata.normalize(form, text) for text in texts] if form else texts)
+    return GgufTokenizer(keys, notes)
+
+
+def pre_tokenizer_of(tokenizer: Tokenizer) -> str:
+    """Return llama.cpp's name of the pre-tokenizer that splits text as a byte-level BPE tokenizer does.
+
+    Raises:
+        InputError: gguf-tokenizer, where none does.
+    """
+    spec = tokenizer.spec
+    keeps = bool(spec["model"].get("ignore_merges"))
+    texts = mixed_texts(())
+    own = _pieces({**spec, "normalizer": None}, texts)
+    seen = set()
+    for name, split in SPLITS.items():
+        if split in seen or not split.byte_level or split.keeps_words != keeps:
+            continue
+        seen.add(split)
+        steps = {"type": "Sequence", "pretokenizers": split_steps(split)}
+        if _pieces({"version": "1.0", "pre_tokenizer": steps}, texts) == own:
+            return name
+    raise refused("none of its pre-tokenizers splits text as this one does")
+
+
+def _pieces(spec: Mapping[str, Any], texts: Sequence[str]) -> list[list[str]]:
+    kept = {key: spec.get(key) for key in ("version", "normalizer", "pre_tokenizer")}
+    backend = parts_backend({**kept, "post_processor": None, "decoder": None}, Path("tokenizer.json"))
+    with library_errors(Path("tokenizer.json")):
+        split = backend.pre_tokenizer.pre_tokenize_str if backend.pre_tokenizer else lambda text: [(text, None)]
+        return [[piece for piece, _ in split(text)] for text in texts]
+
+
+def _copied(file: Path, source: Described) -> Keys | None:
+    """Return the keys of a file where it has the same tokens; roles and templates are those of the tokenizer."""
+    found = {key: value for key, value in read_metadata(file).items() if key.startswith("tokenizer.")}
+    tokens = found["tokenizer.ggml.tokens"]
+    both = zip(source.texts, tokens, strict=False)  # ids past the tokenizer's last one have no text to compare
+    if len(tokens) != source.size or any(ours and ours != theirs for ours, theirs in both):
+        return None
+    own = {f"tokenizer.{key}": value for key, value in role_keys(source).items()}
+    return {**found, **own, **template_keys(source.templates)}
+
+
+def _normal_form(spec: Mapping[str, Any]) -> tuple[Form | None, tuple[str, ...]]:
+    """Return the Unicode form that the normalizer makes, which llama.cpp does not, and a note about it."""
+    types = [part.get("type") for part in nodes(spec.get("normalizer"))]
+    forms = [form for form in _FORMS if form in types]
+    if not forms:
+        return None, ()
+    return forms[-1], (f"llama.cpp does not normalise text: texts that are not in the form {forms[-1]} get other ids",)
+
+
+def _added(spec: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    return spec.get("added_tokens") or []
+
+
+def _compare(tokenizer: Tokenizer, keys: Mapping[str, Any], texts: Sequence[str]) -> None:
+    """Raise InputError gguf-tokenizer where the keys say another tokenization than the tokenizer has."""
+    try:
+        spec = json.loads(tokenizer_files(keys)["tokenizer.json"])
+        theirs = make_backend(spec, tokenizer.path)
+    except (InputError, ValueError, KeyError, IndexError) as error:
+        raise refused(str(getattr(error, "message", error))) from error
+    with library_errors(tokenizer.path):
+        wrong = [text for text in texts if _ids(tokenizer.backend, text) != _ids(theirs, text)]
+    if wrong:
+        raise refused(
+            f"{len(wrong):,} of {len(texts):,} texts would get other ids, "
+            f"among them {min(wrong, key=len)[:_MOST_BYTES]!r}"
+        )
+
+
+def _ids(backend: Backend, text: str) -> list[int]:
+    return list(backend.encode(text).ids)
