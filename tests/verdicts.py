@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tokswap.draft.engines import Verdict, draft_verdicts
 
-ENGINES = ["vLLM", "llama.cpp", "transformers", "mlx-lm", "tokswap"]
+ENGINES = ["vLLM", "llama.cpp", "transformers", "mlx-lm", "SGLang", "TensorRT-LLM", "tokswap"]
 
 
 def found(draft: Path, target: Path) -> dict[str, Verdict]:

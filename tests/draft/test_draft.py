@@ -50,7 +50,8 @@ def test_an_untransplanted_model_is_refused_by_every_engine(small: Path, big: Pa
     assert "640" in told["vLLM"]
     assert "720" in told["vLLM"]
     assert "universal assisted generation" in told["transformers"]
-    assert "type is SPM, the target's BPE" in told["llama.cpp"]
+    assert "adds bos, the target's does not" in told["llama.cpp"]
+    assert "640 rows, the target 720" in told["SGLang"]
 
 
 def test_assisted_generation_gives_the_targets_own_text(drafted: Path, big: Path) -> None:

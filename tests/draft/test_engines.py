@@ -18,9 +18,13 @@ def copy(drafted: Path, tmp_path: Path) -> Path:
 
 def test_a_verdict_is_plain_data(drafted: Path, big: Path, small: Path) -> None:
     for name, verdict in found(drafted, big).items():
-        assert verdict.as_dict() == {"engine": name, "ok": True, "rule": verdict.rule, "reasons": []}
+        plain = verdict.as_dict()
+        assert (plain["engine"], plain["ok"], plain["reasons"]) == (name, True, [])
+        assert plain["release"] or name == "tokswap"
+        assert plain["tried"] == (name in ("llama.cpp", "transformers", "mlx-lm", "tokswap"))
     refused = found(small, big)["vLLM"]
-    assert refused.as_dict()["reasons"] == ["vocab_size is 640, the target's 720"]
+    [reason] = refused.as_dict()["reasons"]
+    assert reason.startswith("vocab_size is 640, the target's 720; only `use_heterogeneous_vocab`")
     assert list(found(small, big)) == ENGINES
 
 
@@ -84,9 +88,19 @@ def _chat(text: str | None) -> Callable[[Path], object]:
 
 CHANGES: dict[str, tuple[Callable[[Path], object], list[str], str]] = {
     "nothing": (lambda folder: None, [], ""),
-    "one row more": (_config(vocab_size=721), ["vLLM", "transformers", "tokswap"], "721, the target's 720"),
-    "128 rows more": (_config(vocab_size=848), ["vLLM", "transformers", "tokswap"], "848"),
-    "129 rows more": (_config(vocab_size=849), ["vLLM", "llama.cpp", "transformers", "tokswap"], "849"),
+    "one row more": (
+        _config(vocab_size=721),
+        ["vLLM", "transformers", "TensorRT-LLM", "tokswap"],
+        "721, the target's 720",
+    ),
+    "128 rows more": (_config(vocab_size=848), ["vLLM", "transformers", "TensorRT-LLM", "tokswap"], "848"),
+    "129 rows more": (_config(vocab_size=849), ["vLLM", "llama.cpp", "transformers", "TensorRT-LLM", "tokswap"], "849"),
+    "one row less": (
+        _config(vocab_size=719),
+        ["vLLM", "llama.cpp", "transformers", "mlx-lm", "SGLang", "TensorRT-LLM", "tokswap"],
+        "aborts on the first id from 719 on",
+    ),
+    "other merges": (_spec(lambda spec: spec["model"]["merges"].reverse()), ["tokswap"], "probe texts get other ids"),
     "two tokens swapped": (
         _swap(500, 501),
         ["llama.cpp", "tokswap"],
@@ -100,13 +114,13 @@ CHANGES: dict[str, tuple[Callable[[Path], object], list[str], str]] = {
     "another pad": (_config(pad_token_id=0), ["tokswap"], "pad is 0, the target's 2"),
     "bos of the tokenizer": (
         lambda folder: edit_json(folder / "tokenizer_config.json", bos_token="<|endoftext|>"),
-        ["llama.cpp"],
-        "bos is 0",
+        [],
+        "",
     ),
     "eos of the tokenizer": (
         lambda folder: edit_json(folder / "tokenizer_config.json", eos_token="<|endoftext|>"),
-        ["llama.cpp"],
-        "eos is 0",
+        [],
+        "",
     ),
     "adds bos": (_template("<|im_start|>", "A"), ["llama.cpp", "tokswap"], "adds bos, the target's does not"),
     "adds eos": (_template("A", "<|im_end|>"), ["llama.cpp", "tokswap"], "adds eos, the target's does not"),
@@ -133,6 +147,14 @@ def test_a_change_is_refused_by_the_engines_that_look_at_it(name: str, copy: Pat
     told = refusals(copy, big)
     assert list(told) == refused_by, told
     assert not refused_by or any(reason in text for text in told.values()), told
+
+
+def test_sliding_windows_need_a_setting_of_vllm(copy: Path, big: Path) -> None:
+    edit_json(copy / "config.json", layer_types=["sliding_attention", "full_attention"])
+    verdict = found(copy, big)["vLLM"]
+    assert verdict.ok
+    assert "the draft has sliding-window layers" in verdict.notes[0]
+    assert "disable_hybrid_kv_cache_manager" in verdict.notes[0]
 
 
 def test_mlx_does_not_count_added_tokens(copy: Path, big: Path) -> None:

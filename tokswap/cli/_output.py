@@ -52,8 +52,10 @@ def _engines(found: Sequence[Verdict]) -> list[str]:
     lines = ["", "as a draft, by the rules of each inference engine (none was run)"]
     width = max(len(one.engine) for one in found)
     for one in found:
-        lines.append(f"  {'ok  ' if one.ok else 'FAIL'}  {one.engine:{width}}  {one.rule}")
+        by = f" ({'tried on' if one.tried else 'not tried; by'} {one.release})" if one.release else ""
+        lines.append(f"  {'ok  ' if one.ok else 'FAIL'}  {one.engine:{width}}  {one.rule}{by}")
         lines += [f"        {'':{width}}  - {reason}" for reason in one.reasons]
+        lines += [f"        {'':{width}}  note: {note}" for note in one.notes]
     return lines
 
 

@@ -58,11 +58,10 @@ def verify(
     _options.set_volume(quiet, verbose)
     from tokswap.draft.engines import draft_verdicts
     from tokswap.evaluation.verify import verify_checkpoint
-    from tokswap.storage.resolve import resolve_model, resolve_tokenizer
+    from tokswap.storage.resolve import resolve_model
 
     path = resolve_model(folder)
-    target = resolve_tokenizer(draft_for) if draft_for else None
-    verdicts = draft_verdicts(path, target, trust_remote_code=trust_remote_code) if target else []
+    verdicts = draft_verdicts(folder, draft_for, trust_remote_code=trust_remote_code) if draft_for else []
     checks = verify_checkpoint(
         path, against=against, tokenizer=tokenizer, device=device, trust_remote_code=trust_remote_code
     )

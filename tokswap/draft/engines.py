@@ -1,29 +1,26 @@
 """Whether inference engines would take one model as the draft of another.
 
-Each engine tests a pair before it starts. These tests are repeated here on the files of both models; no engine is run.
-They are those of vLLM, llama.cpp, transformers and mlx-lm as of 2026. Most of them test less than speculative decoding
-needs. The last rule is tokswap's own: under it, every id means the same to both models.
+Each engine compares a pair before it starts. These rules are repeated here on the files of both models; no engine is
+run. A rule says which release it was tried on, or that it was only read. Most engines compare less than speculative
+decoding needs. The last rule is tokswap's own: under it, every id means the same to both models.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from tokswap.checkpoint.nested_configs import text_config
+from tokswap.draft.llama_cpp import DIFFERENCE, FIRST, differing_frames, differing_tokens, llama_reasons
 from tokswap.draft.sides import Side, read_side
 from tokswap.report.wording import listed
-from tokswap.tokenizer.families import BYTE_LEVEL, SENTENCEPIECE, UNIGRAM, WORDPIECE
 from tokswap.tokenizer.probes import TEXTS
 
-_LLAMA_TYPES = {BYTE_LEVEL: "BPE", SENTENCEPIECE: "SPM", UNIGRAM: "UGM", WORDPIECE: "WPM"}
-_LLAMA_DIFFERENCE = 128
-"""How far apart llama.cpp lets the two sizes be."""
-_LLAMA_FIRST = 5
-"""The first id whose text llama.cpp compares."""
 _SHOWN = 10
+Reasons = Callable[[Side, Side], Iterator[str]]
 
 
 @dataclass(frozen=True)
@@ -34,11 +31,17 @@ class Verdict:
         engine: Its name, "tokswap" for the last rule.
         rule: What it asks for, in plain words.
         reasons: Why it would not take the draft; empty where it would.
+        release: The release that the rule is of.
+        tried: Whether the rule was tried on this release; else it is from its sources or documentation.
+        notes: What to set in the engine for this pair.
     """
 
     engine: str
     rule: str
     reasons: tuple[str, ...]
+    release: str = ""
+    tried: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -47,50 +50,71 @@ class Verdict:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
-        return {"engine": self.engine, "ok": self.ok, "rule": self.rule, "reasons": list(self.reasons)}
+        lists = {"reasons": list(self.reasons), "notes": list(self.notes)}
+        return {
+            "engine": self.engine,
+            "ok": self.ok,
+            "rule": self.rule,
+            "release": self.release,
+            "tried": self.tried,
+            **lists,
+        }
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """One engine: what it asks for, of which release that is, and what finds reasons and notes."""
+
+    engine: str
+    rule: str
+    reasons: Reasons
+    release: str = ""
+    tried: bool = False
+    notes: Reasons = field(default=lambda draft, target: iter(()))
 
 
 def draft_verdicts(draft: str | Path, target: str | Path, *, trust_remote_code: bool = False) -> list[Verdict]:
     """Tell for each inference engine whether it would take a model as the draft of another.
 
     Args:
-        draft: Folder of the draft. Its weights are not read.
-        target: Folder of the target, or its tokenizer.json. It needs a tokenizer and a config.
+        draft: The draft: a folder, hub id, alias or .gguf file. Its weights are not read.
+        target: The target, or its tokenizer.json. It needs a tokenizer and a config.
         trust_remote_code: Whether code that comes with the models may run.
 
     Raises:
-        InputError: missing-config, bad-config, missing-tokenizer, bad-tokenizer, unsupported-tokenizer, duplicate-ids.
+        InputError: unknown-tokenizer, missing-config, bad-config, missing-tokenizer, bad-tokenizer,
+            unsupported-tokenizer, duplicate-ids.
     """
-    sides = [read_side(Path(folder), trust_remote_code=trust_remote_code) for folder in (draft, target)]
-    return [Verdict(engine, rule, tuple(reasons(*sides))) for engine, rule, reasons in _RULES]
+    sides = [read_side(name, trust_remote_code=trust_remote_code) for name in (draft, target)]
+    return [
+        Verdict(
+            engine=rule.engine,
+            rule=rule.rule,
+            reasons=tuple(rule.reasons(*sides)),
+            release=rule.release,
+            tried=rule.tried,
+            notes=tuple(rule.notes(*sides)),
+        )
+        for rule in _RULES
+    ]
 
 
 def _vllm(draft: Side, target: Side) -> Iterator[str]:
     """vLLM compares two numbers of the configs when it loads a `draft_model`."""
-    yield from _sizes(draft, target)
+    for reason in _sizes(draft, target):
+        yield f"{reason}; only `use_heterogeneous_vocab` takes it, with greedy drafts from the tokens that both have"
 
 
-def _llama(draft: Side, target: Side) -> Iterator[str]:
-    """llama.cpp compares what its GGUF files say of the vocabularies (`common/speculative.cpp`)."""
-    types = [_LLAMA_TYPES[side.tokenizer.family] for side in (draft, target)]
-    if types[0] != types[1]:
-        yield f"the tokenizer type is {types[0]}, the target's {types[1]}"
-    yield from _added(draft, target)
-    for role, used in (("bos", target.tokenizer.adds_bos), ("eos", target.tokenizer.adds_eos)):
-        ids = [side.vocabulary.roles.get(role, next(iter(side.role(role)), None)) for side in (draft, target)]
-        if ids[0] != ids[1]:
-            unused = "" if used else "; some releases compare it only where the tokenizer adds it, and would not mind"
-            yield f"{role} is {_id(ids[0])}, the target's {_id(ids[1])}{unused}"
-    if abs(draft.vocab_size - target.vocab_size) > _LLAMA_DIFFERENCE:
-        yield (
-            f"there are {draft.vocab_size:,} ids, and {target.vocab_size:,} in the target: more than "
-            f"{_LLAMA_DIFFERENCE} apart"
-        )
-    # Its converter gives an id that the tokenizer does not define the name [PAD<id>], so two such ids are equal.
-    count = min(draft.vocab_size, target.vocab_size)
-    texts = [list(side.vocabulary.text[:count]) for side in (draft, target)]
-    differ = [n for n, (a, b) in enumerate(zip_longest(*texts, fillvalue="")) if a != b and n >= _LLAMA_FIRST]
-    yield from _tokens(differ, draft, target)
+def _vllm_notes(draft: Side, target: Side) -> Iterator[str]:
+    names = [name for side, name in ((draft, "draft"), (target, "target")) if _slides(side)]
+    if names:
+        yield f"the {' and the '.join(names)} has sliding-window layers: set `disable_hybrid_kv_cache_manager`"
+
+
+def _slides(side: Side) -> bool:
+    """Whether a model has layers with a sliding window, such as Gemma's."""
+    text = text_config(side.config)[1]
+    return "sliding_attention" in (text.get("layer_types") or []) or bool(text.get("sliding_window_pattern"))
 
 
 def _transformers(draft: Side, target: Side) -> Iterator[str]:
@@ -104,6 +128,20 @@ def _mlx(draft: Side, target: Side) -> Iterator[str]:
     sizes = [len(side.tokenizer.spec["model"]["vocab"]) for side in (draft, target)]
     if sizes[0] != sizes[1]:
         yield f"the tokenizer has {sizes[0]:,} tokens besides added ones, the target's {sizes[1]:,}"
+    yield from _rows(draft, target)
+
+
+def _rows(draft: Side, target: Side) -> Iterator[str]:
+    """Where nothing is compared, ids without a row are read from beyond the matrix."""
+    if draft.vocab_size < target.vocab_size:
+        yield (
+            f"the draft has {draft.vocab_size:,} rows, the target {target.vocab_size:,}: this is not tested, and the "
+            f"draft reads beyond its matrix from id {draft.vocab_size:,} on"
+        )
+
+
+def _equal_sizes(draft: Side, target: Side) -> Iterator[str]:
+    yield from _sizes(draft, target)
 
 
 def _tokswap(draft: Side, target: Side) -> Iterator[str]:
@@ -112,7 +150,8 @@ def _tokswap(draft: Side, target: Side) -> Iterator[str]:
     if len(draft.vocabulary) != len(target.vocabulary):
         yield f"the tokenizer has {len(draft.vocabulary):,} ids, the target's {len(target.vocabulary):,}"
     both = zip_longest(*(zip(s.vocabulary.text, s.vocabulary.kind, strict=True) for s in (draft, target)))
-    yield from _tokens([n for n, (a, b) in enumerate(both) if a != b], draft, target)
+    differ = [n for n, (a, b) in enumerate(both) if a != b]
+    yield from differing_tokens(differ, draft.vocabulary.text, target.vocabulary.text)
     for role in ("bos", "eos", "pad"):
         ids = [side.role(role) for side in (draft, target)]
         if ids[0] != ids[1]:
@@ -120,7 +159,7 @@ def _tokswap(draft: Side, target: Side) -> Iterator[str]:
     stops = [sorted(side.stops()) for side in (draft, target)]
     if stops[0] != stops[1]:
         yield f"generation stops at {_ids(stops[0])}, the target's at {_ids(stops[1])}"
-    yield from _added(draft, target)
+    yield from differing_frames(draft.adds, target.adds)
     for side, name in ((draft, "the draft"), (target, "the target")):
         if side.probes.trouble:
             yield f"transformers cannot use the tokenizer of {name}: {side.probes.trouble}"
@@ -128,27 +167,57 @@ def _tokswap(draft: Side, target: Side) -> Iterator[str]:
         yield from _tokenizations(draft, target)
 
 
-_RULES: tuple[tuple[str, str, Callable[[Side, Side], Iterator[str]]], ...] = (
-    ("vLLM", "vocab_size is equal in both configs; what the ids mean is not tested", _vllm),
-    (
-        "llama.cpp",
-        "the tokenizer type, add_bos, add_eos, bos and eos are equal, the sizes are at most "
-        f"{_LLAMA_DIFFERENCE} apart, and every id from {_LLAMA_FIRST} on has the same text",
-        _llama,
+_RULES = (
+    _Rule(
+        "vLLM",
+        "vocab_size is equal in both configs; what the ids mean is not tested",
+        _vllm,
+        release="vLLM 0.32.0",
+        notes=_vllm_notes,
     ),
-    (
+    _Rule(
+        "llama.cpp",
+        "the tokenizer type, add_bos and add_eos are equal, bos and eos where they are added, the sizes are at most "
+        f"{DIFFERENCE} apart, and every id from {FIRST} on has the same text; else it serves without the draft",
+        llama_reasons,
+        release="llama.cpp in xllamacpp 2026.10.11549",
+        tried=True,
+    ),
+    _Rule(
         "transformers",
         "vocab_size is equal, which is taken for the same tokenizer; else both tokenizers have to be given",
         _transformers,
+        release="transformers 5.23.0",
+        tried=True,
     ),
-    ("mlx-lm", "vocab_size of both tokenizers is equal, added tokens not counted", _mlx),
-    (
+    _Rule(
+        "mlx-lm",
+        "vocab_size of both tokenizers is equal, added tokens not counted: the command line refuses others, the "
+        "server warns, and the Python API tests nothing",
+        _mlx,
+        release="mlx-lm 0.32.2",
+        tried=True,
+    ),
+    _Rule(
+        "SGLang",
+        "nothing is tested for STANDALONE drafts; every id of the target needs a row in the draft",
+        _rows,
+        release="SGLang 0.5.23",
+    ),
+    _Rule(
+        "TensorRT-LLM",
+        "both models have one vocabulary, says the documentation; here vocab_size is compared",
+        _equal_sizes,
+        release="TensorRT-LLM 1.2",
+    ),
+    _Rule(
         "tokswap",
         "sizes, bos, eos and pad are equal, every id is the same token, and texts and a chat become the same ids",
         _tokswap,
+        tried=True,
     ),
 )
-"""Engine, what it asks for, and the function that finds reasons against a draft."""
+"""Engine by engine, what it asks for."""
 
 
 def _tokenizations(draft: Side, target: Side) -> Iterator[str]:
@@ -169,30 +238,6 @@ def _tokenizations(draft: Side, target: Side) -> Iterator[str]:
 def _sizes(draft: Side, target: Side) -> Iterator[str]:
     if draft.vocab_size != target.vocab_size:
         yield f"vocab_size is {draft.vocab_size:,}, the target's {target.vocab_size:,}"
-
-
-def _added(draft: Side, target: Side) -> Iterator[str]:
-    """Compare whether the tokenizers add bos and eos to a text."""
-    for role in ("bos", "eos"):
-        adds = [getattr(side.tokenizer, f"adds_{role}") for side in (draft, target)]
-        if adds[0] != adds[1]:
-            own, other = ("adds", "does not") if adds[0] else ("does not add", "does")
-            yield f"the tokenizer {own} {role}, the target's {other}"
-
-
-def _tokens(ids: Sequence[int], draft: Side, target: Side) -> Iterator[str]:
-    """Name the ids that are not the same token to both."""
-
-    def text(side: Side, token: int) -> str:
-        return repr(side.vocabulary.text[token]) if token < len(side.vocabulary) else "nothing"
-
-    if ids:
-        some = [f"{n} ({text(draft, n)}, {text(target, n)})" for n in ids]
-        yield f"{len(ids):,} ids mean something else than to the target: {listed(some, _SHOWN)}"
-
-
-def _id(token: int | None) -> str:
-    return "not set" if token is None else str(token)
 
 
 def _ids(tokens: Sequence[int]) -> str:

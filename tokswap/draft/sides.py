@@ -9,7 +9,9 @@ from typing import Any
 
 from tokswap.checkpoint.nested_configs import text_config, token_ids
 from tokswap.checkpoint.rowless import with_rows
+from tokswap.storage.gguf.metadata import read_metadata
 from tokswap.storage.json_files import read_json
+from tokswap.storage.resolve import gguf_file, resolve_tokenizer
 from tokswap.tokenizer.auto import usable_tokenizer
 from tokswap.tokenizer.probes import TEXTS
 from tokswap.tokenizer.tokenizer import Tokenizer, read_tokenizer
@@ -48,6 +50,7 @@ class Side:
         generation: generation_config.json, parsed; {} without one.
         vocab_size: That of config.json, padding rows included.
         probes: What transformers makes of the probe texts.
+        gguf: The keys of the file, where it is a .gguf file.
     """
 
     tokenizer: Tokenizer
@@ -55,11 +58,17 @@ class Side:
     generation: Mapping[str, Any]
     vocab_size: int
     probes: Probes
+    gguf: Mapping[str, Any] | None = None
 
     @property
     def vocabulary(self) -> Vocabulary:
         """The tokenizer's vocabulary."""
         return self.tokenizer.vocabulary
+
+    @property
+    def adds(self) -> frozenset[str]:
+        """The roles that encoded texts begin or end with."""
+        return frozenset(role for role in ("bos", "eos") if getattr(self.tokenizer, f"adds_{role}"))
 
     def role(self, role: str) -> list[int]:
         """Return the ids of a role such as "bos": those of the config, or else that of the tokenizer."""
@@ -70,16 +79,19 @@ class Side:
         return set(token_ids(self.generation, "eos_token_id") or self.role("eos"))
 
 
-def read_side(folder: Path, *, trust_remote_code: bool = False) -> Side:
+def read_side(name: str | Path, *, trust_remote_code: bool = False) -> Side:
     """Read one of the two models.
 
     Args:
-        folder: A model folder without or with weights, or a tokenizer.json in one.
+        name: A model without or with weights: a folder, hub id, alias or .gguf file, or a tokenizer.json in a folder.
         trust_remote_code: Whether code that comes with the model may run.
 
     Raises:
-        InputError: missing-config, bad-config, missing-tokenizer, bad-tokenizer, unsupported-tokenizer, duplicate-ids.
+        InputError: unknown-tokenizer, missing-config, bad-config, missing-tokenizer, bad-tokenizer,
+            unsupported-tokenizer, duplicate-ids.
     """
+    file = gguf_file(str(name))
+    folder = resolve_tokenizer(str(name))
     folder = folder.parent if folder.is_file() else folder
     config = read_json(folder / "config.json", "config")
     path = folder / "generation_config.json"
@@ -92,6 +104,7 @@ def read_side(folder: Path, *, trust_remote_code: bool = False) -> Side:
         generation=generation,
         vocab_size=vocab_size,
         probes=_probe(folder, trust_remote_code),
+        gguf=read_metadata(file) if file is not None else None,
     )
 
 

@@ -144,9 +144,9 @@ def _sentencepiece(source: Described) -> Keys:
     model = source.spec["model"]
     if not model.get("byte_fallback") or not set(model["vocab"]) >= _BYTE_SET:
         raise refused("SentencePiece BPE needs a token for each of the 256 bytes")
-    pairs = [tuple(merge.split(" ", 1)) if isinstance(merge, str) else tuple(merge) for merge in model["merges"]]
+    pairs = _pairs(model)
     prefix = prepends_space(source.spec)
-    if _scores_say_it(pairs, model["vocab"]):
+    if scores_suffice(source.spec):
         rank: dict[str, int] = {}
         for first, second in pairs:
             rank.setdefault(first + second, len(rank))
@@ -162,8 +162,16 @@ def _sentencepiece(source: Described) -> Keys:
     return {"ggml.model": "gpt2", "ggml.pre": "sarvam-moe", "ggml.merges": merges, "ggml.add_space_prefix": False}
 
 
-def _scores_say_it(pairs: Sequence[tuple[str, ...]], vocab: Mapping[str, int]) -> bool:
-    """Whether the merges are all pairs of tokens that make a token, those of one token one after another."""
+def _pairs(model: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    return [tuple(merge.split(" ", 1)) if isinstance(merge, str) else tuple(merge) for merge in model["merges"]]
+
+
+def scores_suffice(spec: Mapping[str, Any]) -> bool:
+    """Whether one score a token says what the merges of a SentencePiece BPE say.
+
+    They are then all pairs of tokens that make a token, and those of one token follow one another.
+    """
+    pairs, vocab = _pairs(spec["model"]), spec["model"]["vocab"]
     joined = [first + second for first, second in pairs]
     if sum(1 for _ in groupby(joined)) != len(set(joined)):
         return False

@@ -1,0 +1,84 @@
+"""Engines that `make engines` installs, several GB: vLLM on CPU and CTranslate2. Elsewhere these tests are skipped."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from engines import greedy
+from makers import make_model
+
+import tokswap
+
+vllm = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed: make engines")
+ctranslate2 = pytest.mark.skipif(
+    importlib.util.find_spec("ctranslate2") is None, reason="CTranslate2 is not installed: make engines"
+)
+PROMPTS = [[5, 6, 7, 300], [400, 650, 12]]
+
+_CTRANSLATE2 = """
+import json, sys
+import ctranslate2
+from ctranslate2.converters import TransformersConverter
+from transformers import AutoTokenizer
+folder, out, prompts, count = json.loads(sys.argv[1])
+TransformersConverter(folder).convert(out, force=True)
+tokenizer = AutoTokenizer.from_pretrained(folder)
+generator = ctranslate2.Generator(out, compute_type="float32")
+found = []
+for prompt in prompts:
+    tokens = tokenizer.convert_ids_to_tokens(prompt)
+    [result] = generator.generate_batch([tokens], max_length=count, include_prompt_in_result=False, end_token=[])
+    found.append(result.sequences_ids[0])
+print(json.dumps(found))
+"""
+
+_VLLM = """
+import json, sys
+from vllm import LLM, SamplingParams
+folder, draft, prompts, count = json.loads(sys.argv[1])
+drafting = {"speculative_config": {"method": "draft_model", "model": draft, "num_speculative_tokens": 3}} if draft else {}
+engine = LLM(folder, dtype="float32", max_model_len=64, enforce_eager=True, **drafting)
+settings = SamplingParams(temperature=0, max_tokens=count, ignore_eos=True, detokenize=False)
+answers = engine.generate([{"prompt_token_ids": prompt} for prompt in prompts], settings)
+print(json.dumps([list(answer.outputs[0].token_ids) for answer in answers]))
+"""
+
+
+def asked(code: str, *question: object) -> list[list[int]]:
+    """Run an engine in a process of its own; its last line is the answer."""
+    command = [sys.executable, "-c", code, json.dumps(question)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found: list[list[int]] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A target and a draft for it."""
+    work = tmp_path_factory.mktemp("pair")
+    target = make_model("llama", work / "target", family="byte-level", vocab_size=700, rows=720)
+    small = make_model("llama", work / "small", vocab_size=640)
+    tokswap.make_draft(small, target, init="subword", out=work / "draft")
+    return target, work / "draft"
+
+
+@ctranslate2
+def test_ctranslate2_gives_the_text_of_transformers(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    for folder in pair:
+        found = asked(_CTRANSLATE2, str(folder), str(tmp_path / folder.name), PROMPTS, 12)
+        assert found == greedy(folder, PROMPTS), folder.name
+
+
+@vllm
+def test_vllm_gives_the_text_of_transformers(pair: tuple[Path, Path]) -> None:
+    target, draft = pair
+    alone = greedy(target, PROMPTS)
+    assert asked(_VLLM, str(target), None, PROMPTS, 12) == alone
+    assert asked(_VLLM, str(target), str(draft), PROMPTS, 12) == alone
+    assert asked(_VLLM, str(draft), None, PROMPTS, 12) == greedy(draft, PROMPTS)
