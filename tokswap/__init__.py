@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tokswap.checkpoint.inspect import inspect_checkpoint
     from tokswap.checkpoint.reader import Checkpoint, open_checkpoint
     from tokswap.draft.engines import Verdict, draft_verdicts
+    from tokswap.draft.head import check_draft_head, plan_draft_head, reduce_draft_head
     from tokswap.draft.plan import make_draft, plan_draft
     from tokswap.ensemble.check import check_ensemble
     from tokswap.ensemble.members import Ensemble, read_ensemble
@@ -39,6 +40,7 @@ _HOMES = {
     "checkpoint.inspect": ("inspect_checkpoint",),
     "checkpoint.reader": ("Checkpoint", "open_checkpoint"),
     "draft.engines": ("Verdict", "draft_verdicts"),
+    "draft.head": ("check_draft_head", "plan_draft_head", "reduce_draft_head"),
     "draft.plan": ("make_draft", "plan_draft"),
     "ensemble.check": ("check_ensemble",),
     "ensemble.members": ("Ensemble", "read_ensemble"),
@@ -80,6 +82,7 @@ __all__ = [
     "Verdict",
     "Vocabulary",
     "bits_per_byte",
+    "check_draft_head",
     "check_ensemble",
     "compare_tokenizers",
     "draft_verdicts",
@@ -90,12 +93,14 @@ __all__ = [
     "make_draft",
     "open_checkpoint",
     "plan_draft",
+    "plan_draft_head",
     "plan_ensemble",
     "plan_transplant",
     "plan_trim",
     "prepare_ensemble",
     "read_ensemble",
     "read_tokenizer",
+    "reduce_draft_head",
     "token_losses",
     "transplant_tokenizer",
     "trim_vocabulary",

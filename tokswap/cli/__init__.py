@@ -26,6 +26,7 @@ COMMANDS = {
     "transplant": "tokswap.cli.transplant:transplant",
     "trim": "tokswap.cli.trim:trim",
     "draft": "tokswap.cli.draft:draft",
+    "draft-head": "tokswap.cli.draft_head:draft_head",
     "ensemble": "tokswap.cli.ensemble:ensemble",
     "verify": "tokswap.cli.verify:verify",
     "eval": "tokswap.cli.eval:evaluate",
