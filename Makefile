@@ -12,7 +12,7 @@ env: $(VENV)/.installed
 # Pinned by constraints.txt, so that a run today and a run next year install the same releases.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[gguf,encoder,vectors,hypernet,lang,parquet,report,distributed,tokenizers,engines,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[gguf,encoder,vectors,hypernet,heal,lang,parquet,report,distributed,tokenizers,engines,dev]'
 	@touch $@
 
 demo: env

@@ -64,6 +64,39 @@ def fetch_texts(folder: Path, wanted: Iterable[str]) -> Path:
     return folder
 
 
+def healing_texts(folder: Path, kilobytes: int) -> list[Path]:
+    """Write English, code and German to heal with, apart from the development and held-out sets.
+
+    Args:
+        folder: Where the sets are.
+        kilobytes: Size of all three together.
+
+    Returns:
+        The files.
+    """
+    for package in HANDBOOK:
+        _unpack(package, folder / "packages")
+    size = kilobytes * 1000 // 3
+    code = [file for file in sorted(LIBRARY.glob("*.py"))[::2] if file.name not in HELD_OUT_CODE]
+    code = [file for file in code if file.stat().st_size > 8000]
+    whole = {
+        "en": _handbook(folder / "packages", "en-US", slice(None), 6000),
+        "de": _handbook(folder / "packages", "de-DE", slice(None), 6000),
+        "code": _source(
+            code[:: max(1, len(code) // (size // 3000 + 1))], 1000, max(3000, 2 * size // len(code)), "\n\n"
+        ),
+    }
+    paths = []
+    for name, text in whole.items():
+        parts = max(1, size // 4000)  # from all over the text
+        step = len(text) // parts
+        some = "".join(text[n * step : n * step + size // parts] for n in range(parts)).encode("utf-8")[:size]
+        paths.append(folder / f"heal-{kilobytes}" / f"{name}.txt")
+        paths[-1].parent.mkdir(parents=True, exist_ok=True)
+        paths[-1].write_bytes(some.decode("utf-8", "ignore").encode("utf-8"))
+    return paths
+
+
 def _unpack(package: str, folder: Path) -> None:
     """Download a package and unpack it in a folder, once."""
     done = folder / f"{package}.unpacked"

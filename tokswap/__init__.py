@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from tokswap.evaluation.losses import Score, TokenLosses, bits_per_byte, token_losses
     from tokswap.evaluation.results import Evaluation
     from tokswap.evaluation.verify import verify_checkpoint
+    from tokswap.heal.plan import heal_model, plan_heal
+    from tokswap.heal.result import HealReport
     from tokswap.report.plan import Plan
     from tokswap.report.record import Report
     from tokswap.tokenizer.compare import compare_tokenizers
@@ -53,6 +55,8 @@ _HOMES = {
     "evaluation.losses": ("Score", "TokenLosses", "bits_per_byte", "token_losses"),
     "evaluation.results": ("Evaluation",),
     "evaluation.verify": ("verify_checkpoint",),
+    "heal.plan": ("heal_model", "plan_heal"),
+    "heal.result": ("HealReport",),
     "report.plan": ("Plan",),
     "report.record": ("Report",),
     "tokenizer.compare": ("compare_tokenizers",),
@@ -69,6 +73,7 @@ __all__ = [
     "ClusterError",
     "Ensemble",
     "Evaluation",
+    "HealReport",
     "InputError",
     "Kind",
     "OutputError",
@@ -88,6 +93,7 @@ __all__ = [
     "draft_verdicts",
     "evaluate_ensemble",
     "evaluate_models",
+    "heal_model",
     "inspect_checkpoint",
     "load_ensemble",
     "make_draft",
@@ -95,6 +101,7 @@ __all__ = [
     "plan_draft",
     "plan_draft_head",
     "plan_ensemble",
+    "plan_heal",
     "plan_transplant",
     "plan_trim",
     "prepare_ensemble",

@@ -43,7 +43,7 @@ def test_pages_are_valid_and_self_contained(command: str, made: dict[str, Path])
     assert reading.problems == []
     assert text.startswith("<!doctype html>")
     assert "http" not in text
-    assert f"tokswap {command} --" in " ".join(reading.text["code"]) or command in ("eval", "compare")
+    assert f"tokswap {command} --" in " ".join(reading.text["code"]) or command in ("heal", "eval", "compare")
     assert reading.text["h1"]
     assert len(reading.text["title"]) >= 1
     assert reading.count("svg") >= 2

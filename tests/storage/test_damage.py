@@ -26,8 +26,9 @@ from tokswap.cli import main
 from tokswap.errors import TokswapError
 from tokswap.hypernet.config import read_config
 from tokswap.init.resources.vectors import read_vectors
+from tokswap.storage import documents
 from tokswap.tokenizer.tokenizer import read_tokenizer
-from tokswap.trim import corpora, documents
+from tokswap.trim import corpora
 from tokswap.trim.adapters import remap_adapter
 from tokswap.trim.ids import read_map
 

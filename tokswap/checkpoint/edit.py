@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -109,12 +109,14 @@ class Edit:
         matrices: What becomes of each vocabulary matrix.
         configs: config.json, generation_config.json and tokenizer_config.json of the result.
         files: Name -> content, or the path of a file or folder to copy; all other files but the weights.
+        changed: Other tensors whose numbers change -> the new numbers from the old ones, both float32 [shape].
     """
 
     checkpoint: Checkpoint
     matrices: tuple[MatrixEdit, ...]
     configs: Configs
     files: Mapping[str, bytes | Path]
+    changed: Mapping[str, Convert] = field(default_factory=dict)
 
     @property
     def groups(self) -> tuple[tuple[MatrixEdit, ...], ...]:

@@ -14,7 +14,7 @@ from tokswap.checkpoint.shards import Shard, TensorInfo
 
 @dataclass(frozen=True)
 class OutTensor:
-    """One tensor of the result: copied from `origin`, or built from `edit`."""
+    """One tensor of the result: copied from `origin` (changed where `Edit.changed` has it) or built from `edit`."""
 
     name: str
     dtype: str
@@ -74,7 +74,7 @@ def lay_out(edit: Edit) -> Layout:
     for shard in edit.checkpoint.shards:
         names = [info.name for info in shard.tensors]
         extra = new_names if shard.path.name == home else []
-        if not extra and not touched.intersection(names):
+        if not extra and not touched.intersection(names) and not edit.changed.keys() & names:
             shards.append(OutShard(shard, tuple(map(_copied, shard.tensors)), b""))
             continue
         out = []

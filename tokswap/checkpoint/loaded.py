@@ -17,7 +17,7 @@ from tokswap.checkpoint.edit import Edit, MatrixEdit
 from tokswap.checkpoint.layout import Layout
 from tokswap.checkpoint.reader import Checkpoint
 from tokswap.checkpoint.shards import Shard, TensorInfo
-from tokswap.checkpoint.writer import RowsOnce, Solve, matrix_blocks
+from tokswap.checkpoint.writer import RowsOnce, Solve, changed_tensor, matrix_blocks
 from tokswap.errors import InputError, UsageError
 from tokswap.storage.resolve import resolve_model
 from tokswap.tokenizer.auto import auto_tokenizer
@@ -148,9 +148,12 @@ def rebuilt_model(model: Any, edit: Edit, layout: Layout, solve: Solve) -> Any:
     tied = _tied_names(model)
     rows_of = RowsOnce(edit, layout, solve)
     for tensor in (tensor for shard in layout.shards for tensor in shard.tensors):
-        if tensor.edit is None:
+        if tensor.edit is not None:
+            values = _values(edit.checkpoint, tensor.edit, rows_of)
+        elif tensor.name in edit.changed:
+            values = _tensor([changed_tensor(edit, tensor.name)], tensor.dtype, tensor.shape)
+        else:
             continue
-        values = _values(edit.checkpoint, tensor.edit, rows_of)
         own = [name for name in tied.get(tensor.name, ()) if name not in _written(edit)]
         _set_tensor(new, [tensor.name, *own], values)
     _drop_heads(new, edit)
@@ -190,12 +193,16 @@ def _written(edit: Edit) -> set[str]:
 
 def _values(checkpoint: Checkpoint, edit: MatrixEdit, rows_of: RowsOnce) -> Tensor:
     """A whole matrix in its dtype."""
+    return _tensor(list(matrix_blocks(checkpoint, edit, rows_of(edit))), edit.matrix.dtype, edit.shape)
+
+
+def _tensor(blocks: list[np.ndarray], dtype: str, shape: tuple[int, ...]) -> Tensor:
+    """A tensor of raw rows in blocks."""
     import torch
 
-    blocks = list(matrix_blocks(checkpoint, edit, rows_of(edit)))
     raw = torch.from_numpy(np.concatenate(blocks).reshape(-1))
-    dtype = next(name for name, short in _DTYPES.items() if short == edit.matrix.dtype).removeprefix("torch.")
-    return raw.view(getattr(torch, dtype)).reshape(edit.shape)
+    name = next(name for name, short in _DTYPES.items() if short == dtype).removeprefix("torch.")
+    return raw.view(getattr(torch, name)).reshape(shape)
 
 
 def _set_tensor(model: Any, names: list[str], values: Tensor) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from tokswap.checkpoint.edit import Edit, GroupRows, MatrixEdit, NewRows, merged_blocks
-from tokswap.checkpoint.embeddings import encode
+from tokswap.checkpoint.embeddings import decode, encode
 from tokswap.checkpoint.layout import Layout, OutShard, index_of
 from tokswap.checkpoint.reader import Checkpoint
 from tokswap.storage.atomic import workspace
@@ -85,7 +85,7 @@ def write_result(
                 _copy_whole(shard.source.path, target, link)
                 hooks.progress(shard.nbytes)
             else:
-                _write_shard(edit.checkpoint, shard, target, rows_of, hooks.progress)
+                _write_shard(edit, shard, target, rows_of, hooks.progress)
         if edit.checkpoint.weights.index is not None:
             _write_file(work / edit.checkpoint.weights.index_name, index_of(edit.checkpoint, layout))
         hooks.check(work)
@@ -125,6 +125,13 @@ def matrix_blocks(checkpoint: Checkpoint, edit: MatrixEdit, new: NewRows) -> Ite
     size = max(1, _ROWS_BYTES // raw.shape[1])
     dtype = edit.matrix.dtype
     return merged_blocks(edit, raw, new, size=size, copy=np.asarray, compute=lambda rows: encode(rows, dtype))
+
+
+def changed_tensor(edit: Edit, name: str) -> np.ndarray:
+    """Return a tensor of `Edit.changed` as raw bytes, uint8 [rows, row bytes], cast once."""
+    info = edit.checkpoint.tensors[name]
+    old = decode(np.asarray(edit.checkpoint.raw_rows(name)), info.dtype).reshape(info.shape)
+    return encode(edit.changed[name](old).reshape(info.shape[0], -1), info.dtype)
 
 
 def _config_files(edit: Edit) -> dict[str, bytes]:
@@ -174,7 +181,8 @@ def _copy_range(reader: int, writer: int, start: int, size: int) -> None:
         size -= done
 
 
-def _write_shard(checkpoint: Checkpoint, shard: OutShard, target: Path, rows_of: RowsOnce, progress: Progress) -> None:
+def _write_shard(edit: Edit, shard: OutShard, target: Path, rows_of: RowsOnce, progress: Progress) -> None:
+    checkpoint = edit.checkpoint
     with contextlib.ExitStack() as stack:
         writer = stack.enter_context(open(target, "wb", buffering=0))
         reader = stack.enter_context(open(shard.source.path, "rb")) if checkpoint.on_disk else None
@@ -184,6 +192,9 @@ def _write_shard(checkpoint: Checkpoint, shard: OutShard, target: Path, rows_of:
                 for block in matrix_blocks(checkpoint, tensor.edit, rows_of(tensor.edit)):
                     _write_all(writer, block.tobytes())
                     progress(block.nbytes)
+            elif tensor.name in edit.changed:
+                _write_all(writer, changed_tensor(edit, tensor.name).tobytes())
+                progress(tensor.nbytes)
             elif tensor.origin is not None and reader is not None:
                 _copy_range(reader.fileno(), writer.fileno(), tensor.origin.start, tensor.origin.nbytes)
                 progress(tensor.nbytes)

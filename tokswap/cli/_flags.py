@@ -99,7 +99,7 @@ def _flag(item: dataclasses.Field[Any], text: str | None) -> Callable[[Command],
     more |= {"metavar": known.metavar, "type": _type_of(item, default)}
     if known.kind == "pairs" or (isinstance(default, tuple) and known.kind != "codes"):
         more |= {"multiple": True, "default": tuple(default)}
-    elif known.kind == "size":
+    elif known.kind == "size" and default is not None:
         more |= {"default": f"{default >> 20}MiB", "show_default": True}
     elif known.kind == "codes":
         more["default"] = ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from tokswap.cli._heal_text import step_lines
 from tokswap.cli._output import columns, note_lines, shape_text
 from tokswap.report.wording import COVERAGE, duration, size
 
@@ -73,7 +74,7 @@ def report_lines(report: Report) -> list[str]:
                 values = "  ".join(f"{key} {value:.3g}" for key, value in spread.items())
                 lines.append(f"  {role} {name.replace('_', ' ')}: {values}")
     for role, found in report.evidence.items():
-        lines += _calibration(found) if role == "calibration" else _choice(role, found)
+        lines += _TRAINING[role](found) if role in _TRAINING else _choice(role, found)
     if report.rows.worst:
         tokens = "  ".join(f"{token} {residual:.2f}" for token, residual in report.rows.worst)
         lines.append(f"  explained least (residual): {tokens}")
@@ -89,6 +90,9 @@ def _calibration(found: Mapping[str, Any]) -> list[str]:
         f"  calibration: fitted {found['rows_fitted']:,} rows and a map to {found['tokens']:,} tokens in "
         f"{duration(found['seconds'])}; held-out text: {before:.3f} -> {after:.3f} bits per byte"
     ]
+
+
+_TRAINING = {"calibration": _calibration, "healing": step_lines}
 
 
 def _choice(role: str, found: Mapping[str, Any]) -> list[str]:

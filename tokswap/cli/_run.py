@@ -11,8 +11,7 @@ from tokswap.cli import _options, _output, _page, _plan_text
 from tokswap.cli._options import Command
 
 if TYPE_CHECKING:
-    from tokswap.report.plan import Plan
-    from tokswap.report.record import Report
+    from tokswap.heal.run import HealJob
     from tokswap.transplant.run import TransplantJob
     from tokswap.trim.run import TrimJob
 
@@ -28,16 +27,16 @@ def run_flags(dry_run: str = "Print the plan and stop.", *, page: bool = True) -
 
 
 def carry_out(
-    plan: Callable[[bool], TransplantJob | TrimJob],
+    plan: Callable[[bool], TransplantJob | TrimJob | HealJob],
     command: str,
     values: dict[str, Any],
     *,
-    lines: tuple[Callable[[Plan], list[str]], Callable[[Report], list[str]]] = (
+    lines: tuple[Callable[[Any], list[str]], Callable[[Any], list[str]]] = (
         _plan_text.plan_lines,
         _plan_text.report_lines,
     ),
-) -> Report | None:
-    """Plan and run, as the flags say; returns the Report of a run.
+) -> None:
+    """Plan and run, as the flags say.
 
     Args:
         plan: Makes the job; told whether to show progress.
@@ -53,15 +52,14 @@ def carry_out(
     job = plan(not quiet)
     if dry_run:
         _output.document({"plan": job.plan.as_dict()}) if as_json else click.echo("\n".join(lines[0](job.plan)))
-        return None
+        return
     if not quiet:
         click.echo("\n".join([*lines[0](job.plan), ""]), err=True)
-    report = job.run()
+    report: Any = job.run()
     if as_json:
         _output.document(report.summary())
     else:
-        click.echo(job.plan.names.out if quiet else "\n".join(lines[1](report)))
+        click.echo(report.path if quiet else "\n".join(lines[1](report)))
     _page.write(page, command, report.as_dict(), quiet=quiet)
     if values["push_to_hub"]:
         click.echo(f"pushed to {report.push_to_hub(values['push_to_hub'])}", err=True)
-    return report

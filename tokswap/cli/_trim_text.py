@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tokswap.cli._heal_text import step_lines
 from tokswap.cli._output import columns, note_lines, shape_text
 from tokswap.cli._plan_text import sizes_text
 from tokswap.report.wording import KEPT, duration, size
@@ -53,7 +54,9 @@ def report_lines(report: Report) -> list[str]:
     lines.append(f"  tokens that no text produces: {before:,} -> {after:,}")
     if "model" in checks:
         lines.append(_outputs(checks["model"]))
-    return [*lines, "", f"next: tokswap verify {names.out} --against {names.model}"]
+    if "healing" in report.evidence:
+        lines += step_lines(report.evidence["healing"])
+    return [*lines, *note_lines(report.notes), "", f"next: tokswap verify {names.out} --against {names.model}"]
 
 
 def _tokenization(name: str, found: Mapping[str, Any]) -> str:

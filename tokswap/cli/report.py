@@ -25,7 +25,7 @@ Examples:
 @click.option("--out", metavar="FILE.html", help="Output file. [default: DIR.html in the current folder]")
 @_options.json_flag
 def report(folder: Path, out: str | None, as_json: bool) -> None:
-    """Write the report page of a model that `transplant` or `trim` has made.
+    """Write the report page of a model that `transplant`, `trim` or `heal` has made.
 
     The page is the one that their --report flag writes. It is made from tokswap.json in the folder.
     """
@@ -36,7 +36,11 @@ def report(folder: Path, out: str | None, as_json: bool) -> None:
     path = check_page(out or f"{folder.resolve().name}.html")
     document = read_json(folder / REPORT_NAME, "report")
     try:
-        text = make_page(_PAGES[document["plan"]["operation"]], document)
+        if "plan" in document:
+            text = make_page(_PAGES[document["plan"]["operation"]], document)
+        else:  # healed, and nothing is known of what was done before
+            found = document["heal"]
+            text = make_page("heal", {**document, "plan": found, "seconds": found["seconds"]})
     except (ArithmeticError, AttributeError, LookupError, StopIteration, TypeError, ValueError) as error:
         message = f"this report is damaged, or from another version: {type(error).__name__}: {error}"
         raise InputError("bad-report", message, file=folder / REPORT_NAME) from error

@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from tokswap.heal.options import HealStepOptions
 from tokswap.options.declare import option
 from tokswap.options.groups import ComputeOptions, GgufOptions, MethodOptions, TrustOptions, WriteOptions
 from tokswap.transplant.options import TokenMapOptions, TransplantOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class DraftOptions(MethodOptions, TokenMapOptions, ComputeOptions, WriteOptions, GgufOptions, TrustOptions):
+class DraftOptions(
+    MethodOptions, HealStepOptions, TokenMapOptions, ComputeOptions, WriteOptions, GgufOptions, TrustOptions
+):
     """Everything that a user can set for a draft: a transplant's options but those that decide the vocabulary."""
 
     def as_transplant(self, rows: int) -> TransplantOptions:

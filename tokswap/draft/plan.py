@@ -107,7 +107,11 @@ def plan_with(model: ModelLike, target: ModelLike, options: DraftOptions) -> Tra
     prepared = prepare(inputs, transplant)
     prepared = dataclasses.replace(prepared, notes=(*notes, *prepared.notes))
     prepared = prepared.with_configs(draft_configs(prepared, opened))
-    return finish(prepared, default_out=f"{named(model)}-for-{named(target)}", operation="draft", owner=opened.name)
+    job = finish(prepared, default_out=f"{named(model)}-for-{named(target)}", operation="draft", owner=opened.name)
+    # The best teacher of a draft is the model that it guesses for, where its weights are at hand.
+    taught_by_target = transplant.heal and (not isinstance(opened.model, str) or has_weights(opened.folder))
+    teacher = opened.model if taught_by_target else None
+    return dataclasses.replace(job, teacher=teacher)
 
 
 def _open_target(target: ModelLike, trust_remote_code: bool) -> DraftTarget:

@@ -7,13 +7,14 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from tokswap.heal.options import HealStepOptions
 from tokswap.options.declare import option
 from tokswap.options.groups import ComputeOptions, MethodOptions, TrustOptions
 from tokswap.transplant.options import TransplantOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class MemberOptions(MethodOptions, ComputeOptions, TrustOptions):
+class MemberOptions(MethodOptions, HealStepOptions, ComputeOptions, TrustOptions):
     """How the members whose vocabulary changes are made."""
 
     bos: str = option(
@@ -39,7 +40,7 @@ class MemberOptions(MethodOptions, ComputeOptions, TrustOptions):
         own = {item.name: getattr(self, item.name) for item in fields(MemberOptions)}
         own |= {"out": out, "bos": bos, "force": True}
         if not changes:
-            for name in ("donor", "settings", "output_init", "calibrate"):
+            for name in ("donor", "settings", "output_init", "calibrate", "heal"):
                 del own[name]
             own |= {"init": "mean", "keep_rows": True}
         return TransplantOptions(**own)

@@ -44,7 +44,7 @@ def read_passages(paths: Sequence[str | Path], tokenizer: Tokenizer, longest: in
     passages: list[Passage] = []
     unknown = tokenizer.vocabulary.roles.get("unk", -1)
     for name, text in read_texts([Path(path) for path in paths]).items():
-        own = [passage for part in _split(text, _PASSAGE_BYTES) for passage in _passages(part, tokenizer, longest)]
+        own = [passage for part in split(text, _PASSAGE_BYTES) for passage in _passages(part, tokenizer, longest)]
         total = sum(len(passage.ids) for passage in own)
         lost = sum(int(np.count_nonzero(passage.ids == unknown)) for passage in own)
         if lost > 0.1 * total or not total:
@@ -70,12 +70,12 @@ def _passages(part: str, tokenizer: Tokenizer, longest: int | None) -> list[Pass
     """Tokenize a part of a text, in halves where it has too many tokens."""
     ids, size = tokenizer.encode(part), len(part.encode("utf-8"))
     if longest is not None and len(ids) > longest and len(part) > 1:
-        return [found for half in _split(part, -(-size // 2)) for found in _passages(half, tokenizer, longest)]
+        return [found for half in split(part, -(-size // 2)) for found in _passages(half, tokenizer, longest)]
     return [Passage(np.array(ids, np.int64), size)]
 
 
-def _split(text: str, most: int) -> list[str]:
-    """Split a text into parts of at most `most` bytes."""
+def split(text: str, most: int) -> list[str]:
+    """Split a text into parts of at most `most` bytes, at white space where there is some."""
     parts, start = [], 0
     while start < len(text):
         end = start + max(1, len(text[start : start + most].encode("utf-8")[:most].decode("utf-8", "ignore")))

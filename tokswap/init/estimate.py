@@ -46,7 +46,7 @@ def estimate(
             held = max(held, 4 * edit.computed * edit.matrix.width + _mapped(edit, owner) + work)
     sides = ((task.source.tokenizer, len(task.source.tokenizer.vocabulary)), (task.target, len(alignment)))
     tokens = sum(size * _bytes_per_token(tokenizer) for tokenizer, size in sides)
-    seconds = flops / _flops_per_second() + written / 1e9 + 2.0
+    seconds = flops / flops_per_second() + written / 1e9 + 2.0
     return Estimate(_LIBRARIES_BYTES + tokens + max(held, checks), round(seconds, 1))
 
 
@@ -61,7 +61,7 @@ def _mapped(edit: MatrixEdit, owner: VocabMatrix | None) -> int:
     return read + (owner.rows * owner.width * row_bytes // edit.matrix.width if owner else 0)
 
 
-def _flops_per_second() -> float:
+def flops_per_second() -> float:
     """What this machine reaches in a small matrix product."""
     block = np.ones((768, 768), np.float32)
     begin = time.perf_counter()

@@ -62,6 +62,7 @@ def model_card(
         _summary(plan),
         "## Method",
         _method(report),
+        *(["## Healing", healing_text(report["heal"])] if "heal" in report else []),
         "## Figures",
         _figures(plan),
         "## How to load it",
@@ -74,6 +75,35 @@ def model_card(
     if source.text:
         parts += ["---", f"The card of the source model, {_linked(plan['model'])}, follows.", source.text]
     return "\n\n".join(parts) + "\n"
+
+
+def healed_card(report: Mapping[str, Any], before: str | None) -> str:
+    """Write the model card of a healed model that no tokswap.json describes: the card that it had, and what was done.
+
+    Args:
+        report: The report of the healing.
+        before: README.md of the model before, None where it has none.
+    """
+    card = before or f"# {Path(report['heal']['out']).name}"
+    return f"{card.rstrip()}\n\n## Healing\n\n{healing_text(report['heal'])}\n"
+
+
+def healing_text(found: Mapping[str, Any]) -> str:
+    """Describe a healing in Markdown: what was trained, on how much text, and what it gave."""
+    text, what = found["text"], found["train"]["what"]
+    learnt = {"adapter": "embeddings and a LoRA adapter of the body, merged", "embeddings": "embeddings alone"}
+    written = text["written_by_the_teacher"]
+    source = f", {size(written)} of it written by the teacher itself" if written else ""
+    before, after = found["excess_before"], found["excess_after"]
+    rows = [
+        ("held-out text", "excess before, bits per byte", "excess after"),
+        *((name, f"{before[name]:+.3f}", f"{after[name]:+.3f}") for name in before),
+    ]
+    return (
+        f"Trained to predict what {_linked(found['teacher'])} does with its own tokenizer: "
+        f"{learnt.get(what, 'all weights')}, on {size(text['bytes'])} of text ({text['tokens']:,} tokens{source}), in "
+        f"{found['steps']:,} steps.\n\n{_table(rows)}"
+    )
 
 
 def license_of(card: str | None) -> str | None:
@@ -106,8 +136,8 @@ def _front_matter(report: Mapping[str, Any], source: _SourceCard) -> ModelCardDa
 
     plan = report["plan"]
     base = plan["model"] if _is_hub_id(plan["model"]) else None
-    # The hub knows adapter, merge, quantized and finetune. Only a calibration, which is training, is one of them.
-    relation = "finetune" if base and report.get("calibrated") else None
+    # The hub knows adapter, merge, quantized and finetune. Calibration and healing are training, so they are the last.
+    relation = "finetune" if base and (report.get("calibrated") or report.get("heal")) else None
     tags = ["tokswap", *_TAGS.get(plan["operation"], ())]
     fields = {"base_model_relation": relation} if relation else {}
     return ModelCardData(base_model=base, library_name="transformers", tags=tags, **source.license, **fields)

@@ -23,6 +23,7 @@ class Provenance:
         reason: Why, uint8 [V]; see `reasons`.
         reasons: Name of a reason -> its number.
         calibrated: The tensors whose rows were all changed after they had been copied or computed.
+        healed: The tensors that were trained afterwards.
         plan: What was planned, as plain data.
     """
 
@@ -30,6 +31,7 @@ class Provenance:
     reason: np.ndarray
     reasons: Mapping[str, int] = field(default_factory=dict)
     calibrated: tuple[str, ...] = ()
+    healed: tuple[str, ...] = ()
     plan: Mapping[str, Any] = field(default_factory=dict)
 
     def has_reason(self, name: str) -> np.ndarray:
@@ -45,9 +47,10 @@ def read_provenance(folder: Path) -> Provenance:
         tokens, calibrated = whole.get("tokens", {}), tuple(map(str, whole.get("calibrated", [])))
         source_of = np.array(tokens.get("source_of", []), np.int64)
         reason = np.array(tokens.get("reason", [0] * len(source_of)), np.uint8)
+        healed = tuple(map(str, whole.get("healed", [])))
         reasons, plan = dict(tokens.get("reasons", {})), dict(whole.get("plan", {}))
     except (AttributeError, ValueError, TypeError, OverflowError) as error:
         raise InputError("bad-report", f"its list of tokens is damaged: {error}", file=path) from error
     if source_of.ndim != 1 or source_of.shape != reason.shape:
         raise InputError("bad-report", "its list of tokens is damaged", file=path)
-    return Provenance(source_of, reason, reasons=reasons, calibrated=calibrated, plan=plan)
+    return Provenance(source_of, reason, reasons=reasons, calibrated=calibrated, healed=healed, plan=plan)

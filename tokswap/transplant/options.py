@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tokswap.heal.options import HealStepOptions
 from tokswap.options.declare import Options, option
 from tokswap.options.groups import ComputeOptions, GgufOptions, MethodOptions, TrustOptions, WriteOptions
 
@@ -83,6 +84,13 @@ class TargetTrimOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class TransplantOptions(
-    MethodOptions, VocabularyOptions, TargetTrimOptions, ComputeOptions, WriteOptions, GgufOptions, TrustOptions
+    MethodOptions,
+    HealStepOptions,
+    VocabularyOptions,
+    TargetTrimOptions,
+    ComputeOptions,
+    WriteOptions,
+    GgufOptions,
+    TrustOptions,
 ):
     """Everything that a user can set for a transplant."""

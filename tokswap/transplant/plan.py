@@ -20,6 +20,7 @@ from tokswap.checkpoint.source import named, result_folder
 from tokswap.errors import InputError, UsageError
 from tokswap.evaluation.models import check_device
 from tokswap.heal.calibrate import CalibrationJob, plan_calibration, text_candidates
+from tokswap.heal.step import check_step
 from tokswap.init.base import Context
 from tokswap.init.blend import described
 from tokswap.init.estimate import estimate
@@ -198,6 +199,7 @@ def finish(
     result = GgufTarget(inputs.target.tokenizer, out, prepared.bos, owner=owner)
     gguf = plan_gguf(options, edit, layout, result, force=options.force)
     calibration = _calibration(prepared) if options.calibrate else None
+    step_notes = check_step(options.heal, source.checkpoint)
     task = RowTask(
         source=source,
         target=inputs.target.tokenizer,
@@ -227,7 +229,12 @@ def finish(
             written=layout.written(options.link),
             more_flops=calibration.flops if calibration else 0.0,
         ),
-        notes=(*prepared.notes, *([calibration.note] if calibration else []), *(gguf.notes if gguf else ())),
+        notes=(
+            *prepared.notes,
+            *([calibration.note] if calibration else []),
+            *(gguf.notes if gguf else ()),
+            *step_notes,
+        ),
     )
     return TransplantJob(
         plan=plan, prepared=prepared, edit=edit, layout=layout, task=task, calibration=calibration, gguf=gguf

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,8 +13,8 @@ import numpy as np
 
 from tokswap.distributed import LOCAL, Backend, Done
 from tokswap.errors import InputError, UsageError
+from tokswap.storage.documents import Parts, documents, find_files
 from tokswap.tokenizer.tokenizer import Tokenizer
-from tokswap.trim.documents import Parts, documents
 from tokswap.trim.windows import Window, encode_windows, windows
 
 SAMPLE_BYTES = 4 << 20
@@ -91,17 +90,11 @@ def find_corpus(spec: str) -> Corpus:
         raise UsageError("bad-minimum", f"the minimum of a corpus must be at least 1, not {number!r}", "write FILE=N")
     else:
         minimum = int(number)
-    path = Path(os.path.expanduser(name))
-    if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
-    elif path.exists():
-        files = [path]
-    else:
-        files = sorted(Path(found) for found in glob.glob(str(path), recursive=True) if os.path.isfile(found))
+    files = find_files(name)
     if not files:
         hint = "give a file, a folder, or a pattern in quotes such as 'texts/*.txt'"
         raise InputError("missing-corpus", f"there is no corpus `{name}`", hint)
-    return Corpus(name, tuple(files), minimum)
+    return Corpus(name, files, minimum)
 
 
 def count(

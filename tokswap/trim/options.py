@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from tokswap.errors import UsageError
+from tokswap.heal.options import HealStepOptions
 from tokswap.options.declare import Options, option
 from tokswap.options.groups import BackendOptions, DeviceOptions, GgufOptions, TrustOptions, WriteOptions
 from tokswap.tokenizer.schema import MOST_IDS
@@ -106,7 +107,15 @@ class TrimCheckOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class TrimOptions(
-    TrimChoice, TrimRowOptions, TrimCheckOptions, WriteOptions, GgufOptions, BackendOptions, DeviceOptions, TrustOptions
+    TrimChoice,
+    TrimRowOptions,
+    TrimCheckOptions,
+    HealStepOptions,
+    WriteOptions,
+    GgufOptions,
+    BackendOptions,
+    DeviceOptions,
+    TrustOptions,
 ):
     """Everything that a user can set for a trim."""
 

@@ -16,6 +16,7 @@ from tokswap.checkpoint.layout import Layout
 from tokswap.checkpoint.loaded import rebuilt_model
 from tokswap.checkpoint.writer import Hooks, write_result
 from tokswap.errors import OutputError
+from tokswap.heal.step import healed
 from tokswap.init.solver import RowTask, Solver
 from tokswap.report.clock import Clock, progress_bar
 from tokswap.report.plan import Plan
@@ -69,6 +70,22 @@ class TrimJob:
                 result does not do what the source does; disk-full, cannot-write, output-exists. Nothing is left then.
             InputError: cannot-run, remote-code.
         """
+        report = self._made()
+        options, source = self.options, self.task.source
+        if not options.heal:
+            return report
+        return healed(
+            report,
+            options.heal,
+            source.loaded or source.name,
+            gguf=self.gguf,
+            device=options.device,
+            progress=options.progress,
+            trust_remote_code=options.trust_remote_code,
+        )
+
+    def _made(self) -> Report:
+        """Do all but the healing."""
         clock = Clock()
         self.trimmed.tokenizer.check()
         checks = self._tokenizer_checks()
@@ -94,8 +111,9 @@ class TrimJob:
                 CARD_NAME: result_card(reports[0].summary(), self.edit.configs.model, source),
             }
 
+        early = self.gguf if not self.options.heal else None  # a healed model is written as GGUF once it is healed
         bar_of = progress_bar(self.layout.nbytes, "write", show=self.options.progress)
-        with bar_of as bar, beside(self.gguf) as write_gguf:
+        with bar_of as bar, beside(early) as write_gguf:
             hooks = Hooks(check=check, last_files=last_files, progress=bar.update)
             out, link, force = Path(self.plan.names.out), self.options.link, self.options.force
             write_result(self.edit, self.layout, out, self._solve, link=link, force=force, hooks=hooks)

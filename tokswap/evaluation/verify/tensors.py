@@ -35,14 +35,20 @@ def source_checks(
     others = [name for name in before.tensors if name not in matrices]
     gone = after.missing - before.missing  # transformers fills these with random numbers
     lost = [name for name in before.tensors if name not in after.tensors or name in gone]
+    healed = [name for name in others if _is_named(name, provenance.healed)]
     changed = [
-        name for name in others if name not in lost and not _same_bits(after.tensors[name], before.tensors[name])
+        name
+        for name in others
+        if name not in (*lost, *healed) and not _same_bits(after.tensors[name], before.tensors[name])
     ]
     unread = _unread_problems(before, folders)
     lost += unread["lost"]
-    changed += unread["changed"]
+    changed += [name for name in unread["changed"] if not _is_named(name, provenance.healed)]
     yield check_empty("no tensor lost", "missing", lost, f"{len(before.tensors)} tensors")
-    yield check_empty("other tensors", "changed", changed, f"{len(others)} are unchanged, bit for bit")
+    fine = f"{len(others) - len(healed)} are unchanged, bit for bit" + (
+        f"; healing changed {len(healed)}" * bool(healed)
+    )
+    yield check_empty("other tensors", "changed", changed, fine)
 
 
 def _counts_tokens(after: Weights, before: Weights, name: str, axis: int | None) -> bool:
@@ -66,17 +72,23 @@ def _copied_check(after: Weights, before: Weights, matrices: list[str], provenan
     source_of = provenance.source_of
     if len(source_of) != after.rows:
         return Check("copied rows", False, f"no {REPORT_NAME} says which rows were copied")
-    changed = {after.tensors[name].data_ptr() for name in after.tensors if _is_calibrated(name, provenance)}
+    changed = {after.tensors[name].data_ptr() for name in after.tensors if _is_trained(name, provenance)}
     compared = [name for name in matrices if after.tensors[name].data_ptr() not in changed]
     wrong = [name for name in compared if not _rows_equal(after.tensors[name], before.tensors[name], source_of)]
     fine = f"{int((source_of >= 0).sum()):,} rows in {len(compared)} tensor(s) equal the source's, bit for bit"
     if provenance.calibrated:
         fine += f"; calibration changed every row of {', '.join(provenance.calibrated)}"
+    if trained := [name for name in matrices if _is_named(name, provenance.healed)]:
+        fine += f"; healing changed every row of {', '.join(trained)}"
     return check_empty("copied rows", "differ from the source", wrong, fine)
 
 
-def _is_calibrated(name: str, provenance: Provenance) -> bool:
-    return any(name == other or name.endswith(f".{other}") for other in provenance.calibrated)
+def _is_trained(name: str, provenance: Provenance) -> bool:
+    return _is_named(name, (*provenance.calibrated, *provenance.healed))
+
+
+def _is_named(name: str, names: tuple[str, ...]) -> bool:
+    return any(name == other or name.endswith(f".{other}") for other in names)
 
 
 def _rows_equal(new: Any, old: Any, source_of: np.ndarray) -> bool:

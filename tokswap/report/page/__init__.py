@@ -18,7 +18,7 @@ from typing import Any
 from tokswap.errors import InputError, OutputError
 from tokswap.storage.atomic import scratch
 
-COMMANDS = ("transplant", "trim", "eval", "compare")
+COMMANDS = ("transplant", "trim", "heal", "eval", "compare")
 """Commands that have a page. The module of each has its name."""
 
 _NEEDED = ("jinja2", "matplotlib")

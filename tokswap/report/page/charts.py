@@ -183,6 +183,37 @@ def distribution(
     return sheet.chart(title, description, legend=legend, note=note)
 
 
+def curve(title: str, points: Sequence[tuple[float, float]], *, across: str, note: str = "") -> Chart:
+    """Draw how a figure changes.
+
+    Args:
+        title: Heading.
+        points: (place, value), at least two, from left to right.
+        across: What the places are.
+        note: A remark below the drawing.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    sheet = Sheet.empty(190.0)
+    axes = sheet.axes
+    axes.set_axis_on()
+    axes.set_position((0.09, 0.16, 0.885, 0.78))
+    axes.plot(*zip(*points, strict=True), color=THEME["--c0"], linewidth=1.8, marker="o", markersize=3)
+    axes.set_xlim(points[0][0], points[-1][0])
+    low, high = (end(0.0, *(value for _, value in points)) for end in (min, max))
+    axes.set_ylim(low * 1.05, high * 1.05 if high > low else low + 1.0)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("bottom", "left"):
+        axes.spines[side].set_color(THEME["--muted"])
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(5))
+    axes.tick_params(colors=THEME["--muted"], labelsize=TEXT - 0.5, length=4)
+    first, last = points[0], points[-1]
+    description = f"from {first[1]:.3f} at {first[0]:,.0f} {across} to {last[1]:.3f} at {last[0]:,.0f}"
+    return sheet.chart(title, description, legend=[("--c0", f"across: {across}")], note=note)
+
+
 def spread(title: str, values: Sequence[float], name: str, *, colour: int = 0) -> Chart:
     """Draw the distribution of at least one value. The last bin counts extreme values.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tokswap.report.page.charts import Bar, bars, distribution, spread, stacks
+from tokswap.report.page.heal import healed
 from tokswap.report.page.parts import Block, Page, Section, Table, key_values, percent
 from tokswap.report.page.run import GROUPS_DRAWN, course, sizes
 from tokswap.report.wording import COVERAGE, duration, size
@@ -34,7 +35,14 @@ def page(document: Mapping[str, Any]) -> Page:
             (f"{size(plan['bytes_before'])} → {size(plan['bytes_after'])}", "weights"),
             (duration(document["seconds"]["all"]), "for the whole run"),
         ],
-        sections=[_provenance(document), _method(document), _rows(document), sizes(plan), course(document)],
+        sections=[
+            _provenance(document),
+            _method(document),
+            _rows(document),
+            *healed(document),
+            sizes(plan),
+            course(document),
+        ],
         notes=(*plan["notes"], *document["notes"]),
     )
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tokswap.report.page.charts import Bar, bars, stacks
+from tokswap.report.page.heal import healed
 from tokswap.report.page.parts import Block, Page, Section, Table, percent
 from tokswap.report.page.run import GROUPS_DRAWN, before_after, course, sizes
 from tokswap.report.wording import KEPT, size
@@ -30,7 +31,7 @@ def page(document: Mapping[str, Any]) -> Page:
             (f"{size(plan['bytes_before'])} → {size(plan['bytes_after'])}", "weights"),
             (f"{len(failed)}" if failed else "none", "checks failed"),
         ],
-        sections=[_kept(document), _checks(document["checks"]), sizes(plan), course(document)],
+        sections=[_kept(document), _checks(document["checks"]), *healed(document), sizes(plan), course(document)],
         notes=(*failed, *plan["notes"], *document["notes"]),
     )
 

@@ -1,10 +1,12 @@
-"""The texts of corpus files: plain text, JSON lines and parquet, also packed with gzip. Files are read in a stream."""
+"""The texts of files that a user names: plain text, JSON lines and parquet, also packed with gzip, in a stream."""
 
 from __future__ import annotations
 
 import codecs
+import glob
 import gzip
 import json
+import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +21,16 @@ _LINE_BYTES = 64 << 20
 
 Parts = Iterator[tuple[str, bool]]
 """Parts of texts, and whether each is the last of its text."""
+
+
+def find_files(name: str) -> tuple[Path, ...]:
+    """Return the files that a user names: a file, all files of a folder but hidden ones, or those of a pattern."""
+    path = Path(os.path.expanduser(name))
+    if path.is_dir():
+        return tuple(sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith(".")))
+    if path.exists():
+        return (path,)
+    return tuple(sorted(Path(found) for found in glob.glob(str(path), recursive=True) if os.path.isfile(found)))
 
 
 def documents(path: Path, key: str) -> Parts:

@@ -1,0 +1,494 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tools
+import torch
+from click.testing import CliRunner
+from makers import copy_model, edit_json, shipped_text
+
+import tokswap
+from tokswap.cli import main
+from tokswap.errors import InputError, OutputError, TokswapError
+from tokswap.evaluation.losses import bits_per_byte
+from tokswap.evaluation.models import load_model
+
+Make = Callable[..., Path]
+
+TEXT = (shipped_text("english") + shipped_text("german")) * 4
+# Random models learn slowly: large steps, and many of them.
+QUICK = {"batch_tokens": 128, "rate": 0.02, "embedding_rate": 0.1, "epochs": 1}
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("text") / "text.txt"
+    path.write_text(TEXT[:20_000], encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def swapped(model_of: Make, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A tiny model with another tokenizer, made once for each architecture."""
+    made: dict[str, Path] = {}
+
+    def make(architecture: str, **more: object) -> Path:
+        if architecture not in made:
+            out = tmp_path_factory.mktemp("swapped") / architecture
+            source = model_of(architecture, vocab_size=640, **more)
+            target = model_of("gpt-neox", vocab_size=700, seed=5)
+            tokswap.transplant_tokenizer(str(source), str(target), init="subword", out=out)
+            made[architecture] = out
+        return made[architecture]
+
+    return make
+
+
+def loss(folder: Path, text: Path) -> float:
+    model, tokenizer = load_model(folder)
+    return bits_per_byte(model, tokenizer, text.read_text("utf-8")[:6000], window=100, overlap=20).bits_per_byte
+
+
+@pytest.mark.parametrize("architecture", ["llama-tied", "llama", "gpt2", "gemma3"])
+def test_a_healed_model_predicts_the_text_better(
+    architecture: str, text: Path, swapped: Callable[[str], Path], tmp_path: Path
+) -> None:
+    student = swapped(architecture)
+    before = tools.snapshot(student)
+    report = tokswap.heal_model(student, [text], out=tmp_path / "out", **QUICK)
+    assert report.healing["excess_after"]["all"] < report.healing["excess_before"]["all"]
+    assert loss(tmp_path / "out", text) < loss(student, text)
+    assert tools.snapshot(student) == before
+    old, new = tools.weights(student), tools.weights(tmp_path / "out")
+    assert {name: one.shape for name, one in old.items()} == {name: one.shape for name, one in new.items()}
+    assert {name for name in new if tools.bits(new[name]) != tools.bits(old[name])} == set(report.tensors)
+    document = json.loads((tmp_path / "out/tokswap.json").read_text("utf-8"))
+    assert document["healed"] == list(report.tensors)
+    assert document["tokens"] == json.loads((student / "tokswap.json").read_text("utf-8"))["tokens"]
+    assert "## Healing" in (tmp_path / "out/README.md").read_text("utf-8")
+    source = document["plan"]["model"]
+    assert [check for check in tokswap.verify_checkpoint(tmp_path / "out", against=source) if not check.ok] == []
+
+
+@pytest.mark.parametrize("train", ["embeddings", "full"])
+def test_what_learns_is_what_changes(train: str, text: Path, swapped: Callable[[str], Path], tmp_path: Path) -> None:
+    student = swapped("llama-tied")
+    tokswap.heal_model(student, [text], out=tmp_path / "out", train=train, **QUICK)
+    old, new = tools.weights(student), tools.weights(tmp_path / "out")
+    changed = {name for name in new if tools.bits(new[name]) != tools.bits(old[name])}
+    assert changed == ({"model.embed_tokens.weight"} if train == "embeddings" else set(new))
+
+
+def test_half_precision_stays_so(text: Path, model_of: Make, tmp_path: Path) -> None:
+    source = model_of("llama", vocab_size=640, dtype="bfloat16")
+    tokswap.transplant_tokenizer(source, model_of("gpt2", vocab_size=700), init="subword", out=tmp_path / "student")
+    tokswap.heal_model(tmp_path / "student", [text], out=tmp_path / "out", **QUICK)
+    assert {str(one.dtype) for one in tools.weights(tmp_path / "out").values()} == {"torch.bfloat16"}
+
+
+def test_several_weight_files(text: Path, model_of: Make, tmp_path: Path) -> None:
+    source = model_of("llama", vocab_size=640, shards=3)
+    tokswap.transplant_tokenizer(source, model_of("gpt2", vocab_size=700), init="subword", out=tmp_path / "student")
+    report = tokswap.heal_model(tmp_path / "student", [text], out=tmp_path / "out", **QUICK)
+    old, new = tools.weights(tmp_path / "student"), tools.weights(tmp_path / "out")
+    assert {name for name in new if tools.bits(new[name]) != tools.bits(old[name])} == set(report.tensors)
+    names = {path.name for path in (tmp_path / "student").iterdir()}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == names
+
+
+def test_a_loaded_model_gives_the_same_weights_as_its_folder(
+    text: Path, swapped: Callable[[str], Path], tmp_path: Path
+) -> None:
+    student = swapped("llama-tied")
+    source = json.loads((student / "tokswap.json").read_text("utf-8"))["plan"]["model"]
+    tokswap.heal_model(student, [text], out=tmp_path / "out", **QUICK)
+    loaded = load_model(student)
+    before = {name: one.clone() for name, one in loaded[0].state_dict().items()}
+    report = tokswap.heal_model(loaded, [text], teacher=load_model(source), **QUICK)
+    assert report.path is None
+    model, tokenizer = report.load()
+    assert tokenizer is loaded[1]
+    assert all(torch.equal(one, before[name]) for name, one in loaded[0].state_dict().items())
+    written = tools.weights(tmp_path / "out")
+    for name, one in written.items():
+        assert torch.equal(model.state_dict()[name], one), name
+    assert model.get_input_embeddings().weight is model.get_output_embeddings().weight
+    assert "excess" in repr(report)
+    assert "<table>" in report._repr_html_()
+
+
+def test_the_same_seed_gives_the_same_file(text: Path, swapped: Callable[[str], Path], tmp_path: Path) -> None:
+    for name, seed in (("one", 0), ("two", 0), ("three", 1)):
+        tokswap.heal_model(swapped("llama"), [text], out=tmp_path / name, seed=seed, **QUICK)
+    one, two, three = (tools.snapshot(tmp_path / name)["model.safetensors"] for name in ("one", "two", "three"))
+    assert one == two
+    assert one != three
+
+
+@pytest.mark.parametrize("architecture", ["llama-tied", "llama", "gpt2"])
+def test_an_adapter_beside_the_model(
+    architecture: str, text: Path, swapped: Callable[[str], Path], tmp_path: Path
+) -> None:
+    from peft import PeftModel
+
+    student = swapped(architecture)
+    tokswap.heal_model(student, [text], out=tmp_path / "merged", **QUICK)
+    tokswap.heal_model(student, [text], out=tmp_path / "adapter", save="adapter", **QUICK)
+    assert (tmp_path / "adapter/adapter_config.json").is_file()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PEFT uses what transformers deprecates
+        model = PeftModel.from_pretrained(load_model(student)[0], str(tmp_path / "adapter")).eval()
+    merged = load_model(tmp_path / "merged")[0]
+    ids = torch.arange(5, 25)[None]
+    with torch.no_grad():
+        assert torch.allclose(model(ids).logits, merged(ids).logits, atol=1e-4)
+
+
+def test_a_student_with_the_vocabulary_of_its_teacher(text: Path, model_of: Make, tmp_path: Path) -> None:
+    """As after `draft`: another body, one vocabulary."""
+    student, teacher = model_of("llama", vocab_size=640), model_of("llama", vocab_size=640, seed=9)
+    report = tokswap.heal_model(student, [text], teacher=teacher, out=tmp_path / "out", **QUICK)
+    assert report.healing["teaching"]["projected"] > 0.97, "all but the first token of a text"
+    card = (tmp_path / "out/README.md").read_text("utf-8")
+    assert "## Healing" in card
+    page = CliRunner().invoke(main, ["report", str(tmp_path / "out"), "--out", str(tmp_path / "page.html")])
+    assert page.exit_code == 0, page.output
+
+
+def test_a_training_that_was_killed_goes_on(
+    text: Path, swapped: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tokswap.heal import train
+
+    student = swapped("llama-tied")
+    tokswap.heal_model(student, [text], out=tmp_path / "whole", **QUICK)
+    compute = train.HealTrainer.compute_loss
+    seen: list[int] = []
+
+    def dies(self: Any, *given: Any, **named: Any) -> Any:
+        seen.append(self.state.global_step)
+        if self.state.global_step == 40:
+            raise KeyboardInterrupt
+        return compute(self, *given, **named)
+
+    monkeypatch.setattr(train.HealTrainer, "compute_loss", dies)
+    with pytest.raises(KeyboardInterrupt):
+        tokswap.heal_model(student, [text], out=tmp_path / "out", **QUICK)
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setattr(
+        train.HealTrainer,
+        "compute_loss",
+        lambda self, *given, **named: (seen.append(self.state.global_step), compute(self, *given, **named))[1],
+    )
+    seen.clear()
+    report = tokswap.heal_model(student, [text], out=tmp_path / "out", **QUICK)
+    assert 0 < seen[0] <= 40, "it began at a checkpoint"
+    whole, out = (tools.snapshot(tmp_path / name)["model.safetensors"] for name in ("whole", "out"))
+    assert whole == out
+    assert report.healing["steps"] > 40
+
+
+# Text.
+
+
+def test_text_in_json_lines_folders_and_packed(text: Path, swapped: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    lines = [text.read_text("utf-8")[n : n + 900] for n in range(0, 9000, 900)]
+    (folder / "a.jsonl").write_text("".join(json.dumps({"body": line}) + "\n" for line in lines), encoding="utf-8")
+    plan = tokswap.plan_heal(swapped("llama"), [folder], field="body", out=tmp_path / "out").plan
+    assert plan.text["bytes"] > 5000
+    assert plan.text["held_out"] >= 3
+    assert plan.estimate.memory_bytes > 0
+
+
+def test_the_teacher_writes_the_text(swapped: Callable[[str], Path], tmp_path: Path) -> None:
+    report = tokswap.heal_model(swapped("llama-tied"), [], self_text=12_000, out=tmp_path / "out", **QUICK)
+    assert report.healing["text"]["written_by_the_teacher"] == report.healing["text"]["bytes"] > 6000
+
+
+def test_the_teacher_writes_more_text(text: Path, swapped: Callable[[str], Path], tmp_path: Path) -> None:
+    report = tokswap.heal_model(swapped("llama-tied"), [text], self_text=8_000, out=tmp_path / "out", **QUICK)
+    found = report.healing["text"]
+    assert 6000 < found["written_by_the_teacher"] < found["bytes"]
+    assert set(report.healing["excess_after"]) == {"all", "text.txt"}
+
+
+def test_minutes_limit_the_text(text: Path, swapped: Callable[[str], Path], tmp_path: Path) -> None:
+    student = swapped("llama-tied")
+    whole = tokswap.heal_model(student, [text], out=tmp_path / "whole", **QUICK)
+    some = tokswap.heal_model(student, [text], out=tmp_path / "some", minutes=0.1, **{**QUICK, "epochs": 400})
+    assert some.healing["text"]["passages"] < whole.healing["text"]["passages"]
+
+
+def test_conversations(text: Path, model_of: Make, tmp_path: Path) -> None:
+    from makers import CHAT_TEMPLATE
+
+    source = model_of("llama", vocab_size=640)
+    target = model_of("gpt2", vocab_size=700, chat_template=CHAT_TEMPLATE)
+    tokswap.transplant_tokenizer(source, target, init="subword", out=tmp_path / "student")
+    talk = [{"role": "user", "content": "Where is the harbour?"}, {"role": "assistant", "content": "Down the hill."}]
+    chats = tmp_path / "chats.jsonl"
+    chats.write_text((json.dumps({"messages": talk}) + "\n") * 40, encoding="utf-8")
+    report = tokswap.heal_model(tmp_path / "student", [text], chats=[chats], out=tmp_path / "out", **QUICK)
+    assert "chats.jsonl" in report.healing["excess_after"]
+    chats.write_text('{"messages": 3}\n', encoding="utf-8")
+    with pytest.raises(InputError) as caught:
+        tokswap.plan_heal(tmp_path / "student", [text], chats=[chats], out=tmp_path / "out2")
+    assert caught.value.code == "bad-chat"
+
+
+# As the last step of other commands.
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+def test_the_last_step_of_a_transplant(loaded: bool, text: Path, model_of: Make, tmp_path: Path) -> None:
+    source, target = model_of("llama-tied", vocab_size=640), model_of("gpt-neox", vocab_size=700, seed=5)
+    out = None if loaded else tmp_path / "out"
+    model = load_model(source) if loaded else source
+    report = tokswap.transplant_tokenizer(model, target, init="subword", heal=[text], out=out)
+    found = report.evidence.get("healing")
+    if found is None:  # a random model may learn nothing at the usual rates
+        assert any("healing did not help" in note for note in report.notes)
+    else:
+        assert found["excess_after"]["all"] < found["excess_before"]["all"]
+    assert report.load()[0].config.vocab_size == 700
+    if out is not None:
+        assert ("heal" in json.loads((out / "tokswap.json").read_text("utf-8"))) == (found is not None)
+        assert [check for check in tokswap.verify_checkpoint(out, against=source) if not check.ok] == []
+
+
+def test_the_last_step_of_a_draft_and_of_a_trim(text: Path, model_of: Make, tmp_path: Path) -> None:
+    source, target = model_of("llama-tied", vocab_size=640), model_of("gpt-neox", vocab_size=700, seed=5)
+    draft = tokswap.make_draft(source, target, init="subword", heal=[text], out=tmp_path / "draft")
+    assert draft.evidence["healing"]["teaching"]["projected"] > 0.97, "the target is the teacher"
+    trimmed = tokswap.trim_vocabulary(source, corpora=[str(text)], heal=[text], out=tmp_path / "trimmed")
+    assert "healing" in trimmed.evidence or any("healing did not help" in note for note in trimmed.notes)
+
+
+# The command line.
+
+
+def test_a_gguf_file_holds_the_healed_model(text: Path, model_of: Make, tmp_path: Path) -> None:
+    from gguf import GGUFReader
+
+    source, target = model_of("llama", vocab_size=640), model_of("gpt-neox", vocab_size=700, seed=5)
+    file, out = tmp_path / "model.gguf", tmp_path / "out"
+    report = tokswap.make_draft(source, target, init="subword", out=out, heal=[text], gguf=file, gguf_type="f32")
+    assert "healing" in report.evidence
+    rows = next(one.data for one in GGUFReader(file).tensors if one.name == "token_embd.weight")
+    assert np.array_equal(rows, tools.weights(out)["model.embed_tokens.weight"].float().numpy())
+
+
+def test_the_command(text: Path, swapped: Callable[[str], Path], tmp_path: Path) -> None:
+    student = swapped("llama-tied")
+    args = ["heal", str(student), "--text", str(text), "--out", str(tmp_path / "out")]
+    rates = ["--rate", "0.02", "--embedding-rate", "0.1", "--batch-tokens", "128"]
+    dry = CliRunner().invoke(main, [*args, "--dry-run"])
+    assert dry.exit_code == 0, dry.output
+    assert "of memory and" in dry.stdout
+    assert not (tmp_path / "out").exists()
+    page = tmp_path / "page.html"
+    done = CliRunner().invoke(main, [*args, *rates, "--report", str(page)])
+    assert done.exit_code == 0, done.output
+    assert "excess on held-out text" in done.stdout
+    assert "next: tokswap eval" in done.stdout
+    assert "Excess on held-out text" in page.read_text("utf-8")
+    again = CliRunner().invoke(main, [*args, *rates, "--force", "--json"])
+    assert again.exit_code == 0, again.output
+    assert json.loads(again.stdout)["heal"]["steps"] > 0
+
+
+def test_two_processes_do_what_one_does(text: Path, swapped: Callable[[str], Path], tmp_path: Path) -> None:
+    student = swapped("llama-tied")
+    one = tokswap.heal_model(student, [text], out=tmp_path / "one", **{**QUICK, "batch_tokens": 400})
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    rates = ["--rate", "0.02", "--embedding-rate", "0.1", "--batch-tokens", "400", "--epochs", "1"]
+    place = ["--text", str(text), "--out", str(tmp_path / "two")]
+    command = [*launcher, "-m", "tokswap", "heal", str(student), *place, *rates, "--json"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKSWAP_CACHE": str(tmp_path / "cache")}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr[-2000:]
+    two = json.loads(run.stdout)["heal"]
+    assert two["processes"] == 2
+    for key in ("loss", "held_out"):
+        np.testing.assert_allclose(two[key], one.healing[key], rtol=1e-3, atol=1e-3)
+
+
+# What can go wrong.
+
+
+def test_a_healing_that_does_not_help_writes_nothing(
+    text: Path, swapped: Callable[[str], Path], tmp_path: Path
+) -> None:
+    args = ["heal", str(swapped("llama")), "--text", str(text), "--out", str(tmp_path / "out"), "--rate", "3"]
+    done = CliRunner().invoke(main, [*args, "--embedding-rate", "30"])
+    assert done.exit_code == 1
+    assert "[not-better]" in done.stderr or "[training-diverged]" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_loss_that_is_not_finite(
+    text: Path, swapped: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tokswap.heal.student import Student
+
+    forward, calls = Student.forward, []
+
+    def breaks(at: int) -> Callable[..., Any]:
+        def broken(self: Any, *given: Any, **named: Any) -> Any:
+            found = forward(self, *given, **named)
+            calls.append(1)
+            return {**found, "loss": found["loss"] * (float("nan") if len(calls) >= at else 1.0)}
+
+        return broken
+
+    monkeypatch.setattr(Student, "forward", breaks(30))
+    report = tokswap.heal_model(swapped("llama-tied"), [text], out=tmp_path / "out", **QUICK)
+    assert report.healing["stopped"].startswith("the loss of step 30 is not finite")
+    calls.clear()
+    monkeypatch.setattr(Student, "forward", breaks(2))
+    with pytest.raises(InputError) as caught:
+        tokswap.heal_model(swapped("llama-tied"), [text], out=tmp_path / "none", **QUICK)
+    assert caught.value.code == "training-diverged"
+    assert "step 2" in str(caught.value)
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        (b"", "empty-text"),
+        (b" \n ", "empty-text"),
+        (b"A short text.", "text-too-small"),
+        (b"\x00\x01\x02\x00" * 5000, "bad-text"),
+        (b"\xff\xfe\x00\x80" * 5000, "bad-text"),
+        (None, "bad-text"),
+    ],
+    ids=["empty", "space", "short", "zeros", "binary", "missing"],
+)
+def test_texts_that_cannot_be_used(
+    content: bytes | None, code: str, swapped: Callable[[str], Path], tmp_path: Path
+) -> None:
+    path = tmp_path / "text.txt"
+    if content is not None:
+        path.write_bytes(content)
+    for call in (
+        lambda: tokswap.plan_heal(swapped("llama"), [path], out=tmp_path / "out"),
+        lambda: tokswap.plan_transplant(swapped("llama"), swapped("gpt2"), heal=[path], out=tmp_path / "out"),
+    ):
+        with pytest.raises(InputError) as caught:
+            call()
+        assert caught.value.code == code
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_teacher_that_changes_the_text(text: Path, model_of: Make, tmp_path: Path) -> None:
+    teacher = model_of("llama", family="unigram", vocab_size=500)  # joins spaces and line ends
+    path = tmp_path / "text.txt"
+    path.write_text(shipped_text("code") * 10, encoding="utf-8")
+    with pytest.raises(InputError) as caught:
+        tokswap.plan_heal(model_of("llama-tied", vocab_size=640), [path], teacher=teacher, out=tmp_path / "out")
+    assert caught.value.code == "text-changed"
+
+
+def test_requests_that_are_wrong(text: Path, model_of: Make, swapped: Callable[[str], Path], tmp_path: Path) -> None:
+    plain = model_of("llama", vocab_size=640)
+    moved = copy_model(swapped("llama"), tmp_path / "moved")
+    document = json.loads((moved / "tokswap.json").read_text("utf-8"))
+    document["plan"]["model"] = str(tmp_path / "gone")
+    (moved / "tokswap.json").write_text(json.dumps(document), encoding="utf-8")
+    wrong: list[tuple[str, Callable[[], object]]] = [
+        ("missing-text", lambda: tokswap.plan_heal(swapped("llama"), [])),
+        ("missing-teacher", lambda: tokswap.plan_heal(plain, [text])),
+        ("missing-teacher", lambda: tokswap.plan_heal(moved, [text])),
+        ("bad-setting", lambda: tokswap.plan_heal(swapped("llama"), [text], kl=0, cross_entropy=0)),
+        ("bad-setting", lambda: tokswap.plan_heal(swapped("llama"), [text], save="adapter", train="full")),
+        ("output-is-source", lambda: tokswap.plan_heal(swapped("llama"), [text], out=swapped("llama"), force=True)),
+        ("output-exists", lambda: tokswap.plan_heal(swapped("llama"), [text], out=moved)),
+    ]
+    for code, call in wrong:
+        with pytest.raises(TokswapError) as caught:
+            call()
+        assert caught.value.code == code
+
+
+def test_models_that_cannot_be_trained(
+    text: Path, model_of: Make, swapped: Callable[[str], Path], tmp_path: Path
+) -> None:
+    with pytest.raises(InputError) as caught:
+        tokswap.plan_heal(model_of("t5"), [text], teacher=model_of("t5"))
+    assert caught.value.code == "not-causal"
+    packed = copy_model(swapped("llama"), tmp_path / "packed")
+    edit_json(packed / "config.json", quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True})
+    with pytest.raises(InputError) as caught:
+        tokswap.plan_heal(packed, [text])
+    assert caught.value.code == "quantised-body"
+
+
+def test_layers_that_no_adapter_fits(swapped: Callable[[str], Path]) -> None:
+    from tokswap.heal.options import HealOptions
+    from tokswap.heal.student import Student
+
+    model = load_model(swapped("llama"))[0]
+    model.model.layers = torch.nn.ModuleList()
+    with pytest.raises(InputError) as caught:
+        Student(model, HealOptions())
+    assert caught.value.code == "no-lora-targets"
+    model = load_model(swapped("llama"))[0]
+    model.get_input_embeddings = lambda: torch.nn.Linear(2, 2)
+    with pytest.raises(InputError) as caught:
+        Student(model, HealOptions())
+    assert caught.value.code == "no-plain-embeddings"
+
+
+def test_a_full_disk_while_writing(
+    text: Path, swapped: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import errno
+
+    from tokswap.checkpoint import writer
+
+    def full(*given: Any) -> Any:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    monkeypatch.setattr(writer, "_write_all", full)
+    with pytest.raises(OutputError) as caught:
+        tokswap.heal_model(swapped("llama-tied"), [text], out=tmp_path / "out", **QUICK)
+    assert caught.value.code == "disk-full"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_while_teaching(
+    text: Path, swapped: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1_000_000))
+    monkeypatch.setenv("TOKSWAP_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(OutputError) as caught:
+        tokswap.heal_model(swapped("llama-tied"), [text], out=tmp_path / "out", **QUICK)
+    assert caught.value.code == "disk-full"
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_batches_hold_every_passage_once_an_epoch() -> None:
+    from tokswap.heal.options import HealOptions
+    from tokswap.heal.train import batch_order
+
+    sizes = np.random.default_rng(0).integers(50, 400, 100).tolist()
+    order = batch_order(sizes, HealOptions(epochs=2, batch_tokens=512))
+    flat = [n for batch in order for n in batch]
+    assert sorted(flat) == sorted([*range(100)] * 2)
+    assert flat[:100] != flat[100:]
+    totals = [sum(sizes[n] for n in batch) for batch in order]
+    assert 400 < np.mean(totals) < 620

@@ -1,0 +1,62 @@
+"""How plans and reports of healing look on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from tokswap.cli._output import columns, note_lines
+from tokswap.report.wording import duration, size
+
+if TYPE_CHECKING:
+    from tokswap.heal.result import HealPlan, HealReport
+
+_LEARNS = {
+    "adapter": "embeddings, and a LoRA adapter of the body",
+    "embeddings": "embeddings alone",
+    "full": "all weights",
+}
+
+
+def plan_lines(plan: HealPlan) -> list[str]:
+    """Return the lines that describe a plan."""
+    text, train = plan.text, plan.train
+    rows = [
+        ("teacher", plan.teacher),
+        ("learns", f"{_LEARNS[train['what']]}: {train['parameters'] / 1e6:,.1f} M parameters"),
+    ]
+    if text["passages"]:
+        held_out = f"{text['held_out']:,} passages held out"
+        rows.append(
+            ("text", f"{size(text['bytes'])}, {text['tokens']:,} tokens in {text['passages']:,} passages; {held_out}")
+        )
+    rows.append(("steps", f"about {train['steps']:,}"))
+    estimate = plan.estimate
+    rows.append(("needs", f"about {size(estimate.memory_bytes)} of memory and {duration(estimate.seconds)}"))
+    return [f"heal: {plan.model} -> {plan.out or 'in memory'}", "", *columns(rows), *note_lines(plan.notes)]
+
+
+def report_lines(report: HealReport) -> list[str]:
+    """Return the lines that tell what a run did, and what to do next."""
+    healing, out = report.healing, report.plan.out
+    text, seconds = healing["text"], report.seconds
+    before, after = healing["excess_before"], healing["excess_after"]
+    rows = [("", "before", "after"), *((name, f"{before[name]:+.3f}", f"{after[name]:+.3f}") for name in before)]
+    lines = [
+        f"wrote {out}: trained {healing['steps']:,} steps on {text['tokens']:,} tokens in {duration(seconds['all'])} "
+        f"(teacher {duration(seconds['teach'])}, training {duration(seconds['train'])})",
+        "  excess on held-out text, bits per byte:",
+        *columns(rows, right=(1, 2), indent="    "),
+    ]
+    if healing["stopped"]:
+        lines.append(f"  stopped: {healing['stopped']}")
+    return [*lines, "", f"next: tokswap eval {out} --against {report.plan.teacher} --text FILE"]
+
+
+def step_lines(found: Mapping[str, Any]) -> list[str]:
+    """Return the lines that tell what healing did as the last step of another command."""
+    before, after = (found[f"excess_{when}"]["all"] for when in ("before", "after"))
+    return [
+        f"  healing: {found['steps']:,} steps on {found['text']['tokens']:,} tokens in {duration(found['seconds'])}; "
+        f"excess on held-out text: {before:.3f} -> {after:.3f} bits per byte"
+    ]

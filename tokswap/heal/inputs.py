@@ -1,0 +1,132 @@
+"""The first stage of a healing: both models are opened and checked, the text is read. No weight is read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from tokswap.checkpoint.loaded import ModelLike
+from tokswap.checkpoint.reader import Checkpoint
+from tokswap.checkpoint.source import SourceModel, open_source
+from tokswap.errors import InputError, TokswapError, UsageError
+from tokswap.evaluation.models import load_model
+from tokswap.heal.chats import chat_parts
+from tokswap.heal.options import HealOptions
+from tokswap.heal.text import HealText, Side, paired_text, text_parts
+from tokswap.report.provenance import read_provenance
+
+_HALF = ("BF16", "F16")
+
+
+@dataclass(frozen=True)
+class HealInputs:
+    """What a healing reads.
+
+    Attributes:
+        student: The model that is healed.
+        teacher: The model that it learns from.
+        sides: How both read text: teacher, student.
+        text: The text; None where the teacher has to write all of it.
+        options: What the user asked for.
+    """
+
+    student: SourceModel
+    teacher: SourceModel
+    sides: tuple[Side, Side]
+    text: HealText | None
+    options: HealOptions
+
+    @property
+    def dtype(self) -> str:
+        """Type that the bodies compute in."""
+        if self.options.dtype != "auto":
+            return self.options.dtype
+        return "bfloat16" if self.student.checkpoint.matrices[0].dtype in _HALF else "float32"
+
+
+def open_inputs(model: ModelLike, texts: Sequence[str | Path], options: HealOptions) -> HealInputs:
+    """Open what a healing reads.
+
+    Args:
+        model: The model to heal.
+        texts: Files, folders or patterns.
+        options: What the user asked for.
+
+    Raises:
+        UsageError: missing-text, missing-teacher.
+        InputError: missing-extra, not-causal, not-text-only, quantised-body, and what reading models and text raises.
+    """
+    check_extra()
+    if not texts and not options.chats and not options.self_text:
+        hint = "give --text FILE (100 kB is a good start), or --self-text 100kB to let the teacher write it"
+        raise UsageError("missing-text", "there is no text to heal with", hint)
+    student = _opened(model, options)
+    teacher = _opened(_teacher_of(model, student, options), options)
+    sides = (_side(teacher), _side(student))
+    text = None
+    if texts or options.chats:
+        parts = chain(text_parts(texts, options.field), chat_parts(options.chats, student.tokenizer))
+        text = paired_text(parts, sides[0], sides[1], share=options.held_out)
+    return HealInputs(student, teacher, sides, text=text, options=options)
+
+
+def load(source: SourceModel, options: HealOptions, dtype: str) -> Any:
+    """Load a model in evaluation mode; one that is in memory is returned as it is."""
+    if source.loaded is not None:
+        return source.loaded.model
+    trust = options.trust_remote_code
+    return load_model(source.checkpoint.folder, dtype=dtype, device=options.device, trust_remote_code=trust)[0]
+
+
+def check_extra() -> None:
+    """Check that the packages are there. Raises InputError missing-extra."""
+    from importlib.util import find_spec
+
+    missing = [name for name in ("peft", "accelerate") if find_spec(name) is None]
+    if missing:
+        raise InputError("missing-extra", f"healing needs {' and '.join(missing)}", "pip install 'tokswap[heal]'")
+
+
+def _opened(model: ModelLike, options: HealOptions) -> SourceModel:
+    source = open_source(model, trust_remote_code=options.trust_remote_code)
+    check_model(source.checkpoint)
+    return source
+
+
+def check_model(checkpoint: Checkpoint) -> None:
+    """Check that a model can be trained. Raises InputError not-causal, not-text-only, quantised-body."""
+    checkpoint.facts.require_causal(checkpoint.folder, "healing trains a model to predict the next token")
+    checkpoint.facts.require_text_only(checkpoint.folder)
+    if checkpoint.config.get("quantization_config"):
+        raise InputError(
+            "quantised-body",
+            "the weights of this model are quantised, and healing changes weights",
+            "heal the checkpoint before quantisation, and quantise the result; a .gguf file is dequantised by itself",
+            model=checkpoint.folder,
+        )
+
+
+def _teacher_of(model: ModelLike, student: SourceModel, options: HealOptions) -> ModelLike:
+    """Return the teacher that the user names, or the source model that tokswap.json names."""
+    if options.teacher is not None:
+        return options.teacher
+    hint = "name the model that it came from with --teacher MODEL"
+    named = None
+    if student.loaded is None:
+        named = read_provenance(student.checkpoint.folder).plan.get("model")
+    if not named:
+        message = "there is no tokswap.json that names the source model, to learn from"
+        raise UsageError("missing-teacher", message, hint, model=student.name)
+    try:
+        open_source(str(named), trust_remote_code=options.trust_remote_code)
+    except TokswapError as error:
+        message = f"the source model that tokswap.json names cannot be opened: {error.message}"
+        raise UsageError("missing-teacher", message, hint, source=named) from error
+    return str(named)
+
+
+def _side(source: SourceModel) -> Side:
+    return Side(source.tokenizer, source.tokenizer.leading, source.checkpoint.facts.positions)

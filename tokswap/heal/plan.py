@@ -1,0 +1,169 @@
+"""Plans a healing, and heals: the public functions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from tokswap.checkpoint.loaded import ModelLike
+from tokswap.checkpoint.source import named, result_folder
+from tokswap.errors import UsageError
+from tokswap.evaluation.models import check_device
+from tokswap.heal.inputs import HealInputs, open_inputs
+from tokswap.heal.loss import CHUNK_ELEMENTS
+from tokswap.heal.options import HealOptions
+from tokswap.heal.result import HealPlan, HealReport
+from tokswap.heal.run import HealJob
+from tokswap.heal.stages import flops_per_token
+from tokswap.init.estimate import flops_per_second
+from tokswap.options.keywords import two_and_keywords
+from tokswap.report.plan import Estimate
+from tokswap.storage.atomic import check_output
+
+_LIBRARIES_BYTES = 1_000_000_000
+_ACTIVATIONS = 60
+"""Numbers that a layer keeps for the backward pass, per token and hidden element."""
+_JUDGED = 7
+"""Passes over the held-out text."""
+
+
+@two_and_keywords(HealOptions)
+def plan_heal(model: ModelLike, texts: Sequence[str | Path], options: HealOptions) -> HealJob:
+    """Check a healing and say what it will do, without reading a weight.
+
+    Args:
+        model: The model to heal: a folder, hub id, alias or .gguf file, or a loaded model with its tokenizer.
+        texts: Text to train on: files (.txt, .jsonl, .parquet, also .gz), folders or patterns.
+        options: See below.
+
+    Returns:
+        A job: `job.plan` says what will happen, `job.run()` does it.
+
+    Raises:
+        UsageError, InputError, OutputError: for everything that can be known beforehand.
+    """
+    return plan_with(model, texts, options)
+
+
+@two_and_keywords(HealOptions)
+def heal_model(model: ModelLike, texts: Sequence[str | Path], options: HealOptions) -> HealReport:
+    """Train a model until it predicts text as well as the model that it came from, or nearly so.
+
+    A change of the vocabulary leaves a model with tokens, and sequences of tokens, that it has never seen. Healing
+    trains a LoRA adapter and the embeddings to predict what the source model (the teacher) does with its own tokenizer,
+    on a text that the user gives. A part of the text is held out; a result that does not predict it better than before
+    is not written.
+
+    Args:
+        model: The model to heal: a folder, hub id, alias or .gguf file, or a loaded model with its tokenizer.
+        texts: Text to train on: files (.txt, .jsonl, .parquet, also .gz), folders or patterns.
+        options: See below.
+
+    Returns:
+        What was done. `model, tokenizer = result.load()` loads the result, `result.path` is its folder.
+
+    Raises:
+        UsageError, InputError: where the request or an input is wrong; not-better, where healing did not help.
+        OutputError: where the result cannot be written. Nothing is written then.
+    """
+    return plan_with(model, texts, options).run()
+
+
+def plan_with(model: ModelLike, texts: Sequence[str | Path], options: HealOptions) -> HealJob:
+    """Do what `plan_heal` does, with an options object."""
+    check_device(options.device)
+    if options.kl == 0 and options.cross_entropy == 0:
+        raise UsageError("bad-setting", "--kl and --cross-entropy cannot both be 0", "leave one of them out")
+    if options.save == "adapter" and options.train != "adapter":
+        raise UsageError("bad-setting", "--save adapter needs --train adapter", "leave out one of the two")
+    inputs = open_inputs(model, texts, options)
+    source = inputs.student
+    out = result_folder(options.out, f"{named(model)}-healed", in_memory=source.loaded is not None)
+    if out is not None:
+        sources = [one.checkpoint.folder for one in (source, inputs.teacher) if one.loaded is None]
+        needed = source.checkpoint.nbytes if options.save == "merged" else 8 * _learning(inputs)
+        check_output(out, sources=sources, needed=needed, force=options.force)
+    return HealJob(plan_of(inputs, out), inputs)
+
+
+def plan_of(inputs: HealInputs, out: Path | None) -> HealPlan:
+    """Return the plan of a healing to a folder, or in memory."""
+    text, options = inputs.text, inputs.options
+    tokens = (text.tokens if text else 0) + (options.self_text or 0) // 4
+    trained = tokens * options.epochs
+    notes = [*inputs.student.notes]
+    if options.self_text:
+        notes.append(f"the teacher writes {options.self_text:,} bytes of text first")
+    if text is not None and text.skipped:
+        notes.append(f"{text.skipped:,} bytes are left out: one of the tokenizers changes them")
+    return HealPlan(
+        model=inputs.student.name,
+        teacher=inputs.teacher.name,
+        out=str(out) if out is not None else "",
+        text={
+            "bytes": text.bytes if text else 0,
+            "tokens": text.tokens if text else 0,
+            "passages": len(text.training) if text else 0,
+            "held_out": len(text.held_out) if text else 0,
+        },
+        train={
+            "what": options.train,
+            "parameters": _learning(inputs),
+            "steps": max(1, round(trained / options.batch_tokens)),
+        },
+        estimate=Estimate(_memory(inputs), round(_seconds(inputs, trained), 1)),
+        options=options.recorded(),
+        notes=tuple(notes),
+    )
+
+
+def _learning(inputs: HealInputs) -> int:
+    """Parameters that learn: the matrices, and the adapter or the body. The adapter is counted from shapes alone."""
+    checkpoint, options = inputs.student.checkpoint, inputs.options
+    names = {name for one in checkpoint.matrices for name in one.names}
+    matrices = sum(math.prod(one.shape) for one in checkpoint.matrices if one.role in ("input", "output"))
+    body = [info.shape for name, info in checkpoint.tensors.items() if name not in names]
+    if options.train == "full":
+        return matrices + sum(map(math.prod, body))
+    if options.train == "embeddings":
+        return matrices
+    return matrices + sum(options.rank * sum(shape) for shape in body if len(shape) == 2)
+
+
+def _memory(inputs: HealInputs) -> int:
+    """Return the bytes at the peak, with one body at a time.
+
+    Each weight that learns has a float32 copy, a gradient and two moments, and all but the gradient once more when a
+    checkpoint is saved.
+    """
+    checkpoint, options = inputs.student.checkpoint, inputs.options
+    width = 2 if inputs.dtype == "bfloat16" and options.train != "full" else 4
+    matrices = sum(math.prod(one.shape) for one in checkpoint.matrices)
+    body = sum(math.prod(one.shape) for one in checkpoint.tensors.values()) - matrices
+    layers = int(checkpoint.config.get("num_hidden_layers") or checkpoint.config.get("n_layer") or 24)
+    kept = 2 if options.gradient_checkpointing else _ACTIVATIONS
+    activations = options.batch_tokens * layers * checkpoint.matrices[0].width * kept * width
+    head = checkpoint.matrices[0].rows * checkpoint.matrices[0].width * (width + 4)
+    training = body * width + 28 * _learning(inputs) + head + 12 * CHUNK_ELEMENTS + activations
+    teaching = inputs.teacher.checkpoint.nbytes * width // _bytes_per_number(inputs) + 12 * CHUNK_ELEMENTS
+    return _LIBRARIES_BYTES + max(training, teaching)
+
+
+def _bytes_per_number(inputs: HealInputs) -> int:
+    return 2 if inputs.teacher.checkpoint.matrices[0].dtype in ("BF16", "F16") else 4
+
+
+def _seconds(inputs: HealInputs, trained: int) -> float:
+    text, options = inputs.text, inputs.options
+    if options.minutes is not None:
+        return options.minutes * 60
+    read = sum(len(one.teacher.ids) for one in text.training) if text else 0
+    judged = _JUDGED * sum(len(one.student.ids) for one in text.held_out) if text else 0
+    flops = (
+        trained * flops_per_token(inputs)
+        + (read if options.kl else 0) * flops_per_token(inputs, teacher=True)
+        + judged * flops_per_token(inputs, judging=True)
+        + (options.self_text or 0) / 3 * flops_per_token(inputs, teacher=True) * 4  # decoding reuses less
+    )
+    return flops / flops_per_second() + 20

@@ -1,0 +1,141 @@
+"""What a healing will do and has done: plain data, and an object to go on with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tokswap.report.plan import Estimate
+from tokswap.report.record import FORMAT, REPORT_NAME, versions
+from tokswap.report.table import html_table
+from tokswap.report.wording import duration, size
+from tokswap.storage.json_files import read_json
+
+
+@dataclass(frozen=True)
+class HealPlan:
+    """Everything that a healing will do, known before a weight is read. `--dry-run` prints it.
+
+    Attributes:
+        model: The model to heal, as the user named it.
+        teacher: The model to learn from.
+        out: Folder of the result, "" for one in memory.
+        text: Bytes, tokens and passages to train on, and passages that are held out; all 0 before they are written.
+        train: What learns, the parameters that do, and the steps.
+        estimate: Memory and time.
+        options: All options that decide the result.
+        notes: What the user should know before it runs.
+    """
+
+    model: str
+    teacher: str
+    out: str
+    text: Mapping[str, int]
+    train: Mapping[str, Any]
+    estimate: Estimate
+    options: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return {"operation": "heal", **asdict(self)}
+
+
+@dataclass(frozen=True, repr=False)
+class HealReport:
+    """A healing that was carried out, and its result.
+
+    `model, tokenizer = report` loads the result, and so does `report.load()`.
+
+    Attributes:
+        plan: What was planned.
+        healing: What was measured: excess before and after, the course of the training, figures of the text.
+        tensors: Tensors that changed.
+        seconds: Stage -> measured time.
+        origin: tokswap.json of the model before, {} without one.
+        loaded: The changed model and tokenizer, where the run changed loaded objects.
+    """
+
+    plan: HealPlan
+    healing: Mapping[str, Any]
+    tensors: tuple[str, ...]
+    seconds: Mapping[str, float]
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    loaded: tuple[Any, Any] | None = None
+
+    @property
+    def path(self) -> Path | None:
+        """Folder of the result, None where nothing was written."""
+        return Path(self.plan.out) if self.plan.out else None
+
+    def load(self) -> tuple[Any, Any]:
+        """Return the result as a transformers model and its tokenizer."""
+        if self.loaded is not None:
+            return self.loaded
+        from tokswap.checkpoint.loaded import load_folder
+
+        assert self.path is not None
+        return load_folder(self.path)
+
+    def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
+        """Upload the result to the Hugging Face Hub. Raises OutputError not-written, push-failed."""
+        from tokswap.errors import OutputError
+        from tokswap.storage.hub import push_folder
+
+        if self.path is None:
+            raise OutputError("not-written", "this result is only in memory", "name a folder with out=, then push it")
+        return push_folder(self.path, repo_id, private=private, token=token)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return {
+            "plan": self.plan.as_dict(),
+            "heal": dict(self.healing),
+            "seconds": dict(self.seconds),
+            "versions": versions(),
+        }
+
+    def summary(self) -> dict[str, Any]:
+        """Return what `as_dict` does: there are no per-token parts."""
+        return self.as_dict()
+
+    def document(self) -> dict[str, Any]:
+        """Return the content of tokswap.json: that of the model before, and under "heal" what has changed since."""
+        whole = dict(self.origin) or {"format": FORMAT, "versions": versions()}
+        if "plan" in whole:
+            whole["plan"] = {**whole["plan"], "out": self.plan.out}
+        healed = [*dict.fromkeys([*whole.get("healed", []), *self.tensors])]
+        tokens = {"tokens": whole.pop("tokens")} if "tokens" in whole else {}
+        plan = {key: value for key, value in self.plan.as_dict().items() if key != "operation"}
+        return {**whole, "heal": {**plan, **self.healing, "seconds": dict(self.seconds)}, "healed": healed, **tokens}
+
+    def facts(self) -> list[tuple[str, str]]:
+        """Return the main figures by name."""
+        before, after = (self.healing[f"excess_{when}"]["all"] for when in ("before", "after"))
+        text = self.healing["text"]
+        return [
+            ("excess", f"{before:.3f} -> {after:.3f} bits per byte on held-out text"),
+            ("trained on", f"{size(text['bytes'])}, {text['tokens']:,} tokens, {self.healing['steps']:,} steps"),
+            ("teacher", self.plan.teacher),
+            ("time", duration(self.seconds.get("all", 0.0))),
+            ("result", self.plan.out or "in memory"),
+        ]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.load())
+
+    def __repr__(self) -> str:
+        rows = self.facts()
+        width = max(len(name) for name, _ in rows)
+        return "\n".join(["<heal report>", *(f"  {name:{width}}  {value}" for name, value in rows)])
+
+    def _repr_html_(self) -> str:
+        return html_table("tokswap heal", self.facts())
+
+
+def origin_of(folder: Path) -> dict[str, Any]:
+    """Return tokswap.json of a model folder, {} without one. Raises InputError bad-report."""
+    path = folder / REPORT_NAME
+    return read_json(path, "report") if path.is_file() else {}

@@ -1,0 +1,244 @@
+"""The two stages of a healing: the teacher reads the text, then the student learns. One body is in memory at a time."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tokswap.errors import InputError
+from tokswap.heal.inputs import HealInputs, load
+from tokswap.heal.judge import Judged, judge
+from tokswap.heal.memory import give_back
+from tokswap.heal.project import crossing_rates, packed, teacher_pieces
+from tokswap.heal.self_text import NAME, cached_text, write_text
+from tokswap.heal.student import Student
+from tokswap.heal.targets import KEEP, TargetStore, store_targets, targets_key
+from tokswap.heal.teacher import Read, read_passages
+from tokswap.heal.team import Team
+from tokswap.heal.text import HealText, paired_text
+from tokswap.heal.train import Batches, Course, DivergedError, HealTrainer, Places, batch_order
+
+logger = logging.getLogger(__name__)
+
+_EVALUATIONS = 7
+_SPARE = 1.15
+
+
+@dataclass(frozen=True)
+class Taught:
+    """What the teacher has done.
+
+    Attributes:
+        text: The text to train on and to judge by.
+        store: Targets of its passages; None where the student learns from the text alone.
+        judged: The teacher on the held-out text.
+        figures: What is known about it, for the report.
+    """
+
+    text: HealText
+    store: TargetStore | None
+    judged: Judged
+    figures: Mapping[str, Any]
+
+    @property
+    def written(self) -> int:
+        """Bytes of the training text that the teacher wrote."""
+        return sum(one.bytes for one in self.text.training if one.name == NAME)
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What the student has done.
+
+    Attributes:
+        student: The model, in its best state.
+        before: It on the held-out text, before.
+        after: It on the held-out text, in its best state.
+        course: How the training went.
+    """
+
+    student: Student
+    before: Judged
+    after: Judged
+    course: Course
+
+    @property
+    def better(self) -> bool:
+        """Whether the held-out text is easier to predict than before."""
+        return self.after.bits_per_byte < self.before.bits_per_byte
+
+
+def teach(inputs: HealInputs, cache: Path) -> Taught:
+    """Let the teacher write text where that is asked for, and read all of it.
+
+    Args:
+        inputs: The models and the text.
+        cache: Folder of cached targets.
+
+    Raises:
+        InputError: text-too-small, text-changed.
+        OutputError: disk-full, cannot-write.
+    """
+    options, (side, own) = inputs.options, inputs.sides
+    model = load(inputs.teacher, options, inputs.dtype)
+    text = inputs.text
+    if options.self_text:
+        parts = _written(inputs, model, cache)
+        more = paired_text(parts, side, own, share=options.held_out if text is None else 0.0)
+        text = more if text is None else replace(text, training=(*text.training, *more.training, *more.held_out))
+    assert text is not None
+    begin = time.perf_counter()
+    judged = judge(model, text.held_out, side.lead, teacher=True)
+    text = _fitting(inputs, text, time.perf_counter() - begin)
+    store = _targets(inputs, text, model, cache) if options.kl > 0 else None
+    figures = {"projected": round(store.told, 4) if store else 0.0, "seconds": round(time.perf_counter() - begin, 1)}
+    del model
+    give_back(options.device)
+    return Taught(text, store, judged, figures=figures)
+
+
+def _written(inputs: HealInputs, model: Any, cache: Path) -> list[tuple[str, str]]:
+    """Return what the teacher writes, from the cache where it has written it before."""
+    size, seed = inputs.options.self_text, inputs.options.seed
+    seeds = inputs.text.training if inputs.text is not None else ()
+    key = targets_key(_identity(inputs), seeds, size, seed, inputs.dtype)
+    path = cache / f"written-{key}.jsonl"
+    return cached_text(path, lambda: write_text(model, inputs.sides[0], seeds, size or 0, seed=seed))
+
+
+def _targets(inputs: HealInputs, text: HealText, model: Any, cache: Path) -> TargetStore:
+    """Return the targets of the training text, read by the teacher where they are not in the cache."""
+    (side, own), top = inputs.sides, inputs.options.top
+    pairs = [(one.teacher, one.student) for one in text.training]
+    crossed = crossing_rates(pairs, len(side.tokenizer.vocabulary))
+    pieces = packed(teacher_pieces(side.tokenizer, own.tokenizer), crossed)
+    key = targets_key(_identity(inputs), text.training, top, KEEP, inputs.dtype)
+    store = TargetStore.open(cache / f"targets-{key}", text.training)
+
+    def read(missing: Sequence[int]) -> Iterable[Read]:
+        return read_passages(model, [text.training[n].teacher.ids for n in missing], side.lead, top=top)
+
+    store_targets(store, text.training, read, pieces)
+    return store
+
+
+def learn(inputs: HealInputs, taught: Taught, folder: Path, *, team: Team) -> Learnt:
+    """Train the student, and keep its best state.
+
+    Args:
+        inputs: The models.
+        taught: What the teacher has done.
+        folder: Where checkpoints of the training go.
+        team: The processes that share the work. A checkpoint that is there is gone on from.
+
+    Raises:
+        InputError: training-diverged, no-lora-targets, no-plain-embeddings.
+    """
+    options, own = inputs.options, inputs.sides[1]
+    torch.manual_seed(options.seed)
+    full = options.train == "full"
+    model = load(inputs.student, options, "float32" if full else inputs.dtype)
+    student = Student(_own_copy(model, inputs), options, autocast=full and inputs.dtype == "bfloat16")
+    text = taught.text
+
+    def measured() -> Judged:
+        student.eval()
+        return judge(student.causal, text.held_out, own.lead)
+
+    before = measured()
+    order = batch_order([len(one.student.ids) for one in text.training], options)
+    batches = Batches(text.training, own.lead, order, store=taught.store, processes=team.size)
+    places = Places(folder, team)
+    trainer = HealTrainer(student, batches, options, judge=lambda: measured().bits_per_byte, places=places)
+    trainer.course.held_out.append((0, 0, round(before.bits_per_byte, 5)))
+    student.train()
+    try:
+        trainer.train(resume_from_checkpoint=_last(folder))
+    except DivergedError as error:
+        message = f"the loss of step {error.args[0]:,} is not finite"
+        if trainer.state.best_model_checkpoint is None:
+            hint = "nothing was written; try a smaller --rate and --embedding-rate"
+            raise InputError("training-diverged", message, hint, model=inputs.student.name) from error
+        trainer._load_best_model()
+        trainer.course.stopped = f"{message}; the best state before it was kept"
+    return Learnt(student, before, after=measured(), course=trainer.course)
+
+
+def _own_copy(model: Any, inputs: HealInputs) -> Any:
+    """Return the model, or a copy of one that is the user's."""
+    if inputs.student.loaded is None:
+        return model
+    import copy
+
+    found = copy.deepcopy(model)
+    return found.float() if inputs.options.train == "full" else found
+
+
+def _last(folder: Path) -> str | None:
+    """Return the last whole checkpoint of a training, None without one."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    whole = [path for path in found if (path / "trainer_state.json").is_file()]
+    if whole:
+        logger.info("going on from %s", whole[-1])
+    return str(whole[-1]) if whole else None
+
+
+def _identity(inputs: HealInputs) -> str:
+    """Return what tells the teacher's weights from others."""
+    checkpoint = inputs.teacher.checkpoint
+    if inputs.teacher.loaded is not None:
+        weight = inputs.teacher.loaded.model.get_input_embeddings().weight
+        return repr((checkpoint.folder, float(weight.detach().float().sum()), time.time()))
+    files = [(shard.path.resolve(), shard.path.stat()) for shard in checkpoint.shards]
+    return repr([(str(path), found.st_size, found.st_mtime_ns) for path, found in files])
+
+
+def _fitting(inputs: HealInputs, text: HealText, seconds: float) -> HealText:
+    """Return as much of the text as can be trained on in the minutes that the user gives.
+
+    The time of a step is taken from what the teacher needed for the held-out text, by the operations of both.
+    """
+    options = inputs.options
+    if options.minutes is None:
+        return text
+    read = sum(len(one.teacher.ids) for one in text.held_out)
+    rate = seconds / max(read * flops_per_token(inputs, teacher=True), 1)  # seconds of an operation
+    student = sum(len(one.student.ids) for one in text.held_out)
+    judging = _EVALUATIONS * student * rate * flops_per_token(inputs, judging=True)
+    spent, left = 0.0, options.minutes * 60 / _SPARE - seconds - judging
+    cost = [
+        rate
+        * (
+            (len(one.teacher.ids) * flops_per_token(inputs, teacher=True) if options.kl > 0 else 0.0)
+            + options.epochs * len(one.student.ids) * flops_per_token(inputs)
+        )
+        for one in text.training
+    ]
+    order = np.random.default_rng(options.seed).permutation(len(cost)).tolist()
+    kept: list[int] = []
+    for n in order:
+        spent += cost[n]
+        if kept and spent > left:
+            break
+        kept.append(n)
+    return replace(text, training=tuple(text.training[n] for n in sorted(kept)))
+
+
+def flops_per_token(inputs: HealInputs, *, teacher: bool = False, judging: bool = False) -> float:
+    """Return the floating-point operations of one token: of a step, or of a forward pass alone."""
+    checkpoint = (inputs.teacher if teacher else inputs.student).checkpoint
+    matrix = checkpoint.matrices[0]
+    head = matrix.rows * matrix.width
+    tables = sum(math.prod(one.shape) for one in checkpoint.matrices)
+    body = sum(math.prod(one.shape) for one in checkpoint.tensors.values()) - tables
+    if teacher or judging:
+        return 2.0 * (body + head)
+    return (6.0 if inputs.options.train == "full" else 4.0) * body + 6.0 * head

@@ -1,0 +1,140 @@
+"""The model in training: which of its weights learn, and its loss on a batch.
+
+The body keeps its weights; PEFT adds a LoRA adapter to every linear layer. Embeddings and lm_head learn as they are.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from torch.nn import Embedding, Module, Parameter
+
+from tokswap.errors import InputError
+from tokswap.heal.heads import find_form, hidden_states
+from tokswap.heal.loss import FusedLoss, Wanted, Weights, plain_loss
+from tokswap.heal.options import HealOptions
+
+
+class Student(Module):
+    """A causal language model that learns to predict what its teacher does.
+
+    Attributes:
+        causal: The transformers model, with the adapter in its layers.
+        adapted: The PEFT model around it, None without an adapter.
+        full: Whether the whole body learns.
+        weights: Weights of the parts of the loss.
+        form: How logits follow from hidden states; None where the model must compute them itself.
+        autocast: Whether float32 weights compute in bfloat16.
+    """
+
+    def __init__(self, model: Any, options: HealOptions, *, autocast: bool = False) -> None:
+        """Choose the weights that learn.
+
+        Args:
+            model: The model, which is changed.
+            options: What learns, and how.
+            autocast: See `Student`.
+
+        Raises:
+            InputError: no-lora-targets, no-plain-embeddings.
+        """
+        super().__init__()
+        embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+        if not isinstance(embedding, Embedding) or head is None or not hasattr(head, "weight"):
+            raise InputError(
+                "no-plain-embeddings",
+                f"the embeddings of {type(model).__name__} are not a plain matrix, so they cannot be trained",
+                "heal models whose embeddings and lm_head are plain matrices",
+            )
+        model.requires_grad_(False)
+        self.adapted = _with_adapter(model, options) if options.train == "adapter" else None
+        self.causal = model
+        self.full = options.train == "full"
+        self.weights = Weights(options.kl, options.cross_entropy)
+        dtype = _body_dtype(model)
+        if self.full:
+            model.requires_grad_(True)
+        for module in (embedding, head):  # rows move by less than bfloat16 resolves
+            _as_float32(module)
+        if head.weight.shape == embedding.weight.shape and model.config.get_text_config().tie_word_embeddings:
+            head.weight = embedding.weight
+        self.autocast = autocast
+        if dtype != torch.float32:
+            embedding.register_forward_hook(lambda module, given, found: found.to(dtype))
+            head.register_forward_pre_hook(lambda module, given: (given[0].to(module.weight.dtype), *given[1:]))
+        self.form = find_form(model)
+        if options.gradient_checkpointing:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+    def learning(self) -> dict[str, Parameter]:
+        """Return the weights that learn, by name."""
+        return {name: one for name, one in self.named_parameters() if one.requires_grad}
+
+    def matrices(self) -> list[Parameter]:
+        """Return the input embeddings, and the lm_head where it is a matrix of its own."""
+        own = [self.causal.get_input_embeddings().weight, self.causal.get_output_embeddings().weight]
+        return own[:1] if own[0] is own[1] else own
+
+    def forward(
+        self, inputs: torch.Tensor, mask: torch.Tensor, rows: torch.Tensor, **wanted: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """Compute the loss on a batch.
+
+        Args:
+            inputs: Tokens, int64 [B, n].
+            mask: 1 for a token and 0 for padding, int64 [B, n].
+            rows: Positions whose next token is predicted, as places in the flat batch, int64 [m].
+            **wanted: The fields of `Wanted` for these positions.
+
+        Returns:
+            loss, kl and cross_entropy.
+        """
+        goal = Wanted(**wanted)
+        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.autocast):
+            if self.form is not None:
+                hidden = hidden_states(self.causal, inputs, mask).flatten(0, 1)[rows]
+                head = self.causal.get_output_embeddings().weight
+                found = FusedLoss.apply(hidden, head, goal, self.weights, self.form)  # type: ignore[no-untyped-call]
+            else:
+                logits = self.causal(input_ids=inputs, attention_mask=mask, use_cache=False).logits
+                found = plain_loss(logits.flatten(0, 1)[rows], goal, self.weights)
+        return dict(zip(("loss", "kl", "cross_entropy"), found, strict=True))
+
+
+def _with_adapter(model: Any, options: HealOptions) -> Any:
+    """Add LoRA to all linear layers but the lm_head. Raises InputError no-lora-targets."""
+    from peft import LoraConfig, get_peft_model
+    from transformers.pytorch_utils import Conv1D
+
+    head = model.get_output_embeddings()
+    targets = [module for module in model.modules() if isinstance(module, (torch.nn.Linear, Conv1D))]
+    if not [module for module in targets if module is not head]:
+        raise InputError(
+            "no-lora-targets",
+            f"{type(model).__name__} has no linear layers that a LoRA adapter could change",
+            "use --train embeddings, or --train full",
+        )
+    config = LoraConfig(
+        r=options.rank, lora_alpha=options.rank, target_modules="all-linear", lora_dropout=0.0, task_type="CAUSAL_LM"
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PEFT uses what transformers deprecates
+        return get_peft_model(model, config)
+
+
+def _body_dtype(model: Any) -> torch.dtype:
+    """Return the type that most of the body has."""
+    own = {
+        id(one)
+        for module in (model.get_input_embeddings(), model.get_output_embeddings())
+        for one in module.parameters()
+    }
+    found = [one for name, one in model.named_parameters() if id(one) not in own and "lora_" not in name]
+    return max(found, key=lambda one: one.numel()).dtype if found else torch.float32
+
+
+def _as_float32(module: Module) -> None:
+    for name, one in list(module.named_parameters(recurse=False)):
+        setattr(module, name, Parameter(one.detach().float(), requires_grad=name == "weight"))

@@ -1,0 +1,98 @@
+"""What the teacher predicts: its likeliest tokens at each token of a text, and its loss."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from tokswap.heal.heads import find_form, hidden_states
+from tokswap.heal.loss import CHUNK_ELEMENTS
+from tokswap.heal.memory import trim_heap
+from tokswap.heal.text import padded
+
+_BATCH_TOKENS = 1024
+
+
+@dataclass(frozen=True)
+class Read:
+    """What a model predicts of one passage.
+
+    Attributes:
+        index: Which passage.
+        ids: Its likeliest tokens, and the real one last where it is none of them, int32 [m, K + 1]; -1 for no token.
+        probabilities: Their probabilities, float32 [m, K + 1].
+        bits: Loss of each token, float64 [m]; 0 where it predicts nothing.
+    """
+
+    index: int
+    ids: np.ndarray
+    probabilities: np.ndarray
+    bits: np.ndarray
+
+
+def read_passages(
+    model: Any, passages: Sequence[np.ndarray], lead: Sequence[int], *, top: int = 0, batch: int = _BATCH_TOKENS
+) -> Iterator[Read]:
+    """Let a model predict passages. They come in batches of about the same length, not in their order.
+
+    Args:
+        model: A causal language model in evaluation mode.
+        passages: Ids of each passage, int32 [m].
+        lead: Ids that come before every passage (bos, or none). Without one, the first token is not predicted.
+        top: How many of the likeliest tokens to return, 0 for none.
+        batch: Tokens to read at a time, padding included.
+    """
+    form, head, low = find_form(model), model.get_output_embeddings(), None
+    order = sorted(range(len(passages)), key=lambda n: len(passages[n]))
+    while order:
+        size = max(1, batch // (len(passages[order[-1]]) + len(lead)))
+        part, order = order[-size:], order[:-size]
+        inputs, mask, rows = padded([passages[n] for n in part], lead, model.device)
+        wanted = torch.from_numpy(np.concatenate([passages[n][not lead :] for n in part])).to(model.device)
+        with torch.inference_mode():
+            if form is None:
+                logits = model(input_ids=inputs, attention_mask=mask, use_cache=False).logits.flatten(0, 1)[rows]
+                found = _best(logits.float(), wanted.long(), top)
+            else:
+                hidden = hidden_states(model, inputs, mask).flatten(0, 1)[rows]
+                low = head.weight.to(hidden.dtype) if low is None else low
+                step = max(1, CHUNK_ELEMENTS // len(low))
+                chunks = [
+                    _best(form.apply((hidden[at : at + step] @ low.T).float()), wanted[at : at + step].long(), top)
+                    for at in range(0, len(hidden), step)
+                ]
+                found = [np.concatenate([chunk[n] for chunk in chunks]) for n in range(3)]
+        trim_heap()
+        yield from _parts(found, part, [len(passages[n]) for n in part], skipped=int(not lead))
+
+
+def _best(logits: torch.Tensor, wanted: torch.Tensor, top: int) -> list[np.ndarray]:
+    """Return the likeliest tokens, their probabilities, and the loss of the wanted ones in bits."""
+    total = logits.logsumexp(1, keepdim=True)
+    bits = (total - logits.gather(1, wanted[:, None]))[:, 0].double() / np.log(2)
+    if not top:
+        empty = np.zeros((len(logits), 0))
+        return [empty.astype(np.int32), empty.astype(np.float32), bits.cpu().numpy()]
+    values, ids = logits.topk(min(top, logits.shape[1]), dim=1)
+    # The real token too, which decides how the text goes on inside of it.
+    real, found = wanted[:, None], (ids == wanted[:, None]).any(1, keepdim=True)
+    ids = torch.cat([ids, real.masked_fill(found, -1)], 1)
+    values = torch.cat([values, logits.gather(1, real).masked_fill(found, -torch.inf)], 1)
+    return [ids.int().cpu().numpy(), (values - total).exp().cpu().numpy(), bits.cpu().numpy()]
+
+
+def _parts(found: Sequence[np.ndarray], part: Sequence[int], sizes: Sequence[int], skipped: int) -> Iterator[Read]:
+    """Split what was found for a batch into passages."""
+    at = 0
+    for index, size in zip(part, sizes, strict=True):
+        ids, probabilities, bits = (one[at : at + size - skipped] for one in found)
+        if skipped:
+            ids = np.concatenate([np.full_like(ids[:1], -1), ids])
+            probabilities = np.concatenate([np.zeros_like(probabilities[:1]), probabilities])
+            bits = np.concatenate([np.zeros(1), bits])
+        yield Read(index, ids, probabilities=probabilities, bits=bits)
+        at += size - skipped
