@@ -199,7 +199,8 @@ def finish(
     result = GgufTarget(inputs.target.tokenizer, out, prepared.bos, owner=owner)
     gguf = plan_gguf(options, edit, layout, result, force=options.force)
     calibration = _calibration(prepared) if options.calibrate else None
-    step_notes = check_step(options.heal, source.checkpoint)
+    more = [calibration.note] if calibration else []
+    more += [*(gguf.notes if gguf else ()), *check_step(options.heal, source.checkpoint)]
     task = RowTask(
         source=source,
         target=inputs.target.tokenizer,
@@ -229,12 +230,7 @@ def finish(
             written=layout.written(options.link),
             more_flops=calibration.flops if calibration else 0.0,
         ),
-        notes=(
-            *prepared.notes,
-            *([calibration.note] if calibration else []),
-            *(gguf.notes if gguf else ()),
-            *step_notes,
-        ),
+        notes=(*prepared.notes, *more),
     )
     return TransplantJob(
         plan=plan, prepared=prepared, edit=edit, layout=layout, task=task, calibration=calibration, gguf=gguf
