@@ -14,6 +14,7 @@ import json
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -140,8 +141,7 @@ def speed(student: Path, paths: list[Path]) -> dict[str, float]:
     inputs = open_inputs(student, paths, options)
     assert inputs.text is not None
     passages = inputs.text.training
-    folder = Path("bench-speed")
-    store = TargetStore.open(folder, passages)
+    store = TargetStore.open(Path(tempfile.mkdtemp()), passages)
     store.ids[:] = 7
     store.probabilities[:] = 1 / store.ids.shape[1]
     order = batch_order([len(one.student.ids) for one in passages], options)[:12]

@@ -224,11 +224,20 @@ def test_the_teacher_writes_more_text(text: Path, swapped: Callable[[str], Path]
     assert set(report.healing["excess_after"]) == {"all", "text.txt"}
 
 
-def test_minutes_limit_the_text(text: Path, swapped: Callable[[str], Path], tmp_path: Path) -> None:
-    student = swapped("llama-tied")
-    whole = tokswap.heal_model(student, [text], out=tmp_path / "whole", **QUICK)
-    some = tokswap.heal_model(student, [text], out=tmp_path / "some", minutes=0.1, **{**QUICK, "epochs": 400})
-    assert some.healing["text"]["passages"] < whole.healing["text"]["passages"]
+def test_minutes_limit_the_text(text: Path, swapped: Callable[[str], Path]) -> None:
+    from tokswap.heal.inputs import open_inputs
+    from tokswap.heal.options import HealOptions
+    from tokswap.heal.stages import _fitting
+
+    def kept(minutes: float | None, seconds: float) -> int:
+        inputs = open_inputs(swapped("llama-tied"), [text], HealOptions(minutes=minutes))
+        assert inputs.text is not None
+        return len(_fitting(inputs, inputs.text, seconds).training)
+
+    whole = kept(None, 1.0)
+    assert kept(60, 1.0) == whole
+    assert 1 < kept(1, 1.0) < whole, "a second for the held-out text, and a minute in all"
+    assert kept(0.1, 100.0) == 1
 
 
 def test_conversations(text: Path, model_of: Make, tmp_path: Path) -> None:
