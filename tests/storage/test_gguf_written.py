@@ -244,6 +244,86 @@ def test_text_that_is_not_normalised_gets_other_ids_and_a_note(model_of: Make, t
     assert all(unicodedata.normalize("NFC", text) != text for text in wrong)
 
 
+def edited(folder: Path, to: Path, **changes: Any) -> Path:
+    """Copy a tokenizer with other parts in its tokenizer.json."""
+    copy = makers.copy_model(folder, to)
+    makers.edit_json(copy / "tokenizer.json", **changes)
+    return copy
+
+
+@llama_cpp
+def test_a_space_that_is_put_once_gets_a_note(results: dict[str, Path], model_of: Make, tmp_path: Path) -> None:
+    """Llama 2 in transformers 5: no second space before a text that begins with one. llama.cpp puts two."""
+    metaspace = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": False}
+    target = edited(results["scores"], tmp_path / "target", normalizer=None, pre_tokenizer=metaspace)
+    out = tmp_path / "out"
+    report = tokswap.transplant_tokenizer(
+        model_of("llama", vocab_size=640), target, out=out, gguf=tmp_path / "out.gguf", init="subword"
+    )
+    assert any("begin with a space" in note for note in report.plan.notes)
+    texts, added = varied_texts(special(out)), special(out)
+    [theirs] = llama_cpp_ids([(tmp_path / "out.gguf", texts)], tmp_path)
+    wrong = differing(transformers_ids(out, texts), theirs, texts)
+    begins = tuple(f"{token}{space}" for token in added for space in " ▁")
+    assert wrong
+    assert all(text.startswith((" ", "▁")) or any(part in text for part in begins) for text in wrong)
+
+
+@llama_cpp
+def test_unigram(model_of: Make, tmp_path: Path) -> None:
+    target, out = makers.make_tokenizer("unigram", tmp_path / "unigram", vocab_size=700), tmp_path / "out"
+    tokswap.transplant_tokenizer(
+        model_of("llama", vocab_size=640), target, out=out, gguf=tmp_path / "out.gguf", init="subword"
+    )
+    texts = [text for text in varied_texts([]) if unicodedata.normalize("NFKC", text) == text]
+    [theirs] = llama_cpp_ids([(tmp_path / "out.gguf", texts)], tmp_path)
+    wrong = differing(transformers_ids(out, texts), theirs, texts)
+    assert wrong
+    assert all(text.startswith((" ", "▁")) for text in wrong), wrong
+
+
+@llama_cpp
+def test_whole_words_are_kept_where_merges_make_them_too(
+    results: dict[str, Path], model_of: Make, tmp_path: Path
+) -> None:
+    source = results["byte-level"]
+    spec = makers.read_json(source / "tokenizer.json")
+    target = edited(source, tmp_path / "target", model={**spec["model"], "ignore_merges": True})
+    out = tmp_path / "out"
+    tokswap.transplant_tokenizer(
+        model_of("llama", vocab_size=640), target, out=out, gguf=tmp_path / "out.gguf", init="subword"
+    )
+    texts = varied_texts(special(out))
+    [theirs] = llama_cpp_ids([(tmp_path / "out.gguf", texts)], tmp_path)
+    assert differing(transformers_ids(out, texts), theirs, texts) == []
+    merges = [merge for merge in spec["model"]["merges"] if "".join(merge) != "Ġthe"]
+    broken = edited(source, tmp_path / "broken", model={**spec["model"], "ignore_merges": True, "merges": merges})
+    assert refused(model_of("llama", vocab_size=640), broken, tmp_path / "work").code == "gguf-tokenizer"
+
+
+def test_what_stands_around_a_text(results: dict[str, Path], model_of: Make, tmp_path: Path) -> None:
+    """One token first is bos to llama.cpp, whatever its role; two are too many."""
+    source, model = results["byte-level"], model_of("llama", vocab_size=640)
+    text = {"Sequence": {"id": "A", "type_id": 0}}
+    first = {"<|endoftext|>": 0, "<|im_start|>": 1}
+    known = {token: {"id": token, "ids": [n], "tokens": [token]} for token, n in first.items()}
+
+    def framed(name: str, *tokens: str) -> Path:
+        parts = [*({"SpecialToken": {"id": token, "type_id": 0}} for token in tokens), text]
+        pair = [*parts, {"Sequence": {"id": "B", "type_id": 1}}]
+        used = {token: known[token] for token in tokens}
+        frame = {"type": "TemplateProcessing", "single": parts, "pair": pair, "special_tokens": used}
+        return edited(source, tmp_path / name, post_processor=frame)
+
+    one = framed("one", "<|endoftext|>")
+    tokswap.transplant_tokenizer(model, one, out=tmp_path / "made", gguf=tmp_path / "made.gguf", init="subword")
+    keys = read_metadata(tmp_path / "made.gguf")
+    assert (keys["tokenizer.ggml.bos_token_id"], keys["tokenizer.ggml.add_bos_token"]) == (0, True)
+    error = refused(model, framed("two", "<|endoftext|>", "<|im_start|>"), tmp_path / "work")
+    assert error.code == "gguf-tokenizer"
+    assert "<|endoftext|> <|im_start|>" in error.message
+
+
 def test_keys_of_a_gguf_target_are_copied(results: dict[str, Path], model_of: Make, tmp_path: Path) -> None:
     pytest.importorskip("accelerate", reason="the `gguf` extra is not installed")
     target = gguf_of(results["scores"])
@@ -292,9 +372,8 @@ def test_what_llama_cpp_computes_otherwise_is_refused(model_of: Make, tmp_path: 
 
 def test_other_tokenizers_are_refused(model_of: Make, tmp_path: Path) -> None:
     model = model_of("llama", vocab_size=640)
-    for family in ("wordpiece", "unigram"):
-        tokenizer = makers.make_tokenizer(family, tmp_path / family)
-        assert refused(model, tokenizer, tmp_path).code == "gguf-tokenizer"
+    tokenizer = makers.make_tokenizer("wordpiece", tmp_path / "wordpiece")
+    assert refused(model, tokenizer, tmp_path).code == "gguf-tokenizer"
     odd = makers.copy_model(model_of("gpt2", vocab_size=700), tmp_path / "odd")
     spec = makers.read_json(odd / "tokenizer.json")
     split = {"type": "Split", "pattern": {"Regex": "[aeiou]"}, "behavior": "Isolated", "invert": False}

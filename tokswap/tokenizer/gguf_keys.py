@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,14 +16,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tokswap.errors import InputError
-from tokswap.storage.gguf.keys import Described, Keys, build_keys, refused, role_keys, template_keys
+from tokswap.storage.gguf.keys import Described, Keys, adds_space_once, build_keys, refused, role_keys, template_keys
 from tokswap.storage.gguf.metadata import read_metadata
 from tokswap.storage.gguf.models import split_steps
-from tokswap.storage.gguf.splits import SPLITS
+from tokswap.storage.gguf.splits import SPLITS, Split
 from tokswap.storage.gguf.tokenizer import tokenizer_files
 from tokswap.tokenizer.backend import Backend, library_errors, make_backend, parts_backend
 from tokswap.tokenizer.families import BYTE_LEVEL, WORDPIECE
-from tokswap.tokenizer.post_processor import nodes
+from tokswap.tokenizer.post_processor import nodes, trailing_ids
 from tokswap.tokenizer.probes import mixed_texts
 from tokswap.tokenizer.tokenizer import Tokenizer
 from tokswap.tokenizer.vocabulary import Kind
@@ -60,29 +61,53 @@ def gguf_tokenizer(
     if bos is not None:
         spec, config = tokenizer.output_spec(bos=bos), tokenizer.output_config(bos=bos)
         tokenizer = dataclasses.replace(tokenizer, spec=spec, config=config, edited=True)
-    vocabulary = tokenizer.vocabulary
-    source = Described(
-        spec=tokenizer.spec,
-        texts=vocabulary.text,
-        roles=vocabulary.roles,
-        stops=stops,
-        adds=frozenset(role for role in ("bos", "eos") if getattr(tokenizer, f"adds_{role}")),
-        templates=tokenizer.chat_templates,
-        rows=rows,
-    )
+    source = _described(tokenizer, rows, stops)
     keys = _copied(copied, source) if copied is not None else None
     if keys is None:
         if tokenizer.family == WORDPIECE:
             raise refused("tokswap writes no WordPiece vocabularies")
         keys = build_keys(source, pre_tokenizer_of(tokenizer) if tokenizer.family == BYTE_LEVEL else None)
-    form, notes = _normal_form(tokenizer.spec)
-    flagged = {entry["content"] for entry in _added(tokenizer.spec) if any(entry.get(flag) for flag in _FLAGS)}
+    texts, notes = _comparable(tokenizer, keys)
+    _compare(tokenizer, keys, texts)
+    return GgufTokenizer(keys, notes)
+
+
+def _described(tokenizer: Tokenizer, rows: int, stops: Sequence[int]) -> Described:
+    """Return what a file says of a tokenizer. Raises InputError gguf-tokenizer for a frame that it cannot say."""
+    vocabulary = tokenizer.vocabulary
+    roles = dict(vocabulary.roles)
+    first, last = tokenizer.leading, tuple(trailing_ids(tokenizer.spec))
+    if len(first) == 1:
+        roles["bos"] = first[0]  # what llama.cpp puts first is what it calls bos
+    if len(first) > 1 or (last and last != (roles.get("eos"),)):
+        names = [vocabulary.text[token] for token in (*first, *last)]
+        raise refused(f"around each text it puts {' '.join(names)}, and llama.cpp puts one bos and one eos at most")
+    return Described(
+        spec=tokenizer.spec,
+        texts=vocabulary.text,
+        roles=roles,
+        stops=stops,
+        adds=frozenset(role for role, ids in (("bos", first), ("eos", last)) if ids),
+        templates=tokenizer.chat_templates,
+        rows=rows,
+    )
+
+
+def _comparable(tokenizer: Tokenizer, keys: Mapping[str, Any]) -> tuple[list[str], tuple[str, ...]]:
+    """Return texts that llama.cpp has to tokenize in the same way, and notes about those that it does not."""
+    vocabulary, spec = tokenizer.vocabulary, tokenizer.spec
+    form, notes = _normal_form(spec)
+    flagged = {entry["content"] for entry in _added(spec) if any(entry.get(flag) for flag in _FLAGS)}
     if flagged:
         notes += ("llama.cpp takes no white space into special tokens, as this tokenizer does for some",)
     special = [vocabulary.text[n] for n in range(len(vocabulary)) if vocabulary.kind[n] == Kind.SPECIAL]
-    texts = mixed_texts([text for text in special if text not in flagged][:_MOST_SPECIAL])
-    _compare(tokenizer, keys, [unicodedata.normalize(form, text) for text in texts] if form else texts)
-    return GgufTokenizer(keys, notes)
+    special = [text for text in special if text not in flagged][:_MOST_SPECIAL]
+    texts = [unicodedata.normalize(form, text) if form else text for text in mixed_texts(special)]
+    if keys.get("tokenizer.ggml.add_space_prefix") and adds_space_once(spec):
+        notes += ("texts, and parts after a special token, that begin with a space get one more space in llama.cpp",)
+        begins = re.compile("(?:^|" + "|".join(map(re.escape, special)) + ")[ ▁]") if special else re.compile("^[ ▁]")
+        texts = [text for text in texts if not begins.search(text)]
+    return texts, notes
 
 
 def pre_tokenizer_of(tokenizer: Tokenizer) -> str:
@@ -95,15 +120,29 @@ def pre_tokenizer_of(tokenizer: Tokenizer) -> str:
     keeps = bool(spec["model"].get("ignore_merges"))
     texts = mixed_texts(())
     own = _pieces({**spec, "normalizer": None}, texts)
-    seen = set()
-    for name, split in SPLITS.items():
-        if split in seen or not split.byte_level or split.keeps_words != keeps:
-            continue
-        seen.add(split)
-        steps = {"type": "Sequence", "pretokenizers": split_steps(split)}
-        if _pieces({"version": "1.0", "pre_tokenizer": steps}, texts) == own:
-            return name
+    candidates = {split: name for name, split in reversed(SPLITS.items()) if split.byte_level}
+    fitting = {split: name for split, name in candidates.items() if _pieces(_steps(split), texts) == own}
+    same = [name for split, name in fitting.items() if split.keeps_words == keeps]
+    if same:
+        return same[-1]
+    if fitting and _merges_make_all(tokenizer):
+        return list(fitting.values())[-1]
     raise refused("none of its pre-tokenizers splits text as this one does")
+
+
+def _steps(split: Split) -> Mapping[str, Any]:
+    return {"version": "1.0", "pre_tokenizer": {"type": "Sequence", "pretokenizers": split_steps(split)}}
+
+
+def _merges_make_all(tokenizer: Tokenizer) -> bool:
+    """Whether the merges make every token of the model, so that keeping whole words changes nothing."""
+    vocabulary = tokenizer.vocabulary
+    texts = [text for text, normal in zip(vocabulary.text, vocabulary.kind == Kind.NORMAL, strict=True) if normal]
+    added = {entry["content"] for entry in _added(tokenizer.spec)}
+    spec = {**tokenizer.spec, "model": {**tokenizer.spec["model"], "ignore_merges": False}, "added_tokens": []}
+    model = make_backend(spec, tokenizer.path).model
+    with library_errors(tokenizer.path):
+        return all(len(model.tokenize(text)) == 1 for text in texts if text not in added)
 
 
 def _pieces(spec: Mapping[str, Any], texts: Sequence[str]) -> list[list[str]]:

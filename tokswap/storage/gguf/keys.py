@@ -31,7 +31,7 @@ ROLE_KEYS = {
 TEMPLATE_KEY = "tokenizer.chat_template"
 _NO_SCORE = -1e6
 _BYTE_SET = frozenset(f"<0x{byte:02X}>" for byte in range(256))
-_HINT = "leave out --gguf: the result in safetensors does not depend on llama.cpp"
+_HINT = "leave out --gguf, or give the target as a .gguf file, whose tokenizer is copied"
 
 Keys = dict[str, Any]
 
@@ -110,6 +110,11 @@ def refused(message: str) -> InputError:
     return InputError("gguf-tokenizer", f"llama.cpp has no tokenizer for this vocabulary: {message}", _HINT)
 
 
+def adds_space_once(spec: Mapping[str, Any]) -> bool:
+    """Whether only a text without a space in front gets one. llama.cpp puts it before every text, or before none."""
+    return prepends_space(spec) and not any(part.get("type") == "Prepend" for part in _parts(spec))
+
+
 def prepends_space(spec: Mapping[str, Any]) -> bool:
     """Whether a text gets a space in front, which SentencePiece calls a dummy prefix."""
     schemes = [part.get("prepend_scheme", "always") for part in _parts(spec) if part.get("type") == "Metaspace"]
@@ -142,7 +147,8 @@ def _sentencepiece(source: Described) -> Keys:
     Gemma 4's kind does the same, but begins every text with bos, whatever the file says.
     """
     model = source.spec["model"]
-    if not model.get("byte_fallback") or not set(model["vocab"]) >= _BYTE_SET:
+    spelt = {f"<0x{byte:02X}>" for byte in range(128) if chr(byte) in model["vocab"]}  # llama.cpp takes the character
+    if not model.get("byte_fallback") or not _BYTE_SET - spelt <= model["vocab"].keys():
         raise refused("SentencePiece BPE needs a token for each of the 256 bytes")
     pairs = _pairs(model)
     prefix = prepends_space(source.spec)
@@ -169,11 +175,13 @@ def _pairs(model: Mapping[str, Any]) -> list[tuple[str, ...]]:
 def scores_suffice(spec: Mapping[str, Any]) -> bool:
     """Whether one score a token says what the merges of a SentencePiece BPE say.
 
-    They are then all pairs of tokens that make a token, and those of one token follow one another.
+    They are then all pairs of tokens that make a token, and those of one token follow one another; but for runs of one
+    character, which SentencePiece matches before it merges.
     """
     pairs, vocab = _pairs(spec["model"]), spec["model"]["vocab"]
     joined = [first + second for first, second in pairs]
-    if sum(1 for _ in groupby(joined)) != len(set(joined)):
+    groups = [text for text, _ in groupby(joined) if len(set(text)) > 1]
+    if len(groups) != len(set(groups)):
         return False
     known = set(pairs)
     return all(
