@@ -62,12 +62,13 @@ def main() -> None:
     result = ROOT / "demo" / "gemma-smollm2-auto"
     source = Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else sys.exit("name the folder of the source model")
     with tempfile.TemporaryDirectory() as folder:
-        name = Path(folder, "gemma-3-270m")  # the page shows the name as it was typed
-        name.symlink_to(source, target_is_directory=True)
+        before, after = Path(folder, "gemma-3-270m"), Path(folder, result.name)  # the page shows names as typed
+        before.symlink_to(source, target_is_directory=True)
+        after.symlink_to(result, target_is_directory=True)
         transplant, evaluation = Path(folder, "transplant.html"), Path(folder, "eval.html")
         subprocess.run([tokswap, "report", result, "--out", transplant], check=True)
         texts = [part for name in TEXTS for part in ("--text", ROOT / "tests" / "texts" / f"{name}.txt")]
-        command = [tokswap, "eval", result, "--against", name.name, *texts, "--report", evaluation]
+        command = [tokswap, "eval", after.name, "--against", before.name, *texts, "--report", evaluation]
         subprocess.run(command, cwd=folder, check=True)
         rows, new = "Where the rows come from", "What the new rows look like"
         save(picture(transplant, WIDE, dark=True, heading=rows, crop=(1100, 960)), "report-transplant.png")
