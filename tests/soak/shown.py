@@ -24,6 +24,7 @@ from soak.readers import cli
 from tokswap.storage.resolve import short_name
 
 LEFT_OUT = {
+    "tokswap draft-head": "needs a target with more than 32,768 tokens",
     "tokswap hypernet import benjamin/": "reads a model hub",
     "tokswap transplant --model ./my-model.gguf": "runs on the demo models, in tests/test_demo.py",
     "tokswap completion": "prints a shell script, which has its own tests",
