@@ -187,7 +187,7 @@ def test_architectures(name: str, model_of: Make, tmp_path: Path) -> None:
 
 def test_our_reader_reads_it_back(results: dict[str, Path], tmp_path: Path) -> None:
     pytest.importorskip("accelerate", reason="the `gguf` extra is not installed")
-    for name in ("byte-level", "sentencepiece with bos", "scores", "draft"):
+    for name in ("byte-level", "sentencepiece with bos", "scores", "positions", "draft"):
         folder = results[name]
         again = dequantised(gguf_of(folder), tmp_path)
         texts = varied_texts(special(folder), 200)

@@ -108,6 +108,8 @@ def _model(metadata: Mapping[str, Any], path: Path) -> Any:
     try:
         config = AutoConfig.from_pretrained(**where)
         _check_layers(config, metadata["tensors"], path)
+        if config.model_type == "gpt2":  # transformers leaves the default of 1,024 positions
+            config.n_positions = int(metadata.get("gpt2.context_length", config.n_positions))
         loaded = AutoModelForCausalLM.from_pretrained(**where, config=config, dtype=torch.bfloat16)
     except InputError:
         raise
