@@ -65,8 +65,10 @@ class HealTrainOptions(Options):
         None, "Use only as much of the text as can be trained on in this time.", least=0.1, metavar="N"
     )
     rank: int = option(16, "Rank of the adapter.", least=1)
-    rate: float = option(1e-3, "Learning rate of the adapter, or with `--train full` ten times that of the body.")
-    embedding_rate: float = option(1e-3, "Learning rate of embeddings, relative to their typical element.")
+    rate: float = option(
+        1e-3, "Learning rate of the adapter, or with `--train full` ten times that of the body.", least=0
+    )
+    embedding_rate: float = option(1e-3, "Learning rate of embeddings, relative to their typical element.", least=0)
     batch_tokens: int = option(512, "Tokens of a step. Small steps learn more from the same text.", least=16)
 
 
