@@ -72,6 +72,9 @@ _TRANSPLANT = ("transplant", "--model", "../src/model", "--tokenizer", "../src/o
 _TRIM = ("trim", "--model", "../src/model", "--out", "out", "-q")
 _ADAPTER = ("trim", "--model", "../src/adapters/adapter", "--like", "../src/adapters/trimmed", "--out", "out")
 _IMPORT = ("hypernet", "import", "../src/hypernet", "--out", "out", "-q")
+_HEAD = ("draft-head", "--model", "../src/model", "--target", "../src/model", "--size", "300", "--out", "out", "-q")
+_HEAL = ("heal", "../src/model", "--teacher", "../src/model", "--text", "../src/long.txt", "--out", "out", "-q")
+_STEPS = ("--epochs", "1", "--batch-tokens", "128", "--rate", "0.02", "--embedding-rate", "0.1", "--kl", "0")
 _TRAIN = ("hypernet", "train", "--model", "../src/model", "--text", "../src/text.txt", "--out", "out", "-q", *TRAINING)
 
 COMMANDS: tuple[Command, ...] = (
@@ -87,6 +90,8 @@ COMMANDS: tuple[Command, ...] = (
         "draft",
         ("draft", "--model", "../src/model", "--target", "../src/other", "--out", "out", "-q", "--init", "subword"),
     ),
+    Command("draft-head", (*_HEAD, "--corpus", "../src/text.txt")),
+    Command("heal", (*_HEAL, *_STEPS)),
     Command(
         "ensemble prepare",
         (
@@ -157,6 +162,7 @@ def make_sources(root: Path, megabytes: int = 4) -> None:
     makers.make_model("qwen2", src / "other", vocab_size=420)
     makers.make_model("qwen2", src / "base", vocab_size=300)
     (src / "text.txt").write_text(makers.shipped_text("english")[:6000], encoding="utf-8")
+    (src / "long.txt").write_text(makers.shipped_text("english") * 4, encoding="utf-8")
     _grow(src / "model", megabytes)
     make_hypernet(src / "base", src / "hypernet", hn_hidden_size=96, hn_intermediate_size=192)
     makers.make_encoder(src / "encoder")
@@ -210,16 +216,18 @@ def state(path: Path) -> dict[str, str] | None:
 def _hash(file: Path) -> str:
     data = file.read_bytes()
     if file.name == "tokswap.json":
-        report = json.loads(data)
-        for part in (report, report["plan"]):  # estimates depend on what the cache holds
-            part.pop("seconds", None), part.pop("memory_bytes", None)
-        data = json.dumps(report, sort_keys=True).encode()
+        data = json.dumps(json.loads(data, object_hook=_without_times), sort_keys=True).encode()
     if file.name == "ensemble.json":  # digests of reports depend on the times in them
         ensemble = json.loads(data)
         for member in ensemble["members"]:
             member["files"].pop("tokswap.json", None)
         data = json.dumps(ensemble, sort_keys=True).encode()
     return hashlib.sha256(data).hexdigest()
+
+
+def _without_times(part: dict[str, object]) -> dict[str, object]:
+    """Leave out what differs in every run; estimates depend on what the cache holds."""
+    return {key: value for key, value in part.items() if key not in ("seconds", "memory_bytes")}
 
 
 def leftovers(command: Command, root: Path) -> list[Path]:

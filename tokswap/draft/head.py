@@ -66,7 +66,7 @@ class DraftHeadJob:
             OutputError: output-exists, disk-full, cannot-write. Nothing is written then.
         """
         import torch
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         source, ids = self.source, torch.from_numpy(self.choice.ids)
         rows = np.searchsorted(target_ids(source), self.choice.ids)
@@ -84,7 +84,7 @@ class DraftHeadJob:
         token_map = io.BytesIO()
         torch.save(ids, token_map)
         with workspace(self.out, self.options.force) as work:
-            save_file(tensors, work / "model.safetensors", metadata={"format": "pt"})
+            (work / "model.safetensors").write_bytes(save(tensors, metadata={"format": "pt"}))
             (work / TOKEN_MAP).write_bytes(token_map.getvalue())
             (work / "config.json").write_bytes(json_bytes(self._config()))
             (work / REPORT).write_bytes(json_bytes(self.as_dict()))

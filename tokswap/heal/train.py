@@ -20,11 +20,13 @@ from tokswap.heal.student import Student
 from tokswap.heal.targets import TargetStore
 from tokswap.heal.team import Team
 from tokswap.heal.text import Passage, padded
+from tokswap.storage.json_files import json_bytes, read_json
 
 WARM_UP, LAST_RATE, BETAS, CLIP = 0.05, 0.05, (0.9, 0.95), 1.0
 _EVALUATIONS = 4
 _PATIENCE = 2
 _WEIGHTS = "learning.safetensors"
+_COURSE = "course.json"
 
 Judge = Callable[[], float]
 """Measures the student on the held-out text, in bits per byte."""
@@ -242,10 +244,14 @@ class HealTrainer(Trainer):  # type: ignore[misc]
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         values = {name: one.detach().cpu().contiguous() for name, one in self.model.learning().items()}
+        (folder / _COURSE).write_bytes(json_bytes({"loss": self.course.loss, "held_out": self.course.held_out}))
         save_file(values, folder / _WEIGHTS)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        load_learning(self.model, Path(resume_from_checkpoint) / _WEIGHTS)
+        folder = Path(resume_from_checkpoint)
+        for name, points in read_json(folder / _COURSE, "checkpoint").items():
+            getattr(self.course, name)[:] = [tuple(point) for point in points]
+        load_learning(self.model, folder / _WEIGHTS)
 
     def _load_best_model(self) -> None:
         load_learning(self.model, Path(self.state.best_model_checkpoint) / _WEIGHTS)
