@@ -13,6 +13,8 @@ from field import checks, texts
 from field.journey import Ground, Outcome, step, transplant, transplanted
 
 WIDTH, FEED, HEADS = 32, 32, 2
+BEGIN_WITH_BOS = ("llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2")
+"""Pre-tokenizers of byte-level vocabularies with which llama.cpp begins texts with bos."""
 BETWEEN = "\n__ggml_vocab_test__\n"
 
 
@@ -32,6 +34,8 @@ def read_expected(folder: Path) -> Expected:
 
     fields = GGUFReader(folder / "vocab.gguf").fields
     eos, adds, kind = (fields.get(f"tokenizer.ggml.{key}") for key in ("eos_token_id", "add_bos_token", "model"))
+    pre = fields.get("tokenizer.ggml.pre")
+    usual = kind.contents() == "llama" or (pre is not None and pre.contents() in BEGIN_WITH_BOS)
     told: dict[str, list[int]] = {}
     if (folder / "vocab.gguf.inp").is_file():
         given = (folder / "vocab.gguf.inp").read_text("utf-8").split(BETWEEN)
@@ -39,7 +43,7 @@ def read_expected(folder: Path) -> Expected:
         told = {text: [int(index) for index in line.split()] for text, line in zip(given, made, strict=False)}
     return Expected(
         tokens=fields["tokenizer.ggml.tokens"].contents(),
-        bos=bool(adds.contents()) if adds is not None else kind.contents() == "llama",
+        bos=bool(adds.contents()) if adds is not None else usual,
         eos=None if eos is None else int(eos.contents()),
         texts=told,
     )
