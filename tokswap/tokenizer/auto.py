@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -30,13 +32,8 @@ def auto_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
     """
     from transformers import AutoTokenizer
 
-    try:
-        with library_errors(folder):  # the library's panics are no Exceptions
-            return AutoTokenizer.from_pretrained(
-                str(folder), local_files_only=True, trust_remote_code=trust_remote_code
-            )
-    except InputError as error:
-        raise _readable(error.__cause__ or error, folder) from error
+    with _readable_errors(folder):
+        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=trust_remote_code)
 
 
 def usable_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
@@ -65,11 +62,8 @@ def plain_tokenizer(folder: Path) -> Any:
     """
     from transformers import PreTrainedTokenizerFast
 
-    try:
-        with library_errors(folder):
-            return PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True)
-    except InputError as error:
-        raise _readable(error.__cause__ or error, folder) from error
+    with _readable_errors(folder):
+        return PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True)
 
 
 def backend_of(tokenizer: Any, folder: Path) -> Backend:
@@ -124,6 +118,16 @@ def _frame(tokenizer: Any) -> tuple[list[int], list[int]]:
     framed, ids = list(tokenizer.encode(text)), list(tokenizer.encode(text, add_special_tokens=False))
     start = next(n for n in range(len(framed)) if framed[n : n + len(ids)] == ids)
     return framed[:start], framed[start + len(ids) :]
+
+
+@contextmanager
+def _readable_errors(folder: Path) -> Iterator[None]:
+    """Turn whatever a class of transformers raises into an error of tokswap."""
+    try:
+        with library_errors(folder):  # the library's panics are no Exceptions
+            yield
+    except InputError as error:
+        raise _readable(error.__cause__ or error, folder) from error
 
 
 def _readable(error: BaseException, folder: Path) -> InputError:
