@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from tokswap.checkpoint.gguf_file import GgufFile, beside
 from tokswap.checkpoint.loaded import ModelLike
@@ -45,16 +44,15 @@ def check_step(texts: Sequence[str | Path], source: Checkpoint) -> tuple[str, ..
 
 
 def healed(
-    report: Report, texts: Sequence[str | Path], teacher: ModelLike, *, gguf: GgufFile | None = None, **settings: Any
+    report: Report, texts: Sequence[str | Path], options: HealOptions, *, gguf: GgufFile | None = None
 ) -> Report:
     """Heal the result of a run in its place.
 
     Args:
         report: What the run has done.
         texts: What to train on.
-        teacher: The model to learn from.
+        options: How, and from which teacher. `force` is set: the result is replaced.
         gguf: The GGUF file of the result, which is written once it is healed; None without one.
-        **settings: device, seed, progress and trust_remote_code.
 
     Returns:
         The report, with what healing gave under `evidence["healing"]`. A result that healing does not improve stays as
@@ -65,7 +63,7 @@ def healed(
     from tokswap.heal.run import HealJob
 
     model: ModelLike = report.loaded if report.loaded is not None else report.path
-    inputs = open_inputs(model, texts, HealOptions(teacher=teacher, force=True, **settings))
+    inputs = open_inputs(model, texts, dataclasses.replace(options, force=True))
     try:
         done = HealJob(plan_of(inputs, report.path), inputs).run()
     except InputError as error:

@@ -14,6 +14,7 @@ from tokswap.checkpoint.loaded import ModelLike, rebuilt_model
 from tokswap.checkpoint.writer import Hooks, write_result
 from tokswap.distributed import idle_notes
 from tokswap.heal.calibrate import CalibrationJob, Outcome
+from tokswap.heal.options import HealOptions
 from tokswap.heal.step import healed
 from tokswap.init.diagnostics import row_notes, row_report
 from tokswap.init.solver import Methods, RowTask, Solver, evidence_of
@@ -67,12 +68,14 @@ class TransplantJob:
         return healed(
             report,
             options.heal,
-            teacher,
+            HealOptions(
+                teacher=teacher,
+                device=options.device,
+                seed=options.seed,
+                progress=options.progress,
+                trust_remote_code=options.trust_remote_code,
+            ),
             gguf=self.gguf,
-            device=options.device,
-            seed=options.seed,
-            progress=options.progress,
-            trust_remote_code=options.trust_remote_code,
         )
 
     def _made(self) -> Report:

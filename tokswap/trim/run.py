@@ -16,6 +16,7 @@ from tokswap.checkpoint.layout import Layout
 from tokswap.checkpoint.loaded import rebuilt_model
 from tokswap.checkpoint.writer import Hooks, write_result
 from tokswap.errors import OutputError
+from tokswap.heal.options import HealOptions
 from tokswap.heal.step import healed
 from tokswap.init.solver import RowTask, Solver
 from tokswap.report.clock import Clock, progress_bar
@@ -77,11 +78,13 @@ class TrimJob:
         return healed(
             report,
             options.heal,
-            source.loaded or source.name,
+            HealOptions(
+                teacher=source.loaded or source.name,
+                device=options.device,
+                progress=options.progress,
+                trust_remote_code=options.trust_remote_code,
+            ),
             gguf=self.gguf,
-            device=options.device,
-            progress=options.progress,
-            trust_remote_code=options.trust_remote_code,
         )
 
     def _made(self) -> Report:
