@@ -1,17 +1,23 @@
 """Start-up and planning, as whole processes: `tokswap --help`, and dry runs between large vocabularies.
 
-    python benchmarks/plan.py [--runs 7]
+    python benchmarks/plan.py [--runs 7] [--tokenizers FOLDER FOLDER]
 
 Gemma's vocabulary has 262,144 ids, so Gemma paired with itself is larger than any pair of 150k vocabularies.
+--tokenizers adds a plan between two tokenizers of one's own, such as those that `make field` fetches: the first one gets
+a tiny model. Processor seconds are those of a run on a machine that has nothing else to do.
 """
 
 from __future__ import annotations
 
 import argparse
+import resource
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from _machine import keep, spread
 
@@ -26,26 +32,72 @@ TOKSWAP = [sys.executable, "-m", "tokswap"]
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--runs", type=int, default=7)
+    parser.add_argument("--tokenizers", type=Path, nargs=2)
     options = parser.parse_args()
     gemma, smollm2 = (str(resolve_model(str(fetch(name)))) for name in ("gemma", "smollm2"))
-    dry = ["transplant", "--dry-run", "--out", "/tmp/tokswap-never-written", "--init", "omp"]
+    dry = ["transplant", "--dry-run", "--out", "/tmp/tokswap-never-written"]
     commands = {
         "help": ["--help"],
-        "plan gemma 262k <- smollm2 49k": [*dry, "--model", gemma, "--tokenizer", smollm2],
-        "plan smollm2 49k <- gemma 262k": [*dry, "--model", smollm2, "--tokenizer", gemma],
-        "plan gemma 262k <- gemma 262k": [*dry, "--model", gemma, "--tokenizer", gemma],
+        "plan gemma 262k <- smollm2 49k": [*dry, "--init", "omp", "--model", gemma, "--tokenizer", smollm2],
+        "plan smollm2 49k <- gemma 262k": [*dry, "--init", "omp", "--model", smollm2, "--tokenizer", gemma],
+        "plan gemma 262k <- gemma 262k": [*dry, "--init", "omp", "--model", gemma, "--tokenizer", gemma],
     }
-    seconds: dict[str, list[float]] = {name: [] for name in commands}
-    for n in range(options.runs + 1):  # the first round warms the page cache
+    with tempfile.TemporaryDirectory() as scratch:
+        if options.tokenizers:
+            first, second = options.tokenizers
+            model = tiny_model(first, Path(scratch) / first.name)
+            commands[f"plan {first.name} <- {second.name}"] = [
+                *dry,
+                "--init",
+                "subword",
+                "--model",
+                str(model),
+                "--tokenizer",
+                str(second),
+            ]
+        seconds, processor = measure(commands, options.runs)
+    for name in commands:
+        value = seconds[name]
+        spent = processor[name]["median"]
+        print(
+            f"{name:34} {value['median']:.2f} s ({value['least']:.2f} to {value['most']:.2f}), processor {spent:.2f} s"
+        )
+    print("kept in", keep("plan", {"seconds": seconds, "processor_seconds": processor, "runs": options.runs}))
+
+
+def measure(commands: dict[str, list[str]], runs: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Run all commands in turn, and return the spread of their wall and of their processor seconds."""
+    wall: dict[str, list[float]] = {name: [] for name in commands}
+    processor: dict[str, list[float]] = {name: [] for name in commands}
+    for n in range(runs + 1):  # the first round warms the page cache
         for name, arguments in commands.items():
-            begin = time.perf_counter()
+            begin, before = time.perf_counter(), spent()
             subprocess.run([*TOKSWAP, *arguments], check=True, capture_output=True)
             if n:
-                seconds[name].append(time.perf_counter() - begin)
-    summary = {name: spread(values) for name, values in seconds.items()}
-    for name, value in summary.items():
-        print(f"{name:34} {value['median']:.2f} s ({value['least']:.2f} to {value['most']:.2f})")
-    print("kept in", keep("plan", {"seconds": summary, "runs": options.runs}))
+                wall[name].append(time.perf_counter() - begin)
+                processor[name].append(spent() - before)
+    return _spreads(wall), _spreads(processor)
+
+
+def _spreads(values: dict[str, list[float]]) -> dict[str, Any]:
+    return {name: spread(some) for name, some in values.items()}
+
+
+def spent() -> float:
+    """Return the processor seconds of all child processes so far."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def tiny_model(tokenizer: Path, folder: Path) -> Path:
+    """Write a tiny model with a tokenizer."""
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    shutil.copytree(tokenizer, folder)
+    rows = len(AutoTokenizer.from_pretrained(str(folder)))
+    shape = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    LlamaForCausalLM(LlamaConfig(vocab_size=rows, **shape)).save_pretrained(str(folder))
+    return folder
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,8 @@ def reference(
     return np.array(result)
 
 
-def text_vectors(texts: list[str]) -> np.ndarray:
+@cache
+def text_vectors(texts: tuple[str, ...]) -> np.ndarray:
     """What the small encoder says, computed with transformers alone, one text at a time."""
     import torch
     from transformers import AutoModel, AutoTokenizer
@@ -91,17 +93,22 @@ def phi_of(task: Problem, encoder: str) -> tuple[dict[int, np.ndarray], dict[int
         lists = [task.pieces.ids[task.pieces.start[n] : task.pieces.start[n + 1]] for n in range(NEW)]
         return {n: rows[ids].mean(0) for n, ids in enumerate(lists) if len(ids)}, dict(enumerate(rows))
     texts = [token.decode() for token in task.target.token_bytes]
-    vectors = dict(enumerate(text_vectors(texts)))
+    vectors = dict(enumerate(text_vectors(tuple(texts))))
     read = [n for n, text in enumerate(texts) if readable(text)]
     assert 0 < len(read) < len(texts)
     return {n - SHARED: vectors[n] for n in read if n >= SHARED}, {n: vectors[n] for n in read if n < SHARED}
 
 
-def readable(text: str) -> bool:
-    """The small encoder has pieces for the text."""
+@cache
+def encoder_tokenizer() -> Any:
     from transformers import AutoTokenizer
 
-    return "[UNK]" not in AutoTokenizer.from_pretrained(made_files()[ENCODER]).tokenize(text)
+    return AutoTokenizer.from_pretrained(made_files()[ENCODER])
+
+
+def readable(text: str) -> bool:
+    """The small encoder has pieces for the text."""
+    return "[UNK]" not in encoder_tokenizer().tokenize(text)
 
 
 DEFAULTS = {"tau": 0.3, "k": 3, "global_weight": 0.3, "threshold": 0.0, "length_weight": 0.5}
@@ -165,8 +172,8 @@ def test_tokens_that_no_encoder_can_read() -> None:
     made = found.rows
     readable = {0: "houses", 4: "nothing"}  # the encoder has no piece for "<" of the last one
     texts = {1: "A", 2: "house", 3: "ho", 4: "use", 9: "A"}
-    new = dict(zip(readable, text_vectors(list(readable.values())), strict=True))
-    known = dict(zip(texts, text_vectors(list(texts.values())), strict=True))
+    new = dict(zip(readable, text_vectors(tuple(readable.values())), strict=True))
+    known = dict(zip(texts, text_vectors(tuple(texts.values())), strict=True))
     # Neither the special token nor the byte-fallback piece is a neighbour, and nothing was read as U+FFFD.
     np.testing.assert_allclose(made, reference(task, new, known, [1, 2, 3, 4], **DEFAULTS), atol=2e-4)
     np.testing.assert_allclose(made[1], task.source.rows(np.array([5, 6])).mean(0), atol=1e-6)

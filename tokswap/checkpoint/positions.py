@@ -50,6 +50,11 @@ def longest_input(text: Mapping[str, Any]) -> int | None:
     return max([limit, *_stretched(text, limit)])
 
 
+def longest_input_of(model: Any) -> int | None:
+    """Return the longest input of a loaded model in tokens, None where its config sets no limit."""
+    return longest_input(model.config.get_text_config().to_dict())
+
+
 def fitting_length(settings: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Return a tokenizer_config.json whose model_max_length the model can read, and notes.
 

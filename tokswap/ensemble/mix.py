@@ -13,6 +13,7 @@ from transformers import Cache, DynamicCache, GenerationConfig, GenerationMixin,
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from tokswap.checkpoint.nested_configs import token_ids
+from tokswap.checkpoint.positions import longest_input_of
 from tokswap.ensemble.agree import check_agreement
 from tokswap.ensemble.members import Ensemble, read_ensemble, read_weights
 from tokswap.ensemble.mix_options import MIXES
@@ -214,8 +215,7 @@ def _config(members: Sequence[Any]) -> MixedConfig:
         shown = ", ".join(f"{size:,}" for size in sorted(sizes))
         hint = "prepare them together: `tokswap ensemble prepare`"
         raise InputError("members-disagree", f"the vocabulary matrices of the members have {shown} rows", hint)
-    positions = [getattr(text, "max_position_embeddings", None) for text in texts]
-    known = [size for size in positions if isinstance(size, int)]
+    known = [size for member in members if (size := longest_input_of(member)) is not None]
     return MixedConfig(vocab_size=texts[0].vocab_size, **({"max_position_embeddings": min(known)} if known else {}))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tokswap.checkpoint.positions import longest_input_of
 from tokswap.errors import InputError, UsageError
 from tokswap.tokenizer.offsets import encode_with_offsets
 
@@ -123,8 +124,8 @@ def _fitting_windows(model: Any, window: int, overlap: int, lead: list[int]) -> 
         raise UsageError("bad-window", f"--overlap ({overlap}) must be smaller than --window ({window})")
     if window < 2 and not lead:
         raise UsageError("bad-window", "--window must be at least 2 for a tokenizer that adds no bos token")
-    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    if isinstance(positions, int) and 0 < positions < window + len(lead):
+    positions = longest_input_of(model)
+    if positions is not None and 0 < positions < window + len(lead):
         window = positions - len(lead)
         overlap = min(overlap, window // 4)
     return window, overlap

@@ -15,7 +15,7 @@ from tokswap.storage.atomic import replace_file, write_error
 from tokswap.storage.documents import documents
 
 NAME = "written by the teacher"
-_TOKENS, _TOP, _SEED_TOKENS, _BATCH = 288, 100, 8, 16
+_TOKENS, _TOP, _SEED_TOKENS, _BATCH = 288, 100, 8, 48
 _FREE = 4
 """Every n-th text begins with nothing but bos; the others begin as a passage of the user's text does."""
 
@@ -45,7 +45,7 @@ def cached_text(path: Path, texts: Callable[[], Iterable[tuple[str, str]]]) -> l
 def write_text(
     teacher: Any, side: Side, passages: Sequence[Passage], size: int, *, seed: int = 0
 ) -> Iterator[tuple[str, str]]:
-    """Let the teacher write texts, by sampling.
+    """Let the teacher write texts, by sampling: most where the student has other tokens than the teacher.
 
     Args:
         teacher: The model, in evaluation mode.
@@ -58,13 +58,15 @@ def write_text(
         A name, and a text.
     """
     random = np.random.default_rng(seed)
+    weights = np.array([1.0 + _new_tokens(one) for one in passages])
+    weights /= weights.sum() or 1.0
     written = 0
     while written < size:
         free = not passages or random.random() < 1 / _FREE
         if free and side.lead:
             rows = np.tile(np.array(side.lead, np.int64), (_BATCH, 1))
         elif passages:
-            some = [passages[n].teacher.ids for n in random.integers(len(passages), size=_BATCH).tolist()]
+            some = [passages[n].teacher.ids for n in random.choice(len(passages), size=_BATCH, p=weights).tolist()]
             rows = np.array([[*side.lead, *_first(ids)] for ids in some], np.int64)
         else:  # no bos and no text: begin with tokens that stand for text
             pieces = np.flatnonzero(side.tokenizer.vocabulary.pieces)
@@ -76,6 +78,14 @@ def write_text(
                 yield NAME, text
             if written >= size:
                 return
+
+
+def _new_tokens(passage: Passage) -> int:
+    """Count the tokens of the student that are not the teacher's: those by which a swap loses."""
+    student, teacher = (
+        one.bounds[:-1].astype(np.int64) << 32 | one.bounds[1:] for one in (passage.student, passage.teacher)
+    )
+    return int((~np.isin(student, teacher)).sum())
 
 
 def _first(ids: np.ndarray) -> list[int]:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tokswap.checkpoint.positions import longest_input_of
 from tokswap.errors import InputError, UsageError
 from tokswap.hypernet.base import Base, open_base
 from tokswap.hypernet.batches import Batches, Share
@@ -79,8 +80,8 @@ def _check_share(settings: TrainSettings, share: Share) -> None:
 
 
 def _check_length(settings: TrainSettings, base: Base) -> None:
-    positions = getattr(base.model.config.get_text_config(), "max_position_embeddings", None)
-    if isinstance(positions, int) and 0 < positions < settings.length + 1:
+    positions = longest_input_of(base.model)
+    if positions is not None and 0 < positions < settings.length + 1:
         raise UsageError("bad-setting", f"--length must be below {positions}, the number of positions of the model")
 
 

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from tokswap.checkpoint.positions import longest_input_of
 from tokswap.ensemble.bytewise import utf8
 from tokswap.ensemble.bytewise.canonical import Canonical
 from tokswap.ensemble.bytewise.covers import Covers
@@ -59,8 +60,8 @@ class ByteModel:
     def __init__(
         self, model: Any, tokenizer: Tokenizer, *, tolerance: float = 1e-3, window: int = 512, overlap: int = 128
     ) -> None:
-        positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-        if isinstance(positions, int) and 0 < positions < 2 * window:
+        positions = longest_input_of(model)
+        if positions is not None and 0 < positions < 2 * window:
             window = max(1, positions // 2)  # one chunk of bytes may go past the window
             overlap = min(overlap, window // 2)
         if not 0 < overlap <= window // 2:  # tokenized anew, the overlap may take more tokens
