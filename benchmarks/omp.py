@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 from _machine import keep, spread
+from _peers import for_mergekit
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 from models import fetch
@@ -166,8 +167,8 @@ def whole(model: Path, tokenizer: Path, mergekit: str | None, work: Path, exact:
             mergekit,
             "-c",
             surgeon,
-            str(model),
-            str(tokenizer),
+            str(for_mergekit(model, work)),
+            str(for_mergekit(tokenizer, work)),
             str(work / "mergekit"),
             "-k",
             str(K),

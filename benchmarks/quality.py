@@ -8,9 +8,6 @@ of the source with its own tokenizer on the same text. The mean is over English,
 beside it: neither the source model of pair 2 nor the tokenizer of pair 1 knows much of it. The ratio is the mean over
 both pairs, relative to mergekit's omp.
 
-`control` calibrates the source with its own tokenizer, where no row is missing. It gains from the domain of the text
-alone, so its excess is below 0.
-
 --mergekit names the Python of an environment with mergekit==0.1.5; its tokensurgeon runs as a whole process. --work
 keeps the trimmed donor, mergekit's results and every score. A second run does only what is missing, and shows all
 scores on these texts. A method that failed is tried again where --only names it. The texts are those of
@@ -37,6 +34,7 @@ from typing import Any
 
 import numpy as np
 from _machine import RESULTS, keep
+from _peers import for_mergekit
 from quality_table import IN_MEAN, collect, show
 from quality_texts import LANGUAGES, fetch_texts
 
@@ -57,10 +55,6 @@ from tokswap.trim.rebuild import trim_tokenizer
 PEERS = {f"mergekit-{method}": method for method in ("omp", "subword", "common_interpolation")}
 """Name of a score -> the method of mergekit."""
 K = 64
-CONTROLS: Mapping[str, dict[str, Any]] = {
-    "control": {"init": "mean", "calibrate": True},
-    "control-untied": {"init": "mean", "calibrate": True, "tie": False},
-}
 AUTO: Mapping[str, dict[str, Any]] = {
     "auto": {"init": "auto"},
     "omp-exact": {"init": "omp", "settings": {"exact": True}},
@@ -69,8 +63,8 @@ AUTO: Mapping[str, dict[str, Any]] = {
         "tie": False,
         "output_init": "0.6*kriging + 0.4*subword(weights=first)",
     },
-    "auto-calibrated": {"init": "auto", "calibrate": True},
-    "auto-calibrated-untied": {"init": "auto", "calibrate": True, "tie": False},
+    "auto-healed": {"init": "auto", "heal": True},
+    "auto-healed-untied": {"init": "auto", "heal": True, "tie": False},
 }
 
 
@@ -99,14 +93,14 @@ class Bench:
         work: The work folder.
         scores: Where scores are kept.
         texts: Language -> text to score on.
-        calibration: Files to calibrate with.
+        healing: Files to heal with.
         dtype: Type of the scored models.
     """
 
     work: Path
     scores: Path
     texts: Mapping[str, str]
-    calibration: tuple[Path, ...]
+    healing: tuple[Path, ...]
     dtype: str
 
     def measure(self, folder: Path) -> dict[str, float]:
@@ -116,7 +110,7 @@ class Bench:
 
     def ours(self, pair: Pair, options: Mapping[str, Any], tokenizer: Path) -> dict[str, Any]:
         """Transplant into the work folder, score the result, and delete it. Return bits per byte and cost."""
-        given = {**options, "calibrate": self.calibration if options.get("calibrate") else ()}
+        given = {**options, "heal": self.healing if options.get("heal") else ()}
         with tempfile.TemporaryDirectory(dir=self.work, prefix="result-") as scratch:
             wall, cpu = time.perf_counter(), time.process_time()
             job = plan_transplant(str(pair.model), str(tokenizer), out=Path(scratch) / "model", **given)
@@ -142,7 +136,7 @@ class Bench:
             part = folder.with_name(f"{folder.name}.part")
             shutil.rmtree(part, ignore_errors=True)
             part.parent.mkdir(exist_ok=True)
-            cost = _run_mergekit(python, method, pair, part)
+            cost = _run_mergekit(python, method, pair, part, self.work)
             if "failed" in cost:
                 shutil.rmtree(part, ignore_errors=True)
                 return cost
@@ -183,10 +177,11 @@ def _plan(pair: Pair, out: Path) -> TransplantJob:
     return plan_transplant(str(pair.model), str(pair.tokenizer), init="mean", out=out)
 
 
-def _run_mergekit(python: str, method: str, pair: Pair, out: Path) -> dict[str, Any]:
+def _run_mergekit(python: str, method: str, pair: Pair, out: Path, work: Path) -> dict[str, Any]:
     """Run tokensurgeon. Return its cost, or how it failed."""
     surgeon = "from mergekit.scripts.tokensurgeon import main; main()"
-    arguments = [str(pair.model), str(pair.tokenizer), str(out), "-k", str(K), "--approximation-method", method]
+    models = [str(for_mergekit(folder, work)) for folder in (pair.model, pair.tokenizer)]
+    arguments = [*models, str(out), "-k", str(K), "--approximation-method", method]
     before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     process = subprocess.run(
         [python, "-c", surgeon, *arguments], capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"}
@@ -282,7 +277,7 @@ def read_texts(options: argparse.Namespace) -> tuple[Bench, Path, str]:
         work=options.work,
         scores=options.work / "scores" / key,
         texts={language: (texts / names[1] / f"{language}.txt").read_text("utf-8") for language in LANGUAGES},
-        calibration=tuple(texts / "cal" / f"{language}.txt" for language in IN_MEAN),
+        healing=tuple(texts / "cal" / f"{language}.txt" for language in IN_MEAN),
         dtype=options.dtype,
     )
     return bench, select, key
@@ -294,7 +289,7 @@ def score_pair(bench: Bench, pair: Pair, options: argparse.Namespace) -> None:
     base = bench.score(pair, "source", True, lambda: bench.source(pair))
     if "failed" in base:
         raise SystemExit(f"quality.py: the source of pair {pair.number} cannot be scored: {base['failed']}")
-    for name in options.only or [*PEERS, *methods, *CONTROLS]:
+    for name in options.only or [*PEERS, *methods]:
         if name in PEERS and not (options.mergekit or bench.peer_folder(pair, PEERS[name]).is_dir()):
             print(f"pair {pair.number}: {name} left out: give --mergekit", file=sys.stderr)
             continue
@@ -305,8 +300,6 @@ def score_pair(bench: Bench, pair: Pair, options: argparse.Namespace) -> None:
         def work(name: str = name) -> dict[str, Any]:
             if name in PEERS:
                 return bench.peer(pair, PEERS[name], options.mergekit)
-            if name in CONTROLS:
-                return bench.ours(pair, CONTROLS[name], pair.model)
             return bench.ours(pair, methods[name], pair.tokenizer)
 
         bench.score(pair, name, bool(options.only), work)
@@ -314,7 +307,7 @@ def score_pair(bench: Bench, pair: Pair, options: argparse.Namespace) -> None:
 
 def read_options() -> argparse.Namespace:
     """Read the command line."""
-    known = [*PEERS, *our_methods(None), *CONTROLS]
+    known = [*PEERS, *our_methods(None)]
     parser = argparse.ArgumentParser()
     parser.add_argument("--mergekit", help="Python of an environment with mergekit 0.1.5")
     parser.add_argument("--encoder", help="sentence-transformers folder for tokenadapt")
@@ -339,13 +332,13 @@ def main() -> None:
         donor = trimmed_donor(gemma, select, options.work)
         score_pair(bench, Pair(number="2", key=f"2-{_digest(select)}", model=smollm2, tokenizer=donor), options)
     result = collect(bench.scores)
-    show(result, last=CONTROLS)
+    show(result)
     settings = {
         "text_set": "dev" if options.development else "held",
         "dtype": options.dtype,
         "mean_over": IN_MEAN,
         "bytes": {language: len(text.encode("utf-8")) for language, text in bench.texts.items()},
-        "calibration_bytes": sum(path.stat().st_size for path in bench.calibration),
+        "healing_bytes": sum(path.stat().st_size for path in bench.healing),
         "texts_and_settings": key,
     }
     official = not (options.development or options.bytes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,14 +50,13 @@ def collect(scores: Path) -> dict[str, Any]:
     return {"pairs": kept, "mean_excess_over_both_pairs": both, "ratio_to_mergekit_omp": ratio}
 
 
-def show(result: Mapping[str, Any], last: Collection[str]) -> None:
-    """Print a table, the best method first. last: the names at its end."""
+def show(result: Mapping[str, Any]) -> None:
+    """Print a table, the best method first."""
     pairs, both, ratio = result["pairs"], result["mean_excess_over_both_pairs"], result["ratio_to_mergekit_omp"]
     names = {name for pair in pairs.values() for name in pair["methods"]}
 
-    def place(name: str) -> tuple[bool, float]:
-        means = [pair["methods"].get(name, {}).get("mean", float("inf")) for pair in pairs.values()]
-        return name in last, sum(means)
+    def place(name: str) -> float:
+        return sum(pair["methods"].get(name, {}).get("mean", float("inf")) for pair in pairs.values())
 
     columns = [*IN_MEAN, "mean", *(language for language in LANGUAGES if language not in IN_MEAN), "CPU s"]
     width = max(map(len, names), default=0)

@@ -1,6 +1,6 @@
 """The texts of quality.py: sets in four languages without a common text, from Debian packages and from Python itself.
 
-- select chooses the tokens of a trimmed vocabulary, and cal calibrates: the Debian handbook and the standard library.
+- select chooses the tokens of a trimmed vocabulary, and cal heals: the Debian handbook and the standard library.
 - dev is for choosing settings during development: the Debian FAQ and installed libraries.
 - held is for reported figures: manual pages, Python's documentation, and other parts of the standard library and of C
   headers.
@@ -29,7 +29,7 @@ PACKAGES = {
 }
 LIBRARY = Path(sysconfig.get_path("stdlib"))
 SITE = Path(sysconfig.get_path("purelib"))
-CALIBRATION_CODE = ("argparse.py", "zipfile.py", "heapq.py", "shlex.py", "typing.py")
+HEALING_CODE = ("argparse.py", "zipfile.py", "heapq.py", "shlex.py", "typing.py")
 HELD_OUT_CODE = ("textwrap.py", "statistics.py")
 BYTES = {"cal": 13_500, "dev": 9_000, "held": 12_000}
 
@@ -165,10 +165,10 @@ def _select(packages: Path) -> dict[str, str]:
     return {**texts, "code": _source(code, 0, 20_000)}
 
 
-def _calibration(packages: Path) -> dict[str, str]:
+def _healing(packages: Path) -> dict[str, str]:
     return {
         "en": _handbook(packages, "en-US", slice(10, 90, 14), 2500),
-        "code": _source([LIBRARY / name for name in CALIBRATION_CODE], 1000, 2800, "\n"),
+        "code": _source([LIBRARY / name for name in HEALING_CODE], 1000, 2800, "\n"),
         "de": _handbook(packages, "de-DE", slice(12, 90, 14), 2500),
         "ru": _handbook(packages, "ru-RU", slice(14, 90, 14), 2500),
     }
@@ -193,4 +193,4 @@ def _held_out(packages: Path) -> dict[str, str]:
     }
 
 
-_MAKERS = {"select": _select, "cal": _calibration, "dev": _development, "held": _held_out}
+_MAKERS = {"select": _select, "cal": _healing, "dev": _development, "held": _held_out}

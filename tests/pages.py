@@ -58,8 +58,8 @@ def make(folder: Path, source: Path, donor: Path, text: Path) -> dict[str, Path]
     )
     run("compare", source, donor, "--report", found["compare"])
     enough = folder / "healing.txt"
-    enough.write_text(text.read_text("utf-8") * 3, encoding="utf-8")
-    rates = ("--rate", 0.02, "--embedding-rate", 0.1, "--batch-tokens", 128)
+    enough.write_text((text.read_text("utf-8") * 5)[:9500], encoding="utf-8")
+    rates = ("--rate", 0.02, "--embedding-rate", 0.1, "--batch-tokens", 128, "--epochs", 1)
     run("heal", out, "--text", enough, *rates, "--out", folder / "healed", "--report", found["heal"], "-q")
     return {**found, "folder": out, "small": small}
 

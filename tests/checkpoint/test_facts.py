@@ -132,8 +132,8 @@ def test_remote_code() -> None:
 )
 def test_what_is_not_causal_is_refused(config: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError) as caught:
-        model_facts(config).require_causal("somewhere", "leave out --calibrate")
+        model_facts(config).require_causal("somewhere", "leave out --heal")
     assert caught.value.code == "not-causal"
     assert caught.value.message == message
-    assert caught.value.hint == "leave out --calibrate"
+    assert caught.value.hint == "leave out --heal"
     assert caught.value.where == {"model": "somewhere"}

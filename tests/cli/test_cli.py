@@ -124,7 +124,6 @@ def test_json_of_every_command(models: tuple[Path, Path], tmp_path: Path) -> Non
         "worst",
         "notes",
         "evidence",
-        "calibrated",
         "groups",
         "groups_before",
         "norms",

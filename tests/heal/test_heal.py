@@ -33,7 +33,7 @@ QUICK = {"batch_tokens": 128, "rate": 0.02, "embedding_rate": 0.1, "epochs": 1}
 @pytest.fixture(scope="module")
 def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("text") / "text.txt"
-    path.write_text(TEXT[:20_000], encoding="utf-8")
+    path.write_text(TEXT[:10_000], encoding="utf-8")
     return path
 
 

@@ -11,7 +11,7 @@ from tokswap.init.base import MatrixUse, Pieces, Problem, Rows, Tokenizers
 from tokswap.init.blend import read_method
 from tokswap.init.methods import auto as module
 from tokswap.init.methods.auto import Auto
-from tokswap.init.registry import CANDIDATES, Candidates, make_initializer
+from tokswap.init.registry import CANDIDATES, make_initializer
 from tokswap.tokenizer.alignment import Alignment, Reason, align
 from tokswap.tokenizer.vocabulary import Kind, Vocabulary
 
@@ -68,7 +68,7 @@ def test_it_takes_piece_means_where_rows_are_piece_means() -> None:
     found = Auto()(task)
     assert found.evidence["chosen"]["all"] in ("subword", "kriging")
     errors = {entry["method"]: entry["error"] for entry in found.evidence["candidates"]}
-    assert list(errors) == list(CANDIDATES[True].by_rows)
+    assert list(errors) == list(CANDIDATES[True])
     assert errors["subword"] < errors["linear"]
     assert errors["subword"] < errors["omp"]
     means = make_initializer("subword")(task).rows
@@ -95,7 +95,7 @@ def test_the_evidence_tells_what_was_chosen_and_why() -> None:
 
 
 def test_a_script_gets_the_method_that_suits_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CANDIDATES", {True: Candidates(by_rows=("linear", "subword"), by_text=())})
+    monkeypatch.setattr(module, "CANDIDATES", {True: ("linear", "subword")})
     task = made_up()
     found = Auto()(task)
     rows, chosen = found.rows, found.evidence["chosen"]
@@ -109,7 +109,7 @@ def test_a_script_gets_the_method_that_suits_it(monkeypatch: pytest.MonkeyPatch)
 def test_without_a_donor_it_chooses_among_what_needs_none() -> None:
     task = without_donor(made_up("none"))
     found = Auto()(task)
-    assert [entry["method"] for entry in found.evidence["candidates"]] == list(CANDIDATES[False].by_rows)
+    assert [entry["method"] for entry in found.evidence["candidates"]] == list(CANDIDATES[False])
     assert found.evidence["chosen"] == {"all": "subword"}
     np.testing.assert_allclose(found.rows, make_initializer("subword")(task).rows, atol=1e-6)
 
@@ -145,10 +145,10 @@ def test_a_row_that_scores_takes_a_share_of_its_first_piece(donor: bool) -> None
 
 
 def test_diagnostics_are_those_of_a_method_that_computes_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CANDIDATES", {True: Candidates(by_rows=("omp(k=4)",), by_text=())})
+    monkeypatch.setattr(module, "CANDIDATES", {True: ("omp(k=4)",)})
     task = made_up("all")
     assert set(Auto()(task).diagnostics) == set(read_method("omp(k=4)")(task).diagnostics)
-    monkeypatch.setattr(module, "CANDIDATES", {True: Candidates(by_rows=("omp(k=4)", "subword"), by_text=())})
+    monkeypatch.setattr(module, "CANDIDATES", {True: ("omp(k=4)", "subword")})
     found = Auto()(made_up())
     assert len(found.evidence["chosen"]) == 2
     assert not found.diagnostics
@@ -171,7 +171,7 @@ def test_the_hidden_tokens_are_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     task = made_up()
     Auto()(task)
     tests = [problem for problem in seen if not np.isin(problem.missing, task.missing).any()]
-    assert len(tests) == len(CANDIDATES[True].by_rows)
+    assert len(tests) == len(CANDIDATES[True])
     for problem in tests:
         assert np.intersect1d(problem.missing, problem.anchors).size == 0
         assert (problem.alignment.source_of[problem.missing] == -1).all()

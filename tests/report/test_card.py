@@ -34,7 +34,7 @@ def report(operation: str = "transplant", **changes: Any) -> dict[str, Any]:
         "bytes_before": 24_000_000,
         "bytes_after": 40_000_000,
     }
-    return {"plan": plan | changes, "calibrated": [], "evidence": {}, "versions": {"tokswap": "9.9"}}
+    return {"plan": plan | changes, "evidence": {}, "versions": {"tokswap": "9.9"}}
 
 
 def read(text: str) -> tuple[dict[str, Any], str]:
@@ -65,10 +65,17 @@ def test_tags_say_what_was_done(operation: str, tags: list[str]) -> None:
 
 
 def test_only_training_makes_a_finetune() -> None:
-    trained = {**report(), "calibrated": ["model.embed_tokens.weight"]}
-    data, text = read(model_card(trained, source_card=None, target_license=None))
+    heal = {
+        "teacher": "Someone/Source-1B",
+        "text": {"bytes": 120_000, "tokens": 31_000, "written_by_the_teacher": 0},
+        "train": {"what": "adapter"},
+        "steps": 132,
+        "excess_before": {"all": 0.5},
+        "excess_after": {"all": 0.25},
+    }
+    trained = {**report(), "heal": heal}
+    data, _ = read(model_card(trained, source_card=None, target_license=None))
     assert data["base_model_relation"] == "finetune"
-    assert "fitted to a text: `model.embed_tokens.weight`" in text
     data, _ = read(model_card(report(), source_card=None, target_license=None))
     assert "base_model_relation" not in data
 
@@ -121,7 +128,7 @@ def test_the_text_of_a_trim_and_of_a_draft() -> None:
 
 
 def test_the_method_that_auto_chose() -> None:
-    chosen = {**report(method="auto"), "evidence": {"input": {"chosen": {"all": "kriging"}}, "calibration": {}}}
+    chosen = {**report(method="auto"), "evidence": {"input": {"chosen": {"all": "kriging"}}, "healing": {}}}
     assert "chosen by it: `kriging`" in model_card(chosen, source_card=None, target_license=None)
 
 

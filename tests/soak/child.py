@@ -33,7 +33,6 @@ def preload() -> None:
     import tokswap.cli
     import tokswap.evaluation.evaluate
     import tokswap.evaluation.verify
-    import tokswap.heal.calibration
     import tokswap.hypernet.train
     import tokswap.transplant.plan
     import tokswap.trim.adapters

@@ -74,7 +74,7 @@ def report_lines(report: Report) -> list[str]:
                 values = "  ".join(f"{key} {value:.3g}" for key, value in spread.items())
                 lines.append(f"  {role} {name.replace('_', ' ')}: {values}")
     for role, found in report.evidence.items():
-        lines += _TRAINING[role](found) if role in _TRAINING else _choice(role, found)
+        lines += step_lines(found) if role == "healing" else _choice(role, found)
     if report.rows.worst:
         tokens = "  ".join(f"{token} {residual:.2f}" for token, residual in report.rows.worst)
         lines.append(f"  explained least (residual): {tokens}")
@@ -83,30 +83,15 @@ def report_lines(report: Report) -> list[str]:
     return [*lines, *note_lines(report.notes), "", following]
 
 
-def _calibration(found: Mapping[str, Any]) -> list[str]:
-    """What a calibration did."""
-    before, after = found["held_out_bits_per_byte"]
-    return [
-        f"  calibration: fitted {found['rows_fitted']:,} rows and a map to {found['tokens']:,} tokens in "
-        f"{duration(found['seconds'])}; held-out text: {before:.3f} -> {after:.3f} bits per byte"
-    ]
-
-
-_TRAINING = {"calibration": _calibration, "healing": step_lines}
-
-
 def _choice(role: str, found: Mapping[str, Any]) -> list[str]:
     """Why a method was chosen."""
     lines = []
     if "candidates" in found:
-        by_text = role == "text"
-        measure = "bits_per_byte" if by_text else "error"
-        basis = "the text, bits per byte" if by_text else f"{found['hidden']:,} hidden shared tokens, mean error"
         best = found["chosen"]["all"]
-        lines.append(f"  {'all matrices' if by_text else role}: method chosen by {basis}")
+        lines.append(f"  {role}: method chosen by {found['hidden']:,} hidden shared tokens, mean error")
         rows = [
-            (f"{one[measure]:.4f}", one["method"] + (" (chosen)" * (one["method"] == best)))
-            for one in sorted(found["candidates"], key=lambda one: float(one[measure]))
+            (f"{one['error']:.4f}", one["method"] + (" (chosen)" * (one["method"] == best)))
+            for one in sorted(found["candidates"], key=lambda one: float(one["error"]))
         ]
         lines += columns(rows, right=(0,), indent="    ")
     others = [f"{kind} by {name}" for kind, name in found["chosen"].items() if kind != "all"]

@@ -24,7 +24,7 @@ Examples:
   tokswap verify ./draft --draft-for ./big-model
 \b
   # fitted to text of the kind that the big model will write
-  tokswap draft --model ./small-model --target ./big-model --calibrate answers.txt --out ./draft
+  tokswap draft --model ./small-model --target ./big-model --heal answers.txt --out ./draft
 \b
   # a turn marker by hand
   tokswap draft --model ./small-model --target ./big-model --map-token '<|im_end|>=<end_of_turn>' --out ./draft

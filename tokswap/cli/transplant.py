@@ -26,7 +26,7 @@ Examples:
   tokswap transplant --model ./my-model --tokenizer ./tokenizer.json --init subword
 \b
   # text in your languages improves the result; it takes minutes, and the plan says how many
-  tokswap transplant --model A --tokenizer B --calibrate german.txt --calibrate code.txt
+  tokswap transplant --model A --tokenizer B --heal german.txt --heal code.txt
 \b
   # one method for the input embeddings, a sum of two for lm_head
   tokswap transplant --model A --tokenizer B --untie --init kriging \\
@@ -48,7 +48,7 @@ Examples:
 def transplant(model: str, tokenizer: str, **values: Any) -> None:
     """Put another model's tokenizer on a model.
 
-    Rows of tokens that both vocabularies share are copied bit for bit (unless --calibrate fits them to a text); a
+    Rows of tokens that both vocabularies share are copied bit for bit (unless --heal trains them on a text); a
     method computes the others. The result is a checkpoint like SOURCE in everything but its vocabulary, with the
     tokenizer files and chat template of TARGET, a report (tokswap.json) and a model card. SOURCE is never changed,
     and a run that fails leaves nothing behind.

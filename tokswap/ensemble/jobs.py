@@ -27,8 +27,8 @@ from tokswap.transplant.run import TransplantJob
 _PREDICTS = "every member of an ensemble predicts each token of a text from those before it"
 _NOT_THE_RESULT = ("seconds", "memory_bytes", "bytes_written", "notes", "out", "model", "tokenizer")
 """Keys of a plan that do not decide its result. Names do not, since contents are compared."""
-_OPTIONS_APART = ("link", "memory", "device", "backend", "calibrate")
-"""The same for its options; the contents of calibration texts are compared."""
+_OPTIONS_APART = ("link", "memory", "device", "backend", "heal")
+"""The same for its options; the contents of texts to heal with are compared."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class MemberJob:
         plan = self.job.plan.as_dict()
         for key in _NOT_THE_RESULT:
             del plan[key]
-        texts = [digest_of(Path(path)) for path in plan["options"]["calibrate"]]
+        texts = [digest_of(Path(path)) for path in plan["options"]["heal"]]
         plan["options"] = {key: value for key, value in plan["options"].items() if key not in _OPTIONS_APART}
         files = {name: digest_of(content) for name, content in self.job.edit.files.items()}
         configs = dataclasses.asdict(self.job.edit.configs)

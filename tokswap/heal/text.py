@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from tokswap.errors import InputError
-from tokswap.heal.passages import split
 from tokswap.heal.project import Tokenized, tokenized
 from tokswap.storage.documents import documents, find_files
 from tokswap.tokenizer.tokenizer import Tokenizer
@@ -213,3 +212,17 @@ def _paired(batch: Sequence[tuple[str, str]], teacher: Side, student: Side) -> I
             yield size
         elif min(len(one.ids) for one in both if one is not None) > 1:
             yield Passage(name, size, teacher=both[0], student=both[1])
+
+
+def split(text: str, most: int) -> list[str]:
+    """Split a text into parts of at most `most` bytes, at white space where there is some."""
+    parts, start = [], 0
+    while start < len(text):
+        end = start + max(1, len(text[start : start + most].encode("utf-8")[:most].decode("utf-8", "ignore")))
+        if end < len(text):
+            # Split before white space: most tokenizers join a word with the space in front of it.
+            space = max(text.rfind(" ", start + 1, end), text.rfind("\n", start + 1, end))
+            end = space if space > start + (end - start) // 2 else end
+        parts.append(text[start:end])
+        start = end
+    return parts

@@ -22,22 +22,19 @@ _READ_AROUND = 1 << 16
 """What the system reads around a row that is read in place."""
 
 
-def estimate(
-    task: RowTask, matrices: Sequence[MatrixEdit], *, written: int, more_flops: float = 0.0, checks: int = 0
-) -> Estimate:
+def estimate(task: RowTask, matrices: Sequence[MatrixEdit], *, written: int, checks: int = 0) -> Estimate:
     """Return about how much memory and time a run takes.
 
     Args:
         task: What rows are computed from.
         matrices: What becomes of each matrix.
         written: New bytes on disk.
-        more_flops: Floating-point operations of what else the run does.
         checks: Bytes of memory that the checks of the result take, once it is written.
     """
     alignment = task.alignment
     missing, anchors = len(alignment.missing), int(np.count_nonzero(alignment.reason == Reason.BYTES))
     owner = task.donor.checkpoint.matrix("input") if task.donor is not None else None
-    flops, held = more_flops, 0
+    flops, held = 0.0, 0
     for edit in matrices:
         if edit.matrix.role not in ("bias", "lookup"):
             width = owner.width if owner is not None else edit.matrix.width

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,12 +90,6 @@ class MethodOptions(Options):
         metavar="MODEL",
         complete="models",
         recorded=False,
-    )
-    calibrate: Sequence[str | Path] = option(
-        (),
-        "Fit the new embeddings to this text (UTF-8; 40 kB is a good start); repeat for more.",
-        metavar="TEXT",
-        complete="files",
     )
 
 

@@ -136,8 +136,8 @@ def _front_matter(report: Mapping[str, Any], source: _SourceCard) -> ModelCardDa
 
     plan = report["plan"]
     base = plan["model"] if _is_hub_id(plan["model"]) else None
-    # The hub knows adapter, merge, quantized and finetune. Calibration and healing are training, so they are the last.
-    relation = "finetune" if base and (report.get("calibrated") or report.get("heal")) else None
+    # The hub knows adapter, merge, quantized and finetune. Healing is training, so it is the last.
+    relation = "finetune" if base and report.get("heal") else None
     tags = ["tokswap", *_TAGS.get(plan["operation"], ())]
     fields = {"base_model_relation": relation} if relation else {}
     return ModelCardData(base_model=base, library_name="transformers", tags=tags, **source.license, **fields)
@@ -181,7 +181,6 @@ def _method(report: Mapping[str, Any]) -> str:
             "settings": [f"{key}={value}" for key, value in plan["settings"].items() if not isinstance(value, dict)],
             "method for lm_head": plan["output_method"],
             "donor": plan["donor"] and short_name(plan["donor"]),
-            "matrices fitted to a text": list(report.get("calibrated", ())),
         }
     lines = [f"- {name}: {_said(value)}" for name, value in rows.items() if value not in (None, "", [], ())]
     version = report.get("versions", {}).get("tokswap", "")

@@ -13,10 +13,10 @@ class Clock:
         self._begin = self._last = time.perf_counter()
         self._stages: dict[str, float] = {}
 
-    def stop(self, stage: str, *, without: float = 0.0) -> None:
-        """End a stage that began where the one before it ended. without: seconds that belong to another stage."""
+    def stop(self, stage: str) -> None:
+        """End a stage that began where the one before it ended."""
         now = time.perf_counter()
-        self._stages[stage] = now - self._last - without
+        self._stages[stage] = now - self._last
         self._last = now
 
     def add(self, stage: str, seconds: float) -> None:

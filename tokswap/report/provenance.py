@@ -22,7 +22,6 @@ class Provenance:
         source_of: Source row of each row, int64 [V]; -1 for a computed row.
         reason: Why, uint8 [V]; see `reasons`.
         reasons: Name of a reason -> its number.
-        calibrated: The tensors whose rows were all changed after they had been copied or computed.
         healed: The tensors that were trained afterwards.
         plan: What was planned, as plain data.
     """
@@ -30,7 +29,6 @@ class Provenance:
     source_of: np.ndarray
     reason: np.ndarray
     reasons: Mapping[str, int] = field(default_factory=dict)
-    calibrated: tuple[str, ...] = ()
     healed: tuple[str, ...] = ()
     plan: Mapping[str, Any] = field(default_factory=dict)
 
@@ -44,7 +42,7 @@ def read_provenance(folder: Path) -> Provenance:
     path = folder / REPORT_NAME
     try:
         whole = read_json(path, "report") if path.is_file() else {}
-        tokens, calibrated = whole.get("tokens", {}), tuple(map(str, whole.get("calibrated", [])))
+        tokens = whole.get("tokens", {})
         source_of = np.array(tokens.get("source_of", []), np.int64)
         reason = np.array(tokens.get("reason", [0] * len(source_of)), np.uint8)
         healed = tuple(map(str, whole.get("healed", [])))
@@ -53,4 +51,4 @@ def read_provenance(folder: Path) -> Provenance:
         raise InputError("bad-report", f"its list of tokens is damaged: {error}", file=path) from error
     if source_of.ndim != 1 or source_of.shape != reason.shape:
         raise InputError("bad-report", "its list of tokens is damaged", file=path)
-    return Provenance(source_of, reason, reasons=reasons, calibrated=calibrated, healed=healed, plan=plan)
+    return Provenance(source_of, reason, reasons=reasons, healed=healed, plan=plan)

@@ -29,7 +29,7 @@ class RowReport:
 
     Attributes:
         diagnostics: Role -> name -> one number per missing token, float [M], in the order of the missing ids.
-        norms: Role -> "copied" and "made" -> norms of these rows, float [n], before a calibration.
+        norms: Role -> "copied" and "made" -> norms of these rows, float [n].
         worst: The missing tokens with the largest residual: (token, residual).
         unusual: The missing tokens whose input rows have the most unusual norm: (token, norm, its source pieces).
     """
@@ -71,8 +71,7 @@ class Report:
         checks: What was tested on the way.
         rows: What is known about the computed rows.
         notes: What the methods have to say, and what the user should know about the new rows.
-        evidence: Role -> why a method chose what it did, and "calibration".
-        calibrated: Tensors of which every row was changed.
+        evidence: Role -> why a method chose what it did, and "healing".
         groups: Tokens by script.
         loaded: The changed model and tokenizer, where the run changed loaded objects.
     """
@@ -84,7 +83,6 @@ class Report:
     rows: RowReport = field(default_factory=RowReport)
     notes: tuple[str, ...] = ()
     evidence: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    calibrated: tuple[str, ...] = ()
     groups: Groups = field(default_factory=Groups)
     loaded: tuple[Any, Any] | None = None
 
@@ -152,7 +150,6 @@ class Report:
             "worst": [list(entry) for entry in self.rows.worst],
             "notes": list(self.notes),
             "evidence": {role: dict(found) for role, found in self.evidence.items()},
-            "calibrated": list(self.calibrated),
             "groups": {group: dict(counts) for group, counts in self.groups.after.items()},
             "groups_before": dict(self.groups.before),
             "norms": _spread(self.rows.norms),

@@ -19,7 +19,6 @@ from tokswap.checkpoint.result_files import ResultFiles, result_files
 from tokswap.checkpoint.source import named, result_folder
 from tokswap.errors import InputError, UsageError
 from tokswap.evaluation.models import check_device
-from tokswap.heal.calibrate import CalibrationJob, plan_calibration, text_candidates
 from tokswap.heal.step import check_step
 from tokswap.init.base import Context
 from tokswap.init.blend import described
@@ -198,9 +197,7 @@ def finish(
     owner = owner if owner is not None else inputs.target.name
     result = GgufTarget(inputs.target.tokenizer, out, prepared.bos, owner=owner)
     gguf = plan_gguf(options, edit, layout, result, force=options.force)
-    calibration = _calibration(prepared) if options.calibrate else None
-    more = [calibration.note] if calibration else []
-    more += [*(gguf.notes if gguf else ()), *check_step(options.heal, source.checkpoint)]
+    more = [*(gguf.notes if gguf else ()), *check_step(options.heal, source.checkpoint)]
     task = RowTask(
         source=source,
         target=inputs.target.tokenizer,
@@ -224,17 +221,10 @@ def finish(
         coverage=prepared.alignment.counts(),
         matrices=matrix_plans(source.checkpoint, prepared.matrices),
         sizes=sizes_of(source.checkpoint, layout, options.link),
-        estimate=estimate(
-            task,
-            prepared.matrices,
-            written=layout.written(options.link),
-            more_flops=calibration.flops if calibration else 0.0,
-        ),
+        estimate=estimate(task, prepared.matrices, written=layout.written(options.link)),
         notes=(*prepared.notes, *more),
     )
-    return TransplantJob(
-        plan=plan, prepared=prepared, edit=edit, layout=layout, task=task, calibration=calibration, gguf=gguf
-    )
+    return TransplantJob(plan=plan, prepared=prepared, edit=edit, layout=layout, task=task, gguf=gguf)
 
 
 def _check_out(out: Path, inputs: Inputs, *, needed: int, force: bool) -> None:
@@ -267,19 +257,4 @@ def _request(inputs: Inputs, options: TransplantOptions) -> Request:
         output_method=options.output_init,
         output_settings=described(methods.output) if methods.output is not None else {},
         options=options.recorded(),
-    )
-
-
-def _calibration(prepared: Prepared) -> CalibrationJob:
-    """Plan the calibration; `auto` leaves the choice of a method to the text."""
-    inputs, options = prepared.inputs, prepared.options
-    own = [(options.init, inputs.methods)]
-    left_open = options.init == "auto" and options.output_init is None and not options.settings
-    return plan_calibration(
-        options.calibrate,
-        inputs.source.checkpoint,
-        inputs.target.tokenizer,
-        bos=prepared.bos,
-        candidates=text_candidates(inputs.donor is not None) if left_open else own,
-        trust_remote_code=options.trust_remote_code,
     )

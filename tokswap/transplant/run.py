@@ -9,15 +9,14 @@ from pathlib import Path
 
 from tokswap.checkpoint.edit import Edit
 from tokswap.checkpoint.gguf_file import GgufFile, beside
-from tokswap.checkpoint.layout import Layout, lay_out
+from tokswap.checkpoint.layout import Layout
 from tokswap.checkpoint.loaded import ModelLike, rebuilt_model
 from tokswap.checkpoint.writer import Hooks, write_result
 from tokswap.distributed import idle_notes
-from tokswap.heal.calibrate import CalibrationJob, Outcome
 from tokswap.heal.options import HealOptions
 from tokswap.heal.step import healed
 from tokswap.init.diagnostics import row_notes, row_report
-from tokswap.init.solver import Methods, RowTask, Solver, evidence_of
+from tokswap.init.solver import RowTask, Solver, evidence_of
 from tokswap.report.clock import Clock, progress_bar
 from tokswap.report.plan import Plan
 from tokswap.report.record import CARD_NAME, REPORT_NAME, Groups, Report
@@ -36,7 +35,6 @@ class TransplantJob:
         edit: What is written.
         layout: The weight files.
         task: What new rows are computed from.
-        calibration: The calibration, None without one.
         gguf: The GGUF file, None without one.
         teacher: What a healing learns from, None for the source model.
     """
@@ -46,7 +44,6 @@ class TransplantJob:
     edit: Edit
     layout: Layout
     task: RowTask
-    calibration: CalibrationJob | None = None
     gguf: GgufFile | None = None
     teacher: ModelLike | None = None
 
@@ -83,50 +80,41 @@ class TransplantJob:
         clock = Clock()
         self.task.target.check()
         clock.stop("prepare")
-        if self.calibration is None:
-            outcome = Outcome(Solver(self.task), self.edit)
-        else:
-            outcome = self.calibration.run(self.edit, self.task.source, self._solver_of)
-            clock.stop("calibrate", without=outcome.solver.seconds)
+        solver = Solver(self.task)
         if not self.plan.names.out:
-            return self._in_memory(outcome, clock)
+            return self._in_memory(solver, clock)
         reports: list[Report] = []
 
         def last_files() -> Mapping[str, bytes]:
-            reports.append(self._report(outcome, clock))
+            reports.append(self._report(solver, clock))
             return self._documents(reports[0])
 
-        layout = self.layout if outcome.edit is self.edit else lay_out(outcome.edit)
         options = self.prepared.options
         early = self.gguf if not options.heal else None  # a healed model is written as GGUF once it is healed
-        with progress_bar(layout.nbytes, "write", show=options.progress) as bar, beside(early) as write_gguf:
+        with progress_bar(self.layout.nbytes, "write", show=options.progress) as bar, beside(early) as write_gguf:
             hooks = Hooks(check=write_gguf, last_files=last_files, progress=bar.update)
             out = Path(self.plan.names.out)
-            write_result(outcome.edit, layout, out, outcome.solve, link=options.link, force=options.force, hooks=hooks)
+            write_result(self.edit, self.layout, out, solver.solve, link=options.link, force=options.force, hooks=hooks)
         return reports[0]
 
-    def _solver_of(self, methods: Methods) -> Solver:
-        return Solver(dataclasses.replace(self.task, methods=methods))
-
-    def _in_memory(self, outcome: Outcome, clock: Clock) -> Report:
+    def _in_memory(self, solver: Solver, clock: Clock) -> Report:
         """Change a copy of the loaded model."""
-        source, target, edit = self.task.source, self.prepared.inputs.target, outcome.edit
+        source, target, edit = self.task.source, self.prepared.inputs.target, self.edit
         assert source.loaded is not None
-        model = rebuilt_model(source.loaded.model, edit, lay_out(edit), outcome.solve)
+        model = rebuilt_model(source.loaded.model, edit, self.layout, solver.solve)
         tokenizer = to_transformers(
             target.tokenizer, edit.configs.tokenizer, bos=self.prepared.bos, original=target.original
         )
-        return dataclasses.replace(self._report(outcome, clock), loaded=(model, tokenizer))
+        return dataclasses.replace(self._report(solver, clock), loaded=(model, tokenizer))
 
-    def _report(self, outcome: Outcome, clock: Clock) -> Report:
-        alignment, solver = self.task.alignment, outcome.solver
+    def _report(self, solver: Solver, clock: Clock) -> Report:
+        alignment = self.task.alignment
         vocabulary = self.task.target.vocabulary
         clock.add("rows", solver.seconds)
         clock.end(rest="write")
         method_notes = [note for group in solver.solved.values() for note in group.result.notes]
         notes = [
             *dict.fromkeys(method_notes),
-            *outcome.notes,
             *row_notes(vocabulary, alignment.missing, solver.solved),
             *idle_notes(self.task.context.backend),
         ]
@@ -137,8 +125,7 @@ class TransplantJob:
             checks={f"{role} rows made": group.count for role, group in solver.solved.items()},
             rows=row_report(self.task, solver.solved),
             notes=tuple(notes),
-            evidence={**evidence_of(solver), **outcome.evidence},
-            calibrated=outcome.calibrated,
+            evidence=evidence_of(solver),
             groups=Groups.of(alignment, vocabulary, self.task.source.tokenizer.vocabulary),
         )
 

@@ -72,19 +72,13 @@ def _copied_check(after: Weights, before: Weights, matrices: list[str], provenan
     source_of = provenance.source_of
     if len(source_of) != after.rows:
         return Check("copied rows", False, f"no {REPORT_NAME} says which rows were copied")
-    changed = {after.tensors[name].data_ptr() for name in after.tensors if _is_trained(name, provenance)}
+    changed = {after.tensors[name].data_ptr() for name in after.tensors if _is_named(name, provenance.healed)}
     compared = [name for name in matrices if after.tensors[name].data_ptr() not in changed]
     wrong = [name for name in compared if not _rows_equal(after.tensors[name], before.tensors[name], source_of)]
     fine = f"{int((source_of >= 0).sum()):,} rows in {len(compared)} tensor(s) equal the source's, bit for bit"
-    if provenance.calibrated:
-        fine += f"; calibration changed every row of {', '.join(provenance.calibrated)}"
     if trained := [name for name in matrices if _is_named(name, provenance.healed)]:
         fine += f"; healing changed every row of {', '.join(trained)}"
     return check_empty("copied rows", "differ from the source", wrong, fine)
-
-
-def _is_trained(name: str, provenance: Provenance) -> bool:
-    return _is_named(name, (*provenance.calibrated, *provenance.healed))
 
 
 def _is_named(name: str, names: tuple[str, ...]) -> bool:

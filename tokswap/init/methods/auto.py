@@ -48,7 +48,7 @@ class Auto(Initializer):
 
     def __call__(self, problem: Problem) -> Rows:
         """Choose by the self-test, then compute the rows; the evidence shows the errors."""
-        names = CANDIDATES[problem.donor is not None].by_rows
+        names = CANDIDATES[problem.donor is not None]
         test = _hide(problem, self.hidden)
         if test is None:
             found = read_method(_FALLBACK)(problem)
@@ -84,7 +84,7 @@ class Auto(Initializer):
 
     def flops(self, missing: int, anchors: int, width: int) -> float:
         """Count the self-test, and the most likely winner."""
-        tested = sum(read_method(name).flops(self.hidden, anchors, width) for name in CANDIDATES[True].by_rows)
+        tested = sum(read_method(name).flops(self.hidden, anchors, width) for name in CANDIDATES[True])
         return tested + read_method("kriging").flops(missing, anchors, width)
 
 

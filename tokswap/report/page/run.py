@@ -15,7 +15,6 @@ GROUPS_DRAWN = 12
 _STAGES = {
     "prepare": "prepare",
     "rows": "compute new rows",
-    "calibrate": "calibrate",
     "write": "write files",
     "check": "check",
     "all": "total",

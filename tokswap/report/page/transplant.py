@@ -99,62 +99,45 @@ def _method(document: Mapping[str, Any]) -> Section:
     method = {"method": plan["method"], **settings, "for lm_head": plan["output_method"], "donor": plan["donor"]}
     blocks: list[Block] = [key_values("Method", method)]
     for role, found in evidence.items():
-        if role == "calibration":
-            blocks += _calibration(found)
-        elif "candidates" in found:
+        if "candidates" in found:
             blocks += _candidates(role, found)
     intro = ""
     if any("candidates" in found for found in evidence.values()):
         intro = (
-            "auto tests its candidates on shared tokens that it hides, or on your text. It uses the best one, and "
-            "another one for a script where that is clearly better."
+            "auto tests its candidates on shared tokens that it hides. It uses the best one, and another one for a "
+            "script where that is clearly better."
         )
     return Section("How the new rows were computed", blocks, intro)
 
 
 def _candidates(role: str, found: Mapping[str, Any]) -> list[Block]:
-    by_text = role == "text"
-    measure = "bits_per_byte" if by_text else "error"
-    candidates = sorted(found["candidates"], key=lambda one: one[measure])
+    candidates = sorted(found["candidates"], key=lambda one: one["error"])
     best = found["chosen"]["all"]
-    basis = "bits per byte of your text" if by_text else f"mean error on {found['hidden']:,} hidden shared tokens"
     groups = [
         (
             one["method"] + (" (chosen)" if one["method"] == best else ""),
-            [Bar(one[measure], f"{one[measure]:.3f}")],
+            [Bar(one["error"], f"{one['error']:.3f}")],
         )
         for one in candidates
     ]
     chosen = next(n for n, one in enumerate(candidates) if one["method"] == best)
-    title = "Candidates" if by_text else f"Candidates for the {role} matrix"
-    drawing = bars(title, groups, highlighted=chosen, note=f"Shorter is better: {basis}.")
-    return [drawing, *_candidates_by_script(role, found, candidates, measure)]
+    note = f"Shorter is better: mean error on {found['hidden']:,} hidden shared tokens."
+    drawing = bars(f"Candidates for the {role} matrix", groups, highlighted=chosen, note=note)
+    return [drawing, *_candidates_by_script(role, found, candidates)]
 
 
-def _candidates_by_script(
-    role: str, found: Mapping[str, Any], candidates: list[Mapping[str, Any]], measure: str
-) -> list[Block]:
+def _candidates_by_script(role: str, found: Mapping[str, Any], candidates: list[Mapping[str, Any]]) -> list[Block]:
     scripts = sorted({script for one in candidates for script in one.get("by_script", {})})
     if not scripts:
         return []
     chosen = found["chosen"]
-    rows = [("all", *(f"{one[measure]:.3f}" for one in candidates), chosen["all"])]
+    rows = [("all", *(f"{one['error']:.3f}" for one in candidates), chosen["all"])]
     rows += [
         (script, *(f"{one['by_script'][script]:.3f}" for one in candidates), chosen.get(script, "as for all"))
         for script in scripts
     ]
     head = ("", *(one["method"] for one in candidates), "used")
     return [Table(f"Error by script, {role} matrix", head, rows, right=tuple(range(1, len(candidates) + 1)))]
-
-
-def _calibration(found: Mapping[str, Any]) -> list[Block]:
-    before, after = found["held_out_bits_per_byte"]
-    groups = [("before", [Bar(before, f"{before:.3f}")]), ("after", [Bar(after, f"{after:.3f}")])]
-    facts = {"rows fitted": found["rows_fitted"], "tokens read": found["tokens"], "time": duration(found["seconds"])}
-    return [
-        bars("Calibration: bits per byte of the held-out part", groups, highlighted=1),
-        key_values("Calibration", facts),
-    ]
 
 
 def _rows(document: Mapping[str, Any]) -> Section:
@@ -174,8 +157,6 @@ def _rows(document: Mapping[str, Any]) -> Section:
 
 def _norms(document: Mapping[str, Any]) -> list[Block]:
     note = "Each curve is relative to its own peak. The last bin counts all larger norms."
-    if document["calibrated"]:
-        note += " Before the calibration."
     blocks: list[Block] = []
     for role, found in document.get("tokens", {}).get("norms", {}).items():
         if found:
