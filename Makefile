@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Real tokenizers are fetched into this folder, 400 MB.
 FIELD ?= $(HOME)/.cache/tokswap-field
 
-.PHONY: demo test check docs bench compatibility soak field engines env clean
+.PHONY: demo test slow check docs bench compatibility soak field engines env clean
 
 env: $(VENV)/.installed
 
@@ -19,7 +19,11 @@ demo: env
 	$(BIN)/python examples/demo.py
 
 test: env
-	$(BIN)/python -m pytest -n 2 --dist loadfile -rs
+	$(BIN)/python -m pytest -n 2 --dist loadfile -rs -m "not slow"
+
+# What takes longer than all the rest is worth at each change: more architectures, real models and engines.
+slow: env
+	$(BIN)/python -m pytest -n 2 --dist loadfile -rs -m slow
 
 check: env
 	$(BIN)/ruff check .

@@ -32,10 +32,19 @@ USED = {
     "masked": ("albert", "deberta-v2", "distilbert", "electra", "modernbert", "mpnet"),
     "sequence to sequence": ("m2m_100", "pegasus_x", "prophetnet"),
 }
+ALWAYS = ("cohere", "gemma3n_text", "mamba", "deberta-v2", "modernbert", "m2m_100")
+"""Those that `make test` tries: each has a vocabulary matrix of an own kind or name. `make slow` tries all others."""
 
 
 @pytest.mark.filterwarnings("ignore")  # what transformers says of tiny configs
-@pytest.mark.parametrize(("task", "model_type"), [(task, name) for task, names in USED.items() for name in names])
+@pytest.mark.parametrize(
+    ("task", "model_type"),
+    [
+        pytest.param(task, name, marks=() if name in ALWAYS else pytest.mark.slow)
+        for task, names in USED.items()
+        for name in names
+    ],
+)
 def test_transplant_and_trim(
     task: str, model_type: str, tmp_path: Path, tokenizers: tuple[Path, Path], capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -102,8 +102,8 @@ class Result:
     scope="module",
     params=[
         ("gemma", "smollm2", "subword", {}),
-        ("gemma", "smollm2", "omp", {"k": 8}),
-        ("smollm2", "gemma", "subword", {}),
+        pytest.param(("gemma", "smollm2", "omp", {"k": 8}), marks=pytest.mark.slow),
+        pytest.param(("smollm2", "gemma", "subword", {}), marks=pytest.mark.slow),
     ],
     ids=lambda case: f"{case[0]}-with-{case[1]}-{case[2]}",
 )
@@ -162,6 +162,7 @@ def test_excess_on_english(result: Result, bits: Mapping[Path, float]) -> None:
 # Trims.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gemma", "smollm2"])
 def test_trims_to_three_languages_are_exact(models: Mapping[str, Path], name: str) -> None:
     tokenizer = read_tokenizer(models[name])
@@ -174,6 +175,7 @@ def test_trims_to_three_languages_are_exact(models: Mapping[str, Path], name: st
         assert len(trimmed.kept) - len(added_ids(tokenizer)) < 2_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gemma", "smollm2"])
 def test_german_without_a_corpus(models: Mapping[str, Path], name: str) -> None:
     """At least 99 % of the tokens of ordinary German text are kept."""
@@ -194,6 +196,7 @@ def test_a_trimmed_model_computes_the_same(models: Mapping[str, Path], tmp_path:
     assert report.plan.sizes.parameters_after < 0.85 * report.plan.sizes.parameters_before
 
 
+@pytest.mark.slow
 def test_the_mix_beats_both_members(models: Mapping[str, Path], tmp_path: Path) -> None:
     names = [str(models["gemma"]), str(models["smollm2"])]
     tokswap.prepare_ensemble(names, names[1], tmp_path / "pair", init="subword")

@@ -164,6 +164,7 @@ def test_mlx_lm_gives_the_text_of_transformers(small: Path, mlx_target: Path, tm
 
 
 @mlx_lm
+@pytest.mark.slow
 def test_mlx_lm_refuses_on_its_command_line_only(small: Path, mlx_target: Path, tmp_path: Path) -> None:
     tokswap.make_draft(small, mlx_target, init="subword", out=tmp_path / "draft")
     for draft, takes in ((tmp_path / "draft", True), (small, False)):

@@ -103,6 +103,7 @@ def test_llama_cpp_gives_the_ids_of_transformers(results: dict[str, Path], tmp_p
 
 
 @llama_cpp
+@pytest.mark.slow
 def test_llama_cpp_writes_the_text_of_transformers(results: dict[str, Path], tmp_path: Path) -> None:
     for folder in results.values():
         tokenizer = AutoTokenizer.from_pretrained(folder)

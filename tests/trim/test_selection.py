@@ -297,6 +297,7 @@ def test_scripts(tokenizer: Tokenizer) -> None:
     assert "latin" in caught.value.message.lower()
 
 
+@pytest.mark.slow
 def test_a_language_without_a_corpus(tokenizer_of: Callable[..., Path]) -> None:
     """At least 99 % of the tokens of ordinary German text, with every family."""
     for family in makers.FAMILIES:
