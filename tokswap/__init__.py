@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from tokswap.tokenizer.compare import compare_tokenizers
     from tokswap.tokenizer.tokenizer import Tokenizer, read_tokenizer
     from tokswap.tokenizer.vocabulary import Kind, Vocabulary
+    from tokswap.train.plan import plan_tokenizer, train_tokenizer
     from tokswap.transplant.plan import plan_transplant, transplant_tokenizer
     from tokswap.trim.plan import plan_trim, trim_vocabulary
 
@@ -62,6 +63,7 @@ _HOMES = {
     "tokenizer.compare": ("compare_tokenizers",),
     "tokenizer.tokenizer": ("Tokenizer", "read_tokenizer"),
     "tokenizer.vocabulary": ("Kind", "Vocabulary"),
+    "train.plan": ("plan_tokenizer", "train_tokenizer"),
     "transplant.plan": ("plan_transplant", "transplant_tokenizer"),
     "trim.plan": ("plan_trim", "trim_vocabulary"),
 }
@@ -102,6 +104,7 @@ __all__ = [
     "plan_draft_head",
     "plan_ensemble",
     "plan_heal",
+    "plan_tokenizer",
     "plan_transplant",
     "plan_trim",
     "prepare_ensemble",
@@ -109,6 +112,7 @@ __all__ = [
     "read_tokenizer",
     "reduce_draft_head",
     "token_losses",
+    "train_tokenizer",
     "transplant_tokenizer",
     "trim_vocabulary",
     "verify_checkpoint",
