@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tokswap.train.plan import TrainJob
 
 _NAMED = 5
+_SHOWN = 40
 
 
 @click.group(
@@ -98,5 +99,10 @@ def _lines(job: TrainJob, dry_run: bool) -> list[str]:
 
 
 def _named(one: Measured) -> list[str]:
-    lines = [f"  {one.ids:,}: longest {', '.join(one.longest[:_NAMED])}"]
-    return lines + [f"  {one.ids:,}: dead {', '.join(one.dead_named[:_NAMED])}"] * bool(one.dead_named)
+    """Return the lines that name the longest tokens of one size, and some dead ones."""
+    kinds = (("longest", one.longest), ("dead", one.dead_named))
+    return [f"  {one.ids:,}: {kind} {', '.join(map(_short, named[:_NAMED]))}" for kind, named in kinds if named]
+
+
+def _short(token: str) -> str:
+    return token if len(token) <= _SHOWN else f"{token[: _SHOWN // 2]}...{token[-_SHOWN // 2 :]}"

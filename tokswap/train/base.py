@@ -13,6 +13,7 @@ import numpy as np
 from tokswap.errors import InputError, UsageError
 from tokswap.storage.resolve import resolve_tokenizer
 from tokswap.tokenizer.auto import PLAIN, usable_tokenizer
+from tokswap.tokenizer.backend import parts_backend
 from tokswap.tokenizer.classes import plain_settings
 from tokswap.tokenizer.describe import digit_scheme
 from tokswap.tokenizer.families import BYTE_LEVEL, SENTENCEPIECE, UNIGRAM
@@ -62,12 +63,22 @@ class Base:
     @property
     def added(self) -> tuple[str, ...]:
         """The texts that are cut out of a text before the model sees it, so that no token is trained on them."""
-        return tuple(str(entry["content"]) for entry in self.tokenizer.spec.get("added_tokens") or [])
+        vocabulary = self.tokenizer.vocabulary
+        entries = self.tokenizer.spec.get("added_tokens") or []
+        return tuple(str(entry["content"]) for entry in entries if vocabulary.kind[entry["id"]] != Kind.UNUSED)
 
     @property
     def has_byte_pieces(self) -> bool:
         """Whether the vocabulary spells unknown characters as `<0x41>`."""
         return self.family != BYTE_LEVEL and bool(self.tokenizer.spec["model"].get("byte_fallback"))
+
+    @property
+    def unspelled(self) -> tuple[str, ...]:
+        """The ASCII characters that byte fallback does not cover: a tokenizer may have a piece instead, as for tabs."""
+        if not self.has_byte_pieces:
+            return ()
+        pieces = self.tokenizer.vocabulary.byte_piece_of
+        return tuple(chr(byte) for byte in range(128) if bytes([byte]) not in pieces)
 
     def room(self, size: int) -> int:
         """Return how many tokens of a vocabulary can be trained.
@@ -101,7 +112,7 @@ class Base:
 
     @cached_property
     def _fixed(self) -> tuple[int, ...]:
-        """The ids that stay: bytes, special tokens, added tokens, and what the post-processor adds; no reserved slot."""
+        """The ids that stay: bytes, special and added tokens, what the post-processor adds; no reserved slot."""
         tokenizer = self.tokenizer
         vocabulary, model = tokenizer.vocabulary, tokenizer.spec["model"]
         fixed = added_ids(tokenizer) | {*vocabulary.roles.values(), *template_ids(tokenizer.spec)}
@@ -139,10 +150,21 @@ def base_like(like: str | Path, *, trust_remote_code: bool = False) -> Base:
     return Base(
         tokenizer=replace(tokenizer, config=config, edited=True),
         crosses_words=False,
-        digits=digit_scheme(tokenizer),
+        digits=_digits(tokenizer),
         words=tokenizer.spec.get("pre_tokenizer"),
         reserved=sum(1 for token in added if kinds[token] == Kind.UNUSED),
     )
+
+
+def _digits(tokenizer: Tokenizer) -> str:
+    """Return how a tokenizer splits a number, as `digit_scheme` says, whatever tokens it has for the parts."""
+    split = parts_backend(tokenizer.spec, tokenizer.path).pre_tokenizer
+    if tokenizer.family != BYTE_LEVEL or split is None:
+        return digit_scheme(tokenizer)
+    pieces = [piece.strip("Ġ ") for piece, _ in split.pre_tokenize_str("x 1234567")]
+    lengths = [len(piece) for piece in pieces if piece.isdigit()]
+    schemes = {(1,) * 7: "single digits", (3, 3, 1): "threes from the left", (1, 3, 3): "threes from the right"}
+    return schemes.get(tuple(lengths), "free")
 
 
 def new_base(family: str) -> Base:

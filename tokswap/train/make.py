@@ -14,7 +14,7 @@ from tokswap.tokenizer.tokenizer import Tokenizer
 from tokswap.train.base import Base, spells_marks
 from tokswap.train.options import TrainOptions
 from tokswap.train.patterns import marked_words, sequence, without
-from tokswap.train.superwords import train_superwords, translated
+from tokswap.train.superwords import train_superwords
 from tokswap.train.text import Text, random_chunks
 from tokswap.train.trainers import (
     Merges,
@@ -85,11 +85,10 @@ class Maker:
     def _superwords(self, size: int) -> Tokenizer:
         within = self._within(size)
         first = self._bpe(within, self._merges.pairs)
-        text, token_bytes = first.vocabulary.text, first.vocabulary.token_bytes
         self.say(f"training {size - within:,} superwords")
-        second = train_superwords(self.text.training(), first.backend, token_bytes, size - within)
+        superwords = train_superwords(self.text.training, first.backend, first.vocabulary, size - within)
         pairs = ((left, right) for left, right in first.spec["model"]["merges"])
-        return self._bpe(size, chain(pairs, translated(second, text, token_bytes)))
+        return self._bpe(size, chain(pairs, superwords))
 
     def _bpe(self, size: int, pairs: Iterable[tuple[str, str]]) -> Tokenizer:
         """Return the tokenizer of the first merges that give so many ids."""
@@ -152,14 +151,16 @@ class Maker:
         """Return the characters that are tokens: all bytes, or no more than a share of the ids."""
         if self.base.family == BYTE_LEVEL:
             return byte_symbols()
-        share = 4 if self.base.family == WORDPIECE else 2
+        share = 6 if self.base.family == WORDPIECE else 2  # WordPiece has each character twice
         found = self._characters[: max(self.base.room(size) // share, 1)]
-        return (*found, "▁") if spells_marks(self.base) else found
+        return tuple(dict.fromkeys([*found, *self.base.unspelled, "▁"])) if spells_marks(self.base) else found
 
     @cached_property
     def _characters(self) -> tuple[str, ...]:
         self.say("counting characters")
-        return alphabet_of(self.text.training(), splitter(self.base.tokenizer.spec.get("normalizer"), None))
+        without = " ▁" if spells_marks(self.base) else _WHITE
+        normalizer = splitter(self.base.tokenizer.spec.get("normalizer"), None)
+        return alphabet_of(self.text.training(), normalizer, without)
 
     def _words(self) -> Iterator[str]:
         """Yield the strings to train on: pieces, which are then split into words, or chunks that cross words."""

@@ -142,7 +142,7 @@ def plan_with(corpora: Sequence[str | Path], options: TrainOptions) -> TrainJob:
         check_output(Path(options.out), sources=sources, needed=0, force=options.force)
     text = open_text(list(map(str, corpora)), options.held_out, field=options.field, binary=options.binary)
     clock = Clock()
-    maker = Maker(base, text, options, _say(options.progress))
+    maker = Maker(base, text, options, say=_say(options.progress))
     made = {size: maker.make(size) for size in reversed(sizes)}
     clock.stop("train")
     held_out, trained = text.measured(), sample(text.training())

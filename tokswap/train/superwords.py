@@ -9,11 +9,12 @@ Reference: arXiv 2503.13423 (SuperBPE)
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
 from tokswap.tokenizer.backend import Backend
+from tokswap.tokenizer.vocabulary import Vocabulary
 from tokswap.train.trainers import Merges, encode, splitter, train_bpe
 
 _FIRST = 0x10000
@@ -23,46 +24,52 @@ _LONGEST = 64
 """Tokens of a string that is trained on. A merge takes the time of all strings that have it."""
 _MOST_WORDS = 4
 """Words of a superword, at most."""
-_MORE = 1.1
-"""How many more merges to train than tokens are needed: some give a token that is there, or too many words."""
-_WORD = re.compile(rb"(?:^|[ \t])[^ \t]")
+_MORE, _MUCH_MORE = 1.5, 4
+"""How many merges to train for each token that is needed, and how many times more where that was too little: some give
+a token that is there already, or one of too many words."""
+_WORD = re.compile(rb"[A-Za-z0-9'\x80-\xff]+")
 
 
-def train_superwords(pieces: Iterable[str], backend: Backend, token_bytes: Sequence[bytes], tokens: int) -> Merges:
+def train_superwords(
+    pieces: Callable[[], Iterable[str]], backend: Backend, vocabulary: Vocabulary, tokens: int
+) -> list[tuple[str, str]]:
     """Train merges of tokens, across spaces.
 
-    No superword contains a digit, nor goes on after a colon or a line break, as in SuperBPE.
+    No superword has more than four words or a digit, or goes on after a colon or a line break, as in SuperBPE.
 
     Args:
-        pieces: The text.
+        pieces: Gives the text; it may be read several times.
         backend: The tokenizer of the first stage, which splits text as the result will.
-        token_bytes: The bytes of its tokens, by id.
+        vocabulary: Its vocabulary.
         tokens: How many superwords to train.
 
     Returns:
-        The merges of ids, as texts of one character an id; see `translated`.
+        The merges in the spelling of the tokens, in their order. They give more superwords than asked for, or fewer
+        where the text has no more pairs that occur twice.
     """
-    alphabet = [chr(_FIRST + token) for token in range(len(token_bytes))]
-    strings = _strings(encode(backend, pieces), token_bytes)
-    return train_bpe(strings, splitter(None, None), int(tokens * _MORE) + 16, alphabet)
+    texts, token_bytes = vocabulary.text, vocabulary.token_bytes
+    alphabet = [chr(_FIRST + token) for token in range(len(vocabulary))]
+    asked = int(tokens * _MORE) + 16
+    while True:
+        strings = _strings(encode(backend, pieces()), token_bytes)
+        merges = train_bpe(strings, splitter(None, None), asked, alphabet)
+        pairs = list(_translated(merges, texts, token_bytes))
+        new = {left + right for left, right in pairs}.difference(texts)
+        if len(new) >= tokens or len(merges.pairs) < asked:
+            return pairs
+        asked *= _MUCH_MORE
 
 
-def translated(merges: Merges, texts: Sequence[str], token_bytes: Sequence[bytes]) -> Iterator[tuple[str, str]]:
-    """Yield the merges in the spelling of the tokens, without those of too many words.
-
-    Args:
-        merges: What `train_superwords` returns.
-        texts: The spelling of each token of the first stage.
-        token_bytes: The bytes of each.
-    """
+def _translated(merges: Merges, texts: Sequence[str], token_bytes: Sequence[bytes]) -> Iterator[tuple[str, str]]:
+    """Yield merges of ids in the spelling of the tokens, without those of too many words."""
     left_out: set[str] = set()
     for left, right in merges.pairs:
-        ids = [ord(one) - _FIRST for one in left + right]
-        words = _WORD.findall(b"".join(token_bytes[token] for token in ids))
-        if len(words) > _MOST_WORDS or left in left_out or right in left_out:
+        whole = b"".join(token_bytes[ord(one) - _FIRST] for one in left + right)
+        words = max(len(_WORD.findall(whole)), len(whole.split()))
+        if left in left_out or right in left_out or words > _MOST_WORDS:
             left_out.add(left + right)
-            continue
-        yield _spelled(left, texts), _spelled(right, texts)
+        else:
+            yield _spelled(left, texts), _spelled(right, texts)
 
 
 def _spelled(characters: str, texts: Sequence[str]) -> str:

@@ -23,8 +23,6 @@ _TWICE = 2
 _COVERED = 0.9995
 """Share of the characters of a text that are in the alphabet, as in SentencePiece."""
 _BATCH = 256
-_WHITE = " ▁\n\t"
-"""Characters that are no part of a vocabulary's alphabet by their frequency."""
 
 
 @dataclass(frozen=True)
@@ -64,12 +62,13 @@ def splitter(normalizer: Any, pre_tokenizer: Any) -> Backend:
     return make_backend(spec, Path("pre-tokenizer"))
 
 
-def alphabet_of(pieces: Iterable[str], backend: Backend) -> tuple[str, ...]:
+def alphabet_of(pieces: Iterable[str], backend: Backend, without: str) -> tuple[str, ...]:
     """Return the characters that make up nearly all of a text, the most frequent first.
 
     Args:
         pieces: The text.
         backend: Its normalizer is used.
+        without: Characters that are not counted.
     """
     counts = np.zeros(0x110000, np.int64)
     stream = iter(pieces)
@@ -77,7 +76,7 @@ def alphabet_of(pieces: Iterable[str], backend: Backend) -> tuple[str, ...]:
         text = "".join(backend.normalizer.normalize_str(one) for one in batch) if backend.normalizer else "".join(batch)
         found = np.bincount(np.frombuffer(text.encode("utf-32-le", "replace"), "<u4"))
         counts[: len(found)] += found
-    counts[[ord(one) for one in _WHITE]] = 0
+    counts[[ord(one) for one in without]] = 0
     order = np.lexsort((np.arange(len(counts)), -counts))
     order = order[: np.count_nonzero(counts)]
     enough = int(np.searchsorted(np.cumsum(counts[order]), _COVERED * counts.sum())) + 1
