@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tokswap.checkpoint.inspect import inspect_checkpoint
     from tokswap.checkpoint.reader import Checkpoint, open_checkpoint
+    from tokswap.checkpoint.undertrained import undertrained_tokens
     from tokswap.draft.engines import Verdict, draft_verdicts
     from tokswap.draft.head import check_draft_head, plan_draft_head, reduce_draft_head
     from tokswap.draft.plan import make_draft, plan_draft
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "checkpoint.inspect": ("inspect_checkpoint",),
     "checkpoint.reader": ("Checkpoint", "open_checkpoint"),
+    "checkpoint.undertrained": ("undertrained_tokens",),
     "draft.engines": ("Verdict", "draft_verdicts"),
     "draft.head": ("check_draft_head", "plan_draft_head", "reduce_draft_head"),
     "draft.plan": ("make_draft", "plan_draft"),
@@ -115,6 +117,7 @@ __all__ = [
     "train_tokenizer",
     "transplant_tokenizer",
     "trim_vocabulary",
+    "undertrained_tokens",
     "verify_checkpoint",
 ]
 
