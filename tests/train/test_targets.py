@@ -108,6 +108,21 @@ def test_an_encoder_reads_whole_phrases(
     assert {"it is", "of the sea"} & {*read}
 
 
+def test_word_vectors_reach_phrases(
+    model_of: Callable[..., Path], superwords: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """With one word in the file, each phrase of that word has its vector, and so the row of its nearest token."""
+    source = model_of("llama-tied", vocab_size=640, adds_bos=True)
+    (tmp_path / "a.vec").write_text("the 1 0\n", encoding="utf-8")
+    method = f"wechsel(vectors={tmp_path / 'a.vec'}, k=1)"
+    result = tokswap.transplant_tokenizer(source, superwords("byte-level"), init=method, out=tmp_path / "out")
+    rows = result.load()[0].get_input_embeddings().weight.detach().numpy()
+    tokens = read_tokenizer(tmp_path / "out").vocabulary.token_bytes
+    phrases = [n for n, text in enumerate(tokens) if b" the " in text.strip() and b" " in text.strip()]
+    assert len(phrases) > 1
+    assert len({rows[n].tobytes() for n in phrases}) == 1
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_trim_keeps_superwords_and_their_parts(moved: Callable[[str], Path], tmp_path: Path, family: str) -> None:
     from transformers import AutoTokenizer
