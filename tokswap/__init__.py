@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tokswap.checkpoint.inspect import inspect_checkpoint
     from tokswap.checkpoint.reader import Checkpoint, open_checkpoint
+    from tokswap.checkpoint.undertrained import undertrained_tokens
     from tokswap.draft.engines import Verdict, draft_verdicts
     from tokswap.draft.head import check_draft_head, plan_draft_head, reduce_draft_head
     from tokswap.draft.plan import make_draft, plan_draft
@@ -35,12 +36,14 @@ if TYPE_CHECKING:
     from tokswap.tokenizer.compare import compare_tokenizers
     from tokswap.tokenizer.tokenizer import Tokenizer, read_tokenizer
     from tokswap.tokenizer.vocabulary import Kind, Vocabulary
+    from tokswap.train.plan import plan_tokenizer, train_tokenizer
     from tokswap.transplant.plan import plan_transplant, transplant_tokenizer
     from tokswap.trim.plan import plan_trim, trim_vocabulary
 
 _HOMES = {
     "checkpoint.inspect": ("inspect_checkpoint",),
     "checkpoint.reader": ("Checkpoint", "open_checkpoint"),
+    "checkpoint.undertrained": ("undertrained_tokens",),
     "draft.engines": ("Verdict", "draft_verdicts"),
     "draft.head": ("check_draft_head", "plan_draft_head", "reduce_draft_head"),
     "draft.plan": ("make_draft", "plan_draft"),
@@ -62,6 +65,7 @@ _HOMES = {
     "tokenizer.compare": ("compare_tokenizers",),
     "tokenizer.tokenizer": ("Tokenizer", "read_tokenizer"),
     "tokenizer.vocabulary": ("Kind", "Vocabulary"),
+    "train.plan": ("plan_tokenizer", "train_tokenizer"),
     "transplant.plan": ("plan_transplant", "transplant_tokenizer"),
     "trim.plan": ("plan_trim", "trim_vocabulary"),
 }
@@ -102,6 +106,7 @@ __all__ = [
     "plan_draft_head",
     "plan_ensemble",
     "plan_heal",
+    "plan_tokenizer",
     "plan_transplant",
     "plan_trim",
     "prepare_ensemble",
@@ -109,8 +114,10 @@ __all__ = [
     "read_tokenizer",
     "reduce_draft_head",
     "token_losses",
+    "train_tokenizer",
     "transplant_tokenizer",
     "trim_vocabulary",
+    "undertrained_tokens",
     "verify_checkpoint",
 ]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tools
 from makers import copy_model, shipped_text
+from sequences import everything, is_canonical
 
 from tokswap.ensemble.bytewise import END, ByteMixture, byte_mix, utf8
 from tokswap.ensemble.bytewise.canonical import Canonical
@@ -116,40 +117,6 @@ def test_each_path_of_a_tree_is_read_as_if_alone(family: str, loaded: Any) -> No
 
 
 # Canonical sequences.
-
-
-def everything(tokenizer: Tokenizer, data: bytes) -> Iterator[list[int]]:
-    """Every token sequence whose bytes go past `data`, and do not without its last token."""
-    vocabulary = tokenizer.vocabulary
-    text = [
-        n
-        for n in range(len(vocabulary))
-        if vocabulary.kind[n] in (Kind.NORMAL, Kind.BYTE) and vocabulary.token_bytes[n]
-    ]
-
-    def grow(ids: list[int], at: int) -> Iterator[list[int]]:
-        for token in text:
-            own = vocabulary.token_bytes[token]
-            left = data[at:]
-            if own.startswith(left) and len(own) > len(left):
-                yield [*ids, token]
-            elif left.startswith(own):
-                yield from grow([*ids, token], at + len(own))
-
-    yield from grow([], 0)
-
-
-def is_canonical(tokenizer: Tokenizer, ids: list[int]) -> bool:
-    """Whether the tokenizer makes these ids at the beginning of some text."""
-    parts = utf8.split(b"".join(tokenizer.vocabulary.token_bytes[token] for token in ids))
-    if parts is None:
-        return False
-    text = parts[0].decode()
-    if not parts[1]:
-        return tokenizer.encode(text) == ids
-    points = [p for p in range(*utf8.span(parts[1])) if not 0xD800 <= p < 0xE000]
-    points = [*points[:64], *points[-64:], *points[:: max(1, len(points) // 64)]]
-    return any(tokenizer.encode(text + chr(point))[: len(ids)] == ids for point in points)
 
 
 PREFIXES = ["", "ther", "a  b", "= ", "ü"]

@@ -35,6 +35,7 @@ COMMANDS = {
     "compare": "tokswap.cli.compare:compare",
     "report": "tokswap.cli.report:report",
     "methods": "tokswap.cli.methods:methods",
+    "tokenizer": "tokswap.cli.tokenizer:tokenizer",
     "hypernet": "tokswap.cli.hypernet:hypernet",
     "alias": "tokswap.cli.alias:alias",
     "completion": "tokswap.cli.completion:completion",

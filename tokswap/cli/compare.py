@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from tokswap.cli import _complete, _options, _output, _page
+from tokswap.cli import _compare_text, _complete, _options, _output, _page
 
 _SCRIPTS_SHOWN = 10
 _SPECIAL_TOKENS_SHOWN = 12
@@ -19,7 +19,14 @@ _SPECIAL_TOKENS_SHOWN = 12
 \b
 Examples:
   tokswap compare ./my-model ./their-model
+  # on your text also: Renyi efficiency, whole words, errors of OCR
   tokswap compare smollm qwen --text notes.txt
+\b
+  # the same text in several languages, and the terms of your field
+  tokswap compare smollm qwen --parallel en.txt --parallel de.txt --terms terms.txt
+\b
+  # tokens that no text gives, and tokens that the models have hardly seen (reads their embeddings)
+  tokswap compare ./my-model ./their-model --every-token --undertrained
 """
 )
 @click.argument("first", shell_complete=_complete.models, metavar="A")
@@ -30,24 +37,51 @@ Examples:
     multiple=True,
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Count tokens on this text; repeat for more. [default: sentences in several languages]",
+    help="Measure on this text; repeat for more. [default: count tokens of sentences in several languages]",
 )
+@click.option(
+    "--parallel",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The same text in several languages, a file each: tokens relative to the first.",
+)
+@click.option(
+    "--terms", type=click.Path(path_type=Path), metavar="FILE", help="Count the tokens of these terms, one a line."
+)
+@click.option("--every-token", is_flag=True, help="Tokenize every token, to count those that no text gives.")
+@click.option("--undertrained", is_flag=True, help="Find tokens that the models have hardly been trained on.")
 @_page.flag
 @_options.json_flag
-def compare(first: str, second: str, texts: tuple[Path, ...], page: str | None, as_json: bool) -> None:
+def compare(first: str, second: str, texts: tuple[Path, ...], page: str | None, as_json: bool, **values: Any) -> None:
     """Compare two tokenizers: shared tokens, numbers and white space, tokens per byte."""
     _options.set_volume(quiet=False, verbose=False)
     page_path = _page.check(page)
     from tokswap.report.record import versions
-    from tokswap.storage.texts import read_texts
+    from tokswap.storage.texts import read_text, read_texts
     from tokswap.tokenizer.compare import compare_tokenizers as run
 
-    facts = run(first, second, read_texts(texts) or None)
+    if len(values["parallel"]) == 1:
+        raise click.UsageError("--parallel compares languages: name a file for each, the reference first")
+    terms = read_text(values["terms"]).splitlines() if values["terms"] is not None else []
+    facts = run(
+        first,
+        second,
+        read_texts(texts) or None,
+        parallel=read_texts(values["parallel"]),
+        terms=[term.strip() for term in terms if term.strip()],
+        every_token=values["every_token"],
+    )
+    if values["undertrained"]:
+        from tokswap.checkpoint.undertrained import undertrained_tokens
+
+        facts["undertrained"] = [undertrained_tokens(first), undertrained_tokens(second)]
     _page.write(page_path, "compare", {**facts, "names": [first, second], "versions": versions()})
     if as_json:
         _output.document(facts)
         return
     lines = [f"A: {first}", f"B: {second}", "", *_overview(facts), "", *_scripts(facts), "", *_lengths(facts)]
+    lines += _compare_text.measured_lines(facts)
     click.echo("\n".join([*lines, *_special_tokens(facts)]))
 
 

@@ -17,6 +17,8 @@ from tokswap.errors import OutputError
 
 _WORK = ".tokswap-"
 _ASIDE = "-old"
+_MARKS = ("config.json", "adapter_config.json", "tokenizer_training.json")
+"""Files by which a folder is known as a model, an adapter or a trained tokenizer, which --force replaces."""
 
 
 def check_output(out: Path, *, sources: Sequence[Path], needed: int, force: bool) -> None:
@@ -45,8 +47,8 @@ def check_output(out: Path, *, sources: Sequence[Path], needed: int, force: bool
     if os.path.lexists(out) and not (out.is_dir() and not any(out.iterdir())):  # an empty folder may be replaced
         if not force:
             raise OutputError("output-exists", "the output exists already", "choose another --out, or --force", out=out)
-        if not any((out / name).is_file() for name in ("config.json", "adapter_config.json")):
-            hint = "--force replaces model folders only"
+        if not any((out / name).is_file() for name in _MARKS):
+            hint = "--force replaces folders of models and trained tokenizers only"
             raise OutputError("not-a-checkpoint", "the output exists, and it is not a model folder", hint, out=out)
     check_room(real, needed)
 

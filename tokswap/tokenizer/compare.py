@@ -1,8 +1,9 @@
-"""Compare two tokenizers: shared tokens, the treatment of numbers and spaces, and tokens per byte of a text."""
+"""Compare two tokenizers: shared tokens, numbers and spaces, and figures on texts, terms and their own tokens."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,20 @@ import numpy as np
 from tokswap.tokenizer.alignment import align
 from tokswap.tokenizer.describe import digit_scheme, whitespace_scheme
 from tokswap.tokenizer.loaded import TokenizerLike, open_tokenizer
+from tokswap.tokenizer.measures import parity, term_figures, text_figures, token_figures
 from tokswap.tokenizer.probes import TEXTS
 from tokswap.tokenizer.tokenizer import Tokenizer
 from tokswap.tokenizer.vocabulary import Kind, Vocabulary, script_of
 
 
 def compare_tokenizers(
-    first: TokenizerLike | Tokenizer, second: TokenizerLike | Tokenizer, texts: dict[str, str] | None = None
+    first: TokenizerLike | Tokenizer,
+    second: TokenizerLike | Tokenizer,
+    texts: dict[str, str] | None = None,
+    *,
+    parallel: Mapping[str, str] | None = None,
+    terms: Sequence[str] = (),
+    every_token: bool = False,
 ) -> dict[str, Any]:
     """Compare two tokenizers.
 
@@ -24,7 +32,10 @@ def compare_tokenizers(
         first: The tokenizer of the source model: a folder, hub id, alias, .gguf file or tokenizer.json, a loaded
             tokenizer, or a loaded model with its tokenizer.
         second: The target tokenizer.
-        texts: Name -> text, to count tokens on. By default a sentence in each of several languages.
+        texts: Name -> text, to measure on. By default tokens are counted on sentences in several languages.
+        parallel: Language -> the same text in it, to compare languages; the first is the reference.
+        terms: Terms whose tokens are counted.
+        every_token: Whether to tokenize every token of both vocabularies, to find those that cannot come out.
 
     Returns:
         Plain data. Lists have one entry per tokenizer, unless noted:
@@ -34,6 +45,8 @@ def compare_tokenizers(
         "digits", "whitespace", "begins_with_bos": see `describe_tokenizer`.
         "tokens_per_byte": text -> tokens per byte.
         "specials": special token of the second -> the token of the first that takes its place, or None.
+        With `texts`, "on_texts": text -> see `text_figures`. With `parallel`, "parity": see `parity`. With `terms`,
+        "terms": see `term_figures`. With `every_token`, "tokens": see `token_figures`.
     """
     first, second = open_tokenizer(first), open_tokenizer(second)
     a, b = first.vocabulary, second.vocabulary
@@ -56,7 +69,29 @@ def compare_tokenizers(
             if text
         },
         "specials": {b.text[token]: a.text[s] if s >= 0 else None for token, s in zip(specials, sources, strict=True)},
+        **_measured((first, second), texts or {}, parallel or {}, terms=terms, every_token=every_token),
     }
+
+
+def _measured(
+    pair: Sequence[Tokenizer],
+    texts: Mapping[str, str],
+    parallel: Mapping[str, str],
+    *,
+    terms: Sequence[str],
+    every_token: bool,
+) -> dict[str, Any]:
+    """Return what was asked for beside the comparison; see `compare_tokenizers`."""
+    found: dict[str, Any] = {}
+    if texts:
+        found["on_texts"] = {name: [text_figures(one, text) for one in pair] for name, text in texts.items() if text}
+    if parallel:
+        found["parity"] = [parity(one, parallel) for one in pair]
+    if terms:
+        found["terms"] = [term_figures(one, terms) for one in pair]
+    if every_token:
+        found["tokens"] = [token_figures(one) for one in pair]
+    return found
 
 
 def _scripts(a: Vocabulary, b: Vocabulary, shared: set[bytes]) -> dict[str, list[int]]:

@@ -136,23 +136,33 @@ def rebuilt(tokenizer: Tokenizer, ids: Iterable[int]) -> Trimmed:
     text = tokenizer.vocabulary.text
     kept = np.array(sorted(token for token in ids if text[token]), np.int64)
     new_of = {token: n for n, token in enumerate(kept.tolist())}
+    model = _MODEL[tokenizer.family].rebuild(tokenizer.spec["model"], new_of)
+    return Trimmed(renumbered_tokenizer(tokenizer, model, new_of), kept)
+
+
+def renumbered_tokenizer(tokenizer: Tokenizer, model: Mapping[str, Any], new_of: Mapping[int, int]) -> Tokenizer:
+    """Return a tokenizer with another model, whose other files follow its ids.
+
+    Args:
+        tokenizer: The tokenizer.
+        model: The new `model` of its tokenizer.json.
+        new_of: Old id -> new id, for all ids of `forced_ids` that stay.
+    """
     # Older classes read these files instead of tokenizer.json. They have the old ids, and a sentencepiece model cannot
     # be edited. The config already holds what special_tokens_map.json says.
     old = (*CONVERTIBLE, "added_tokens.json", "special_tokens_map.json")
-    new = dataclasses.replace(
+    return dataclasses.replace(
         tokenizer,
-        spec=_new_spec(tokenizer, new_of),
+        spec={**_new_spec(tokenizer, new_of), "model": dict(model)},
         config=_new_config(tokenizer, new_of),
         files={name: path for name, path in tokenizer.files.items() if name not in old},
         edited=True,
     )
-    return Trimmed(new, kept)
 
 
 def _new_spec(tokenizer: Tokenizer, new_of: Mapping[int, int]) -> dict[str, Any]:
-    """Return tokenizer.json in new ids."""
+    """Return tokenizer.json in new ids, but for its model."""
     spec = dict(tokenizer.spec)
-    spec["model"] = _MODEL[tokenizer.family].rebuild(spec["model"], new_of)
     spec["added_tokens"] = [
         {**entry, "id": new_of[entry["id"]]} for entry in spec.get("added_tokens") or [] if entry["id"] in new_of
     ]

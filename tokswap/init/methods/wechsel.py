@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -21,8 +22,8 @@ class Wechsel(Initializer):
     `vectors` has the words of the target tokenizer's language, and `source_vectors` those of the source model's
     language in the same, aligned space. One file may serve for both. A token's vector is the mean of the unit vectors
     of the words whose tokenization contains it, each weighted by one over its rank in the file. Words are tokenized
-    inside a text and at its start. The k nearest source tokens are weighted by exp(cosine / temperature). A new token
-    that no word contains gets the mean of its pieces.
+    inside a text and at its start. A token of several words has the mean of their unit vectors. The k nearest source
+    tokens are weighted by exp(cosine / temperature). A new token that no word contains gets the mean of its pieces.
     """
 
     vectors: str = option("", "word vectors of the target's language: a .vec text file, or .npz with words and vectors")
@@ -77,8 +78,8 @@ class Wechsel(Initializer):
         """
         assert problem.tokenizers is not None
         theirs, ours = self._read(problem)
-        new = _token_vectors(theirs, problem.tokenizers.target, len(problem.target))
-        known = _token_vectors(ours, problem.tokenizers.source, len(problem.source.vocabulary))
+        new = _token_vectors(theirs, problem.tokenizers.target, problem.target.token_bytes)
+        known = _token_vectors(ours, problem.tokenizers.source, problem.source.vocabulary.token_bytes)
         asking = np.flatnonzero(new.known()[problem.missing])
         keys = np.flatnonzero(known.known() & problem.source.vocabulary.pieces)
         memory, device = problem.context.memory, problem.context.device
@@ -114,18 +115,31 @@ class Wechsel(Initializer):
         return 600.0 * missing * anchors
 
 
-def _token_vectors(vectors: WordVectors, tokenizer: SupportsEncode, count: int) -> Vectors:
-    """Return the vectors of a vocabulary's `count` tokens by id."""
+def _token_vectors(vectors: WordVectors, tokenizer: SupportsEncode, token_bytes: Sequence[bytes]) -> Vectors:
+    """Return the vectors of a vocabulary's tokens by id."""
     from scipy.sparse import csr_matrix
 
     norms = np.linalg.norm(vectors.rows, axis=1, keepdims=True)
     rows = vectors.rows / np.maximum(norms, np.finfo(np.float32).tiny)
     forms = [form for word in vectors.words for form in (b" " + word.encode(), word.encode())]
-    pairs = [(token, n // 2) for n, ids in enumerate(tokenizer.tokenize_bytes(forms)) for token in set(ids)]
-    token, word = np.array(pairs, np.int64).reshape(-1, 2).T
+    inside = [(token, n // 2) for n, ids in enumerate(tokenizer.tokenize_bytes(forms)) for token in set(ids)]
+    across = _words_of(token_bytes, {word.encode(): n for n, word in enumerate(vectors.words)})
+    token, word = np.array([*inside, *across], np.int64).reshape(-1, 2).T
+    weight = np.where(np.arange(len(word)) < len(inside), 1 / (1.0 + word), 1.0)
     distinct, place = np.unique(token, return_inverse=True)
-    share = csr_matrix((1 / (1.0 + word), (place, word)), (len(distinct), len(vectors.words)))
+    share = csr_matrix((weight, (place, word)), (len(distinct), len(vectors.words)))
     mean = (share @ rows) / np.asarray(share.sum(axis=1)).reshape(-1, 1)
-    place_of = np.full(count, -1, np.int64)
+    place_of = np.full(len(token_bytes), -1, np.int64)
     place_of[distinct] = np.arange(len(distinct))
     return Vectors(Array(np.asarray(mean, np.float32)), place_of)
+
+
+def _words_of(token_bytes: Sequence[bytes], place: Mapping[bytes, int]) -> list[tuple[int, int]]:
+    """Return each token of several words with the place of each of its words."""
+    return [
+        (token, place[word])
+        for token, whole in enumerate(token_bytes)
+        if b" " in whole.strip()
+        for word in whole.split()
+        if word in place
+    ]

@@ -30,7 +30,12 @@ def page(document: Mapping[str, Any]) -> Page:
             (percent(share[0]), f"of {names[0]}'s {sizes[0]:,} ids"),
             (percent(share[1]), f"of {names[1]}'s {sizes[1]:,} ids"),
         ],
-        sections=[_tokens(document), _texts(document, names), _differences(document, names)],
+        sections=[
+            _tokens(document),
+            _texts(document, names),
+            *_measured(document, names),
+            _differences(document, names),
+        ],
     )
 
 
@@ -78,3 +83,52 @@ def _differences(document: Mapping[str, Any], names: list[str]) -> Section:
     if specials:
         blocks.append(Table("Special tokens of B, and their counterparts in A", ("B", "A"), specials, code=(0, 1)))
     return Section("How they differ", blocks)
+
+
+_FIGURES = {
+    "renyi": "Renyi efficiency",
+    "whole_words": "words that are one token",
+    "noise_growth": "tokens with OCR errors, relative",
+    "noise_kept": "tokens that OCR errors leave",
+}
+
+
+def _measured(document: Mapping[str, Any], names: list[str]) -> list[Section]:
+    """Return a section of what only a flag asks for; none without it."""
+    blocks: list[Block] = []
+    rows = [
+        (name, title, f"{a[key]:.3f}", f"{b[key]:.3f}")
+        for name, (a, b) in document.get("on_texts", {}).items()
+        for key, title in _FIGURES.items()
+    ]
+    if rows:
+        blocks.append(Table("On texts", ("text", "", *names), rows, right=(2, 3)))
+    if "parity" in document:
+        a, b = document["parity"]
+        groups = [(name, [Bar(one[name], f"{one[name]:.2f}") for one in (a, b)]) for name in a]
+        note = "1 is a language that takes as many tokens as the first for the same content."
+        blocks.append(bars("Tokens of the same text", groups, [f"A: {names[0]}", f"B: {names[1]}"], note=note))
+        parity = [(name, f"{a[name]:.3f}", f"{b[name]:.3f}") for name in a]
+        blocks.append(Table("Tokens of the same text", ("language", *names), parity, right=(1, 2)))
+    if "terms" in document:
+        a, b = document["terms"]
+        terms = [
+            ("tokens per term", f"{a['tokens_per_term']:.3f}", f"{b['tokens_per_term']:.3f}"),
+            ("terms that are one token", percent(a["single"]), percent(b["single"])),
+        ]
+        blocks.append(Table(f"{a['terms']:,} terms", ("", *names), terms, right=(1, 2)))
+    tokens = [
+        (title, *(f"{one[key]:,}" for one in document[group]))
+        for group, key, title in (
+            ("tokens", "unreachable", "tokens that their own bytes do not give"),
+            ("tokens", "ambiguous", "of them: other tokens spell the same text"),
+            ("undertrained", "count", "tokens that the model has hardly been trained on"),
+        )
+        if group in document
+    ]
+    if tokens:
+        blocks.append(Table("Tokens that text does not use", ("", *names), tokens, right=(1, 2)))
+    named = [", ".join(one["tokens"]) for one in document.get("undertrained", [])]
+    if any(named):
+        blocks.append(Table("Hardly trained", tuple(names), [tuple(named)], code=(0, 1)))
+    return [Section("How they do on texts and terms", blocks)] if blocks else []

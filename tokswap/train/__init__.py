@@ -1,0 +1,1 @@
+"""Tokenizers trained on a corpus: words, superwords, supertokens, bytes."""
