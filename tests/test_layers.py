@@ -25,6 +25,7 @@ ROOMS: tuple[str, ...] = (
     "heal",
     "trim",
     "transplant",
+    "extend",
     "draft",
     "ensemble",
     "cli",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tokswap.checkpoint.edit import Edit
 from tokswap.checkpoint.gguf_file import GgufFile, beside
@@ -39,6 +40,7 @@ class TransplantJob:
         calibration: The calibration, None without one.
         gguf: The GGUF file, None without one.
         teacher: What a healing learns from, None for the source model.
+        check: Checks the written folder before it takes its place, and returns figures for the report; None for none.
     """
 
     plan: Plan
@@ -49,6 +51,7 @@ class TransplantJob:
     calibration: CalibrationJob | None = None
     gguf: GgufFile | None = None
     teacher: ModelLike | None = None
+    check: Callable[[Path], Mapping[str, Any]] | None = None
 
     def run(self) -> Report:
         """Compute the missing rows and write the result, or change loaded objects.
@@ -58,7 +61,7 @@ class TransplantJob:
 
         Raises:
             InputError: nan-in-table, method-failed.
-            OutputError: disk-full, cannot-write, output-exists. Nothing is written then.
+            OutputError: disk-full, cannot-write, output-exists, and what `check` raises. Nothing is written then.
         """
         report = self._made()
         options, source = self.prepared.options, self.task.source
@@ -91,16 +94,22 @@ class TransplantJob:
         if not self.plan.names.out:
             return self._in_memory(outcome, clock)
         reports: list[Report] = []
+        checks: dict[str, Any] = {}
+
+        def check(folder: Path) -> None:
+            checks.update(self.check(folder) if self.check is not None else {})
+            write_gguf(folder)
 
         def last_files() -> Mapping[str, bytes]:
-            reports.append(self._report(outcome, clock))
+            report = self._report(outcome, clock)
+            reports.append(dataclasses.replace(report, checks={**report.checks, **checks}))
             return self._documents(reports[0])
 
         layout = self.layout if outcome.edit is self.edit else lay_out(outcome.edit)
         options = self.prepared.options
         early = self.gguf if not options.heal else None  # a healed model is written as GGUF once it is healed
         with progress_bar(layout.nbytes, "write", show=options.progress) as bar, beside(early) as write_gguf:
-            hooks = Hooks(check=write_gguf, last_files=last_files, progress=bar.update)
+            hooks = Hooks(check=check, last_files=last_files, progress=bar.update)
             out = Path(self.plan.names.out)
             write_result(outcome.edit, layout, out, outcome.solve, link=options.link, force=options.force, hooks=hooks)
         return reports[0]

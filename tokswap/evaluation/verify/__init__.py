@@ -125,7 +125,7 @@ def _model_checks(sides: Sides, after: Weights, before: Weights | None, device: 
     same: dict[int, int] = {}
     if before is not None and source is not None:
         yield from source_checks(after, before, provenance, (folder, source))
-        if reference is not None and not reference.trim:
+        if reference is not None and not reference.trim and not reference.added:
             same = twins(folder)
             yield copy_check(folder, source, after, provenance, same)
     models = (after.model, before.model if before is not None else None)
