@@ -18,7 +18,18 @@ from tokswap.tokenizer.probes import mixed_texts
 from tokswap.tokenizer.tokenizer import Tokenizer, read_tokenizer
 
 Make = Callable[..., Path]
-TERMS = ("harbourmaster", "Brückenbau", "ferry", "ferryman", "ferrymen", "zugfahrt", "banana", "bananana", "aaaa", "=>>")
+TERMS = (
+    "harbourmaster",
+    "Brückenbau",
+    "ferry",
+    "ferryman",
+    "ferrymen",
+    "zugfahrt",
+    "banana",
+    "bananana",
+    "aaaa",
+    "=>>",
+)
 WORDS = sorted({word for text in makers.shipped_texts() for word in text.split()})
 KINDS = [*makers.FAMILIES, "with added tokens past the model", "whole words first", "merges as strings"]
 
@@ -32,7 +43,8 @@ def source(request: pytest.FixtureRequest, tokenizer_of: Make, tmp_path_factory:
     if request.param == "with added tokens past the model":  # Qwen's kind: the library numbers them after the model
         first = spec["added_tokens"][0]
         spec["added_tokens"] += [
-            {**first, "id": 900 + n, "content": text, "special": n == 0} for n, text in enumerate(("<|tool|>", "<think>"))
+            {**first, "id": 900 + n, "content": text, "special": n == 0}
+            for n, text in enumerate(("<|tool|>", "<think>"))
         ]
     elif request.param == "whole words first":
         spec["model"]["ignore_merges"] = True
@@ -93,7 +105,7 @@ def test_odd_texts(pair: tuple[PreTrainedTokenizerFast, ...], found: Extended, s
 
 def test_new_tokens_come_out(pair: tuple[PreTrainedTokenizerFast, ...], found: Extended) -> None:
     assert sum(found.asked) >= 6
-    assert set(found.skipped) <= {"=>>".encode()}  # not every small vocabulary can spell it
+    assert set(found.skipped) <= {b"=>>"}  # not every small vocabulary can spell it
     for n, token_bytes in enumerate(found.token_bytes):
         if found.asked[n]:
             text = token_bytes.decode()
@@ -136,6 +148,6 @@ def test_a_merge_never_makes_an_old_token(tokenizer_of: Make, tmp_path: Path) ->
 def test_scores_of_unknown_characters_stay(tokenizer_of: Make) -> None:
     """The library derives the score of the unknown token from the lowest one."""
     source = read_tokenizer(tokenizer_of("unigram", vocab_size=900))
-    found = extended(source, [" harbourmastersassociation".encode()])
+    found = extended(source, [b" harbourmastersassociation"])
     lowest = [min(score for _, score in one.spec["model"]["vocab"]) for one in (source, found.tokenizer)]
     assert lowest[0] == lowest[1]

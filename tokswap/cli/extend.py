@@ -37,8 +37,8 @@ Examples:
 def extend(model: str, **values: Any) -> None:
     """Add tokens to the vocabulary of a model: terms that you list, or what saves most on your text.
 
-    Old tokens keep their ids and rows, bit for bit (unless --heal trains them), and a text without a new token keeps its
-    tokenization. New tokens come out of the tokenizer's own merges, scores or pieces, which `add_tokens` bypasses.
+    Old tokens keep their ids and rows, bit for bit (unless --heal trains them), and a text without a new token keeps
+    its tokenization. New tokens come out of the tokenizer's own merges, scores or pieces, which `add_tokens` bypasses.
     """
 
     def plan(progress: bool) -> Any:
@@ -46,4 +46,4 @@ def extend(model: str, **values: Any) -> None:
 
         return plan_with(model, read_options(ExtendOptions, values, progress=progress))
 
-    carry_out(plan, "transplant", values, lines=(_extend_text.plan_lines, _extend_text.report_lines))
+    carry_out(plan, "extend", values, lines=(_extend_text.plan_lines, _extend_text.report_lines))

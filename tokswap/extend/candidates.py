@@ -54,7 +54,8 @@ def read_words(specs: Sequence[str], tokenizer: Tokenizer, key: str = "text") ->
         InputError: missing-corpus, empty-corpus, bad-text, missing-field, missing-extra.
     """
     parts: tuple[Counter[str], Counter[str]] = Counter(), Counter()
-    sizes, sample, number = [0, 0], [], 0
+    sample: list[str] = []
+    sizes, number = [0, 0], 0
     token_bytes = tokenizer.vocabulary.token_bytes
     for spec in specs:
         corpus = find_corpus(spec)

@@ -68,7 +68,9 @@ def folder_check(source: Path, found: Extended, sample: Sequence[str], trust: bo
 
     def check(folder: Path) -> dict[str, Any]:
         old, new = (usable_tokenizer(path, trust_remote_code=trust) for path in (source, folder))
-        before, after = (lambda text, one=one: list(one(text, add_special_tokens=False)["input_ids"]) for one in (old, new))
+        before, after = (
+            lambda text, one=one: list(one(text, add_special_tokens=False)["input_ids"]) for one in (old, new)
+        )
         texts = [*mixed_texts(old.all_special_tokens[:5]), *sample]
         checks = {"old_texts": text_figures(before, after, found, texts), "new_tokens": alive_figures(after, found)}
         problems = failures(checks)
@@ -86,7 +88,9 @@ def failures(checks: dict[str, Any]) -> list[str]:
     problems = []
     if old["equal"] != old["without"]:
         wrong = old["without"] - old["equal"]
-        problems.append(f"AutoTokenizer tokenizes {wrong:,} of {old['without']:,} texts without a new token differently")
+        problems.append(
+            f"AutoTokenizer tokenizes {wrong:,} of {old['without']:,} texts without a new token differently"
+        )
     if new["produced"] != new["tokens"]:
         lost = new["tokens"] - new["produced"]
         problems.append(f"AutoTokenizer never gives {lost:,} of {new['tokens']:,} new tokens")

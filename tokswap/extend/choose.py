@@ -83,7 +83,9 @@ def _with_candidates(tokenizer: Tokenizer, terms: Extended, words: Words, count:
             "give more text, or a smaller --add",
         )
     ids = range(wide.first, wide.first + len(wide))
-    parts = {token: tuple(part for part in own if part >= wide.first) for token, own in zip(ids, wide.parts, strict=True)}
+    parts = {
+        token: tuple(part for part in own if part >= wide.first) for token, own in zip(ids, wide.parts, strict=True)
+    }
     if tokenizer.family not in (BYTE_LEVEL, SENTENCEPIECE):
         parts = dict.fromkeys(ids, ())  # no token is on the way to another
     forced = closed(parts, [token for token in ids if wide.token_bytes[token - wide.first] in known])
@@ -109,7 +111,8 @@ def savings(found: Extended, words: Words) -> tuple[Saving, ...]:
     counts = [_counts(found, side) for side in sides]
     step = -(-len(found) // _ROWS)
     step = step if step < 1000 else -(-step // 1000) * 1000
-    rows, last = [], 0.0
+    rows: list[Saving] = []
+    last = 0.0
     for number in [*range(step, len(found), step), len(found)]:
         lengths = _lengths(found, found.first + number)
         after = [
@@ -118,7 +121,8 @@ def savings(found: Extended, words: Words) -> tuple[Saving, ...]:
         ]
         used, held = (1 - new / old if old else 0.0 for new, old in zip(after, before, strict=True))
         added = number - (rows[-1].tokens if rows else 0)
-        rows.append(Saving(number, round(used, 5), round(held, 5), round(1000 * (held - last) / added, 5)))
+        gain = 1000 * (held - last) / added
+        rows.append(Saving(number, round(used, 5), round(held, 5), per_thousand=round(gain, 5)))
         last = held
     return tuple(rows)
 

@@ -50,7 +50,12 @@ class CorpusOptions(Options):
         complete="files",
     )
     add: int | None = option(
-        None, "Number of tokens to add that save most on the corpus.", metavar="N", least=1, most=MOST_IDS, code="bad-add"
+        None,
+        "Number of tokens to add that save most on the corpus.",
+        metavar="N",
+        least=1,
+        most=MOST_IDS,
+        code="bad-add",
     )
     replace: bool = option(
         False, "Drop as many old tokens that the corpus uses least, so that the vocabulary keeps its size."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from math import prod
+from pathlib import Path
 
 import numpy as np
 
@@ -34,7 +35,6 @@ from tokswap.report.record import Report
 from tokswap.storage.atomic import check_output
 from tokswap.tokenizer.alignment import Alignment, Reason
 from tokswap.transplant.inputs import Inputs, Target
-from tokswap.transplant.options import TransplantOptions
 from tokswap.transplant.plan import finish
 from tokswap.transplant.prepared import Prepared
 from tokswap.transplant.run import TransplantJob
@@ -63,8 +63,8 @@ def plan_extend(model: ModelLike, options: ExtendOptions) -> TransplantJob:
 def extend_model(model: ModelLike, options: ExtendOptions) -> Report:
     """Add tokens to the vocabulary of a model.
 
-    Old tokens keep their ids and rows, and every text without a new token keeps its tokenization. New tokens come out of
-    the tokenizer's model: they are no added tokens. A loaded model, `(model, tokenizer)`, is changed in memory: the
+    Old tokens keep their ids and rows, and every text without a new token keeps its tokenization. New tokens come out
+    of the tokenizer's model: they are no added tokens. A loaded model, `(model, tokenizer)`, is changed in memory: the
     result is a copy.
 
     Args:
@@ -85,7 +85,6 @@ def plan_with(model: ModelLike, options: ExtendOptions) -> TransplantJob:
     """Do what `plan_extend` does, with an options object."""
     options.check_choice()
     check_device(options.device)
-    transplant = options.as_transplant()
     source, methods = _opened(model, options)
     out = result_folder(options.out, f"{named(model)}-extended", in_memory=source.loaded is not None)
     if out is not None:  # before the corpora are read
@@ -225,7 +224,9 @@ def _facts(source: Checkpoint, base: Base, chosen: Chosen) -> ExtendFacts:
     """What the plan says about the new tokens."""
     found = chosen.extended
     head = source.matrices[0].width
-    body = sum(prod(info.shape) for info in source.tensors.values()) - (0 if source.tied else prod(source.matrices[0].shape))
+    body = sum(prod(info.shape) for info in source.tensors.values()) - (
+        0 if source.tied else prod(source.matrices[0].shape)
+    )
     cost, measured = 1000 * head / max(body, 1), chosen.text_bytes[1] > 0
     return ExtendFacts(
         added=tuple(shown(found)),
@@ -239,5 +240,5 @@ def _facts(source: Checkpoint, base: Base, chosen: Chosen) -> ExtendFacts:
     )
 
 
-def _sources(source: SourceModel) -> list:
+def _sources(source: SourceModel) -> list[Path]:
     return [source.checkpoint.folder] if source.loaded is None else []

@@ -27,7 +27,8 @@ class Splice:
     def add(self, token: str) -> str:
         """Add a token; see `bpe.Splice.add`."""
         inside = bool(self._prefix) and token.startswith(self._prefix)
-        rest, pieces = token.removeprefix(self._prefix) if inside else token, []
+        rest = token.removeprefix(self._prefix) if inside else token
+        pieces: list[str] = []
         while rest:
             forms = ((self._prefix if inside or pieces else "") + rest[:end] for end in range(len(rest), 0, -1))
             piece = next((form for form in forms if form in self._old or form in self.parts), None)
