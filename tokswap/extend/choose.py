@@ -57,46 +57,44 @@ def choose(tokenizer: Tokenizer, words: Words | None, options: ExtendOptions, fi
     screened = screen(tokenizer, terms, options.forms)
     if options.add is None:
         check_any(screened.tokens, screened.skipped)
-    found = extended(tokenizer, screened.tokens, first)
-    skipped = {**screened.skipped, **{_text(token): why for token, why in found.skipped.items()}}
-    if options.add is None:
-        check_any(found.token_bytes, skipped)
+        found = extended(tokenizer, screened.tokens, first)
     else:
         assert words is not None
-        found = _with_candidates(tokenizer, found, words, options.add)
+        found = _with_candidates(tokenizer, screened.tokens, words, (options.add, first))
+    skipped = {**screened.skipped, **{_text(token): why for token, why in found.skipped.items()}}
+    check_any(found.token_bytes, skipped)
     if words is None:
         return Chosen(found, skipped)
     return Chosen(found, skipped, savings(found, words), text_bytes=words.bytes)
 
 
-def _with_candidates(tokenizer: Tokenizer, terms: Extended, words: Words, count: int) -> Extended:
-    """Add what saves most on the words of a corpus, after the terms."""
+def _with_candidates(tokenizer: Tokenizer, terms: Sequence[bytes], words: Words, size: tuple[int, int]) -> Extended:
+    """Add terms, and what saves most on the words of a corpus. size: how many of those, and the first new id."""
+    count, first = size
     offered = candidates(words, tokenizer, round(_SPARE * count) + 8)
-    listed = [token for token, asked in zip(terms.token_bytes, terms.asked, strict=True) if asked]
-    known = {*terms.token_bytes}
-    wide = extended(tokenizer, [*listed, *(token for token in offered if token not in known)], terms.first)
-    if len(wide) < len(terms) + count:
+    asked = set(terms)
+    wide = extended(tokenizer, [*terms, *(token for token in offered if token not in asked)], first)
+    ids = range(first, first + len(wide))
+    if tokenizer.family in (BYTE_LEVEL, SENTENCEPIECE):
+        parts = {first + n: tuple(part for part in own if part >= first) for n, own in enumerate(wide.parts)}
+    else:
+        parts = dict.fromkeys(ids, ())  # no token is on the way to another
+    forced = closed(parts, [token for token in ids if wide.token_bytes[token - first] in asked])
+    if len(wide) < len(forced) + count:
         raise InputError(
             "corpus-too-small",
-            f"the corpus has only {len(wide) - len(terms):,} pairs of tokens to join that occur twice, and --add asks "
+            f"the corpus has only {len(wide) - len(forced):,} pairs of tokens to join that occur twice, and --add asks "
             f"for {count:,}",
             "give more text, or a smaller --add",
         )
-    ids = range(wide.first, wide.first + len(wide))
-    parts = {
-        token: tuple(part for part in own if part >= wide.first) for token, own in zip(ids, wide.parts, strict=True)
-    }
-    if tokenizer.family not in (BYTE_LEVEL, SENTENCEPIECE):
-        parts = dict.fromkeys(ids, ())  # no token is on the way to another
-    forced = closed(parts, [token for token in ids if wide.token_bytes[token - wide.first] in known])
     score = np.zeros(ids.stop)
-    lengths = _lengths(wide, wide.first)
+    lengths = _lengths(wide, first)
     for token, times in _counts(wide, words.used).items():
-        if token >= wide.first:
-            score[token] = times * (lengths[token - wide.first] - 1)
+        if token >= first:
+            score[token] = times * (lengths[token - first] - 1)
     kept = sorted(pruned(parts, set(ids), forced, score, len(forced) + count))
-    chosen = extended(tokenizer, [wide.token_bytes[token - wide.first] for token in kept], terms.first)
-    return replace(chosen, skipped={})
+    found = extended(tokenizer, [wide.token_bytes[token - first] for token in kept if wide.asked[token - first]], first)
+    return replace(found, skipped={token: why for token, why in wide.skipped.items() if token in asked})
 
 
 def savings(found: Extended, words: Words) -> tuple[Saving, ...]:

@@ -93,6 +93,7 @@ def healing_text(found: Mapping[str, Any]) -> str:
     """Describe a healing in Markdown: what was trained, on how much text, and what it gave."""
     text, what = found["text"], found["train"]["what"]
     learnt = {"adapter": "embeddings and a LoRA adapter of the body, merged", "embeddings": "embeddings alone"}
+    learnt["new"] = "the rows that were initialised, and nothing else"
     written = text["written_by_the_teacher"]
     source = f", {size(written)} of it written by the teacher itself" if written else ""
     before, after = found["excess_before"], found["excess_after"]

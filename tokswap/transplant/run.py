@@ -73,6 +73,7 @@ class TransplantJob:
             options.heal,
             HealOptions(
                 teacher=teacher,
+                train=options.heal_train,
                 device=options.device,
                 seed=options.seed,
                 progress=options.progress,
