@@ -65,7 +65,13 @@ class CorpusOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class RowOptions(Options):
-    """Which rows the result has."""
+    """Which rows the result has, and how large the new ones are."""
+
+    input_norms: str = option(
+        "median",
+        "Norm of new input embeddings that are not lm_head too: the `median` of old rows, or what the `method` gives.",
+        choices=("median", "method"),
+    )
 
     pad_to_multiple: int | None = option(
         None,

@@ -177,8 +177,9 @@ def _prepare(
         notes=(*source.notes, *source.tokenizer.notes, *base.notes, *result.notes),
     )
     several = {token: old for token, old in mapped.items() if len(old) > 1}
-    output = NewRows(methods.output, several) if methods.output is not None else None
-    return prepared, Methods(NewRows(methods.main, several), output)
+    scaled = options.input_norms == "median"
+    output = NewRows(methods.output, several, scaled) if methods.output is not None else None
+    return prepared, Methods(NewRows(methods.main, several, scaled), output)
 
 
 def _aligned(

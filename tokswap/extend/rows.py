@@ -25,10 +25,12 @@ class NewRows(Initializer):
     Attributes:
         method: The method.
         named: New id -> the old ids that the user wants its row to be made of.
+        scaled: Whether the norms of input embeddings are changed at all.
     """
 
     method: Initializer
     named: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    scaled: bool = True
 
     summary: ClassVar[str] = "another method, at the norms of old rows"
     reference: ClassVar[str] = "this project"
@@ -36,7 +38,7 @@ class NewRows(Initializer):
     def __call__(self, problem: Problem) -> Rows:
         """Compute the rows, and scale those of input embeddings."""
         found = self.method(self._with_named(problem))
-        if problem.matrix.scores or problem.matrix.role == "output":
+        if not self.scaled or problem.matrix.scores or problem.matrix.role == "output":
             return found
         norms = problem.source.norms(problem.trained)
         typical = float(np.median(norms[np.isfinite(norms) & (norms > 0)]))

@@ -115,4 +115,6 @@ class HealStepOptions(Options):
         metavar="FILE",
         complete="files",
     )
-    heal_train: str = option("adapter", "What --heal trains, as `tokswap heal --train` says.", choices=TRAINS)
+    heal_train: str = option(
+        "adapter", "What --heal trains, as `tokswap heal --train` says.", choices=TRAINS, metavar="WHAT"
+    )
