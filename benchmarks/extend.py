@@ -36,8 +36,8 @@ ROWS: dict[str, dict[str, Any]] = {
     "add_tokens, words, mean rows": {"added": "{}"},
     "add_tokens, words with the space before, mean rows": {"added": " {}"},
     "extend --corpus": {"init": "auto"},
+    "extend --tokens, the same words, as many as take 2,000 ids": {"init": "auto", "words": True},
     "extend --corpus, mean rows": {"init": "mean"},
-    "extend --tokens, the same words": {"init": "auto", "words": True},
     "extend --corpus, then --heal": {"init": "auto", "heal": True},
 }
 LAST_PAGES, HELD_OUT_BYTES = 40_000, 12_000
@@ -146,13 +146,10 @@ def with_added(source: Path, tokens: list[str], out: Path) -> None:
 def list_that_fits(source: Path, words: list[str], given: argparse.Namespace) -> Path:
     """Write as many of the words as take no more ids than the user wants, those on the way to them included."""
     path = given.folder / "words.txt"
-    low, high = 1, len(words)
-    while low < high:
-        middle = (low + high + 1) // 2
-        path.write_text("\n".join(words[:middle]), encoding="utf-8")
-        taken = len(tokswap.plan_extend(source, tokens=[path], out=given.folder / "none").plan.counted.added)
-        low, high = (middle, high) if taken <= given.add else (low, middle - 1)
-    path.write_text("\n".join(words[:low]), encoding="utf-8")
+    path.write_text("\n".join(words), encoding="utf-8")
+    added = tokswap.plan_extend(source, tokens=[path], out=given.folder / "none").plan.counted.added
+    fitting = {text for _, text, _ in added[: given.add]}  # a word comes after the tokens on the way to it
+    path.write_text("\n".join(word for word in words if repr(f" {word}") in fitting), encoding="utf-8")
     return path
 
 

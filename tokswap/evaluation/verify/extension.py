@@ -16,7 +16,7 @@ from tokswap.storage.documents import find_files
 _CHARACTERS, _CONTEXT, _MOST = 60_000, 48, 32
 """Of the text, the end is read; tokens before a new token; new tokens that are tried."""
 _PLAIN = ("", ".txt", ".md", ".py")
-_ALIVE = 1e-3
+_ALIVE = 1e-2
 """A token is alive if it is at least this likely beside its pieces."""
 
 
