@@ -56,6 +56,8 @@ def make(folder: Path, source: Path, donor: Path, text: Path) -> dict[str, Path]
         found["eval"],
         "--json",
     )
+    extended = ("--corpus", text, "--add", 5, "--out", folder / "extended")
+    run("extend", "--model", source, *extended, "--report", found["extend"], "-q")
     run("compare", source, donor, "--report", found["compare"])
     enough = folder / "healing.txt"
     enough.write_text((text.read_text("utf-8") * 5)[:9500], encoding="utf-8")

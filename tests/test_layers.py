@@ -26,6 +26,7 @@ ROOMS: tuple[str, ...] = (
     "trim",
     "train",
     "transplant",
+    "extend",
     "draft",
     "ensemble",
     "cli",

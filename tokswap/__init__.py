@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tokswap.evaluation.losses import Score, TokenLosses, bits_per_byte, token_losses
     from tokswap.evaluation.results import Evaluation
     from tokswap.evaluation.verify import verify_checkpoint
+    from tokswap.extend.plan import extend_model, plan_extend
     from tokswap.heal.plan import heal_model, plan_heal
     from tokswap.heal.result import HealReport
     from tokswap.report.plan import Plan
@@ -58,6 +59,7 @@ _HOMES = {
     "evaluation.losses": ("Score", "TokenLosses", "bits_per_byte", "token_losses"),
     "evaluation.results": ("Evaluation",),
     "evaluation.verify": ("verify_checkpoint",),
+    "extend.plan": ("extend_model", "plan_extend"),
     "heal.plan": ("heal_model", "plan_heal"),
     "heal.result": ("HealReport",),
     "report.plan": ("Plan",),
@@ -97,6 +99,7 @@ __all__ = [
     "draft_verdicts",
     "evaluate_ensemble",
     "evaluate_models",
+    "extend_model",
     "heal_model",
     "inspect_checkpoint",
     "load_ensemble",
@@ -105,6 +108,7 @@ __all__ = [
     "plan_draft",
     "plan_draft_head",
     "plan_ensemble",
+    "plan_extend",
     "plan_heal",
     "plan_tokenizer",
     "plan_transplant",

@@ -89,6 +89,30 @@ def test_what_learns_is_what_changes(train: str, text: Path, swapped: Callable[[
     assert changed == ({"model.embed_tokens.weight"} if train == "embeddings" else set(new))
 
 
+def test_new_rows_alone(text: Path, swapped: Callable[[str], Path], model_of: Make, tmp_path: Path) -> None:
+    student = swapped("llama")
+    report = tokswap.heal_model(student, [text], out=tmp_path / "out", train="new", **QUICK)
+    assert report.healing["excess_after"]["all"] < report.healing["excess_before"]["all"]
+    old, new = tools.weights(student), tools.weights(tmp_path / "out")
+    changed = {name for name in new if tools.bits(new[name]) != tools.bits(old[name])}
+    assert changed == {"model.embed_tokens.weight", "lm_head.weight"}
+    tokens = json.loads((student / "tokswap.json").read_text("utf-8"))["tokens"]
+    made = np.array(tokens["reason"]) == tokens["reasons"]["missing"]
+    for name in changed:
+        same = (old[name] == new[name]).all(1).numpy()
+        assert not made.all()
+        assert same[~made].all()
+        assert not same[made].all()
+    source = json.loads((student / "tokswap.json").read_text("utf-8"))["plan"]["model"]
+    checks = {check.name: check for check in tokswap.verify_checkpoint(tmp_path / "out", against=source)}
+    assert checks["copied rows"].ok
+    assert "2 tensor(s) equal the source's" in checks["copied rows"].detail
+    plain = model_of("llama", vocab_size=640)
+    with pytest.raises(TokswapError) as caught:
+        tokswap.heal_model(plain, [text], teacher=plain, out=tmp_path / "none", train="new")
+    assert caught.value.code == "no-new-rows"
+
+
 def test_half_precision_stays_so(text: Path, model_of: Make, tmp_path: Path) -> None:
     source = model_of("llama", vocab_size=640, dtype="bfloat16")
     tokswap.transplant_tokenizer(source, model_of("gpt2", vocab_size=700), init="subword", out=tmp_path / "student")

@@ -388,7 +388,7 @@ def test_shards_and_links(model_of: Callable[..., Path], tmp_path: Path) -> None
 def test_every_target_size_is_met(model_of: Callable[..., Path], tmp_path: Path, architecture: str) -> None:
     source = model_of(architecture, **SIZES)
     free = plan_trim(str(source), corpora=[str(GERMAN)], out=tmp_path / "out")
-    most, least = len(free.task.alignment), free.plan.trim.least
+    most, least = len(free.task.alignment), free.plan.counted.least
     for size in (least, (least + most) // 2, most - 1, most):
         report = trim_vocabulary(
             str(source), corpora=[str(GERMAN)], target_size=size, out=tmp_path / "out", force=True, check="tokens"

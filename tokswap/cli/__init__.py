@@ -25,6 +25,7 @@ from tokswap.errors import TokswapError, did_you_mean
 COMMANDS = {
     "transplant": "tokswap.cli.transplant:transplant",
     "trim": "tokswap.cli.trim:trim",
+    "extend": "tokswap.cli.extend:extend",
     "heal": "tokswap.cli.heal:heal",
     "draft": "tokswap.cli.draft:draft",
     "draft-head": "tokswap.cli.draft_head:draft_head",

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 _LEARNS = {
     "adapter": "embeddings, and a LoRA adapter of the body",
     "embeddings": "embeddings alone",
+    "new": "the rows that were initialised, alone",
     "full": "all weights",
 }
 

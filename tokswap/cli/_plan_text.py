@@ -20,6 +20,8 @@ def plan_lines(plan: Plan) -> list[str]:
     # The settings of a sum of methods stand in its name already.
     settings = ", ".join(f"{key}={value}" for key, value in request.settings.items() if not isinstance(value, dict))
     families = f"{names.tokenizer} ({change.family_after}; the model has {change.family_before})"
+    if names.tokenizer == names.model:
+        families = change.family_after
     rows = [("tokenizer", families), ("method", request.method + (f" ({settings})" if settings else ""))]
     rows += [("lm_head", request.output_method)] if request.output_method else []
     rows += [("donor", names.donor)] if names.donor else []

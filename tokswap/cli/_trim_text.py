@@ -22,7 +22,7 @@ def plan_lines(plan: Plan) -> list[str]:
     needs = f"about {size(plan.estimate.memory_bytes)} of memory; writes {size(plan.sizes.bytes_written)}"
     rows = [("tokenizer", plan.change.family_after), ("size", sizes_text(plan.sizes)), ("needs", needs)]
     lines = [f"trim: {plan.names.model} -> {plan.names.out or 'in memory'}", "", *columns(rows)]
-    for facts in plan.trim.corpora if plan.trim else ():
+    for facts in getattr(plan.counted, "corpora", ()):
         once = "" if facts.once is None else f"; a new text may need others for {100 * facts.once:.2g} % of its tokens"
         lines.append(
             f"  {facts.name}: {size(facts.bytes)}, {facts.distinct:,} distinct tokens, "

@@ -9,7 +9,7 @@ import click
 from tokswap.cli import _options, _output
 from tokswap.errors import InputError
 
-_PAGES = {"transplant": "transplant", "draft": "transplant", "trim": "trim"}
+_PAGES = {"transplant": "transplant", "draft": "transplant", "trim": "trim", "extend": "extend"}
 """Operation of a report -> the command whose page shows it."""
 
 
@@ -25,7 +25,7 @@ Examples:
 @click.option("--out", metavar="FILE.html", help="Output file. [default: DIR.html in the current folder]")
 @_options.json_flag
 def report(folder: Path, out: str | None, as_json: bool) -> None:
-    """Write the report page of a model that `transplant`, `trim` or `heal` has made.
+    """Write the report page of a model that `transplant`, `trim`, `extend` or `heal` has made.
 
     The page is the one that their --report flag writes. It is made from tokswap.json in the folder.
     """

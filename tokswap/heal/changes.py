@@ -10,6 +10,7 @@ import torch
 
 from tokswap.checkpoint.configs import Configs
 from tokswap.checkpoint.edit import Convert, Edit, GroupRows, MatrixEdit
+from tokswap.checkpoint.matrices import VocabMatrix
 from tokswap.checkpoint.reader import Checkpoint
 from tokswap.checkpoint.result_files import result_files
 from tokswap.checkpoint.source import SourceModel
@@ -31,7 +32,7 @@ def changed_edit(source: SourceModel, student: Student, *, trust_remote_code: bo
     """
     checkpoint, tokenizer = source.checkpoint, source.tokenizer
     trained: dict[str, MatrixEdit] = {
-        one.matrix.role: one for one in map(_all_computed, checkpoint.matrices) if one.matrix.role in _TRAINED
+        one.role: _computed(one, student.new) for one in checkpoint.matrices if one.role in _TRAINED
     }
     matrices = tuple(trained.get(one.role, _kept(one)) for one in checkpoint.matrices)
     rows = _matrix_rows(student, trained)
@@ -49,19 +50,23 @@ def changed_edit(source: SourceModel, student: Student, *, trust_remote_code: bo
 _TRAINED = ("input", "output")
 
 
-def _all_computed(matrix: Any) -> MatrixEdit:
-    return MatrixEdit(matrix, matrix.names, np.full(matrix.rows, -1, np.int32))
+def _computed(matrix: VocabMatrix, new: np.ndarray | None) -> MatrixEdit:
+    """A matrix whose rows are written anew, all of them or only some."""
+    source_of = np.arange(matrix.rows, dtype=np.int32)
+    source_of[slice(None) if new is None else new] = -1
+    return MatrixEdit(matrix, matrix.names, source_of)
 
 
-def _kept(matrix: Any) -> MatrixEdit:
+def _kept(matrix: VocabMatrix) -> MatrixEdit:
     return MatrixEdit(matrix, matrix.names, np.arange(matrix.rows, dtype=np.int32))
 
 
 def _matrix_rows(student: Student, trained: Mapping[str, MatrixEdit]) -> dict[str, np.ndarray]:
-    """Return the trained rows of each matrix, float32 [V, D], by the name of its edit."""
+    """Return the trained rows of each matrix, float32 [n, D], by the name of its edit."""
     causal = student.causal
     weights = {"input": causal.get_input_embeddings().weight, "output": causal.get_output_embeddings().weight}
-    return {edit.name: weights[role].detach().float().cpu().numpy() for role, edit in trained.items()}
+    rows = slice(None) if student.new is None else torch.from_numpy(student.new)
+    return {edit.name: weights[role].detach()[rows].float().cpu().numpy() for role, edit in trained.items()}
 
 
 def body_changes(student: Student, checkpoint: Checkpoint) -> dict[str, Convert]:

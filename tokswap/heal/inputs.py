@@ -8,6 +8,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tokswap.checkpoint.loaded import ModelLike
 from tokswap.checkpoint.reader import Checkpoint
 from tokswap.checkpoint.source import SourceModel, open_source
@@ -31,6 +33,7 @@ class HealInputs:
         sides: How both read text: teacher, student.
         text: The text; None where the teacher has to write all of it.
         options: What the user asked for.
+        new: The rows that learn where only new ones do, int64 [n]; None where all do.
     """
 
     student: SourceModel
@@ -38,6 +41,7 @@ class HealInputs:
     sides: tuple[Side, Side]
     text: HealText | None
     options: HealOptions
+    new: np.ndarray | None = None
 
     @property
     def dtype(self) -> str:
@@ -47,16 +51,19 @@ class HealInputs:
         return "bfloat16" if self.student.checkpoint.matrices[0].dtype in _HALF else "float32"
 
 
-def open_inputs(model: ModelLike, texts: Sequence[str | Path], options: HealOptions) -> HealInputs:
+def open_inputs(
+    model: ModelLike, texts: Sequence[str | Path], options: HealOptions, new: np.ndarray | None = None
+) -> HealInputs:
     """Open what a healing reads.
 
     Args:
         model: The model to heal.
         texts: Files, folders or patterns.
         options: What the user asked for.
+        new: The rows that were initialised, int64 [n]; None to read them from tokswap.json.
 
     Raises:
-        UsageError: missing-text, missing-teacher.
+        UsageError: missing-text, missing-teacher, no-new-rows.
         InputError: missing-extra, not-causal, not-text-only, quantised-body, and what reading models and text raises.
     """
     check_extra()
@@ -70,7 +77,20 @@ def open_inputs(model: ModelLike, texts: Sequence[str | Path], options: HealOpti
     if texts or options.chats:
         parts = chain(text_parts(texts, options.field), chat_parts(options.chats, student.tokenizer))
         text = paired_text(parts, sides[0], sides[1], share=options.held_out)
-    return HealInputs(student, teacher, sides, text=text, options=options)
+    rows = _new_rows(student, new) if options.train == "new" else None
+    return HealInputs(student, teacher, sides, text=text, options=options, new=rows)
+
+
+def _new_rows(student: SourceModel, known: np.ndarray | None) -> np.ndarray:
+    """Return the rows that were initialised. Raises UsageError no-new-rows."""
+    rows = known if known is not None else np.zeros(0, np.int64)
+    if known is None and student.loaded is None:
+        rows = np.flatnonzero(read_provenance(student.checkpoint.folder).has_reason("missing"))
+    if not len(rows):
+        message = "--train new trains the rows that were initialised, and no tokswap.json names any"
+        hint = "give a model that tokswap has made, or choose what learns with --train"
+        raise UsageError("no-new-rows", message, hint, model=student.name)
+    return np.asarray(rows, np.int64)
 
 
 def load(source: SourceModel, options: HealOptions, dtype: str) -> Any:

@@ -10,6 +10,9 @@ from typing import Any
 from tokswap.options.declare import Options, option
 from tokswap.options.groups import DeviceOptions, TrustOptions, WriteOptions
 
+TRAINS = ("adapter", "embeddings", "full", "new")
+"""What can learn."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class HealTextOptions(Options):
@@ -57,8 +60,9 @@ class HealTrainOptions(Options):
 
     train: str = option(
         "adapter",
-        "What learns besides embeddings and lm_head: a LoRA `adapter`, nothing (`embeddings`), or the `full` body.",
-        choices=("adapter", "embeddings", "full"),
+        "What learns besides embeddings and lm_head: a LoRA `adapter`, nothing (`embeddings`), or the `full` body; or "
+        "`new`: only the rows that were initialised, and all else stays bit for bit.",
+        choices=TRAINS,
     )
     epochs: int = option(2, "How often the text is read.", least=1)
     minutes: float | None = option(
@@ -110,4 +114,7 @@ class HealStepOptions(Options):
         "Train the result on this text, as `tokswap heal` does; repeat for more.",
         metavar="FILE",
         complete="files",
+    )
+    heal_train: str = option(
+        "adapter", "What --heal trains, as `tokswap heal --train` says.", choices=TRAINS, metavar="WHAT"
     )

@@ -126,6 +126,8 @@ def _learning(inputs: HealInputs) -> int:
     body = [info.shape for name, info in checkpoint.tensors.items() if name not in names]
     if options.train == "full":
         return matrices + sum(map(math.prod, body))
+    if inputs.new is not None:
+        return sum(len(inputs.new) * one.width for one in checkpoint.matrices if one.role in ("input", "output"))
     if options.train == "embeddings":
         return matrices
     return matrices + sum(options.rank * sum(shape) for shape in body if len(shape) == 2)

@@ -107,7 +107,8 @@ class HealJob:
         if options.save == "adapter" and self.plan.out:
             return self._adapter(student, report, clock)
         edit, solve = changed_edit(source, student, trust_remote_code=options.trust_remote_code)
-        tensors = tuple(name for one in edit.matrices if one.computed for name in one.names)
+        whole = [one for one in edit.matrices if one.computed == len(one.source_of)]  # verify compares the others
+        tensors = tuple(name for one in whole for name in one.names)
         report = dataclasses.replace(report, tensors=(*tensors, *edit.changed))
         layout = lay_out(edit)
         if not self.plan.out:

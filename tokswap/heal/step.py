@@ -63,7 +63,8 @@ def healed(
     from tokswap.heal.run import HealJob
 
     model: ModelLike = report.loaded if report.loaded is not None else report.path
-    inputs = open_inputs(model, texts, dataclasses.replace(options, force=True))
+    options = dataclasses.replace(options, force=True)
+    inputs = open_inputs(model, texts, options, report.alignment.missing)
     try:
         done = HealJob(plan_of(inputs, report.path), inputs).run()
     except InputError as error:

@@ -6,8 +6,10 @@ The body keeps its weights; PEFT adds a LoRA adapter to every linear layer. Embe
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn import Embedding, Module, Parameter
 
@@ -25,17 +27,21 @@ class Student(Module):
         adapted: The PEFT model around it, None without an adapter.
         full: Whether the whole body learns.
         weights: Weights of the parts of the loss.
+        new: The rows that learn, int64 [n]; None where all do.
         form: How logits follow from hidden states; None where the model must compute them itself.
         autocast: Whether float32 weights compute in bfloat16.
     """
 
-    def __init__(self, model: Any, options: HealOptions, *, autocast: bool = False) -> None:
+    def __init__(
+        self, model: Any, options: HealOptions, *, autocast: bool = False, new: np.ndarray | None = None
+    ) -> None:
         """Choose the weights that learn.
 
         Args:
             model: The model, which is changed.
             options: What learns, and how.
             autocast: See `Student`.
+            new: The rows that learn, None for all.
 
         Raises:
             InputError: no-lora-targets, no-plain-embeddings.
@@ -60,7 +66,10 @@ class Student(Module):
             _as_float32(module)
         if head.weight.shape == embedding.weight.shape and model.config.get_text_config().tie_word_embeddings:
             head.weight = embedding.weight
-        self.autocast = autocast
+        self.autocast, self.new = autocast, new
+        if new is not None:
+            for weight in self.matrices():
+                weight.register_hook(_only(new, weight))  # type: ignore[no-untyped-call]
         if dtype != torch.float32:
             embedding.register_forward_hook(lambda module, given, found: found.to(dtype))
             head.register_forward_pre_hook(lambda module, given: (given[0].to(module.weight.dtype), *given[1:]))
@@ -122,6 +131,13 @@ def _with_adapter(model: Any, options: HealOptions) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PEFT uses what transformers deprecates
         return get_peft_model(model, config)
+
+
+def _only(rows: np.ndarray, weight: Parameter) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return a hook that keeps the gradient of some rows. A row without a gradient does not move: nothing decays."""
+    mask = torch.zeros(len(weight), 1, device=weight.device)
+    mask[torch.from_numpy(rows)] = 1
+    return lambda gradient: gradient * mask
 
 
 def _body_dtype(model: Any) -> torch.dtype:

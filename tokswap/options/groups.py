@@ -57,7 +57,7 @@ class ComputeOptions(BackendOptions, DeviceOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MethodOptions(Options):
+class InitOptions(Options):
     """Which method computes new rows."""
 
     init: str = option(
@@ -84,6 +84,12 @@ class MethodOptions(Options):
         complete="methods",
         recorded=False,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LentOptions(Options):
+    """What new rows are computed from besides the source model."""
+
     donor: str | Path | None = option(
         None,
         "Model that owns the new tokenizer and lends its embeddings, or `none`. [default: the tokenizer's own model]",
@@ -91,6 +97,11 @@ class MethodOptions(Options):
         complete="models",
         recorded=False,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodOptions(InitOptions, LentOptions):
+    """How new rows are computed where another model owns the tokenizer."""
 
 
 GGUF_TYPES = ("auto", "f32", "f16", "bf16", "q8_0")

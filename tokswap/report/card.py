@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _TAGS = {
     "transplant": ("tokenizer-transplant",),
     "trim": ("vocabulary-trimming",),
+    "extend": ("vocabulary-extension",),
     "draft": ("tokenizer-transplant", "speculative-decoding"),
 }
 _LICENSE_FIELDS = ("license", "license_name", "license_link")
@@ -42,7 +43,7 @@ def model_card(
     target_license: str | None,
     auto_class: str = "AutoModelForCausalLM",
 ) -> str:
-    """Write the model card of a transplant, a trim or a draft.
+    """Write the model card of a transplant, a trim, an extension or a draft.
 
     Args:
         report: The report of the run (`Report.as_dict`, or tokswap.json).
@@ -92,6 +93,7 @@ def healing_text(found: Mapping[str, Any]) -> str:
     """Describe a healing in Markdown: what was trained, on how much text, and what it gave."""
     text, what = found["text"], found["train"]["what"]
     learnt = {"adapter": "embeddings and a LoRA adapter of the body, merged", "embeddings": "embeddings alone"}
+    learnt["new"] = "the rows that were initialised, and nothing else"
     written = text["written_by_the_teacher"]
     source = f", {size(written)} of it written by the teacher itself" if written else ""
     before, after = found["excess_before"], found["excess_after"]
@@ -163,6 +165,8 @@ def _summary(plan: Mapping[str, Any]) -> str:
     model, tokenizer = _linked(plan["model"]), _linked(plan["tokenizer"])
     if plan["operation"] == "trim":
         return f"This model is {model} with a smaller vocabulary: tokens that are not needed were removed with tokswap."
+    if plan["operation"] == "extend":
+        return f"This model is {model} with {len(plan['added']):,} new tokens, added with tokswap."
     if plan["operation"] == "draft":
         return f"This model is {model} with the vocabulary of {tokenizer}, a draft for its speculative decoding."
     return f"This model is {model} with the tokenizer of {tokenizer}, transplanted with tokswap."

@@ -102,11 +102,53 @@ class TrimFacts:
 
 
 @dataclass(frozen=True)
+class Saving:
+    """What the first new tokens of an extension save.
+
+    Attributes:
+        tokens: Number of new tokens.
+        used: Share of the tokens that they save on the text that they were chosen by.
+        held_out: The same on held-out text.
+        per_thousand: What the last of these tokens save of the held-out text, for each thousand of them.
+    """
+
+    tokens: int
+    used: float
+    held_out: float
+    per_thousand: float
+
+
+@dataclass(frozen=True)
+class ExtendFacts:
+    """What an extension adds.
+
+    Attributes:
+        added: Id, token and the tokens whose place it takes, for each new token.
+        intermediate: How many of them only lie on the way to others.
+        skipped: Term -> why it is not added.
+        dropped: How many old tokens make room.
+        text_bytes: Bytes of the text that tokens were chosen by, and of the held-out text; 0 without a corpus.
+        saving: What the new tokens save, by their number.
+        cost: Share of the compute for a token that a thousand new rows add.
+        pays: The number of new tokens up to which they save more compute than they cost; None without a corpus.
+    """
+
+    added: tuple[tuple[int, str, tuple[str, ...]], ...]
+    intermediate: int
+    skipped: Mapping[str, str]
+    dropped: int = 0
+    text_bytes: tuple[int, int] = (0, 0)
+    saving: tuple[Saving, ...] = ()
+    cost: float = 0.0
+    pays: int | None = None
+
+
+@dataclass(frozen=True)
 class Plan:
     """Everything that a run will do, known before a weight is read. `--dry-run` prints it.
 
     Attributes:
-        operation: transplant, trim or draft.
+        operation: transplant, trim, extend or draft.
         names: What the user named.
         request: Method and options.
         change: Tokenizer families, bos and tying.
@@ -115,7 +157,7 @@ class Plan:
         sizes: Parameters and bytes.
         estimate: Memory and time.
         notes: What the user should know before it runs.
-        trim: What a trim counted, None for other operations.
+        counted: What a trim counted, or what an extension adds; None for other operations.
     """
 
     operation: str
@@ -127,7 +169,7 @@ class Plan:
     sizes: Sizes
     estimate: Estimate
     notes: tuple[str, ...] = ()
-    trim: TrimFacts | None = None
+    counted: TrimFacts | ExtendFacts | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON, flat."""
@@ -138,7 +180,7 @@ class Plan:
             **asdict(self.change),
             **asdict(self.sizes),
             **asdict(self.estimate),
-            **(asdict(self.trim) if self.trim else {}),
+            **(asdict(self.counted) if self.counted else {}),
             "coverage": dict(self.coverage),
             "tables": [asdict(matrix) for matrix in self.matrices],
             "notes": self.notes,

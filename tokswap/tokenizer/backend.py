@@ -138,6 +138,52 @@ class LazyBackend:
         return backend
 
 
+def model_texts(spec: Mapping[str, Any], texts: Sequence[str], path: Path) -> list[list[str]]:
+    """Return what the model of a tokenizer gets of each text, as it stands inside a longer text.
+
+    Args:
+        spec: The parsed tokenizer.json.
+        texts: The texts.
+        path: Where the tokenizer is from, for error messages.
+
+    Returns:
+        The parts of each text, normalised and split, as the model spells them.
+
+    Raises:
+        InputError: bad-tokenizer.
+    """
+    backend = parts_backend(_text_spec(spec, set())[0], path)
+    normalizer, split = backend.normalizer, backend.pre_tokenizer
+    with library_errors(path):
+        normal = [normalizer.normalize_str(text) if normalizer else text for text in texts]
+        return [[part for part, _ in split.pre_tokenize_str(text)] if split else [text] for text in normal]
+
+
+def trained_merges(words: Mapping[str, int], size: int, path: Path) -> list[str]:
+    """Train a BPE model with the library's trainer.
+
+    Args:
+        words: Word -> how often it occurs. Each of its characters is a symbol, and none is white space.
+        size: Number of merges.
+        path: Where the symbols are from, for error messages.
+
+    Returns:
+        The symbols that the merges make, in their order; fewer than `size` where no more pairs occur twice.
+
+    Raises:
+        InputError: bad-tokenizer.
+    """
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    symbols = len(set().union(*words))
+    with library_errors(path):
+        trainer = trainers.BpeTrainer(vocab_size=symbols + size, min_frequency=2, show_progress=False)
+        backend.train_from_iterator((f"{word} " * count for word, count in words.items()), trainer)
+    return [left + right for left, right in merges_of(json.loads(backend.to_str())["model"])]
+
+
 def text_backend(whole: LazyBackend, special: set[int], without_normalizers: tuple[str, ...] = ()) -> Backend:
     """Build a backend that tokenizes bytes as they stand inside a text.
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tokswap.checkpoint.edit import Edit
 from tokswap.checkpoint.gguf_file import GgufFile, beside
@@ -37,6 +38,7 @@ class TransplantJob:
         task: What new rows are computed from.
         gguf: The GGUF file, None without one.
         teacher: What a healing learns from, None for the source model.
+        check: Checks the written folder before it takes its place, and returns figures for the report; None for none.
     """
 
     plan: Plan
@@ -46,6 +48,7 @@ class TransplantJob:
     task: RowTask
     gguf: GgufFile | None = None
     teacher: ModelLike | None = None
+    check: Callable[[Path], Mapping[str, Any]] | None = None
 
     def run(self) -> Report:
         """Compute the missing rows and write the result, or change loaded objects.
@@ -55,7 +58,7 @@ class TransplantJob:
 
         Raises:
             InputError: nan-in-table, method-failed.
-            OutputError: disk-full, cannot-write, output-exists. Nothing is written then.
+            OutputError: disk-full, cannot-write, output-exists, and what `check` raises. Nothing is written then.
         """
         report = self._made()
         options, source = self.prepared.options, self.task.source
@@ -67,6 +70,7 @@ class TransplantJob:
             options.heal,
             HealOptions(
                 teacher=teacher,
+                train=options.heal_train,
                 device=options.device,
                 seed=options.seed,
                 progress=options.progress,
@@ -84,15 +88,21 @@ class TransplantJob:
         if not self.plan.names.out:
             return self._in_memory(solver, clock)
         reports: list[Report] = []
+        checks: dict[str, Any] = {}
+
+        def check(folder: Path) -> None:
+            checks.update(self.check(folder) if self.check is not None else {})
+            write_gguf(folder)
 
         def last_files() -> Mapping[str, bytes]:
-            reports.append(self._report(solver, clock))
+            report = self._report(solver, clock)
+            reports.append(dataclasses.replace(report, checks={**report.checks, **checks}))
             return self._documents(reports[0])
 
         options = self.prepared.options
         early = self.gguf if not options.heal else None  # a healed model is written as GGUF once it is healed
         with progress_bar(self.layout.nbytes, "write", show=options.progress) as bar, beside(early) as write_gguf:
-            hooks = Hooks(check=write_gguf, last_files=last_files, progress=bar.update)
+            hooks = Hooks(check=check, last_files=last_files, progress=bar.update)
             out = Path(self.plan.names.out)
             write_result(self.edit, self.layout, out, solver.solve, link=options.link, force=options.force, hooks=hooks)
         return reports[0]

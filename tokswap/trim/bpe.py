@@ -40,7 +40,7 @@ def parts_of(model: Mapping[str, Any], ids: Iterable[int]) -> dict[int, tuple[in
         text = text_of.get(token)
         if token in parts or text is None:
             continue
-        symbols, pairs = _merged(text, rank)
+        symbols, pairs = merged(text, rank)
         if symbols != [text] or not all(character in vocab for character in text):
             parts[token] = ()
             continue
@@ -67,10 +67,17 @@ def rebuild(model: Mapping[str, Any], new_of: Mapping[int, int]) -> dict[str, An
     return {**model, "vocab": dict(sorted(vocab.items(), key=lambda item: item[1])), "merges": merges}
 
 
-def _merged(text: str, rank: Mapping[tuple[str, str], int]) -> tuple[list[str], dict[str, tuple[str, str]]]:
-    """Merge the characters of a text as far as possible; return the symbols, and the merge pair of each product.
+def merged(text: str, rank: Mapping[tuple[str, str], int]) -> tuple[list[str], dict[str, tuple[str, str]]]:
+    """Merge the characters of a text as far as possible.
 
     A product that appears twice has the same merge pair both times: the one that BPE takes for it alone.
+
+    Args:
+        text: The text, as the model spells it.
+        rank: Merge pair -> its place among the merges.
+
+    Returns:
+        The symbols that are left, and product -> merge pair.
     """
     symbols = list(text)
     pairs: dict[str, tuple[str, str]] = {}

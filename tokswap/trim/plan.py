@@ -164,7 +164,7 @@ def plan_with(model: ModelLike, options: TrimOptions) -> TrimJob:
             task, matrices, written=written, checks=comparison_bytes(source.checkpoint) if compared else 0
         ),
         notes=(*notes, *(gguf.notes if gguf else ())),
-        trim=TrimFacts(chosen.selection.corpora, chosen.selection.least),
+        counted=TrimFacts(chosen.selection.corpora, chosen.selection.least),
     )
     return TrimJob(
         plan=plan,

@@ -80,6 +80,7 @@ class TrimJob:
             options.heal,
             HealOptions(
                 teacher=source.loaded or source.name,
+                train=options.heal_train,
                 device=options.device,
                 progress=options.progress,
                 trust_remote_code=options.trust_remote_code,

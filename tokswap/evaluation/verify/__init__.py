@@ -16,6 +16,7 @@ from tokswap.evaluation.models import check_device
 from tokswap.evaluation.verify.chats import chat_check
 from tokswap.evaluation.verify.configs import length_check, range_check, role_check
 from tokswap.evaluation.verify.corpora import corpus_check
+from tokswap.evaluation.verify.extension import alive_check
 from tokswap.evaluation.verify.folder import Folder
 from tokswap.evaluation.verify.model import expected_ends, running_checks
 from tokswap.evaluation.verify.reference import Reference, TokenizerLike, find_reference
@@ -125,10 +126,12 @@ def _model_checks(sides: Sides, after: Weights, before: Weights | None, device: 
     same: dict[int, int] = {}
     if before is not None and source is not None:
         yield from source_checks(after, before, provenance, (folder, source))
-        if reference is not None and not reference.trim:
+        if reference is not None and not reference.trim and not reference.added:
             same = twins(folder)
             yield copy_check(folder, source, after, provenance, same)
     models = (after.model, before.model if before is not None else None)
+    if before is not None and source is not None and reference is not None and reference.added:
+        yield from alive_check((folder, source), (after.model, before.model), reference, provenance.plan)
     ends = expected_ends(models, (folder, source), reference)
     computed = provenance.source_of < 0
     padding = np.flatnonzero(computed[len(folder.vocabulary) :]) + len(folder.vocabulary)

@@ -1,4 +1,4 @@
-"""The tokenizer that a result should have: that of the target after a transplant, that of the source after a trim."""
+"""The tokenizer that a result should have: that of the target after a transplant, else that of the source."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TokenizerLike = str | Path | Any
 
 @dataclass(frozen=True)
 class Reference:
-    """The tokenizer that a result should have: the target's after a transplant, the source's after a trim.
+    """The tokenizer that a result should have: the target's after a transplant, the source's after a trim or extension.
 
     Attributes:
         folder: Where it is.
@@ -32,6 +32,7 @@ class Reference:
         rows: Number of rows of its own model, None where it has none.
         bos_added: Whether the result is made to begin texts with bos.
         dropped: Tokens that the user dropped by name.
+        added: The ids that an extension has added to it.
     """
 
     folder: Folder
@@ -40,6 +41,7 @@ class Reference:
     rows: int | None = None
     bos_added: bool = False
     dropped: frozenset[str] = frozenset()
+    added: frozenset[int] = frozenset()
 
     def new(self, token: int) -> int | None:
         """Return the id of the result, None for a token that it does not have."""
@@ -81,6 +83,8 @@ def find_reference(
         InputError: bad-map; what a `tokenizer` that is given raises.
     """
     new_of = _read_map(folder.path / _MAP_NAME)
+    if tokenizer is None and plan.get("operation") == "extend":
+        return (_before_extension(source, plan, new_of), []) if source is not None else (None, [])
     trim = tokenizer is None and plan.get("operation", "trim" if new_of is not None else "") == "trim"
     if trim:
         if source is None or new_of is None:
@@ -99,6 +103,13 @@ def find_reference(
         return None, [Check("target tokenizer", True, f"not compared; name it with --tokenizer: {said}")]
     bos = bool(plan.get("bos_added"))
     return Reference(target, new_of=new_of, rows=target.config_rows, bos_added=bos), []
+
+
+def _before_extension(source: Folder, plan: Mapping[str, Any], new_of: Mapping[int, int] | None) -> Reference:
+    """The reference of an extension. Where old tokens have made room, it is a trim too."""
+    added = frozenset(int(token) for token, *_ in plan.get("added") or ())
+    trim = bool(plan.get("dropped"))
+    return Reference(source, trim=trim, new_of=new_of if trim else None, rows=source.config_rows, added=added)
 
 
 def _target(

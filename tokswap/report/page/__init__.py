@@ -18,7 +18,7 @@ from typing import Any
 from tokswap.errors import InputError, OutputError
 from tokswap.storage.atomic import scratch
 
-COMMANDS = ("transplant", "trim", "heal", "eval", "compare")
+COMMANDS = ("transplant", "trim", "extend", "heal", "eval", "compare")
 """Commands that have a page. The module of each has its name."""
 
 _NEEDED = ("jinja2", "matplotlib")
@@ -63,7 +63,7 @@ def make_page(command: str, document: Mapping[str, Any], line: str = "") -> str:
 
     Args:
         command: One of `COMMANDS`.
-        document: What the command gives as JSON; for transplant and trim the whole report (`Report.as_dict`,
+        document: What the command gives as JSON; for transplant, trim and extend the whole report (`Report.as_dict`,
             tokswap.json).
         line: The command line, where it is known.
 

@@ -11,7 +11,12 @@ from tokswap.report.page.parts import Block, Page, Section, Table, key_values
 from tokswap.report.page.run import GROUPS_DRAWN
 from tokswap.report.wording import duration, size
 
-_WHAT = {"adapter": "embeddings and a LoRA adapter", "embeddings": "embeddings", "full": "all weights"}
+_WHAT = {
+    "adapter": "embeddings and a LoRA adapter",
+    "embeddings": "embeddings",
+    "full": "all weights",
+    "new": "new rows",
+}
 
 
 def page(document: Mapping[str, Any]) -> Page:
