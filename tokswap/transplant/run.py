@@ -10,12 +10,12 @@ from pathlib import Path
 from tokswap.checkpoint.edit import Edit
 from tokswap.checkpoint.gguf_file import GgufFile, beside
 from tokswap.checkpoint.layout import Layout, lay_out
-from tokswap.checkpoint.loaded import ModelLike, rebuilt_model
+from tokswap.checkpoint.loaded import rebuilt_model
 from tokswap.checkpoint.writer import Hooks, write_result
 from tokswap.distributed import idle_notes
 from tokswap.heal.calibrate import CalibrationJob, Outcome
 from tokswap.heal.options import HealOptions
-from tokswap.heal.step import healed
+from tokswap.heal.step import HealStep, healed
 from tokswap.init.diagnostics import row_notes, row_report
 from tokswap.init.solver import Methods, RowTask, Solver, evidence_of
 from tokswap.report.clock import Clock, progress_bar
@@ -38,7 +38,7 @@ class TransplantJob:
         task: What new rows are computed from.
         calibration: The calibration, None without one.
         gguf: The GGUF file, None without one.
-        teacher: What a healing learns from, None for the source model.
+        step: The training of the result, None without one.
     """
 
     plan: Plan
@@ -48,7 +48,7 @@ class TransplantJob:
     task: RowTask
     calibration: CalibrationJob | None = None
     gguf: GgufFile | None = None
-    teacher: ModelLike | None = None
+    step: HealStep | None = None
 
     def run(self) -> Report:
         """Compute the missing rows and write the result, or change loaded objects.
@@ -61,15 +61,13 @@ class TransplantJob:
             OutputError: disk-full, cannot-write, output-exists. Nothing is written then.
         """
         report = self._made()
-        options, source = self.prepared.options, self.task.source
-        if not options.heal:
+        options = self.prepared.options
+        if self.step is None:
             return report
-        teacher = self.teacher if self.teacher is not None else source.loaded or source.name
         return healed(
             report,
-            options.heal,
+            self.step,
             HealOptions(
-                teacher=teacher,
                 device=options.device,
                 seed=options.seed,
                 progress=options.progress,
@@ -98,7 +96,7 @@ class TransplantJob:
 
         layout = self.layout if outcome.edit is self.edit else lay_out(outcome.edit)
         options = self.prepared.options
-        early = self.gguf if not options.heal else None  # a healed model is written as GGUF once it is healed
+        early = self.gguf if self.step is None else None  # a healed model is written as GGUF once it is healed
         with progress_bar(layout.nbytes, "write", show=options.progress) as bar, beside(early) as write_gguf:
             hooks = Hooks(check=write_gguf, last_files=last_files, progress=bar.update)
             out = Path(self.plan.names.out)

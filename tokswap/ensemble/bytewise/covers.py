@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -42,6 +43,14 @@ class Cover:
     probabilities: np.ndarray
     asked: np.ndarray
     end: float
+    low: int
+    high: int
+
+
+class Narrowed(NamedTuple):
+    """A cover as it was at some byte; see `Cover`."""
+
+    cover: Cover
     low: int
     high: int
 
@@ -98,6 +107,39 @@ class Covers:
         for cover in self._covers:
             cover.low, cover.high = self._order.longer_than(data[cover.start :])
         self._covers = [cover for cover in self._covers if cover.low < cover.high]
+
+    def state(self) -> list[Narrowed]:
+        """Return the covers as they are now, for `restore`."""
+        return [Narrowed(cover, cover.low, cover.high) for cover in self._covers]
+
+    def restore(self, state: Sequence[Narrowed]) -> None:
+        """Go back to an earlier state. What is known by now about a token stays known."""
+        for one in state:
+            one.cover.low, one.cover.high = one.low, one.high
+        self._covers = [one.cover for one in state]
+
+    def likeliest(self, data: bytes) -> tuple[float, bytes]:
+        """Return the likeliest token that spells what has been read and goes past it.
+
+        Args:
+            data: Everything that has been read, and perhaps a few bytes more.
+
+        Returns:
+            Its probability among all such tokens, and its bytes after `data`; b"" where there is none.
+        """
+        top = max((cover.log for cover in self._covers), default=0.0)
+        best, total, found = 0.0, 0.0, b""
+        for cover in self._covers:
+            low, high = self._order.longer_than(data[cover.start :])
+            if low == high:
+                continue
+            scale, values = float(np.exp(cover.log - top)), cover.probabilities[low:high]
+            place = int(values.argmax())
+            total += scale * float(values.sum())
+            if scale * float(values[place]) > best:
+                best = scale * float(values[place])
+                found = self._order.bytes_of(low + place)[len(data) - cover.start :]
+        return (best / total if total else 0.0), found
 
     def renumber(self, new_of: dict[int, int]) -> None:
         """Follow a tree that has dropped nodes.
