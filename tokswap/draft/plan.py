@@ -32,6 +32,8 @@ from tokswap.transplant.prepared import Prepared
 from tokswap.transplant.run import TransplantJob
 
 _KINDS = {"causal": "a causal language model", "encoder-decoder": "an encoder-decoder"}
+_SETTINGS = {"epochs": 1, "negatives": 24576}
+"""How a draft is distilled. Its vocabulary is often a large one, and more text is worth more than a second epoch."""
 _READS_MORE = "the target also reads images or audio, and the draft does not: it guesses the text after them blindly"
 
 
@@ -189,7 +191,7 @@ def _distillation(options: DraftOptions, target: DraftTarget) -> HealStep | None
             raise UsageError("missing-teacher", message, hint, target=target.folder)
         teacher = str(options.donor)
     check_model(open_source(teacher, trust_remote_code=options.trust_remote_code).checkpoint)
-    return HealStep(options.distill, teacher, options.self_text)
+    return HealStep(options.distill, teacher, options.self_text, settings=_SETTINGS)
 
 
 def _with_fit_donor(options: DraftOptions, target: DraftTarget) -> tuple[DraftOptions, tuple[str, ...]]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tokswap.checkpoint.gguf_file import GgufFile, beside
 from tokswap.checkpoint.loaded import ModelLike
@@ -27,11 +28,13 @@ class HealStep:
         texts: Files, folders or patterns.
         teacher: The model to learn from.
         self_text: Bytes of text that the teacher writes, None for none.
+        settings: Options of healing by name, where they are not the usual ones.
     """
 
     texts: Sequence[str | Path]
     teacher: ModelLike
     self_text: int | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def check_step(
@@ -84,7 +87,8 @@ def healed(report: Report, step: HealStep, options: HealOptions, *, gguf: GgufFi
     from tokswap.heal.run import HealJob
 
     model: ModelLike = report.loaded if report.loaded is not None else report.path
-    options = dataclasses.replace(options, teacher=step.teacher, self_text=step.self_text, force=True)
+    more = {"teacher": step.teacher, "self_text": step.self_text, "force": True, **step.settings}
+    options = dataclasses.replace(options, **more)
     inputs = open_inputs(model, step.texts, options)
     try:
         done = HealJob(plan_of(inputs, report.path), inputs).run()

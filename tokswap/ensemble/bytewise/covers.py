@@ -47,12 +47,20 @@ class Cover:
     high: int
 
 
-class Narrowed(NamedTuple):
-    """A cover as it was at some byte; see `Cover`."""
+class NextTokens(NamedTuple):
+    """The tokens that spell what has been read since some boundary, and go past it.
 
-    cover: Cover
-    low: int
-    high: int
+    Attributes:
+        nodes: Node of the cover that each belongs to.
+        ids: Their ids.
+        mass: Their probabilities, which add up to anything, float64 [n].
+        end: The probability that the text ends here.
+    """
+
+    nodes: list[int]
+    ids: list[int]
+    mass: np.ndarray
+    end: float
 
 
 class Covers:
@@ -108,15 +116,36 @@ class Covers:
             cover.low, cover.high = self._order.longer_than(data[cover.start :])
         self._covers = [cover for cover in self._covers if cover.low < cover.high]
 
-    def state(self) -> list[Narrowed]:
-        """Return the covers as they are now, for `restore`."""
-        return [Narrowed(cover, cover.low, cover.high) for cover in self._covers]
+    def all(self) -> list[Cover]:
+        """Return the covers, for `restore`."""
+        return list(self._covers)
 
-    def restore(self, state: Sequence[Narrowed]) -> None:
-        """Go back to an earlier state. What is known by now about a token stays known."""
-        for one in state:
-            one.cover.low, one.cover.high = one.low, one.high
-        self._covers = [one.cover for one in state]
+    def restore(self, covers: Sequence[Cover], data: bytes) -> None:
+        """Go back to earlier covers. What is known by now about a token stays known.
+
+        Args:
+            covers: What `all` returned.
+            data: Everything that had been read then.
+        """
+        self._covers = list(covers)
+        self.narrow(data)
+
+    def tokens(self, size: int) -> NextTokens:
+        """Return all tokens that may come next. size: bytes that have been read."""
+        top = max((cover.log for cover in self._covers), default=0.0)
+        scales = [float(np.exp(cover.log - top)) for cover in self._covers]
+        self._rule_out(scales)
+        nodes: list[int] = []
+        ids: list[int] = []
+        mass = [np.zeros(0)]
+        end = 0.0
+        for cover, scale in zip(self._covers, scales, strict=True):
+            places = cover.low + np.flatnonzero(cover.probabilities[cover.low : cover.high])
+            nodes += [cover.path.node] * len(places)
+            ids += self._order.ids[places].tolist()
+            mass.append(scale * cover.probabilities[places].astype(np.float64))
+            end += scale * cover.end if cover.start == size else 0.0
+        return NextTokens(nodes, ids, np.concatenate(mass), end)
 
     def likeliest(self, data: bytes) -> tuple[float, bytes]:
         """Return the likeliest token that spells what has been read and goes past it.

@@ -23,7 +23,7 @@ import numpy as np
 
 from tokswap.ensemble.bytewise import utf8
 from tokswap.ensemble.bytewise.canonical import Canonical
-from tokswap.ensemble.bytewise.covers import Covers, Narrowed
+from tokswap.ensemble.bytewise.covers import Cover, Covers
 from tokswap.ensemble.bytewise.encoder import GrowingEncoder
 from tokswap.ensemble.bytewise.order import TokenOrder
 from tokswap.ensemble.bytewise.paths import End, Paths
@@ -70,7 +70,7 @@ class ByteModel:
         self.canonical = Canonical(tokenizer)
         self.order = TokenOrder(tokenizer.vocabulary)
         self.start = _start(tokenizer)
-        self.ends = _ends(model, tokenizer)
+        self.ends = text_ends(model, tokenizer)
 
     @cached_property
     def prefix(self) -> bytes:
@@ -96,7 +96,7 @@ def _start(tokenizer: Tokenizer) -> list[int]:
     return start
 
 
-def _ends(model: Any, tokenizer: Tokenizer) -> list[int]:
+def text_ends(model: Any, tokenizer: Tokenizer) -> list[int]:
     """Return the ids that end a text, in ascending order."""
     ends = getattr(model.generation_config, "eos_token_id", None)
     ends = ends if isinstance(ends, list) else [ends]
@@ -110,7 +110,7 @@ class Reader:
     """What has been read in this window."""
     _known: np.ndarray | None
     """The distribution after it, once it was asked for."""
-    _states: list[tuple[bytes, list[Narrowed], np.ndarray]]
+    _states: list[tuple[bytes, list[Cover], np.ndarray]]
     """After each byte that was looked ahead: what has been read, the covers, and the distribution."""
 
     def __init__(self, model: ByteModel) -> None:
@@ -189,7 +189,7 @@ class Reader:
         found, self._states = [], []
         for n in range(len(data) + 1):
             found.append(self.distribution())
-            self._states.append((self._data, self._covers.state(), found[-1]))
+            self._states.append((self._data, self._covers.all(), found[-1]))
             if n < len(data):
                 self._step(data[n], ends[n])
         return np.array(found)
@@ -197,7 +197,7 @@ class Reader:
     def keep(self, count: int) -> None:
         """Keep the first bytes of what `look_ahead` has read, and forget the others."""
         self._data, covers, self._known = self._states[count]
-        self._covers.restore(covers)
+        self._covers.restore(covers, self._data)
         self._states = []
         self._forget()
 
