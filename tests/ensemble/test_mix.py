@@ -270,6 +270,10 @@ def test_commands_mix(folder: Path, tmp_path: Path) -> None:
     assert one_document(wrong.stdout)["error"]["code"] == "bad-weights"
     lost = run("ensemble", "generate", tmp_path, "--prompt", PROMPT, "--json", status=1)
     assert one_document(lost.stdout)["error"]["code"] == "missing-ensemble"
+    member = next(path.parent for path in sorted(folder.glob("*/config.json")))
+    alone = one_document(run("ensemble", "generate", member, "--prompt", "The old bri", "--tokens", 3, "--json").stdout)
+    assert alone["weights"] == [1.0]
+    assert alone["tokens"] <= 3
 
 
 # Checking.
