@@ -40,13 +40,15 @@ def test_it_is_the_whole_loss_on_average() -> None:
 
 
 def test_targets_are_compared_exactly() -> None:
-    head, hidden, wanted, form = problem()
+    head, _, wanted, form = problem()
     rows, goal, part = sampled(head, wanted, form, 900)
     assert len(rows) < V / 3
     assert torch.equal(rows[goal.tokens], head[wanted.tokens])
     told = wanted.probabilities > 0
     assert torch.equal(rows[goal.ids[told]], head[wanted.ids[told]])
-    assert part.bias is not None and part.shift is not None and form.bias is not None
+    assert part.bias is not None
+    assert part.shift is not None
+    assert form.bias is not None
     assert torch.equal(part.bias[goal.tokens], form.bias[wanted.tokens])
     assert not part.shift[goal.tokens].any()
     others = V - len(torch.unique(torch.cat([wanted.tokens, wanted.ids[told]])))

@@ -180,7 +180,7 @@ def _check_kinds(small: ModelFacts, big: ModelFacts, folder: Path, target: Draft
 
 
 def _distillation(options: DraftOptions, target: DraftTarget) -> HealStep | None:
-    """Return how the draft is trained: the target teaches. Raises UsageError missing-teacher, and what opening it does."""
+    """Return how the draft is trained: the target teaches. Raises UsageError missing-teacher."""
     if not options.distills:
         return None
     teacher = target.model

@@ -132,7 +132,8 @@ def _first(
     """Choose the first token, with the end of the prompt left open.
 
     Returns:
-        The tokens up to it, and its bytes past the prompt, b"" for the end of the text; None where nothing is left open.
+        The tokens up to it, and its bytes past the prompt, b"" for the end of the text; None where nothing is left
+        open.
     """
     found = beginnings(model, tokenizer, ids)
     if found is None:

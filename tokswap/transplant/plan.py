@@ -20,7 +20,7 @@ from tokswap.checkpoint.source import named, result_folder
 from tokswap.errors import InputError, UsageError
 from tokswap.evaluation.models import check_device
 from tokswap.heal.calibrate import CalibrationJob, plan_calibration, text_candidates
-from tokswap.heal.step import HealStep, check_step
+from tokswap.heal.step import check_step
 from tokswap.init.base import Context
 from tokswap.init.blend import described
 from tokswap.init.estimate import estimate
@@ -233,14 +233,7 @@ def finish(
         notes=(*prepared.notes, *more),
     )
     return TransplantJob(
-        plan=plan,
-        prepared=prepared,
-        edit=edit,
-        layout=layout,
-        task=task,
-        calibration=calibration,
-        gguf=gguf,
-        step=HealStep(options.heal, source.loaded or source.name) if options.heal else None,
+        plan=plan, prepared=prepared, edit=edit, layout=layout, task=task, calibration=calibration, gguf=gguf
     )
 
 

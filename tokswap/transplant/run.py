@@ -38,7 +38,7 @@ class TransplantJob:
         task: What new rows are computed from.
         calibration: The calibration, None without one.
         gguf: The GGUF file, None without one.
-        step: The training of the result, None without one.
+        step: A training of the result in place of the one that the options name.
     """
 
     plan: Plan
@@ -49,6 +49,14 @@ class TransplantJob:
     calibration: CalibrationJob | None = None
     gguf: GgufFile | None = None
     step: HealStep | None = None
+
+    @property
+    def training(self) -> HealStep | None:
+        """The training of the result, None without one."""
+        options, source = self.prepared.options, self.task.source
+        if self.step is not None or not options.heal:
+            return self.step
+        return HealStep(options.heal, source.loaded or source.name)
 
     def run(self) -> Report:
         """Compute the missing rows and write the result, or change loaded objects.
@@ -62,11 +70,11 @@ class TransplantJob:
         """
         report = self._made()
         options = self.prepared.options
-        if self.step is None:
+        if self.training is None:
             return report
         return healed(
             report,
-            self.step,
+            self.training,
             HealOptions(
                 device=options.device,
                 seed=options.seed,
@@ -96,7 +104,7 @@ class TransplantJob:
 
         layout = self.layout if outcome.edit is self.edit else lay_out(outcome.edit)
         options = self.prepared.options
-        early = self.gguf if self.step is None else None  # a healed model is written as GGUF once it is healed
+        early = self.gguf if self.training is None else None  # a healed model is written as GGUF once it is healed
         with progress_bar(layout.nbytes, "write", show=options.progress) as bar, beside(early) as write_gguf:
             hooks = Hooks(check=write_gguf, last_files=last_files, progress=bar.update)
             out = Path(self.plan.names.out)

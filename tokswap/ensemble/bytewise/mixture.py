@@ -93,8 +93,8 @@ class ByteMixture:
     def generate(self, prompt: str, *, most: int = 256, temperature: float = 0.0, seed: int = 0) -> Iterator[str]:
         """Continue a prompt and yield the text as soon as its characters are whole.
 
-        The likeliest token of a model is guessed, and every model reads its bytes in one pass. The bytes are then chosen
-        one by one by the exact probabilities, up to the first that was guessed wrong.
+        The likeliest token of a model is guessed, and every model reads its bytes in one pass. The bytes are then
+        chosen one by one by the exact probabilities, up to the first that was guessed wrong.
 
         Args:
             prompt: The beginning of the text.

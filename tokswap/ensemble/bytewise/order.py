@@ -38,7 +38,8 @@ class TokenOrder:
 
     def bytes_of(self, place: int) -> bytes:
         """Return the bytes of the token at a place."""
-        return self._bytes[place]
+        found: bytes = self._bytes[place]
+        return found
 
     def bytes_at(self, low: int, high: int, depth: int) -> np.ndarray:
         """Return the byte at one depth of each token at the places low:high (uint8). All must be longer than that."""
