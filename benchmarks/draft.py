@@ -1,16 +1,15 @@
-"""Speculative decoding with a transplanted draft, beside universal assisted generation with the pair as it is.
+"""Drafts for speculative decoding beside universal assisted generation, in transformers and in llama.cpp.
 
-    python benchmarks/draft.py [--init subword ...] [--calibrate TEXT...] [--folder DIR] [--tokens 32]
+    python benchmarks/draft.py [--rows ...] [--engines ...] [--kilobytes 120] [--folder DIR] [--texts DIR]
 
---init names methods. A/B stands for an untied draft, with A for its input embeddings and B for its lm_head. Drafts that
-have results already are not run again, so further drafts can be added.
+The target is Gemma-3-270m. The draft is SmolLM2-135M-Instruct: as it is (universal assisted generation, which
+translates proposals through text; transformers only), with Gemma's 262k tokens (`tokswap draft`), and distilled too.
+Prompts are parts of tests/texts; the text to distill on is from Debian's handbook and Python's library.
 
-The target is Gemma-3-270m. The draft is SmolLM2-135M-Instruct with Gemma's 262k tokens. Both run in transformers, in
-float32 and greedily, with five proposed tokens a round. Universal assisted generation keeps both tokenizers and
-translates proposals through text. Assisted text must be the target's own greedy text, token for token.
-
-No times are taken, because this pair cannot win any: the draft is half as large as its target, and larger with 262k
-tokens.
+Both models run greedily on one thread, with five proposed tokens a round: in transformers in float32, where assisted
+text must be the target's own greedy text, token for token; in llama.cpp from GGUF files, the target as its package has
+it (Q4_K_M), drafts as Q8_0. Times are processor times, so that they do not depend on what else the machine does. Rows
+that have results are not run again, and drafts that are there are not made again.
 """
 
 from __future__ import annotations
@@ -18,14 +17,16 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from _llama_cpp import llama_cpp
 from _machine import RESULTS, keep
+from quality_texts import healing_texts
 from transformers.generation import candidate_generator
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
@@ -38,7 +39,12 @@ from tokswap.storage.resolve import resolve_model
 TEXTS = Path(__file__).parent.parent / "tests" / "texts"
 KINDS = {"English": "english.txt", "code": "code.txt", "German": "german.txt"}
 PROPOSED = 5
-CALIBRATED = "subword, calibrated"
+ALONE, UNIVERSAL = "target alone", "universal assisted generation"
+DRAFTS: dict[str, dict[str, Any]] = {
+    "draft": {},
+    "draft, distilled": {"distill": 1.0},
+    "draft, distilled also on text of the target": {"distill": 1.0, "self_text": 1.0},
+}
 
 
 def prompts(name: str, count: int = 3, length: int = 220) -> list[str]:
@@ -54,8 +60,8 @@ def prompts(name: str, count: int = 3, length: int = 220) -> list[str]:
 
 @contextmanager
 def counted() -> Iterator[dict[str, int]]:
-    """Count the tokens that a draft proposes, those that the target accepts, and the runs of the target."""
-    count = {"proposed": 0, "accepted": 0, "rounds": 0}
+    """Count the tokens that a draft proposes, those that the target accepts, and the calls of the target."""
+    count = {"proposed": 0, "accepted": 0, "calls": 0}
     base = candidate_generator.AssistedCandidateGenerator
     classes = [base, candidate_generator.AssistedCandidateGeneratorDifferentTokenizers]
     own = {cls: cls.__dict__["get_candidates"] for cls in classes}
@@ -65,7 +71,7 @@ def counted() -> Iterator[dict[str, int]]:
         def get_candidates(self: Any, input_ids: Any, **kwargs: Any) -> Any:
             found = own[cls](self, input_ids, **kwargs)
             count["proposed"] += found[0].shape[1] - input_ids.shape[1]
-            count["rounds"] += 1
+            count["calls"] += 1
             return found
 
         return get_candidates
@@ -100,106 +106,138 @@ def write(target: Any, own: Any, prompt: str, tokens: int, **more: Any) -> list[
     return found
 
 
-def make_drafts(options: argparse.Namespace, small: Path, big: Path) -> dict[str, Path]:
-    """Make the drafts that are not there yet. Return their folders by name."""
-    folder = Path(options.folder or tempfile.mkdtemp())
-    drafts = {init: folder / init.replace("/", "-") for init in options.init}
-    if options.calibrate:
-        drafts[CALIBRATED] = folder / "calibrated"
-    for name, path in drafts.items():
-        if not path.exists():
-            texts = options.calibrate if name == CALIBRATED else ()
-            init, _, head = ("subword" if texts else name).partition("/")
-            more: dict[str, Any] = {"output_init": head, "tie": False} if head else {}
-            tokswap.make_draft(str(small), str(big), init=init, calibrate=texts, out=path, **more)
-    return drafts
+def make_draft(name: str, given: argparse.Namespace, small: Path, big: Path) -> tuple[Path, Path]:
+    """Make a draft where it is not there yet. Return its folder and its GGUF file."""
+    out = given.folder / name.replace(", ", "-").replace(" ", "-")
+    file = out.with_suffix(".gguf")
+    if not out.exists():
+        settings, begin = DRAFTS[name], time.process_time()
+        more: dict[str, Any] = {}
+        if "distill" in settings:
+            more["distill"] = healing_texts(given.texts, given.kilobytes)
+        if "self_text" in settings:
+            more["self_text"] = int(settings["self_text"] * given.kilobytes * 1000)
+        tokswap.make_draft(str(small), str(big), init="subword", out=out, gguf=file, gguf_type="q8_0", **more)
+        made = {"cpu_seconds": round(time.process_time() - begin, 1)}
+        out.with_suffix(".json").write_text(json.dumps(made))
+    return out, file
 
 
-def measured(
-    target: tuple[Any, Any],
-    draft: Any,
-    tokens: int,
-    texts: dict[str, list[str]],
-    alone: dict[str, list[list[int]]],
-    **more: Any,
-) -> dict[str, Any]:
-    """Generate with a draft, and compare with what the target generates alone.
-
-    Args:
-        target: The target and its tokenizer.
-        draft: The draft.
-        tokens: New tokens per prompt.
-        texts: Kind of text -> prompts.
-        alone: Kind of text -> ids that the target generates after each prompt.
-        **more: Further options of `generate`.
-
-    Returns:
-        Figures by kind of text.
-    """
-    draft.generation_config.num_assistant_tokens = PROPOSED
-    draft.generation_config.num_assistant_tokens_schedule = "constant"
-    draft.generation_config.assistant_confidence_threshold = 0.0
+def in_transformers(name: str, given: argparse.Namespace, small: Path, big: Path) -> dict[str, Any]:
+    """Generate in transformers, alone or with a draft. Returns figures by kind of text."""
+    torch.set_num_threads(1)
+    model, own = load_model(big)
+    more: dict[str, Any] = {}
+    if name != ALONE:
+        draft, tokenizer = load_model(small if name == UNIVERSAL else make_draft(name, given, small, big)[0])
+        draft.generation_config.num_assistant_tokens = PROPOSED
+        draft.generation_config.num_assistant_tokens_schedule = "constant"
+        draft.generation_config.assistant_confidence_threshold = 0.0
+        more = {"assistant_model": draft}
+        if name == UNIVERSAL:
+            more |= {"tokenizer": own, "assistant_tokenizer": tokenizer}
     found: dict[str, Any] = {}
-    for kind, some in texts.items():
-        equal, generated = 0, 0
+    for kind, file in KINDS.items():
+        begin = time.process_time()
         with counted() as count:
-            for prompt, wanted in zip(some, alone[kind], strict=True):
-                ids = write(*target, prompt, tokens, assistant_model=draft, **more)
-                equal += ids == wanted
-                generated += len(ids)
-        found[kind] = {
-            "accepted": count["accepted"] / max(count["proposed"], 1),
-            "tokens_per_target_run": generated / count["rounds"],
-            "proposed": count["proposed"],
-            "tokens": generated,
-            "texts_equal": f"{equal} of {len(some)}",
-        }
-        assert equal == len(some), f"{kind}: {equal} of {len(some)} texts are the target's own greedy text"
+            ids = [write(model, own, prompt, given.tokens, **more) for prompt in prompts(file)]
+        tokens = sum(map(len, ids))
+        calls = count["calls"] if more else tokens
+        found[kind] = figures(count["proposed"], count["accepted"], tokens, calls)
+        found[kind]["tokens_per_cpu_second"] = round(tokens / (time.process_time() - begin), 2)
+        found[kind]["ids"] = ids
     return found
 
 
-def show(rows: dict[str, Any]) -> None:
-    """Print the figures of all drafts."""
-    title = "accepted share of proposed tokens, and tokens per run of the target"
-    print(f"{title:72}" + "".join(f"{kind:>18}" for kind in KINDS))
+def in_llama_cpp(name: str, given: argparse.Namespace, small: Path, big: Path) -> dict[str, Any] | None:
+    """Generate in llama.cpp, alone or with a draft; None for what it cannot do."""
+    if name == UNIVERSAL:
+        return None
+    file = None if name == ALONE else make_draft(name, given, small, big)[1]
+    own = load_model(big)[1]
+    found: dict[str, Any] = {}
+    for kind, text in KINDS.items():
+        ids = [own(prompt)["input_ids"] for prompt in prompts(text)]
+        answers = llama_cpp(fetch("gemma"), ids, draft=file, count=given.tokens, proposed=PROPOSED)
+        proposed, accepted = (sum(one[key] for one in answers) for key in ("proposed", "accepted"))
+        tokens = sum(len(one["ids"]) for one in answers)
+        found[kind] = figures(proposed, accepted, tokens, tokens - accepted)
+        seconds = sum(one["cpu_seconds"] for one in answers)
+        found[kind]["tokens_per_cpu_second"] = round(tokens / seconds, 2)
+        found[kind]["ids"] = [one["ids"] for one in answers]
+    return found
+
+
+def figures(proposed: int, accepted: int, tokens: int, calls: int) -> dict[str, Any]:
+    """Return the figures of one kind of text."""
+    return {
+        "accepted": round(accepted / max(proposed, 1), 4),
+        "tokens_per_target_call": round(tokens / calls, 3),
+        "proposed": proposed,
+        "tokens": tokens,
+    }
+
+
+def finished(rows: Mapping[str, Any]) -> dict[str, Any]:
+    """Compare the rows of an engine: extra tokens relative to universal assisted generation, speed to the target."""
+    result: dict[str, Any] = {}
     for name, found in rows.items():
-        cells = [f"{one['accepted']:.3f} {one['tokens_per_target_run']:9.2f}" for one in found.values()]
-        print(f"{name:72}" + "".join(f"{cell:>18}" for cell in cells))
-    print("texts equal to the target's own greedy text:")
+        result[name] = {}
+        for kind, one in found.items():
+            own = dict(one)
+            alone, universal = (rows.get(other, {}).get(kind) for other in (ALONE, UNIVERSAL))
+            if universal and name != ALONE:
+                extra = (one["tokens_per_target_call"] - 1) / max(universal["tokens_per_target_call"] - 1, 1e-9)
+                own["extra_tokens_relative"] = round(extra, 3)
+            if alone:
+                own["speed_relative"] = round(one["tokens_per_cpu_second"] / alone["tokens_per_cpu_second"], 3)
+                own["texts_equal"] = sum(a == b for a, b in zip(one["ids"], alone["ids"], strict=True))
+            result[name][kind] = own
+    return result
+
+
+def table(engine: str, rows: Mapping[str, Any]) -> list[str]:
+    """Return the figures of an engine as a Markdown table."""
+    lines = [f"| {engine} | {' | '.join(KINDS)} |", "| --- |" + " --- |" * len(KINDS)]
     for name, found in rows.items():
-        print(f"  {name}: {', '.join(one['texts_equal'] for one in found.values())}")
+        cells = [
+            f"{one['accepted']:.3f}; {one['tokens_per_target_call']:.2f}; {one.get('extra_tokens_relative', 0):.2f}x; "
+            f"{one['tokens_per_cpu_second']:.1f}"
+            for one in found.values()
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines
+
+
+ENGINES = {"transformers": in_transformers, "llama.cpp": in_llama_cpp}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--init", nargs="+", default=["subword"])
-    parser.add_argument(
-        "--calibrate", nargs="+", default=[], help="add a draft by subword, calibrated with these texts"
-    )
-    parser.add_argument("--folder", help="where drafts are kept; drafts that are there are not made again")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = [ALONE, UNIVERSAL, *DRAFTS]
+    parser.add_argument("--rows", nargs="+", default=names, choices=names)
+    parser.add_argument("--engines", nargs="+", default=list(ENGINES), choices=list(ENGINES))
+    parser.add_argument("--kilobytes", type=int, default=120)
     parser.add_argument("--tokens", type=int, default=32)
+    parser.add_argument("--folder", type=Path, default=Path("bench-draft"))
+    parser.add_argument("--texts", type=Path, default=Path("bench-texts"))
     parser.add_argument("--name", default="draft")
-    options = parser.parse_args()
+    given = parser.parse_args()
+    given.folder.mkdir(parents=True, exist_ok=True)
     small, big = (resolve_model(str(fetch(name))) for name in ("smollm2", "gemma"))
-    drafts = make_drafts(options, small, big)
-    target = load_model(big)
-    texts = {kind: prompts(file) for kind, file in KINDS.items()}
-    alone = {kind: [write(*target, prompt, options.tokens) for prompt in some] for kind, some in texts.items()}
-    kept = RESULTS / f"{options.name}.json"
-    earlier = json.loads(kept.read_text()) if kept.is_file() else {}
-    rows: dict[str, Any] = {}
-    if earlier.get("new_tokens") == options.tokens and earlier.get("proposed_a_round") == PROPOSED:
-        rows = dict(earlier["drafts"])
-    for name, path in {"universal, own tokenizers": small, **drafts}.items():
-        if name not in rows:
-            draft, own = load_model(path)
-            more = {"tokenizer": target[1], "assistant_tokenizer": own} if path == small else {}
-            rows[name] = measured(target, draft, options.tokens, texts, alone, **more)
-            print(f"{name}: {rows[name]}", flush=True)
-            del draft
-    show(rows)
-    result = {"proposed_a_round": PROPOSED, "new_tokens": options.tokens, "drafts": rows}
-    print("kept in", keep(options.name, result))
+    path = RESULTS / f"{given.name}.json"
+    engines: dict[str, Any] = json.loads(path.read_text("utf-8")).get("engines", {}) if path.is_file() else {}
+    for name in given.rows:
+        for engine in given.engines:
+            rows = engines.setdefault(engine, {})
+            found = ENGINES[engine](name, given, small, big) if name not in rows else None
+            if found is not None:
+                rows[name] = found
+            engines[engine] = finished({one: rows[one] for one in names if one in rows})
+            made = {one.stem: json.loads(one.read_text()) for one in sorted(given.folder.glob("*.json"))}
+            settings = {"proposed_a_round": PROPOSED, "new_tokens": given.tokens, "kilobytes": given.kilobytes}
+            keep(given.name, {**settings, "made": made, "engines": engines})
+        print(*(line for engine in given.engines for line in table(engine, engines[engine])), sep="\n", flush=True)
 
 
 if __name__ == "__main__":

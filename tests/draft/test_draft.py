@@ -14,7 +14,7 @@ from verdicts import ENGINES, found, refusals
 
 import tokswap
 from tokswap.cli import main
-from tokswap.errors import InputError
+from tokswap.errors import InputError, UsageError
 
 Make = Callable[..., Path]
 
@@ -172,6 +172,39 @@ def test_broken_folders(small: Path, big: Path, tmp_path: Path) -> None:
     assert refused(small, make_tokenizer("byte-level", tmp_path / "only"), out) == "missing-config"
     with pytest.raises(TypeError, match="vocab_size"):
         tokswap.plan_draft(str(small), str(big), vocab_size="tight")
+
+
+# Distillation.
+
+
+def test_the_target_teaches(small: Path, big: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("The ferry leaves the harbour at nine. " * 300, "utf-8")
+    job = tokswap.plan_draft(small, big, distill=[text], self_text=4000, out=tmp_path / "out")
+    assert job.step is not None
+    assert (job.step.texts, job.step.teacher, job.step.self_text) == ((text,), str(big), 4000)
+    recorded = job.plan.as_dict()["options"]
+    assert (recorded["distill"], recorded["self_text"]) == ([str(text)], 4000)
+    assert "heal" not in recorded
+    assert any("11,400 bytes of text and 4,000 bytes that the teacher writes" in note for note in job.plan.notes)
+    assert tokswap.plan_draft(small, big, out=tmp_path / "out").step is None
+
+
+def test_a_target_without_weights_cannot_teach(small: Path, big: Path, tmp_path: Path) -> None:
+    bare = copy_model(big, tmp_path / "bare")
+    (bare / "model.safetensors").unlink()
+    with pytest.raises(UsageError) as caught:
+        tokswap.plan_draft(small, bare, self_text=9000, out=tmp_path / "out")
+    assert caught.value.code == "missing-teacher"
+    job = tokswap.plan_draft(small, bare, self_text=9000, donor=big, out=tmp_path / "out")
+    assert job.step is not None
+    assert job.step.teacher == str(big)
+    short = tmp_path / "short.txt"
+    short.write_text("too little", "utf-8")
+    with pytest.raises(InputError) as caught_short:
+        tokswap.plan_draft(small, big, distill=[short], out=tmp_path / "out")
+    assert caught_short.value.code == "text-too-small"
+    assert "--distill" in caught_short.value.message
 
 
 # The command line.

@@ -12,9 +12,9 @@ import tools
 from makers import copy_model, shipped_text
 from sequences import everything, is_canonical
 
-from tokswap.ensemble.bytewise import END, ByteMixture, byte_mix, utf8
+from tokswap.ensemble.bytewise import END, ByteMixture, byte_mix, mixture, utf8
 from tokswap.ensemble.bytewise.canonical import Canonical
-from tokswap.ensemble.bytewise.reader import ByteModel
+from tokswap.ensemble.bytewise.reader import ByteModel, Reader
 from tokswap.ensemble.bytewise.tree import Tree
 from tokswap.errors import InputError, UsageError
 from tokswap.evaluation.models import load_model
@@ -287,10 +287,54 @@ def test_text_is_streamed_and_whole(mix: ByteMixture) -> None:
     assert all(len(piece) == 1 for piece in drawn[0]), "a character at a time, however many bytes it takes"
 
 
+@pytest.fixture(scope="module")
+def exact(mix: ByteMixture) -> ByteMixture:
+    """The same, and the tokenizer is asked about every token."""
+    models = [ByteModel(model.model, model.tokenizer, tolerance=0.0) for model in mix.models]
+    return ByteMixture(tuple(models), mix.weights)
+
+
+def test_guesses_change_no_probability(exact: ByteMixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte has the probabilities of a reader that reads one byte after the other, and nothing else."""
+    prompt, before, passes = "für 12 f", [], []
+    look_ahead, choose = Reader.look_ahead, mixture._choose
+
+    def counted(reader: Reader, data: bytes) -> np.ndarray:
+        passes.append(len(data))
+        return look_ahead(reader, data)
+
+    def seen(chances: np.ndarray, *how: Any) -> int:
+        before.append(chances)
+        return choose(chances, *how)
+
+    monkeypatch.setattr(Reader, "look_ahead", counted)
+    monkeypatch.setattr(mixture, "_choose", seen)
+    for temperature in (0.0, 1.0):
+        before.clear()
+        text = "".join(exact.generate(prompt, most=24, temperature=temperature, seed=5)).encode()
+        readers = exact.read(prompt.encode())
+        assert len(text) > 5
+        for byte, chances in zip(text, before, strict=False):
+            assert np.allclose(chances, exact.distribution(readers), atol=1e-6)
+            for reader in readers:
+                reader.advance(bytes([byte]), wanted=False)
+    assert max(passes) > 2, "several bytes are read in one pass"
+
+
+def test_bytes_that_are_taken_back_leave_no_trace(exact: ByteMixture) -> None:
+    for model in exact.models:
+        reader, plain = model.read("für 12 f".encode()), model.read("für 12 ferr".encode())
+        reader.look_ahead("erries\nü".encode())
+        reader.keep(3)
+        assert np.allclose(reader.distribution(), plain.distribution(), atol=1e-6)
+        more = "ough, then ünd".encode()
+        assert np.allclose(reader.advance(more), plain.advance(more), atol=1e-6)
+
+
 def test_an_end_ends_the_text(mix: ByteMixture, monkeypatch: pytest.MonkeyPatch) -> None:
     sure = np.zeros(257)
     sure[END] = 1
-    monkeypatch.setattr(ByteMixture, "distribution", lambda self, readers: sure)
+    monkeypatch.setattr(Reader, "look_ahead", lambda self, data: np.tile(sure, (len(data) + 1, 1)))
     assert list(mix.generate("the old")) == []
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tools
 import torch
@@ -13,6 +14,8 @@ from commands import one_document, run
 from makers import CHAT_TEMPLATE, copy_model, edit_json, read_json, shipped_text, write_json
 from transformers import DynamicCache
 
+from tokswap.ensemble.boundary import beginnings
+from tokswap.ensemble.bytewise import END, ByteModel
 from tokswap.ensemble.check import check_ensemble
 from tokswap.ensemble.generate import continue_text
 from tokswap.ensemble.members import FILE
@@ -23,6 +26,7 @@ from tokswap.ensemble.score import MIX, evaluate_ensemble
 from tokswap.errors import InputError, TokswapError, UsageError
 from tokswap.evaluation.losses import token_losses
 from tokswap.evaluation.models import load_model
+from tokswap.tokenizer.loaded import read_loaded
 
 Make = Callable[..., Path]
 WEIGHTS = (0.5, 0.3, 0.2)
@@ -174,15 +178,34 @@ def test_text_comes_in_pieces_that_add_up(loaded: tuple[MixedModel, Any]) -> Non
     model, tokenizer = mixed(loaded, MIXES[0]), loaded[1]
     pieces: list[str] = []
     found = continue_text(model, tokenizer, PROMPT, tokens=12, write=pieces.append)
-    whole = model.generate(ids_of(loaded), max_new_tokens=12, do_sample=False)[0, ids_of(loaded).shape[1] :]
-    assert found.tokens == len(whole)
-    assert "".join(pieces) == found.text == tokenizer.decode(whole, skip_special_tokens=True)
+    open_end = beginnings(model, read_loaded(tokenizer), ids_of(loaded)[0].tolist())
+    assert open_end is not None
+    begun = torch.tensor([open_end.ids[open_end.choose(None, np.random.default_rng())]])
+    whole = model.generate(begun, max_new_tokens=11, do_sample=False)[0]
+    assert found.tokens == 12
+    assert "".join(pieces) == found.text
+    assert PROMPT + found.text == tokenizer.decode(whole, skip_special_tokens=True)
     one, other = (continue_text(model, tokenizer, PROMPT, tokens=8, temperature=1.5, seed=7).text for _ in range(2))
     assert one == other
     for bad in (0.0, -1.0, math.inf, math.nan):
         with pytest.raises(UsageError) as error:
             continue_text(model, tokenizer, PROMPT, temperature=bad)
         assert error.value.code == "bad-temperature"
+
+
+@pytest.mark.parametrize("prompt", ["The old bri", "The old ", "for n in ra", "über die Brü", "x"])
+def test_a_prompt_may_end_inside_a_token(prompt: str, loaded: tuple[MixedModel, Any]) -> None:
+    """The bytes that may come next have the probabilities of the exact reader of bytes."""
+    member, tokenizer = loaded[0].members[1], read_loaded(loaded[1])
+    exact = ByteModel(member, tokenizer, tolerance=0.0)
+    ids = loaded[1](prompt, add_special_tokens=False)["input_ids"]
+    found = beginnings(member, tokenizer, [*exact.start, *ids], tolerance=0.0)
+    assert found is not None
+    assert found.chances.sum() + found.end == pytest.approx(1)
+    chances = np.zeros(257)
+    np.add.at(chances, [new[0] for new in found.new], found.chances)
+    chances[END] = found.end
+    assert np.allclose(chances, exact.read(prompt.encode()).distribution(), atol=1e-6)
 
 
 def test_weights_and_ways_of_mixing_are_checked_before_a_model_is_loaded(folder: Path) -> None:
@@ -247,6 +270,10 @@ def test_commands_mix(folder: Path, tmp_path: Path) -> None:
     assert one_document(wrong.stdout)["error"]["code"] == "bad-weights"
     lost = run("ensemble", "generate", tmp_path, "--prompt", PROMPT, "--json", status=1)
     assert one_document(lost.stdout)["error"]["code"] == "missing-ensemble"
+    member = next(path.parent for path in sorted(folder.glob("*/config.json")))
+    alone = one_document(run("ensemble", "generate", member, "--prompt", "The old bri", "--tokens", 3, "--json").stdout)
+    assert alone["weights"] == [1.0]
+    assert alone["tokens"] <= 3
 
 
 # Checking.

@@ -304,8 +304,9 @@ def test_the_last_step_of_a_transplant(loaded: bool, text: Path, model_of: Make,
 
 def test_the_last_step_of_a_draft_and_of_a_trim(text: Path, model_of: Make, tmp_path: Path) -> None:
     source, target = model_of("llama-tied", vocab_size=640), model_of("gpt-neox", vocab_size=700, seed=5)
-    draft = tokswap.make_draft(source, target, init="subword", heal=[text], out=tmp_path / "draft")
+    draft = tokswap.make_draft(source, target, init="subword", distill=[text], out=tmp_path / "draft")
     assert draft.evidence["healing"]["teaching"]["projected"] > 0.97, "the target is the teacher"
+    assert json.loads((tmp_path / "draft" / "tokswap.json").read_text("utf-8"))["heal"]["teacher"] == str(target)
     trimmed = tokswap.trim_vocabulary(source, corpora=[str(text)], heal=[text], out=tmp_path / "trimmed")
     assert "healing" in trimmed.evidence or any("healing did not help" in note for note in trimmed.notes)
 
@@ -318,7 +319,7 @@ def test_a_gguf_file_holds_the_healed_model(text: Path, model_of: Make, tmp_path
 
     source, target = model_of("llama", vocab_size=640), model_of("gpt-neox", vocab_size=700, seed=5)
     file, out = tmp_path / "model.gguf", tmp_path / "out"
-    report = tokswap.make_draft(source, target, init="subword", out=out, heal=[text], gguf=file, gguf_type="f32")
+    report = tokswap.make_draft(source, target, init="subword", out=out, distill=[text], gguf=file, gguf_type="f32")
     assert "healing" in report.evidence
     rows = next(one.data for one in GGUFReader(file).tensors if one.name == "token_embd.weight")
     assert np.array_equal(rows, tools.weights(out)["model.embed_tokens.weight"].float().numpy())

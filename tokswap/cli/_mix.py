@@ -55,6 +55,9 @@ Examples:
   # the first member counts more, and tokens are sampled
   tokswap ensemble generate ./ab --prompt 'Once upon a time' --weights 0.7,0.3 --temperature 0.8 --seed 1
 \b
+  # one model, and a prompt that ends inside a word
+  tokswap ensemble generate ./a --prompt 'def add(a, b): ret'
+\b
   # models that keep their own tokenizers, mixed byte by byte: exact, and slow
   tokswap ensemble generate ./a ./b --byte-level --prompt 'Once upon a time' --tokens 40
 """
@@ -89,6 +92,8 @@ def generate(
 ) -> None:
     """Continue a prompt; all members together predict each token. The text is printed as it is written.
 
+    The prompt may end inside a token, such as half a word. DIR may also be the folder of one model.
+
     With --byte-level the members are any models, each with its own tokenizer, and the text grows byte by byte.
     """
     _options.set_volume(quiet, verbose)
@@ -115,9 +120,16 @@ def _written_tokens(
 ) -> tuple[Continuation, tuple[float, ...]]:
     """Return what a prepared ensemble writes, and the weights of its members."""
     from tokswap.ensemble.generate import continue_text
+    from tokswap.ensemble.members import FILE
     from tokswap.ensemble.mix import load_ensemble
+    from tokswap.evaluation.models import load_model
 
-    model, tokenizer = load_ensemble(_folder(names), **_loading(options))
+    folder = Path(_folder(names))
+    if (folder / "config.json").is_file() and not (folder / FILE).is_file():
+        keywords = {name: getattr(options, name) for name in ("dtype", "device", "trust_remote_code")}
+        one, tokenizer = load_model(folder, **keywords)
+        return continue_text(one, tokenizer, prompt, tokens=tokens, **how), (1.0,)
+    model, tokenizer = load_ensemble(folder, **_loading(options))
     return continue_text(model, tokenizer, prompt, tokens=tokens, **how), model.weights
 
 

@@ -23,8 +23,8 @@ Examples:
   tokswap draft --model ./small-model --target ./big-model --out ./draft
   tokswap verify ./draft --draft-for ./big-model
 \b
-  # fitted to text of the kind that the big model will write
-  tokswap draft --model ./small-model --target ./big-model --heal answers.txt --out ./draft
+  # trained to predict what the big model does, on text of the kind that it will write, and on text that it writes
+  tokswap draft --model ./small-model --target ./big-model --distill answers.txt --self-text 100kB --out ./draft
 \b
   # a turn marker by hand
   tokswap draft --model ./small-model --target ./big-model --map-token '<|im_end|>=<end_of_turn>' --out ./draft

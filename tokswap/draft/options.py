@@ -6,21 +6,45 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from tokswap.heal.options import HealStepOptions
-from tokswap.options.declare import option
+from tokswap.options.declare import Options, option
 from tokswap.options.groups import ComputeOptions, GgufOptions, MethodOptions, TrustOptions, WriteOptions
 from tokswap.transplant.options import TokenMapOptions, TransplantOptions
 
 
 @dataclass(frozen=True, kw_only=True)
+class DistillOptions(Options):
+    """What a draft learns from its target."""
+
+    distill: Sequence[str | Path] = option(
+        (),
+        "Train the draft to predict what the target predicts on this text (100 kB is a good start); repeat for more.",
+        metavar="TEXT",
+        complete="files",
+    )
+    self_text: int | None = option(
+        None,
+        "Let the target write this many bytes of text, and train the draft on them too.",
+        kind="size",
+        metavar="SIZE",
+        least=1,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class DraftOptions(
-    MethodOptions, HealStepOptions, TokenMapOptions, ComputeOptions, WriteOptions, GgufOptions, TrustOptions
+    MethodOptions, DistillOptions, TokenMapOptions, ComputeOptions, WriteOptions, GgufOptions, TrustOptions
 ):
     """Everything that a user can set for a draft: a transplant's options but those that decide the vocabulary."""
 
+    @property
+    def distills(self) -> bool:
+        """Whether the draft is trained."""
+        return bool(self.distill or self.self_text)
+
     def as_transplant(self, rows: int) -> TransplantOptions:
         """Return the options of the transplant that makes the draft. rows: of the target's vocabulary matrices."""
-        own = {item.name: getattr(self, item.name) for item in fields(DraftOptions)}
+        names = {item.name for item in fields(DraftOptions)} - {item.name for item in fields(DistillOptions)}
+        own = {name: getattr(self, name) for name in names}
         return TransplantOptions(**own, vocab_size=rows, bos="keep")
 
 

@@ -14,10 +14,12 @@ from tokswap.checkpoint.loaded import ModelLike, as_loaded, loaded_checkpoint
 from tokswap.checkpoint.nested_configs import configs, text_config
 from tokswap.checkpoint.reader import has_weights, open_checkpoint
 from tokswap.checkpoint.rowless import ids_with_rows, with_rows
-from tokswap.checkpoint.source import named
-from tokswap.draft.options import DraftOptions
+from tokswap.checkpoint.source import named, open_source
+from tokswap.draft.options import DistillOptions, DraftOptions
 from tokswap.draft.sides import config_ids
-from tokswap.errors import InputError
+from tokswap.errors import InputError, UsageError
+from tokswap.heal.inputs import check_model
+from tokswap.heal.step import HealStep, check_step
 from tokswap.options.keywords import two_and_keywords
 from tokswap.report.record import Report
 from tokswap.storage.json_files import read_json
@@ -30,6 +32,8 @@ from tokswap.transplant.prepared import Prepared
 from tokswap.transplant.run import TransplantJob
 
 _KINDS = {"causal": "a causal language model", "encoder-decoder": "an encoder-decoder"}
+_SETTINGS = {"epochs": 1, "negatives": 24576}
+"""How a draft is distilled. Its vocabulary is often a large one, and more text is worth more than a second epoch."""
 _READS_MORE = "the target also reads images or audio, and the draft does not: it guesses the text after them blindly"
 
 
@@ -99,19 +103,21 @@ def plan_draft(model: ModelLike, target: ModelLike, options: DraftOptions) -> Tr
 def plan_with(model: ModelLike, target: ModelLike, options: DraftOptions) -> TransplantJob:
     """Do what `plan_draft` does, with an options object."""
     opened = _open_target(target, options.trust_remote_code)
+    step = _distillation(options, opened)
     options, notes = _with_fit_donor(options, opened)
     transplant = options.as_transplant(opened.rows)
     inputs = open_inputs(model, opened.model, transplant)
     source = inputs.source.checkpoint
     notes = (*_check_kinds(model_facts(source.config), model_facts(opened.config), source.folder, opened), *notes)
+    notes = (*notes, *check_step(options.distill, source, flag="--distill", self_text=options.self_text))
     prepared = prepare(inputs, transplant)
     prepared = dataclasses.replace(prepared, notes=(*notes, *prepared.notes))
     prepared = prepared.with_configs(draft_configs(prepared, opened))
     job = finish(prepared, default_out=f"{named(model)}-for-{named(target)}", operation="draft", owner=opened.name)
-    # The best teacher of a draft is the model that it guesses for, where its weights are at hand.
-    taught_by_target = transplant.heal and (not isinstance(opened.model, str) or has_weights(opened.folder))
-    teacher = opened.model if taught_by_target else None
-    return dataclasses.replace(job, teacher=teacher)
+    own = DistillOptions(distill=options.distill, self_text=options.self_text).recorded()
+    recorded = {**{name: value for name, value in job.plan.request.options.items() if name != "heal"}, **own}
+    request = dataclasses.replace(job.plan.request, options=recorded)
+    return dataclasses.replace(job, plan=dataclasses.replace(job.plan, request=request), step=step)
 
 
 def _open_target(target: ModelLike, trust_remote_code: bool) -> DraftTarget:
@@ -171,6 +177,21 @@ def _check_kinds(small: ModelFacts, big: ModelFacts, folder: Path, target: Draft
             target=target.folder,
         )
     return (_READS_MORE,) if big.modalities - small.modalities else ()
+
+
+def _distillation(options: DraftOptions, target: DraftTarget) -> HealStep | None:
+    """Return how the draft is trained: the target teaches. Raises UsageError missing-teacher."""
+    if not options.distills:
+        return None
+    teacher = target.model
+    if isinstance(teacher, str) and not has_weights(target.folder):
+        if options.donor is None or str(options.donor) == "none":
+            message = "the target teaches the draft, and here are only its tokenizer and configs"
+            hint = "name a folder with the weights as --target, or name it with --donor"
+            raise UsageError("missing-teacher", message, hint, target=target.folder)
+        teacher = str(options.donor)
+    check_model(open_source(teacher, trust_remote_code=options.trust_remote_code).checkpoint)
+    return HealStep(options.distill, teacher, options.self_text, settings=_SETTINGS)
 
 
 def _with_fit_donor(options: DraftOptions, target: DraftTarget) -> tuple[DraftOptions, tuple[str, ...]]:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import codecs
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from transformers import TextStreamer, set_seed
+import numpy as np
+import torch
+from transformers import set_seed
+from transformers.generation.streamers import BaseStreamer
 
+from tokswap.ensemble.boundary import beginnings
 from tokswap.ensemble.bytewise import ByteMixture
 from tokswap.errors import UsageError
+from tokswap.tokenizer.loaded import read_loaded
+from tokswap.tokenizer.tokenizer import Tokenizer
+from tokswap.tokenizer.vocabulary import Kind, Vocabulary
 
 
 @dataclass(frozen=True)
@@ -28,15 +36,35 @@ class Continuation:
     seconds: float
 
 
-class _Stream(TextStreamer):  # type: ignore[misc]
-    """Hands text to a function instead of printing it. It waits for whole words and characters."""
+class _Stream(BaseStreamer):  # type: ignore[misc]
+    """Hands the text of tokens to a function, as soon as its characters are whole.
 
-    def __init__(self, tokenizer: Any, write: Callable[[str], object]) -> None:
-        super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
-        self._write = write
+    Args:
+        vocabulary: The tokens.
+        write: Takes the text.
+    """
 
-    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-        self._write(text)
+    def __init__(self, vocabulary: Vocabulary, write: Callable[[str], object]) -> None:
+        self._vocabulary, self._write = vocabulary, write
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._prompt = True
+
+    def put(self, value: Any) -> None:
+        """Take the next tokens; those that come first are the prompt."""
+        ids, self._prompt = [] if self._prompt else value.flatten().tolist(), False
+        kinds = (Kind.NORMAL, Kind.BYTE)
+        own = [token for token in ids if token < len(self._vocabulary) and self._vocabulary.kind[token] in kinds]
+        self.put_bytes(b"".join(self._vocabulary.token_bytes[token] for token in own))
+
+    def put_bytes(self, data: bytes) -> None:
+        """Take the next bytes."""
+        if text := self._decoder.decode(data):
+            self._write(text)
+
+    def end(self) -> None:
+        """Take the end: what is left of a character cannot become whole."""
+        if text := self._decoder.decode(b"", final=True):
+            self._write(text)
 
 
 def continue_text(
@@ -50,6 +78,8 @@ def continue_text(
     write: Callable[[str], object] = lambda text: None,
 ) -> Continuation:
     """Continue a prompt until eos.
+
+    The prompt may end inside a token; see `tokswap.ensemble.boundary`.
 
     Args:
         model: A model with `generate`, such as a `MixedModel`.
@@ -79,9 +109,37 @@ def continue_text(
         write(text)
 
     begin = time.perf_counter()
-    output = model.generate(**inputs, max_new_tokens=tokens, streamer=_Stream(tokenizer, take), **how)
-    seconds = time.perf_counter() - begin
-    return Continuation("".join(pieces), int(output.shape[1] - inputs["input_ids"].shape[1]), seconds)
+    read = read_loaded(tokenizer)
+    stream = _Stream(read.vocabulary, take)
+    found = _first(model, read, inputs["input_ids"][0].tolist(), temperature, np.random.default_rng(seed))
+    count, ended = 0, False
+    if found is not None:
+        ids, new = found
+        inputs = {"input_ids": torch.tensor([ids], device=model.device)}
+        inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+        stream.put_bytes(new)
+        count, ended = 1, not new
+    if tokens > count and not ended:
+        output = model.generate(**inputs, max_new_tokens=tokens - count, streamer=stream, **how)
+        count += int(output.shape[1] - inputs["input_ids"].shape[1])
+    stream.end()
+    return Continuation("".join(pieces), count, time.perf_counter() - begin)
+
+
+def _first(
+    model: Any, tokenizer: Tokenizer, ids: Sequence[int], temperature: float | None, random: np.random.Generator
+) -> tuple[list[int], bytes] | None:
+    """Choose the first token, with the end of the prompt left open.
+
+    Returns:
+        The tokens up to it, and its bytes past the prompt, b"" for the end of the text; None where nothing is left
+        open.
+    """
+    found = beginnings(model, tokenizer, ids)
+    if found is None:
+        return None
+    place = found.choose(temperature, random)
+    return (list(ids), b"") if place == len(found.ids) else (found.ids[place], found.new[place])
 
 
 def continue_bytes(

@@ -16,11 +16,13 @@ class HeadForm:
         bias: Bias of the lm_head, float32 [V], or None.
         softcap: Limit of a tanh around the logits (Gemma-2), or None.
         scale: Factor of the logits (Cohere, Granite).
+        shift: Added to the final logits, float32 [V], or None.
     """
 
     bias: torch.Tensor | None = None
     softcap: float | None = None
     scale: float = 1.0
+    shift: torch.Tensor | None = None
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
         """Return the final logits; changes those that it gets."""
@@ -28,7 +30,9 @@ class HeadForm:
             logits += self.bias.to(logits.dtype)
         if self.scale != 1.0:
             logits *= self.scale
-        return logits if self.softcap is None else logits.div_(self.softcap).tanh_().mul_(self.softcap)
+        if self.softcap is not None:
+            logits = logits.div_(self.softcap).tanh_().mul_(self.softcap)
+        return logits if self.shift is None else logits.add_(self.shift)
 
     def back(self, gradient: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         """Turn the gradient of the final logits into that of the plain ones; changes it."""

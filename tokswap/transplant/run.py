@@ -11,11 +11,11 @@ from typing import Any
 from tokswap.checkpoint.edit import Edit
 from tokswap.checkpoint.gguf_file import GgufFile, beside
 from tokswap.checkpoint.layout import Layout
-from tokswap.checkpoint.loaded import ModelLike, rebuilt_model
+from tokswap.checkpoint.loaded import rebuilt_model
 from tokswap.checkpoint.writer import Hooks, write_result
 from tokswap.distributed import idle_notes
 from tokswap.heal.options import HealOptions
-from tokswap.heal.step import healed
+from tokswap.heal.step import HealStep, healed
 from tokswap.init.diagnostics import row_notes, row_report
 from tokswap.init.solver import RowTask, Solver, evidence_of
 from tokswap.report.clock import Clock, progress_bar
@@ -37,7 +37,7 @@ class TransplantJob:
         layout: The weight files.
         task: What new rows are computed from.
         gguf: The GGUF file, None without one.
-        teacher: What a healing learns from, None for the source model.
+        step: A training of the result in place of the one that the options name.
         check: Checks the written folder before it takes its place, and returns figures for the report; None for none.
     """
 
@@ -47,8 +47,16 @@ class TransplantJob:
     layout: Layout
     task: RowTask
     gguf: GgufFile | None = None
-    teacher: ModelLike | None = None
+    step: HealStep | None = None
     check: Callable[[Path], Mapping[str, Any]] | None = None
+
+    @property
+    def training(self) -> HealStep | None:
+        """The training of the result, None without one."""
+        options, source = self.prepared.options, self.task.source
+        if self.step is not None or not options.heal:
+            return self.step
+        return HealStep(options.heal, source.loaded or source.name)
 
     def run(self) -> Report:
         """Compute the missing rows and write the result, or change loaded objects.
@@ -61,15 +69,13 @@ class TransplantJob:
             OutputError: disk-full, cannot-write, output-exists, and what `check` raises. Nothing is written then.
         """
         report = self._made()
-        options, source = self.prepared.options, self.task.source
-        if not options.heal:
+        options = self.prepared.options
+        if self.training is None:
             return report
-        teacher = self.teacher if self.teacher is not None else source.loaded or source.name
         return healed(
             report,
-            options.heal,
+            self.training,
             HealOptions(
-                teacher=teacher,
                 train=options.heal_train,
                 device=options.device,
                 seed=options.seed,
@@ -100,7 +106,7 @@ class TransplantJob:
             return self._documents(reports[0])
 
         options = self.prepared.options
-        early = self.gguf if not options.heal else None  # a healed model is written as GGUF once it is healed
+        early = self.gguf if self.training is None else None  # a healed model is written as GGUF once it is healed
         with progress_bar(self.layout.nbytes, "write", show=options.progress) as bar, beside(early) as write_gguf:
             hooks = Hooks(check=check, last_files=last_files, progress=bar.update)
             out = Path(self.plan.names.out)

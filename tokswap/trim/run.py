@@ -17,7 +17,7 @@ from tokswap.checkpoint.loaded import rebuilt_model
 from tokswap.checkpoint.writer import Hooks, write_result
 from tokswap.errors import OutputError
 from tokswap.heal.options import HealOptions
-from tokswap.heal.step import healed
+from tokswap.heal.step import HealStep, healed
 from tokswap.init.solver import RowTask, Solver
 from tokswap.report.clock import Clock, progress_bar
 from tokswap.report.plan import Plan
@@ -77,9 +77,8 @@ class TrimJob:
             return report
         return healed(
             report,
-            options.heal,
+            HealStep(options.heal, source.loaded or source.name),
             HealOptions(
-                teacher=source.loaded or source.name,
                 train=options.heal_train,
                 device=options.device,
                 progress=options.progress,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -44,6 +45,22 @@ class Cover:
     end: float
     low: int
     high: int
+
+
+class NextTokens(NamedTuple):
+    """The tokens that spell what has been read since some boundary, and go past it.
+
+    Attributes:
+        nodes: Node of the cover that each belongs to.
+        ids: Their ids.
+        mass: Their probabilities, which add up to anything, float64 [n].
+        end: The probability that the text ends here.
+    """
+
+    nodes: list[int]
+    ids: list[int]
+    mass: np.ndarray
+    end: float
 
 
 class Covers:
@@ -98,6 +115,60 @@ class Covers:
         for cover in self._covers:
             cover.low, cover.high = self._order.longer_than(data[cover.start :])
         self._covers = [cover for cover in self._covers if cover.low < cover.high]
+
+    def all(self) -> list[Cover]:
+        """Return the covers, for `restore`."""
+        return list(self._covers)
+
+    def restore(self, covers: Sequence[Cover], data: bytes) -> None:
+        """Go back to earlier covers. What is known by now about a token stays known.
+
+        Args:
+            covers: What `all` returned.
+            data: Everything that had been read then.
+        """
+        self._covers = list(covers)
+        self.narrow(data)
+
+    def tokens(self, size: int) -> NextTokens:
+        """Return all tokens that may come next. size: bytes that have been read."""
+        top = max((cover.log for cover in self._covers), default=0.0)
+        scales = [float(np.exp(cover.log - top)) for cover in self._covers]
+        self._rule_out(scales)
+        nodes: list[int] = []
+        ids: list[int] = []
+        mass = [np.zeros(0)]
+        end = 0.0
+        for cover, scale in zip(self._covers, scales, strict=True):
+            places = cover.low + np.flatnonzero(cover.probabilities[cover.low : cover.high])
+            nodes += [cover.path.node] * len(places)
+            ids += self._order.ids[places].tolist()
+            mass.append(scale * cover.probabilities[places].astype(np.float64))
+            end += scale * cover.end if cover.start == size else 0.0
+        return NextTokens(nodes, ids, np.concatenate(mass), end)
+
+    def likeliest(self, data: bytes) -> tuple[float, bytes]:
+        """Return the likeliest token that spells what has been read and goes past it.
+
+        Args:
+            data: Everything that has been read, and perhaps a few bytes more.
+
+        Returns:
+            Its probability among all such tokens, and its bytes after `data`; b"" where there is none.
+        """
+        top = max((cover.log for cover in self._covers), default=0.0)
+        best, total, found = 0.0, 0.0, b""
+        for cover in self._covers:
+            low, high = self._order.longer_than(data[cover.start :])
+            if low == high:
+                continue
+            scale, values = float(np.exp(cover.log - top)), cover.probabilities[low:high]
+            place = int(values.argmax())
+            total += scale * float(values.sum())
+            if scale * float(values[place]) > best:
+                best = scale * float(values[place])
+                found = self._order.bytes_of(low + place)[len(data) - cover.start :]
+        return (best / total if total else 0.0), found
 
     def renumber(self, new_of: dict[int, int]) -> None:
         """Follow a tree that has dropped nodes.

@@ -14,6 +14,8 @@ from tokswap.errors import InputError, UsageError
 
 _CHUNK = 256
 """Bytes that are scored in one step."""
+_AHEAD = 32
+"""Bytes that are read ahead at most."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,9 @@ class ByteMixture:
     def generate(self, prompt: str, *, most: int = 256, temperature: float = 0.0, seed: int = 0) -> Iterator[str]:
         """Continue a prompt and yield the text as soon as its characters are whole.
 
+        The likeliest token of a model is guessed, and every model reads its bytes in one pass. The bytes are then
+        chosen one by one by the exact probabilities, up to the first that was guessed wrong.
+
         Args:
             prompt: The beginning of the text.
             most: Bytes to write at most.
@@ -105,14 +110,28 @@ class ByteMixture:
         random = np.random.default_rng(seed)
         readers = self.read(prompt.encode("utf-8"))
         decoder = codecs.getincrementaldecoder("utf-8")()
-        for _ in range(most):
-            byte = _choose(self.distribution(readers), temperature, random)
-            if byte == END:
-                return
-            if piece := decoder.decode(bytes([byte])):
-                yield piece
+        pending = b""
+        while most > 0:
+            ahead = (pending + self._guess(readers, pending))[:_AHEAD]
+            chances = np.tensordot(self.weights, np.stack([reader.look_ahead(ahead) for reader in readers]), 1)
+            for at in range(len(pending), len(ahead) + 1):
+                byte = _choose(chances[at], temperature, random)
+                if byte == END or not most:
+                    return
+                most -= 1
+                if piece := decoder.decode(bytes([byte])):
+                    yield piece
+                if ahead[at : at + 1] != bytes([byte]):
+                    break
             for reader in readers:
-                reader.advance(bytes([byte]), wanted=False)
+                reader.keep(at)
+            pending = bytes([byte])
+
+    def _guess(self, readers: Sequence[Reader], pending: bytes) -> bytes:
+        """Return the bytes that some model expects most after the pending ones."""
+        guesses = [reader.guess(pending) for reader in readers]
+        shares = [weight * chance for weight, (chance, _) in zip(self.weights, guesses, strict=True)]
+        return guesses[int(np.argmax(shares))][1]
 
 
 def _choose(chances: np.ndarray, temperature: float, random: np.random.Generator) -> int:

@@ -36,6 +36,11 @@ class TokenOrder:
         high = bisect_left(self._bytes, after[:-1] + bytes([after[-1] + 1]), low) if after else len(self)
         return low, high
 
+    def bytes_of(self, place: int) -> bytes:
+        """Return the bytes of the token at a place."""
+        found: bytes = self._bytes[place]
+        return found
+
     def bytes_at(self, low: int, high: int, depth: int) -> np.ndarray:
         """Return the byte at one depth of each token at the places low:high (uint8). All must be longer than that."""
         found: np.ndarray = self._flat[self._begins[low:high] + depth]

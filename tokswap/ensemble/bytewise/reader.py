@@ -24,7 +24,7 @@ import numpy as np
 from tokswap.checkpoint.positions import longest_input_of
 from tokswap.ensemble.bytewise import utf8
 from tokswap.ensemble.bytewise.canonical import Canonical
-from tokswap.ensemble.bytewise.covers import Covers
+from tokswap.ensemble.bytewise.covers import Cover, Covers
 from tokswap.ensemble.bytewise.encoder import GrowingEncoder
 from tokswap.ensemble.bytewise.order import TokenOrder
 from tokswap.ensemble.bytewise.paths import End, Paths
@@ -71,7 +71,7 @@ class ByteModel:
         self.canonical = Canonical(tokenizer)
         self.order = TokenOrder(tokenizer.vocabulary)
         self.start = _start(tokenizer)
-        self.ends = _ends(model, tokenizer)
+        self.ends = text_ends(model, tokenizer)
 
     @cached_property
     def prefix(self) -> bytes:
@@ -97,7 +97,7 @@ def _start(tokenizer: Tokenizer) -> list[int]:
     return start
 
 
-def _ends(model: Any, tokenizer: Tokenizer) -> list[int]:
+def text_ends(model: Any, tokenizer: Tokenizer) -> list[int]:
     """Return the ids that end a text, in ascending order."""
     ends = getattr(model.generation_config, "eos_token_id", None)
     ends = ends if isinstance(ends, list) else [ends]
@@ -111,6 +111,8 @@ class Reader:
     """What has been read in this window."""
     _known: np.ndarray | None
     """The distribution after it, once it was asked for."""
+    _states: list[tuple[bytes, list[Cover], np.ndarray]]
+    """After each byte that was looked ahead: what has been read, the covers, and the distribution."""
 
     def __init__(self, model: ByteModel) -> None:
         self.model = model
@@ -152,11 +154,60 @@ class Reader:
                 if wanted:
                     found.append(self.distribution())
                 self._step(chunk[n], ends[n])
-            needed = self._covers.nodes
-            self._paths.forget_predictions(needed)
-            if len(self._paths.tree) > 2 * self._paths.depth + 4 * _CHUNK:
-                self._covers.renumber(self._paths.prune(needed))
+            self._forget()
         return np.array(found).reshape(-1, 257)
+
+    def guess(self, pending: bytes = b"") -> tuple[float, bytes]:
+        """Guess how the text goes on, without running the model.
+
+        Args:
+            pending: Bytes that come next and have not been read.
+
+        Returns:
+            The bytes after these up to the end of the likeliest token, b"" for no guess, and the probability of it.
+        """
+        chance, found = self._covers.likeliest(self._data + pending)
+        rest = self._rest() + pending
+        while found and utf8.split(rest + found) is None:
+            found = found[:-1]
+        return chance, found
+
+    def look_ahead(self, data: bytes) -> np.ndarray:
+        """Read bytes that may or may not come next, in one pass of the model. `keep` must be called after it.
+
+        Args:
+            data: At most 32 bytes.
+
+        Returns:
+            The distribution before each byte and after the last one (float64 [n + 1, 257]).
+
+        Raises:
+            InputError: bad-text, if the text does not go on as UTF-8.
+        """
+        if self._paths.depth - len(self.model.start) >= self.model.window:
+            self._restart()
+        ends = self._read(data)
+        found, self._states = [], []
+        for n in range(len(data) + 1):
+            found.append(self.distribution())
+            self._states.append((self._data, self._covers.all(), found[-1]))
+            if n < len(data):
+                self._step(data[n], ends[n])
+        return np.array(found)
+
+    def keep(self, count: int) -> None:
+        """Keep the first bytes of what `look_ahead` has read, and forget the others."""
+        self._data, covers, self._known = self._states[count]
+        self._covers.restore(covers, self._data)
+        self._states = []
+        self._forget()
+
+    def _forget(self) -> None:
+        """Forget what no cover needs."""
+        needed = self._covers.nodes
+        self._paths.forget_predictions(needed)
+        if len(self._paths.tree) > 2 * self._paths.depth + 4 * _CHUNK:
+            self._covers.renumber(self._paths.prune(needed))
 
     def _begin_window(self, data: bytes) -> None:
         """Begin with some bytes, which are read and not predicted."""
