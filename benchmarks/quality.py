@@ -41,16 +41,15 @@ from quality_texts import LANGUAGES, fetch_texts
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 from models import fetch
 
+import tokswap
 from tokswap.errors import TokswapError
 from tokswap.evaluation.losses import bits_per_byte
 from tokswap.evaluation.models import load_model
 from tokswap.init.registry import METHODS
 from tokswap.storage.json_files import json_bytes
 from tokswap.storage.resolve import cache_folder, resolve_model
-from tokswap.tokenizer.tokenizer import read_tokenizer
 from tokswap.transplant.plan import plan_transplant
 from tokswap.transplant.run import TransplantJob
-from tokswap.trim.rebuild import trim_tokenizer
 
 PEERS = {f"mergekit-{method}": method for method in ("omp", "subword", "common_interpolation")}
 """Name of a score -> the method of mergekit."""
@@ -209,28 +208,12 @@ def our_methods(encoder: str | None) -> dict[str, dict[str, Any]]:
 
 
 def trimmed_donor(gemma: Path, select: Path, work: Path) -> Path:
-    """Return the folder of Gemma with only the tokens of the selection texts. It is made on first use.
-
-    A transplant onto the trimmed tokenizer writes it, and copies every row.
-    """
+    """Return the folder of Gemma with only the tokens of the selection texts. It is made on first use."""
     folder = work / f"gemma-trimmed-{_digest(select)}"
-    if folder.is_dir():
-        return folder
-    print("trimming the donor of pair 2 ...", file=sys.stderr, flush=True)
-    tokenizer = read_tokenizer(gemma)
-    seen: set[int] = set()
-    for language in LANGUAGES:
-        text = (select / f"{language}.txt").read_text("utf-8")
-        for start in range(0, len(text), 5000):  # not by lines, because runs of line ends are tokens
-            seen.update(tokenizer.encode(text[start : start + 5000]))
-    trimmed = trim_tokenizer(tokenizer, seen)
-    with tempfile.TemporaryDirectory(dir=work) as scratch:
-        for name, content in trimmed.tokenizer.output_files().items():
-            (Path(scratch) / name).write_bytes(content if isinstance(content, bytes) else content.read_bytes())
-        job = plan_transplant(str(gemma), scratch, init="mean", vocab_size="tight", out=folder)
-        if not np.array_equal(job.task.alignment.source_of, trimmed.kept):
-            raise RuntimeError("the trimmed tokenizer does not align with its own model")
-        job.run()
+    if not folder.is_dir():
+        print("trimming the donor of pair 2 ...", file=sys.stderr, flush=True)
+        texts = [str(select / f"{language}.txt") for language in LANGUAGES]
+        tokswap.trim_vocabulary(str(gemma), corpora=texts, drop_tokens=["<unused*>"], out=folder)
     return folder
 
 
