@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch.utils.data import Dataset, SequentialSampler
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from tokswap.heal.memory import give_back, trim_heap
+from tokswap.heal.memory import Heap, give_back
 from tokswap.heal.options import HealOptions
 from tokswap.heal.student import Student
 from tokswap.heal.targets import TargetStore
@@ -260,8 +260,11 @@ class HealTrainer(Trainer):  # type: ignore[misc]
 class _Trim(TrainerCallback):  # type: ignore[misc]
     """Keeps the heap from growing."""
 
+    def __init__(self) -> None:
+        self._heap = Heap()
+
     def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-        trim_heap()
+        self._heap.trim()
 
 
 class _Bar(TrainerCallback):  # type: ignore[misc]
