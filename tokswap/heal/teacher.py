@@ -11,7 +11,7 @@ import torch
 
 from tokswap.heal.heads import find_form, hidden_states
 from tokswap.heal.loss import CHUNK_ELEMENTS
-from tokswap.heal.memory import trim_heap
+from tokswap.heal.memory import Heap
 from tokswap.heal.text import padded
 
 _BATCH_TOKENS = 1024
@@ -47,6 +47,7 @@ def read_passages(
         batch: Tokens to read at a time, padding included.
     """
     form, head, low = find_form(model), model.get_output_embeddings(), None
+    heap = Heap()
     order = sorted(range(len(passages)), key=lambda n: len(passages[n]))
     while order:
         size = max(1, batch // (len(passages[order[-1]]) + len(lead)))
@@ -66,7 +67,7 @@ def read_passages(
                     for at in range(0, len(hidden), step)
                 ]
                 found = [np.concatenate([chunk[n] for chunk in chunks]) for n in range(3)]
-        trim_heap()
+        heap.trim()
         yield from _parts(found, part, [len(passages[n]) for n in part], skipped=int(not lead))
 
 
