@@ -151,3 +151,19 @@ def test_scores_of_unknown_characters_stay(tokenizer_of: Make) -> None:
     found = extended(source, [b" harbourmastersassociation"])
     lowest = [min(score for _, score in one.spec["model"]["vocab"]) for one in (source, found.tokenizer)]
     assert lowest[0] == lowest[1]
+
+
+def test_a_score_just_above_that_of_the_pieces(tokenizer_of: Make, tmp_path: Path) -> None:
+    """A new token wins over its pieces, and not over tokens that its neighbours would take with them."""
+    folder = makers.copy_model(tokenizer_of("unigram", vocab_size=900), tmp_path / "made")
+    spec = makers.read_json(folder / "tokenizer.json")
+    spec["model"]["vocab"][-1][1] = -100.0
+    makers.write_json(folder / "tokenizer.json", spec)
+    source = read_tokenizer(folder)
+    found = extended(source, [b" ferryman", b" ferry"])
+    assert list(found.asked) == [True, True]
+    score = dict(map(tuple, found.tokenizer.spec["model"]["vocab"]))
+    for name, parts in (("▁ferryman", found.parts[0]), ("▁ferry", found.parts[1])):
+        pieces = sum(score[found.tokenizer.vocabulary.text[part]] for part in parts)
+        assert pieces < score[name] < pieces + 0.01
+    assert found.tokenizer.encode("a ferryman")[-1] == found.first
