@@ -213,15 +213,18 @@ def test_bytes_that_are_no_text(trained: Callable[..., Path], tmp_path: Path) ->
 
 def test_special_tokens_in_the_text_are_not_trained_on(trained: Callable[..., Path], tmp_path: Path) -> None:
     corpus = tmp_path / "marked.txt"
-    corpus.write_text("a <|im_end|> b<|im_start|>c <0x41> d\n" * 300 + makers.shipped_text("english"), encoding="utf-8")
+    corpus.write_text(
+        "a <|im_end|> b<|im_start|>c <0x41> d\n<|im_end|>\n<eos>\n" * 300 + makers.shipped_text("english"),
+        encoding="utf-8",
+    )
     for family in ("byte-level", "sentencepiece"):
         for kind in ({}, {"superwords": True}):
             spec = makers.read_json(trained(family, [str(corpus)], size=500, **kind) / "tokenizer.json")
             special = {entry["content"] for entry in spec["added_tokens"]}
             products = {"".join(merge) for merge in spec["model"]["merges"]}
-            assert not products & special
+            assert not [product for product in products if any(token in product for token in special)]
             if family == "sentencepiece":
-                assert "<0x41>" not in products
+                assert not [product for product in products if "<0x" in product]
 
 
 def test_sizes_are_measured_on_text_that_was_not_trained_on(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ class Maker:
         within = self._within(size)
         first = self._bpe(within, self._merges.pairs)
         self.say(f"training {size - within:,} superwords")
-        superwords = train_superwords(self.text.training, first.backend, first.vocabulary, size - within)
+        superwords = train_superwords(self.text.training, first, size - within)
         pairs = ((left, right) for left, right in first.spec["model"]["merges"])
         return self._bpe(size, chain(pairs, superwords))
 

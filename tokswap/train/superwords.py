@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
-from tokswap.tokenizer.backend import Backend
-from tokswap.tokenizer.vocabulary import Vocabulary
+from tokswap.tokenizer.tokenizer import Tokenizer
+from tokswap.tokenizer.vocabulary import Kind
 from tokswap.train.trainers import Merges, encode, splitter, train_bpe
 
 _FIRST = 0x10000
@@ -30,28 +30,29 @@ a token that is there already, or one of too many words."""
 _WORD = re.compile(rb"[A-Za-z0-9'\x80-\xff]+")
 
 
-def train_superwords(
-    pieces: Callable[[], Iterable[str]], backend: Backend, vocabulary: Vocabulary, tokens: int
-) -> list[tuple[str, str]]:
+def train_superwords(pieces: Callable[[], Iterable[str]], first: Tokenizer, tokens: int) -> list[tuple[str, str]]:
     """Train merges of tokens, across spaces.
 
     No superword has more than four words or a digit, or goes on after a colon or a line break, as in SuperBPE.
 
     Args:
         pieces: Gives the text; it may be read several times.
-        backend: The tokenizer of the first stage, which splits text as the result will.
-        vocabulary: Its vocabulary.
+        first: The tokenizer of the first stage, which splits text as the result will.
         tokens: How many superwords to train.
 
     Returns:
         The merges in the spelling of the tokens, in their order. They give more superwords than asked for, or fewer
         where the text has no more pairs that occur twice.
     """
+    vocabulary = first.vocabulary
     texts, token_bytes = vocabulary.text, vocabulary.token_bytes
+    # Added tokens are cut out of a text before the merges, and byte pieces are put in after them.
+    merged = vocabulary.kind == Kind.NORMAL
+    merged[[entry["id"] for entry in first.spec["added_tokens"]]] = False
     alphabet = [chr(_FIRST + token) for token in range(len(vocabulary))]
     asked = int(tokens * _MORE) + 16
     while True:
-        strings = _strings(encode(backend, pieces()), token_bytes)
+        strings = _strings(encode(first.backend, pieces()), token_bytes, merged)
         merges = train_bpe(strings, splitter(None, None), asked, alphabet)
         pairs = list(_translated(merges, texts, token_bytes))
         new = {left + right for left, right in pairs}.difference(texts)
@@ -76,10 +77,10 @@ def _spelled(characters: str, texts: Sequence[str]) -> str:
     return "".join(texts[ord(one) - _FIRST] for one in characters)
 
 
-def _strings(rows: Iterable[np.ndarray], token_bytes: Sequence[bytes]) -> Iterator[str]:
+def _strings(rows: Iterable[np.ndarray], token_bytes: Sequence[bytes], merged: np.ndarray) -> Iterator[str]:
     """Yield ids as strings of one character each, cut where no superword may go on."""
     is_end = np.array([one.endswith(b":") for one in token_bytes])
-    is_alone = np.array([any(byte in b"0123456789\r\n" for byte in one) for one in token_bytes])
+    is_alone = np.array([any(byte in b"0123456789\r\n" for byte in one) for one in token_bytes]) | ~merged
     for ids in rows:
         points = np.where(is_alone[ids], _BREAK, ids + _FIRST)
         points = np.insert(points, np.flatnonzero(is_end[ids]) + 1, _BREAK)
