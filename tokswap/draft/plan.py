@@ -32,8 +32,8 @@ from tokswap.transplant.prepared import Prepared
 from tokswap.transplant.run import TransplantJob
 
 _KINDS = {"causal": "a causal language model", "encoder-decoder": "an encoder-decoder"}
-_SETTINGS = {"epochs": 1, "negatives": 24576}
-"""How a draft is distilled. Its vocabulary is often a large one, and more text is worth more than a second epoch."""
+_SETTINGS = {"epochs": 1}
+"""How a draft is distilled: more text is worth more than a second epoch."""
 _READS_MORE = "the target also reads images or audio, and the draft does not: it guesses the text after them blindly"
 
 

@@ -16,13 +16,11 @@ class HeadForm:
         bias: Bias of the lm_head, float32 [V], or None.
         softcap: Limit of a tanh around the logits (Gemma-2), or None.
         scale: Factor of the logits (Cohere, Granite).
-        shift: Added to the final logits, float32 [V], or None.
     """
 
     bias: torch.Tensor | None = None
     softcap: float | None = None
     scale: float = 1.0
-    shift: torch.Tensor | None = None
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
         """Return the final logits; changes those that it gets."""
@@ -30,9 +28,7 @@ class HeadForm:
             logits += self.bias.to(logits.dtype)
         if self.scale != 1.0:
             logits *= self.scale
-        if self.softcap is not None:
-            logits = logits.div_(self.softcap).tanh_().mul_(self.softcap)
-        return logits if self.shift is None else logits.add_(self.shift)
+        return logits if self.softcap is None else logits.div_(self.softcap).tanh_().mul_(self.softcap)
 
     def back(self, gradient: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         """Turn the gradient of the final logits into that of the plain ones; changes it."""

@@ -73,13 +73,6 @@ class HealTrainOptions(Options):
         1e-3, "Learning rate of the adapter, or with `--train full` ten times that of the body.", least=0
     )
     embedding_rate: float = option(1e-3, "Learning rate of embeddings, relative to their typical element.", least=0)
-    negatives: int = option(
-        0,
-        "Compare the targets of a step with this many other tokens, drawn anew each time, not with the whole "
-        "vocabulary. Faster for large vocabularies.",
-        least=0,
-        metavar="N",
-    )
     batch_tokens: int = option(512, "Tokens of a step. Small steps learn more from the same text.", least=16)
 
 

@@ -241,6 +241,4 @@ def flops_per_token(inputs: HealInputs, *, teacher: bool = False, judging: bool 
     body = sum(math.prod(one.shape) for one in checkpoint.tensors.values()) - tables
     if teacher or judging:
         return 2.0 * (body + head)
-    if inputs.options.negatives:
-        head = min(head, 2 * inputs.options.negatives * matrix.width)
     return (6.0 if inputs.options.train == "full" else 4.0) * body + 6.0 * head

@@ -16,7 +16,6 @@ from torch.nn import Embedding, Module, Parameter
 from tokswap.errors import InputError
 from tokswap.heal.heads import find_form, hidden_states
 from tokswap.heal.loss import FusedLoss, Wanted, Weights, plain_loss
-from tokswap.heal.negatives import sampled
 from tokswap.heal.options import HealOptions
 
 
@@ -27,7 +26,6 @@ class Student(Module):
         causal: The transformers model, with the adapter in its layers.
         adapted: The PEFT model around it, None without an adapter.
         full: Whether the whole body learns.
-        negatives: Tokens besides the targets that a step compares with, 0 for all.
         weights: Weights of the parts of the loss.
         new: The rows that learn, int64 [n]; None where all do.
         form: How logits follow from hidden states; None where the model must compute them itself.
@@ -60,7 +58,6 @@ class Student(Module):
         self.adapted = _with_adapter(model, options) if options.train == "adapter" else None
         self.causal = model
         self.full = options.train == "full"
-        self.negatives = options.negatives
         self.weights = Weights(options.kl, options.cross_entropy)
         dtype = _body_dtype(model)
         if self.full:
@@ -107,10 +104,8 @@ class Student(Module):
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.autocast):
             if self.form is not None:
                 hidden = hidden_states(self.causal, inputs, mask).flatten(0, 1)[rows]
-                head, form = self.causal.get_output_embeddings().weight, self.form
-                if self.negatives and form.softcap is None:
-                    head, goal, form = sampled(head, goal, form, self.negatives)
-                found = FusedLoss.apply(hidden, head, goal, self.weights, form)  # type: ignore[no-untyped-call]
+                head = self.causal.get_output_embeddings().weight
+                found = FusedLoss.apply(hidden, head, goal, self.weights, self.form)  # type: ignore[no-untyped-call]
             else:
                 logits = self.causal(input_ids=inputs, attention_mask=mask, use_cache=False).logits
                 found = plain_loss(logits.flatten(0, 1)[rows], goal, self.weights)
