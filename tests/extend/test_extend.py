@@ -230,16 +230,16 @@ def test_healing_is_the_last_step(
 ) -> None:
     asked: list[Any] = []
 
-    def heal(report: Any, texts: Any, options: Any, **more: Any) -> Any:
-        asked.append((texts, options))
+    def heal(report: Any, step: Any, options: Any, **more: Any) -> Any:
+        asked.append((step, options))
         return report
 
     monkeypatch.setattr("tokswap.transplant.run.healed", heal)
     source = model_of("llama", vocab_size=640)
-    tokswap.extend_model(source, tokens=[terms], heal=[corpus], out=tmp_path / "out")
-    ((texts, options),) = asked
-    assert texts == (corpus,)
-    assert options.teacher == str(source)
+    tokswap.extend_model(source, tokens=[terms], heal=[corpus], heal_train="new", out=tmp_path / "out")
+    ((step, options),) = asked
+    assert (step.texts, step.teacher) == ((corpus,), str(source))
+    assert options.train == "new"
 
 
 # The command line.

@@ -240,9 +240,10 @@ def test_a_tokens_vector_is_the_mean_of_its_words_by_rank() -> None:
             return [ids[one] for one in token_bytes]
 
     rows = np.array([[2.0, 0.0], [0.0, 5.0]])
-    vectors = _token_vectors(WordVectors(["ab", "ac"], rows), Parts(), 5).rows(np.arange(5))
+    tokens = [b"a", b"b", b"c", b" a", b"d", b" ac ab"]
+    vectors = _token_vectors(WordVectors(["ab", "ac"], rows), Parts(), tokens).rows(np.arange(6))
     both = np.array([1.0, 0.5]) / 1.5
-    np.testing.assert_allclose(vectors, [both, [1, 0], [0, 1], both, [0, 0]], atol=1e-6)
+    np.testing.assert_allclose(vectors, [both, [1, 0], [0, 1], both, [0, 0], [0.5, 0.5]], atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,7 @@ class Command:
 _TRANSPLANT = ("transplant", "--model", "../src/model", "--tokenizer", "../src/other", "--out", "out", "-q", "--init")
 _TRIM = ("trim", "--model", "../src/model", "--out", "out", "-q")
 _ADAPTER = ("trim", "--model", "../src/adapters/adapter", "--like", "../src/adapters/trimmed", "--out", "out")
+_EXTEND = ("extend", "--model", "../src/model", "--out", "out", "-q")
 _IMPORT = ("hypernet", "import", "../src/hypernet", "--out", "out", "-q")
 _HEAD = ("draft-head", "--model", "../src/model", "--target", "../src/model", "--size", "300", "--out", "out", "-q")
 _HEAL = ("heal", "../src/model", "--teacher", "../src/model", "--text", "../src/long.txt", "--out", "out", "-q")
@@ -91,6 +92,10 @@ COMMANDS: tuple[Command, ...] = (
         ("draft", "--model", "../src/model", "--target", "../src/other", "--out", "out", "-q", "--init", "subword"),
     ),
     Command("draft-head", (*_HEAD, "--corpus", "../src/text.txt")),
+    Command("extend", (*_EXTEND, "--corpus", "../src/long.txt", "--add", "40")),
+    Command(
+        "tokenizer train", ("tokenizer", "train", "--corpus", "../src/long.txt", "--size", "500", "--out", "out", "-q")
+    ),
     Command("heal", (*_HEAL, *_STEPS)),
     Command(
         "ensemble prepare",
