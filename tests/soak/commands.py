@@ -220,7 +220,7 @@ def state(path: Path) -> dict[str, str] | None:
 
 def _hash(file: Path) -> str:
     data = file.read_bytes()
-    if file.name == "tokswap.json":
+    if file.name in ("tokswap.json", "tokenizer_training.json"):
         data = json.dumps(json.loads(data, object_hook=_without_times), sort_keys=True).encode()
     if file.name == "ensemble.json":  # digests of reports depend on the times in them
         ensemble = json.loads(data)
