@@ -123,7 +123,7 @@ PREFIXES = ["", "ther", "a  b", "= ", "ü"]
 INCOMPLETE = {"byte-level": [b" \xd0"], "sentencepiece": [b"a\xc3", b"\xe2\x82"]}
 
 
-@pytest.mark.parametrize("family", ARCHITECTURES)
+@pytest.mark.parametrize("family", ["byte-level", pytest.param("sentencepiece", marks=pytest.mark.slow)])
 def test_next_bytes_against_every_sequence(family: str, loaded: Any) -> None:
     import torch
 

@@ -76,6 +76,7 @@ def plain(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(str(base), [TEXT], tmp_path_factory.mktemp("plain") / "out", small())
 
 
+@pytest.mark.slow
 def test_it_learns(base: Path, tmp_path: Path) -> None:
     settings = small(steps=40, identity_steps=80, identity_rate=2e-2, rate=1e-2, split=0.0, hidden=32, lexical=1.0)
     seen: list[int] = []
