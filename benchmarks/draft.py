@@ -15,10 +15,11 @@ that have results are not run again, and drafts that are there are not made agai
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -145,7 +146,7 @@ def in_transformers(name: str, given: argparse.Namespace, small: Path, big: Path
         calls = count["calls"] if more else tokens
         found[kind] = figures(count["proposed"], count["accepted"], tokens, calls)
         found[kind]["tokens_per_cpu_second"] = round(tokens / (time.process_time() - begin), 2)
-        found[kind]["ids"] = ids
+        found[kind]["texts"] = [digest(one) for one in ids]
     return found
 
 
@@ -164,7 +165,7 @@ def in_llama_cpp(name: str, given: argparse.Namespace, small: Path, big: Path) -
         found[kind] = figures(proposed, accepted, tokens, tokens - accepted)
         seconds = sum(one["cpu_seconds"] for one in answers)
         found[kind]["tokens_per_cpu_second"] = round(tokens / seconds, 2)
-        found[kind]["ids"] = [one["ids"] for one in answers]
+        found[kind]["texts"] = [digest(one["ids"]) for one in answers]
     return found
 
 
@@ -176,6 +177,11 @@ def figures(proposed: int, accepted: int, tokens: int, calls: int) -> dict[str, 
         "proposed": proposed,
         "tokens": tokens,
     }
+
+
+def digest(ids: Sequence[int]) -> str:
+    """Return a short name of a generated text, to compare texts by."""
+    return hashlib.sha256(str(list(ids)).encode()).hexdigest()[:12]
 
 
 def finished(rows: Mapping[str, Any]) -> dict[str, Any]:
@@ -191,7 +197,7 @@ def finished(rows: Mapping[str, Any]) -> dict[str, Any]:
                 own["extra_tokens_relative"] = round(extra, 3)
             if alone:
                 own["speed_relative"] = round(one["tokens_per_cpu_second"] / alone["tokens_per_cpu_second"], 3)
-                own["texts_equal"] = sum(a == b for a, b in zip(one["ids"], alone["ids"], strict=True))
+                own["texts_equal"] = sum(a == b for a, b in zip(one["texts"], alone["texts"], strict=True))
             result[name][kind] = own
     return result
 
@@ -200,11 +206,11 @@ def table(engine: str, rows: Mapping[str, Any]) -> list[str]:
     """Return the figures of an engine as a Markdown table."""
     lines = [f"| {engine} | {' | '.join(KINDS)} |", "| --- |" + " --- |" * len(KINDS)]
     for name, found in rows.items():
-        cells = [
-            f"{one['accepted']:.3f}; {one['tokens_per_target_call']:.2f}; {one.get('extra_tokens_relative', 0):.2f}x; "
-            f"{one['tokens_per_cpu_second']:.1f}"
-            for one in found.values()
-        ]
+        cells = []
+        for one in found.values():
+            relative = f" {one['extra_tokens_relative']:.2f}x;" if "extra_tokens_relative" in one else ""
+            figures = f"{one['accepted']:.3f}; {one['tokens_per_target_call']:.2f};{relative}"
+            cells.append(f"{figures} {one['tokens_per_cpu_second']:.1f}")
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return lines
 
