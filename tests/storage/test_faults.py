@@ -34,7 +34,15 @@ def test_every_command_that_writes_has_a_row() -> None:
     assert writers <= covered, f"no row for {sorted(writers - covered)}"
 
 
-@pytest.mark.parametrize("name", ["transplant", "transplant --force", "trim --like, adapter", "ensemble prepare"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "transplant",
+        pytest.param("transplant --force", marks=pytest.mark.slow),
+        pytest.param("trim --like, adapter", marks=pytest.mark.slow),
+        "ensemble prepare",
+    ],
+)
 def test_kill_9(ground: Ground, name: str) -> None:
     outcome = kills(ground, BY_NAME[name], 3, seed=0)
     assert not outcome.troubles, "\n".join(outcome.troubles)
@@ -45,7 +53,7 @@ def test_kill_9(ground: Ground, name: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "name", "times"),
     [
-        ("SIGINT, SIGTERM", "transplant", 4),
+        ("SIGINT, SIGTERM", "transplant", 2),
         ("SIGINT, SIGTERM", "trim --like, adapter", 2),
         ("full disk", "transplant", 2),
         ("full disk", "hypernet import", 2),

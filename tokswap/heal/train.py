@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch.utils.data import Dataset, SequentialSampler
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from tokswap.heal.memory import Heap, give_back
+from tokswap.heal.memory import Heap
 from tokswap.heal.options import HealOptions
 from tokswap.heal.student import Student
 from tokswap.heal.targets import TargetStore
@@ -143,7 +143,7 @@ class HealTrainer(Trainer):  # type: ignore[misc]
         self, student: Student, batches: Batches, options: HealOptions, *, judge: Judge, places: Places
     ) -> None:
         """Set up the training."""
-        self.course, self._judge, self._options = Course(), judge, options
+        self.course, self._judge, self._options, self._heap = Course(), judge, options, Heap()
         self.optimizer: Any = None
         self.control: Any = None
         self._tokens = np.cumsum([sum(len(batches.passages[n].student.ids) for n in one) for one in batches.order])
@@ -184,7 +184,7 @@ class HealTrainer(Trainer):  # type: ignore[misc]
             data_collator=lambda found: found[0],
             callbacks=[
                 EarlyStoppingCallback(_PATIENCE),
-                _Trim(),
+                _Trim(self._heap),
                 *([_Bar(self)] if options.progress and places.team.leads else []),
             ],
         )
@@ -230,7 +230,7 @@ class HealTrainer(Trainer):  # type: ignore[misc]
         self.model.eval()
         found = self._judge()
         self.model.train()
-        give_back(self._options.device)
+        self._heap.trim()
         step = self.state.global_step
         self.course.held_out.append((step, int(self._tokens[step - 1]) if step else 0, round(found, 5)))
         metrics = {"eval_bits_per_byte": found}
@@ -260,8 +260,8 @@ class HealTrainer(Trainer):  # type: ignore[misc]
 class _Trim(TrainerCallback):  # type: ignore[misc]
     """Keeps the heap from growing."""
 
-    def __init__(self) -> None:
-        self._heap = Heap()
+    def __init__(self, heap: Heap) -> None:
+        self._heap = heap
 
     def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
         self._heap.trim()
