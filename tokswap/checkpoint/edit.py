@@ -63,9 +63,9 @@ Convert = Callable[[np.ndarray], np.ndarray]
 
 
 def merged_blocks(
-    edit: MatrixEdit, raw: np.ndarray, new: NewRows, *, size: int, copy: Convert, compute: Convert
+    edit: MatrixEdit, raw: np.ndarray, new: NewRows, *, size: int, compute: Convert
 ) -> Iterator[np.ndarray]:
-    """Yield the rows of a new matrix in blocks: copied rows and computed rows, each in its place.
+    """Yield the raw rows of a new matrix in blocks: copied rows and computed rows, each in its place.
 
     In a per-layer matrix a source id past its end stands for row 0: Gemma-3n, whose per-layer matrix is the shorter
     one, reads that row for image and audio tokens.
@@ -75,8 +75,7 @@ def merged_blocks(
         raw: The raw source rows, uint8 [V, row bytes].
         new: The computed rows, float32 [n, D].
         size: Rows of a block.
-        copy: Converts raw source rows.
-        compute: Converts computed rows to the same type.
+        compute: Converts computed rows to raw ones.
     """
     if len(new) != edit.computed:
         raise ValueError(f"{edit.computed} rows of {edit.name} have no source, and {len(new)} were computed")
@@ -86,7 +85,7 @@ def merged_blocks(
         copied = source >= 0
         if edit.matrix.role == "per-layer":
             source = np.where(source < len(raw), source, 0)
-        old = copy(raw[source[copied]])
+        old = raw[source[copied]]
         block = np.empty((len(source), *old.shape[1:]), old.dtype)
         block[copied] = old
         count = len(source) - len(old)

@@ -124,7 +124,7 @@ def matrix_blocks(checkpoint: Checkpoint, edit: MatrixEdit, new: NewRows) -> Ite
     raw = checkpoint.raw_rows(edit.matrix.names[0], edit.matrix.axis)
     size = max(1, _ROWS_BYTES // raw.shape[1])
     dtype = edit.matrix.dtype
-    return merged_blocks(edit, raw, new, size=size, copy=np.asarray, compute=lambda rows: encode(rows, dtype))
+    return merged_blocks(edit, raw, new, size=size, compute=lambda rows: encode(rows, dtype))
 
 
 def changed_tensor(edit: Edit, name: str) -> np.ndarray:
