@@ -4,7 +4,7 @@
 
 Gemma's vocabulary has 262,144 ids, so Gemma paired with itself is larger than any pair of 150k vocabularies.
 --tokenizers adds a plan between two tokenizers of one's own, such as those that `make field` fetches: the first one gets
-a tiny model. Processor seconds are those of a run on a machine that has nothing else to do.
+a tiny model. Beside it stands its limit: a script that only loads both tokenizers with AutoTokenizer.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from models import fetch
 
 from tokswap.storage.resolve import resolve_model
 
-TOKSWAP = [sys.executable, "-m", "tokswap"]
+TOKSWAP = ["-m", "tokswap"]
+LOAD = "import sys; from transformers import AutoTokenizer; list(map(AutoTokenizer.from_pretrained, sys.argv[1:]))"
 
 
 def main() -> None:
@@ -35,9 +36,9 @@ def main() -> None:
     parser.add_argument("--tokenizers", type=Path, nargs=2)
     options = parser.parse_args()
     gemma, smollm2 = (str(resolve_model(str(fetch(name)))) for name in ("gemma", "smollm2"))
-    dry = ["transplant", "--dry-run", "--out", "/tmp/tokswap-never-written"]
+    dry = [*TOKSWAP, "transplant", "--dry-run", "--out", "/tmp/tokswap-never-written"]
     commands = {
-        "help": ["--help"],
+        "help": [*TOKSWAP, "--help"],
         "plan gemma 262k <- smollm2 49k": [*dry, "--init", "omp", "--model", gemma, "--tokenizer", smollm2],
         "plan smollm2 49k <- gemma 262k": [*dry, "--init", "omp", "--model", smollm2, "--tokenizer", gemma],
         "plan gemma 262k <- gemma 262k": [*dry, "--init", "omp", "--model", gemma, "--tokenizer", gemma],
@@ -55,12 +56,13 @@ def main() -> None:
                 "--tokenizer",
                 str(second),
             ]
+            commands[f"AutoTokenizer {first.name}, {second.name}"] = ["-c", LOAD, str(model), str(second)]
         seconds, processor = measure(commands, options.runs)
     for name in commands:
         value = seconds[name]
         spent = processor[name]["median"]
         print(
-            f"{name:34} {value['median']:.2f} s ({value['least']:.2f} to {value['most']:.2f}), processor {spent:.2f} s"
+            f"{name:38} {value['median']:.2f} s ({value['least']:.2f} to {value['most']:.2f}), processor {spent:.2f} s"
         )
     print("kept in", keep("plan", {"seconds": seconds, "processor_seconds": processor, "runs": options.runs}))
 
@@ -72,7 +74,7 @@ def measure(commands: dict[str, list[str]], runs: int) -> tuple[dict[str, Any], 
     for n in range(runs + 1):  # the first round warms the page cache
         for name, arguments in commands.items():
             begin, before = time.perf_counter(), spent()
-            subprocess.run([*TOKSWAP, *arguments], check=True, capture_output=True)
+            subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
             if n:
                 wall[name].append(time.perf_counter() - begin)
                 processor[name].append(spent() - before)

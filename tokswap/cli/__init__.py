@@ -5,6 +5,7 @@ Nothing here or in the command modules imports torch, transformers or numba befo
 
 from __future__ import annotations
 
+import atexit
 import gc
 import io
 import os
@@ -112,6 +113,7 @@ class LazyGroup(click.Group):
                 stream.reconfigure(errors="backslashreplace")
         # A large tokenizer.json is a million objects that all stay: garbage collection would take a tenth of a plan.
         gc.set_threshold(200_000, 20, 20)
+        atexit.register(gc.freeze)  # Python's last collection walks all of torch and transformers, for a second
         stopped: list[int] = []
         try:
             with _noting_signals(stopped):

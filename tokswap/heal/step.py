@@ -12,9 +12,7 @@ from tokswap.checkpoint.gguf_file import GgufFile, beside
 from tokswap.checkpoint.loaded import ModelLike
 from tokswap.checkpoint.reader import Checkpoint
 from tokswap.errors import InputError
-from tokswap.heal.inputs import check_extra, check_model
 from tokswap.heal.options import HealOptions
-from tokswap.heal.text import text_parts
 from tokswap.report.record import Report
 
 _LEAST_BYTES = 6000
@@ -57,6 +55,10 @@ def check_step(
     """
     if not texts and not self_text:
         return ()
+    # Here, because a plan without healing need not wait for numba.
+    from tokswap.heal.inputs import check_extra, check_model
+    from tokswap.heal.text import text_parts
+
     check_extra()
     check_model(source)
     size = sum(len(part.encode("utf-8")) for _, part in text_parts(texts, "text"))

@@ -216,46 +216,6 @@ def text_backend(whole: LazyBackend, special: set[int], without_normalizers: tup
     return backend
 
 
-def partial_text_backend(
-    whole: LazyBackend, special: set[int], texts: Sequence[str], spelled: Sequence[str]
-) -> Backend | None:
-    """Build a `text_backend` for a few texts, with only the part of a BPE model that these texts can reach.
-
-    A merge joins neighbours, so all tokens of a text are substrings of it.
-
-    Args:
-        whole: The backend of the whole tokenizer, which is not loaded.
-        special: Ids that do not stand for text.
-        texts: The texts to tokenize.
-        spelled: More strings to tokenize, in the spelling of the model.
-
-    Returns:
-        The backend, or None where the library would change the id of an added token.
-
-    Raises:
-        InputError: bad-tokenizer.
-    """
-    spec, path = whole.spec, whole.path
-    plain, added = _text_spec(spec, special)
-    backend = make_backend({**plain, "model": _NO_MODEL}, path)
-    normal = [backend.normalizer.normalize_str(text) if backend.normalizer else text for text in texts]
-    split = backend.pre_tokenizer
-    words = normal if split is None else ["".join(part for part, _ in split.pre_tokenize_str(text)) for text in normal]
-    added = [entry for entry in added if any(entry["content"] in text for text in (*texts, *normal))]
-    model, vocab = spec["model"], spec["model"]["vocab"]
-    parts = {text[a:b] for text in (*words, *spelled) for a in range(len(text)) for b in range(a + 1, len(text) + 1)}
-    parts |= {f"<0x{byte:02X}>" for byte in range(256)} | {model.get("unk_token")}
-    parts |= {entry["content"] for entry in added}
-    few = {part: vocab[part] for part in parts if part in vocab}
-    if any(few.get(entry["content"]) != entry["id"] for entry in added):
-        return None  # the library numbers a token outside the model after the model's last token
-    merges = [[left, right] for left, right in merges_of(model) if left in few and right in few and left + right in few]
-    backend = make_backend({**plain, "model": {**model, "vocab": few, "merges": merges}}, path)
-    _add_tokens(backend, added, path)
-    backend.encode_special_tokens = True
-    return backend
-
-
 def impossible_text(token: int) -> str:
     """Return a spelling for a token that no text contains. It uses code points that Unicode reserves for no use."""
     return f"\ufdd0\ufdd1{token}\ufdd2"

@@ -8,12 +8,10 @@ from functools import cached_property
 
 import numpy as np
 
-from tokswap.tokenizer.backend import Backend, LazyBackend, partial_text_backend, text_backend
-from tokswap.tokenizer.families import BYTE_LEVEL, UNIGRAM, WORDPIECE
+from tokswap.tokenizer.backend import Backend, LazyBackend, text_backend
+from tokswap.tokenizer.families import BYTE_LEVEL, WORDPIECE
 from tokswap.tokenizer.vocabulary import Kind, Vocabulary, byte_level_token
 
-_FEW_BYTES = 500
-"""Up to this total, the bytes are tokenized without loading the whole model."""
 _CHANGE_CHARACTERS = ("NFC", "NFD", "NFKC", "NFKD", "Nmt", "Precompiled", "Lowercase", "StripAccents")
 
 
@@ -36,7 +34,7 @@ class ByteTokenizer:
         if self.family == WORDPIECE:
             return [self._wordpiece(whole) for whole in token_bytes]
         texts, rows = _split(token_bytes, keep_whole=self.family == BYTE_LEVEL)
-        backend = self._text_backend_for(texts, token_bytes)
+        backend = self._text_backend
         text_ids = [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
         unknown = self.vocabulary.roles.get("unk", -1)
         result = []
@@ -60,13 +58,6 @@ class ByteTokenizer:
 
     def _make_text_backend(self, without_normalizers: tuple[str, ...] = ()) -> Backend:
         return text_backend(self.backend, self._special_ids, without_normalizers)
-
-    def _text_backend_for(self, texts: Sequence[str], token_bytes: Sequence[bytes]) -> Backend:
-        """Return `_text_backend`, or for few bytes a backend that gives the same ids without loading a large model."""
-        if "_text_backend" in vars(self) or self.family == UNIGRAM or sum(map(len, token_bytes)) > _FEW_BYTES:
-            return self._text_backend
-        spelled = [byte_level_token(whole) for whole in token_bytes] if self.family == BYTE_LEVEL else []
-        return partial_text_backend(self.backend, self._special_ids, texts, spelled) or self._text_backend
 
     def _non_text(self, part: bytes, backend: Backend) -> list[int]:
         """Tokenize bytes that are not UTF-8."""
