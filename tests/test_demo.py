@@ -26,9 +26,10 @@ from tokswap.storage.resolve import cache_folder, resolve_model
 from tokswap.tokenizer.alignment import Alignment, align
 from tokswap.tokenizer.tokenizer import read_tokenizer
 from tokswap.trim.checks import token_figures
+from tokswap.trim.closure import closed
 from tokswap.trim.corpora import count, find_corpus
 from tokswap.trim.options import TrimChoice
-from tokswap.trim.rebuild import added_ids, trim_tokenizer
+from tokswap.trim.rebuild import added_ids, forced_ids, parts_of, rebuilt
 from tokswap.trim.selection import select
 
 ROOT = Path(__file__).parent.parent
@@ -168,7 +169,8 @@ def test_trims_to_three_languages_are_exact(models: Mapping[str, Path], name: st
     tokenizer = read_tokenizer(models[name])
     for text in ("german", "japanese", "russian"):
         counts = count(find_corpus(str(ROOT / "tests" / "texts" / f"{text}.txt")), tokenizer)
-        trimmed = trim_tokenizer(tokenizer, np.flatnonzero(counts.counts))
+        wanted = {*np.flatnonzero(counts.counts).tolist(), *forced_ids(tokenizer)}
+        trimmed = rebuilt(tokenizer, closed(parts_of(tokenizer, wanted), wanted))
         figures = token_figures(tokenizer, trimmed, counts.sample)
         assert figures["exact"] == figures["kept"] > 10
         assert figures["tokens_kept"] == 1

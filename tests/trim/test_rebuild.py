@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import makers
@@ -13,13 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokswap.errors import InputError
 from tokswap.tokenizer.merges import merges_of
 from tokswap.tokenizer.probes import TEXTS
 from tokswap.tokenizer.tokenizer import Tokenizer, read_tokenizer
 from tokswap.tokenizer.vocabulary import BYTE_ALPHABET, Kind
 from tokswap.trim.closure import closed, pruned
-from tokswap.trim.rebuild import Trimmed, forced_ids, parts_of, rebuilt, trim_tokenizer
+from tokswap.trim.rebuild import Trimmed, forced_ids, parts_of, rebuilt
 
 WORDS = sorted({word for text in makers.shipped_texts() for word in text.split()})
 LINES = [line for text in makers.shipped_texts() for line in text.splitlines() if line]
@@ -44,6 +43,12 @@ def tokenizer(
     return read_tokenizer(folder)
 
 
+def trimmed_to(tokenizer: Tokenizer, keep: Iterable[int]) -> Trimmed:
+    """Trim a tokenizer to some tokens, those that it cannot work without, and their merge dependencies."""
+    wanted = set(keep) | forced_ids(tokenizer)
+    return rebuilt(tokenizer, closed(parts_of(tokenizer, wanted), wanted))
+
+
 def old_ids(trimmed: Trimmed, text: str) -> list[int]:
     """Tokenize a text with the trimmed tokenizer; return source ids."""
     return list(trimmed.kept[trimmed.tokenizer.encode(text)].tolist())
@@ -63,7 +68,7 @@ def test_texts_of_kept_tokens_keep_their_tokenization(
 ) -> None:
     keep = {token for text in seen for token in tokenizer.encode(text)}
     keep |= set(data.draw(st.lists(st.integers(0, len(tokenizer.vocabulary) - 1), max_size=40)))
-    trimmed = trim_tokenizer(tokenizer, keep)
+    trimmed = trimmed_to(tokenizer, keep)
     for text in seen:
         assert old_ids(trimmed, text) == tokenizer.encode(text)
     kept = set(trimmed.kept.tolist())
@@ -82,12 +87,12 @@ def test_a_plain_filter_would_not_do(tokenizer: Tokenizer) -> None:
     keep = {token for line in LINES for token in tokenizer.encode(line)}
     filtered = rebuilt(tokenizer, keep | forced_ids(tokenizer))
     assert any(old_ids(filtered, line) != tokenizer.encode(line) for line in LINES)
-    assert all(old_ids(trim_tokenizer(tokenizer, keep), line) == tokenizer.encode(line) for line in LINES)
+    assert all(old_ids(trimmed_to(tokenizer, keep), line) == tokenizer.encode(line) for line in LINES)
 
 
 def test_keeping_all_changes_nothing_but_reserved_ids(tokenizer: Tokenizer) -> None:
     size = len(tokenizer.vocabulary)
-    trimmed = trim_tokenizer(tokenizer, range(size))
+    trimmed = trimmed_to(tokenizer, range(size))
     assert trimmed.kept.tolist() == list(range(size))
     assert trimmed.tokenizer.spec == {**tokenizer.spec, "model": trimmed.tokenizer.spec["model"]}
     assert json.dumps(trimmed.tokenizer.spec["model"], sort_keys=True) == json.dumps(
@@ -96,7 +101,7 @@ def test_keeping_all_changes_nothing_but_reserved_ids(tokenizer: Tokenizer) -> N
 
 
 def test_kept_tokens_are_the_same_tokens(tokenizer: Tokenizer) -> None:
-    trimmed = trim_tokenizer(tokenizer, tokenizer.encode(LINES[0]))
+    trimmed = trimmed_to(tokenizer, tokenizer.encode(LINES[0]))
     old, new = tokenizer.vocabulary, trimmed.tokenizer.vocabulary
     assert len(new) == len(trimmed.kept) < len(old)
     assert (np.diff(trimmed.kept) > 0).all()
@@ -112,7 +117,7 @@ def test_kept_tokens_are_the_same_tokens(tokenizer: Tokenizer) -> None:
 
 
 def test_new_of_is_the_inverse(tokenizer: Tokenizer) -> None:
-    trimmed = trim_tokenizer(tokenizer, [5, 6, 7])
+    trimmed = trimmed_to(tokenizer, [5, 6, 7])
     new_of = trimmed.new_of(len(tokenizer.vocabulary))
     assert new_of[trimmed.kept].tolist() == list(range(len(trimmed.kept)))
     assert np.count_nonzero(new_of < 0) == len(tokenizer.vocabulary) - len(trimmed.kept)
@@ -122,7 +127,7 @@ def test_new_of_is_the_inverse(tokenizer: Tokenizer) -> None:
 def test_every_text_can_still_be_spelt(family: str, tokenizer_of: Callable[..., Path]) -> None:
     """A BPE model without a byte symbol silently leaves the byte out."""
     tokenizer = read_tokenizer(tokenizer_of(family, vocab_size=1200))
-    trimmed = trim_tokenizer(tokenizer, [])
+    trimmed = trimmed_to(tokenizer, [])
     for text in TEXTS.values():
         ids = trimmed.tokenizer.encode(text)
         assert trimmed.tokenizer.backend.decode(ids) == text
@@ -133,7 +138,7 @@ def test_every_text_can_still_be_spelt(family: str, tokenizer_of: Callable[..., 
 def test_merges_of_kept_symbols_stay_in_their_order(tokenizer: Tokenizer) -> None:
     if "merges" not in tokenizer.spec["model"]:
         pytest.skip("no merges")
-    trimmed = trim_tokenizer(tokenizer, [n for line in LINES[:9] for n in tokenizer.encode(line)]).tokenizer
+    trimmed = trimmed_to(tokenizer, [n for line in LINES[:9] for n in tokenizer.encode(line)]).tokenizer
     old, new = (list(merges_of(one.spec["model"])) for one in (tokenizer, trimmed))
     vocab = trimmed.spec["model"]["vocab"]
     assert new == [(a, b) for a, b in old if a in vocab and b in vocab and a + b in vocab]
@@ -149,7 +154,7 @@ def test_whole_words_of_ignore_merges_need_no_parts(tokenizer_of: Callable[..., 
     tokenizer = read_tokenizer(folder)
     assert tokenizer.encode(" qqqqq") == [400]
     assert parts_of(tokenizer, [400]) == {400: ()}
-    trimmed = trim_tokenizer(tokenizer, [400])
+    trimmed = trimmed_to(tokenizer, [400])
     assert old_ids(trimmed, " qqqqq") == [400]
     assert old_ids(trimmed, " qqqqqq") == tokenizer.encode(" qqqqqq")
 
@@ -157,7 +162,7 @@ def test_whole_words_of_ignore_merges_need_no_parts(tokenizer_of: Callable[..., 
 def test_unigram_keeps_the_score_of_the_unknown_token(tokenizer_of: Callable[..., Path]) -> None:
     tokenizer = read_tokenizer(tokenizer_of("unigram", vocab_size=1200))
     scores = [score for _, score in tokenizer.spec["model"]["vocab"]]
-    model = trim_tokenizer(tokenizer, [20]).tokenizer.spec["model"]
+    model = trimmed_to(tokenizer, [20]).tokenizer.spec["model"]
     assert min(score for _, score in model["vocab"]) == min(scores)
     assert model["vocab"][model["unk_id"]][0] == "<unk>"
 
@@ -172,7 +177,7 @@ def test_words_of_known_characters_do_not_become_unknown(family: str, tokenizer_
     words = ["".join(letters[n % len(letters)] for n in range(start, start + 7)) for start in range(20)]
     known = [word for word in words if unknown not in tokenizer.encode(word)]
     assert len(known) > 5
-    trimmed = trim_tokenizer(tokenizer, tokenizer.encode(text))
+    trimmed = trimmed_to(tokenizer, tokenizer.encode(text))
     assert all(unknown not in old_ids(trimmed, word) for word in known)
 
 
@@ -208,7 +213,7 @@ def test_ids_in_every_file_follow(tokenizer_of: Callable[..., Path], tmp_path: P
     makers.edit_json(folder / "tokenizer_config.json", added_tokens_decoder=decoder)
     (folder / "vocab.txt").write_text("\n".join(moved), encoding="utf-8")
     tokenizer = read_tokenizer(folder)
-    trimmed = trim_tokenizer(tokenizer, tokenizer.encode("the bridge")).tokenizer
+    trimmed = trimmed_to(tokenizer, tokenizer.encode("the bridge")).tokenizer
     assert trimmed.spec["padding"]["pad_id"] == 0
     extra = len(trimmed.vocabulary) - 1
     assert [entry["id"] for entry in trimmed.spec["added_tokens"]] == [*range(len(ids)), extra]
@@ -241,17 +246,10 @@ def test_roberta_processors_follow(tokenizer_of: Callable[..., Path]) -> None:
         "add_prefix_space": False,
     }
     spec["post_processor"] = {"type": "Sequence", "processors": [processor]}
-    trimmed = trim_tokenizer(dataclasses.replace(tokenizer, spec=spec), [])
+    trimmed = trimmed_to(dataclasses.replace(tokenizer, spec=spec), [])
     assert {size - 1, size - 2} <= set(trimmed.kept.tolist())
     new = trimmed.tokenizer.spec["post_processor"]["processors"][0]
     assert trimmed.kept[[new["cls"][1], new["sep"][1]]].tolist() == [size - 2, size - 1]
-
-
-@pytest.mark.parametrize("token", [-1, 10**6])
-def test_ids_that_do_not_exist_are_refused(token: int, tokenizer_of: Callable[..., Path]) -> None:
-    with pytest.raises(InputError) as caught:
-        trim_tokenizer(read_tokenizer(tokenizer_of("unigram")), [3, token])
-    assert caught.value.code == "unknown-id"
 
 
 # The closure itself.

@@ -9,7 +9,7 @@ from pathlib import Path
 from tokswap.errors import UsageError
 from tokswap.heal.options import HealStepOptions
 from tokswap.options.declare import Options, option
-from tokswap.options.groups import ComputeOptions, GgufOptions, InitOptions, TrustOptions, WriteOptions
+from tokswap.options.groups import ComputeOptions, GgufOptions, InitOptions, PaddingOptions, TrustOptions, WriteOptions
 from tokswap.tokenizer.schema import MOST_IDS
 from tokswap.transplant.options import TransplantOptions
 
@@ -64,22 +64,13 @@ class CorpusOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RowOptions(Options):
+class RowOptions(PaddingOptions):
     """Which rows the result has, and how large the new ones are."""
 
     input_norms: str = option(
         "median",
         "Norm of new input embeddings that are not lm_head too: the `median` of old rows, or what the `method` gives.",
         choices=("median", "method"),
-    )
-
-    pad_to_multiple: int | None = option(
-        None,
-        "Round the number of rows up to a multiple of N.",
-        metavar="N",
-        least=1,
-        most=MOST_IDS,
-        code="bad-vocab-size",
     )
 
 

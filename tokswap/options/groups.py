@@ -22,6 +22,20 @@ class TrustOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PaddingOptions(Options):
+    """How many rows the result has beyond its tokens."""
+
+    pad_to_multiple: int | None = option(
+        None,
+        "Round the number of rows up to a multiple of N.",
+        metavar="N",
+        least=1,
+        most=1 << 24,  # no vocabulary has so many ids
+        code="bad-vocab-size",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class DeviceOptions(Options):
     """Where torch computes."""
 

@@ -7,7 +7,14 @@ from dataclasses import dataclass
 
 from tokswap.heal.options import HealStepOptions
 from tokswap.options.declare import Options, option
-from tokswap.options.groups import ComputeOptions, GgufOptions, MethodOptions, TrustOptions, WriteOptions
+from tokswap.options.groups import (
+    ComputeOptions,
+    GgufOptions,
+    MethodOptions,
+    PaddingOptions,
+    TrustOptions,
+    WriteOptions,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +36,7 @@ class TokenMapOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class VocabularyOptions(TokenMapOptions):
+class VocabularyOptions(TokenMapOptions, PaddingOptions):
     """How large the new vocabulary matrices are, and how texts begin."""
 
     vocab_size: str | int = option(
@@ -37,9 +44,6 @@ class VocabularyOptions(TokenMapOptions):
         "Rows of the vocabulary matrices: as many as the tokenizer's own model has, one per token, or a number.",
         metavar="match|tight|N",
         code="bad-vocab-size",
-    )
-    pad_to_multiple: int | None = option(
-        None, "Round the number of rows up to a multiple of N.", metavar="N", least=1, code="bad-vocab-size"
     )
     bos: str = option(
         "auto",

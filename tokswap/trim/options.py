@@ -9,8 +9,14 @@ from pathlib import Path
 from tokswap.errors import UsageError
 from tokswap.heal.options import HealStepOptions
 from tokswap.options.declare import Options, option
-from tokswap.options.groups import BackendOptions, DeviceOptions, GgufOptions, TrustOptions, WriteOptions
-from tokswap.tokenizer.schema import MOST_IDS
+from tokswap.options.groups import (
+    BackendOptions,
+    DeviceOptions,
+    GgufOptions,
+    PaddingOptions,
+    TrustOptions,
+    WriteOptions,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,19 +80,11 @@ class TrimChoice(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrimRowOptions(Options):
+class TrimRowOptions(PaddingOptions):
     """Which rows the result has besides those that were chosen."""
 
     like: str | Path | None = option(
         None, "Keep exactly the tokens of this trimmed model; SRC may be an adapter.", metavar="DIR", complete="models"
-    )
-    pad_to_multiple: int | None = option(
-        None,
-        "Round the number of rows up to a multiple of N.",
-        metavar="N",
-        least=1,
-        most=MOST_IDS,
-        code="bad-vocab-size",
     )
 
 

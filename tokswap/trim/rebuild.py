@@ -10,13 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from tokswap.errors import InputError
 from tokswap.tokenizer.families import BYTE_LEVEL, SENTENCEPIECE, UNIGRAM, WORDPIECE
 from tokswap.tokenizer.post_processor import renumbered, template_ids
 from tokswap.tokenizer.tokenizer import CONVERTIBLE, Tokenizer
 from tokswap.tokenizer.vocabulary import BYTE_ALPHABET, Kind, is_byte_piece
 from tokswap.trim import bpe, unigram, wordpiece
-from tokswap.trim.closure import closed
 
 _MODEL: Mapping[str, ModuleType] = {BYTE_LEVEL: bpe, SENTENCEPIECE: bpe, UNIGRAM: unigram, WORDPIECE: wordpiece}
 _TOKEN_LISTS = ("additional_special_tokens", "extra_special_tokens", "model_specific_special_tokens")
@@ -99,31 +97,6 @@ def spelling_ids(tokenizer: Tokenizer) -> set[int]:
     if tokenizer.family == UNIGRAM:
         forced.add(unigram.lowest(model))
     return forced
-
-
-def trim_tokenizer(tokenizer: Tokenizer, keep: Iterable[int]) -> Trimmed:
-    """Trim a tokenizer to some tokens, those that it cannot work without, and their merge dependencies.
-
-    Tokens keep their order. A text whose tokens are all in the result has the same tokenization as before.
-
-    Args:
-        tokenizer: The tokenizer.
-        keep: Ids of the tokens to keep.
-
-    Raises:
-        InputError: unknown-id.
-    """
-    wanted = {int(token) for token in keep}
-    size = len(tokenizer.vocabulary)
-    strange = sorted(token for token in wanted if not 0 <= token < size)
-    if strange:
-        raise InputError(
-            "unknown-id",
-            f"there is no token {strange[0]}: the last id of this tokenizer is {size - 1:,}",
-            file=tokenizer.path,
-        )
-    wanted |= forced_ids(tokenizer)
-    return rebuilt(tokenizer, closed(parts_of(tokenizer, wanted), wanted))
 
 
 def rebuilt(tokenizer: Tokenizer, ids: Iterable[int]) -> Trimmed:
