@@ -5,7 +5,7 @@ Each check returns what is wrong, in words; an empty list is a result that is ri
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -250,6 +250,35 @@ def kept_rows(new: tuple[Any, Any], old: tuple[Any, Any]) -> list[str]:
         if wrong.any():
             first = list(ids)[int(np.flatnonzero(wrong)[0])]
             found.append(f"{int(wrong.sum())} kept tokens have other rows, such as {first!r}")
+    return found
+
+
+def old_tokens(new: tuple[Any, Any], old: tuple[Any, Any]) -> list[str]:
+    """Compare what an extension must not touch: the tokens of old ids, and their rows. Each pair is (model, tokenizer)."""
+    names, before = tokens_by_id(new[1]), tokens_by_id(old[1])
+    wrong = [token for index, token in before.items() if names.get(index) != token]
+    found = [f"{len(wrong)} old tokens have other ids: {wrong[:MOST_EXAMPLES]}"] if wrong else []
+    ids = [index for index in sorted(before) if index < len(rows_of(old[0])[0])]
+    for mine, own in zip(rows_of(new[0]), rows_of(old[0]), strict=True):
+        if (mine[ids] != own[ids]).any():
+            found.append("old tokens have other rows")
+    return found
+
+
+def without_new(new: Any, old: Any, texts: list[str]) -> list[str]:
+    """Return the texts that hold no new token. A token on the way to a word may stand in others, but in few."""
+    found = [text for text in texts if max(new(text)["input_ids"], default=0) < len(old)]
+    assert len(found) > 0.95 * len(texts), f"only {len(found)} of {len(texts)} texts hold no new token"
+    return found
+
+
+def new_words(new: Any, old: Any, words: Iterable[str]) -> list[str]:
+    """Find words that are no single new token inside a text."""
+    found = []
+    for word in words:
+        ids = [index for index in new(f"a {word} b", add_special_tokens=False)["input_ids"] if index >= len(old)]
+        if len(ids) != 1 or new.decode(ids).strip() != word:
+            found.append(f"{word} is {new.convert_ids_to_tokens(ids)}")
     return found
 
 

@@ -1,4 +1,4 @@
-"""One tokenizer through inspect, a transplant onto it, a transplant away from it, and a trim."""
+"""One tokenizer through inspect, a transplant onto it, a transplant away from it, a trim and an extension."""
 
 from __future__ import annotations
 
@@ -69,6 +69,7 @@ def travel(tokenizer_folder: Path, ground: Ground) -> Iterator[Outcome]:
     bos = checks.begins_with_bos(tokenizer)
     yield transplant("away from it", ground, (model, base), lambda out: transplanted(out, model, base, bos=bos))
     yield _trim(ground, model, checks.added_tokens(tokenizer))
+    yield _extend(ground, model)
 
 
 def _without_truth(folder: Path, ground: Ground, error: Exception) -> Outcome:
@@ -179,4 +180,29 @@ def trimmed(out: Path, source: Path, seen: list[str]) -> list[str]:
         *checks.runs(model, new, seen[::9]),
         *checks.kept_rows((model, new), (before, old)),
         *checks.kept_outputs((model, new), (before, old), seen[-4:]),
+    ]
+
+
+def _extend(ground: Ground, model: Path) -> Outcome:
+    """Add words that no vocabulary has."""
+    listed = ground.folder / "words.txt"
+    listed.write_text("\n".join(texts.NEW_WORDS), encoding="utf-8")
+    out = ground.folder / "out" / "extend"
+    arguments = ["extend", "--model", str(model), "--tokens", str(listed), "--init", "subword"]
+    return step("extend", ground, arguments, lambda printed: extended(out, model))
+
+
+def extended(out: Path, source: Path) -> list[str]:
+    """Judge an extension by the words: old ids and the ids of texts without new tokens stay; a word is a new token."""
+    new, old = checks.load_tokenizer(out), checks.load_tokenizer(source)
+    model, before = checks.load_model(out), checks.load_model(source)
+    some = [*texts.ODD, *texts.shipped(), *texts.with_tokens(checks.added_tokens(old))]
+    return [
+        *checks.old_tokens((model, new), (before, old)),
+        *checks.same_roles(new, old),
+        *checks.same_ids(new, old, checks.without_new(new, old, some)),
+        *checks.same_chats(new, old),
+        *checks.new_words(new, old, texts.NEW_WORDS),
+        *checks.fits(model, new),
+        *checks.runs(model, new, [*some[::23], *texts.NEW_WORDS]),
     ]

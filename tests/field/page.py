@@ -10,7 +10,7 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = ROOT / "docs" / "reliability.md"
-STEPS = ("inspect", "onto it", "away from it", "trim")
+STEPS = ("inspect", "onto it", "away from it", "trim", "extend")
 KINDS = ("works", "refused", "wrong")
 _BEGIN, _END = "<!-- field: made by `python -m field.page` -->", "<!-- end of field -->"
 

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from field import checks, texts
-from field.journey import Ground, step, transplanted, travel, trimmed
+from field.journey import Ground, extended, step, transplanted, travel, trimmed
 from tokswap.cli import main
 
 SEEN = [text for text in texts.ODD if text.strip()]
@@ -31,7 +31,7 @@ def test_a_made_tokenizer(family: str, tmp_path: Path, base: Path, tokenizer_of:
     edit_tokenizer(folder, add_a_tool_token)
     outcomes = list(travel(folder, Ground(tmp_path, base=base, run=in_this_process)))
     assert [(outcome.step, outcome.kind, outcome.details) for outcome in outcomes] == [
-        (name, "works", []) for name in ("inspect", "onto it", "away from it", "trim")
+        (name, "works", []) for name in ("inspect", "onto it", "away from it", "trim", "extend")
     ]
 
 
@@ -60,6 +60,11 @@ def swap_tokens(spec: dict[str, Any]) -> None:
     vocab = spec["model"]["vocab"]
     one, two = sorted(vocab, key=vocab.__getitem__)[-2:]
     vocab[one], vocab[two] = vocab[two], vocab[one]
+
+
+def swap_letters(spec: dict[str, Any]) -> None:
+    vocab = spec["model"]["vocab"]
+    vocab["e"], vocab["a"] = vocab["a"], vocab["e"]
 
 
 def forget_added(spec: dict[str, Any]) -> None:
@@ -140,6 +145,37 @@ def test_damage_is_seen(damage: str, whole: Path, tmp_path: Path) -> None:
         outcome = step("result", ground, ["trim"], judge)
         said = " | ".join(outcome.details)
         assert (phrase in said and outcome.kind == "wrong") if phrase else said == "", said
+
+
+@pytest.fixture(scope="module")
+def longer(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the model with three new words."""
+    folder = tmp_path_factory.mktemp("longer")
+    (folder / "words.txt").write_text("\n".join(texts.NEW_WORDS), encoding="utf-8")
+    command = ["extend", "--model", str(whole), "--tokens", str(folder / "words.txt"), "--init", "mean"]
+    assert in_this_process([*command, "--out", str(folder / "out")])[0] == 0
+    return folder / "out"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (None, ""),
+        (lambda out: edit_tokenizer(out, swap_letters), "old tokens have other ids"),
+        (lambda out: edit_tokenizer(out, lambda spec: spec["model"]["merges"].pop()), "tondelimeration is ["),
+        (lambda out: edit_tokenizer(out, lambda spec: spec["model"]["merges"].pop(0)), "texts have other ids"),
+        (copy_a_row("e", "a"), "old tokens have other rows"),
+        (rename_the_user, "a chat by"),
+    ],
+)
+def test_damage_of_an_extension_is_seen(
+    change: Callable[[Path], object] | None, said: str, whole: Path, longer: Path, tmp_path: Path
+) -> None:
+    out = makers.copy_model(longer, tmp_path / "out" / "result")
+    if change is not None:
+        change(out)
+    found = " | ".join(extended(out, whole))
+    assert said in found if said else found == "", found
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,8 @@ ODD = (
     '<html><body>x</body></html> {"key": [1, 2.5, null]} f(x) = y->z; i++ != --j',
     "SELECT * FROM t WHERE a <> 'b';\n-- end",
 )
+NEW_WORDS = ("kollabierbarkeit", "morgenfaltersteine", "tondelimeration")
+"""Words that no vocabulary has, for extensions. They stand in no other text."""
 
 
 def shipped() -> list[str]:
