@@ -151,6 +151,57 @@ def test_an_adapter_follows(name: str, bases: Callable[[str], tuple[Path, Path]]
     assert (logits.argmax(dim=1) < len(new_of)).all()  # no padding row
 
 
+@pytest.fixture(scope="session")
+def extensions(
+    bases: Callable[[str], tuple[Path, Path]], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], tuple[Path, Path]]:
+    """A model and its extension by more tokens than it has padding rows."""
+    made: dict[str, tuple[Path, Path]] = {}
+
+    def find(architecture: str) -> tuple[Path, Path]:
+        if architecture not in made:
+            folder, source = tmp_path_factory.mktemp(architecture), bases(architecture)[0]
+            (folder / "terms.txt").write_text("".join(f"harbour{word}\n" for word in ("master", "town", "bridge")))
+            command = ("extend", "--model", source, "--tokens", folder / "terms.txt", "--init", "subword")
+            run(*command, "--pad-to-multiple", 16, "--out", folder / "out")
+            made[architecture] = source, folder / "out"
+        return made[architecture]
+
+    return find
+
+
+@pytest.mark.parametrize("name", FOLLOWING)
+def test_an_adapter_follows_an_extension(
+    name: str, extensions: Callable[[str], tuple[Path, Path]], tmp_path: Path
+) -> None:
+    import peft
+    import torch
+    from transformers import AutoTokenizer
+
+    case = FOLLOWING[name]
+    source, longer = extensions(case.architecture)
+    adapter = tuned(case, source, tmp_path / "adapter")
+    run("extend", "--model", adapter, "--like", longer, "--out", tmp_path / "out")
+    old, new = (len(AutoTokenizer.from_pretrained(folder)) for folder in (source, longer))
+    ids = torch.tensor([[*range(4), *range(40, 70), old - 1]])
+    before = peft.PeftModel.from_pretrained(load(source, case), adapter).eval()
+    after = peft.PeftModel.from_pretrained(load(longer, case), tmp_path / "out").eval()
+    with torch.inference_mode():
+        expected, logits = before(input_ids=ids).logits[..., :old], after(input_ids=ids).logits
+        more = after(input_ids=torch.tensor([[new - 1, *range(4)]])).logits
+    torch.testing.assert_close(logits[..., :old], expected, atol=1e-5, rtol=1e-5)
+    assert torch.isfinite(more).all()
+
+
+def test_an_adapter_needs_a_model_to_follow(extensions: Callable[[str], tuple[Path, Path]], tmp_path: Path) -> None:
+    source, longer = extensions("llama")
+    adapter = tuned(FOLLOWING["factors"], source, tmp_path / "adapter")
+    assert "--like" in run("extend", "--model", adapter, "--out", tmp_path / "out", status=2).stderr
+    command = ("extend", "--model", source, "--like", longer, "--out", tmp_path / "out", "--json")
+    assert one_document(run(*command, status=2).stdout)["error"]["code"] == "not-an-adapter"
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_an_adapter_that_depends_on_every_row_is_refused(
     name: str, bases: Callable[[str], tuple[Path, Path]], tmp_path: Path

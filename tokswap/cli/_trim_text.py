@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tokswap.cli._heal_text import step_lines
-from tokswap.cli._output import columns, note_lines, shape_text
+from tokswap.cli._output import columns, note_lines
 from tokswap.cli._plan_text import sizes_text
 from tokswap.report.wording import KEPT, duration, size
 
@@ -79,14 +79,6 @@ def _outputs(model: Mapping[str, Any]) -> str:
         f"{100 * model['removed_mass']:.2g} % of the probability; same most likely token "
         f"{100 * model['argmax_agreement']:.4g} %"
     )
-
-
-def adapter_lines(done: Mapping[str, Any]) -> list[str]:
-    """Return the lines that tell which tensors of an adapter have followed a trim."""
-    rows = [
-        (name, f"{shape_text(before)} -> {shape_text(after)}") for name, (before, after) in done["remapped"].items()
-    ]
-    return [f"{done['out']}: {len(rows)} of {done['tensors']} tensors follow the vocabulary", *columns(rows)]
 
 
 def _shares(values: Sequence[float]) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from tokswap.cli import _extend_text, _options
+from tokswap.cli import _adapter, _extend_text, _options
 from tokswap.cli._flags import option_flags, read_options
 from tokswap.cli._run import carry_out, run_flags
 from tokswap.extend.options import ExtendOptions
@@ -27,6 +27,9 @@ Examples:
 \b
   # the same number of tokens as before: those that the text uses least go
   tokswap extend --model ./my-model --corpus german.txt --add 1000 --replace
+\b
+  # a LoRA adapter of the model that was extended
+  tokswap extend --model ./my-adapter --like ./my-model-terms --out ./my-adapter-terms
 """
 )
 @_options.model_option(
@@ -40,6 +43,11 @@ def extend(model: str, **values: Any) -> None:
     Old tokens keep their ids and rows, bit for bit (unless --heal trains them), and a text without a new token keeps
     its tokenization. New tokens come out of the tokenizer's own merges, scores or pieces, which `add_tokens` bypasses.
     """
+    from tokswap.trim.adapters import is_adapter
+
+    if is_adapter(model):
+        _adapter.follow(model, values)
+        return
 
     def plan(progress: bool) -> Any:
         from tokswap.extend.plan import plan_with

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from tokswap.cli import _options, _output, _trim_text
+from tokswap.cli import _adapter, _options, _trim_text
 from tokswap.cli._flags import option_flags, read_options
 from tokswap.cli._run import carry_out, run_flags
 from tokswap.trim.options import TrimOptions
@@ -43,7 +43,7 @@ def trim(model: str, **values: Any) -> None:
     from tokswap.trim.adapters import is_adapter
 
     if is_adapter(model):
-        _adapter(model, values)
+        _adapter.follow(model, values)
         return
 
     def plan(progress: bool) -> Any:
@@ -52,17 +52,3 @@ def trim(model: str, **values: Any) -> None:
         return plan_with(model, read_options(TrimOptions, values, progress=progress))
 
     carry_out(plan, "trim", values, lines=(_trim_text.plan_lines, _trim_text.report_lines))
-
-
-def _adapter(folder: str, values: dict[str, Any]) -> None:
-    """Let an adapter follow the trim of its model."""
-    from tokswap.trim.adapters import remap_adapter
-
-    _options.set_volume(values["quiet"], values["verbose"])
-    if values["like"] is None:
-        raise click.UsageError("an adapter is trimmed with --like, by what its model was trimmed to")
-    if values["page"] is not None or values["push_to_hub"] is not None:
-        raise click.UsageError("--report and --push-to-hub are for models, not for adapters")
-    like, out = values["like"], values["out"]
-    done = remap_adapter(folder, like, out, force=values["force"], dry_run=values["dry_run"])
-    _output.document(done) if values["as_json"] else click.echo("\n".join(_trim_text.adapter_lines(done)))

@@ -72,6 +72,13 @@ class RowOptions(PaddingOptions):
         "Norm of new input embeddings that are not lm_head too: the `median` of old rows, or what the `method` gives.",
         choices=("median", "method"),
     )
+    like: str | Path | None = option(
+        None,
+        "Let an adapter follow this extended model: SRC is an adapter of the model that was extended.",
+        metavar="DIR",
+        complete="models",
+        recorded=False,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +99,11 @@ class ExtendOptions(
         """Check that the options say what to add.
 
         Raises:
-            UsageError: nothing-to-add.
+            UsageError: nothing-to-add, not-an-adapter.
         """
+        if self.like is not None:
+            message = "--like lets an adapter follow an extended model, and this is a model"
+            raise UsageError("not-an-adapter", message, "leave out --like, or name the adapter as --model")
         hint = "name a list of --tokens, or a --corpus and how many tokens to --add"
         if not self.tokens and not (self.corpora and self.add):
             raise UsageError("nothing-to-add", "no option says which tokens to add", hint)

@@ -30,24 +30,24 @@ _CHANGES_BASE = ("pissa", "olora", "corda", "loftq")
 
 
 def followed_axis(
-    name: str, shape: Sequence[int], rows: int, trimmed: Checkpoint, settings: Mapping[str, Any]
+    name: str, shape: Sequence[int], rows: int, changed: Checkpoint, settings: Mapping[str, Any]
 ) -> int | None:
     """Return the axis of an adapter's tensor that counts tokens, None where it has none.
 
     Args:
         name: Name of the tensor.
         shape: Its shape.
-        rows: Rows of the vocabulary matrices before the trim.
-        trimmed: The trimmed model.
+        rows: Rows of the vocabulary matrices before the change.
+        changed: The trimmed or extended model.
         settings: The parsed adapter_config.json.
 
     Raises:
         InputError: adapter-format where the adapter belongs to a model with another number of rows;
             unsupported-adapter where the tensor depends on the vocabulary and cannot follow.
     """
-    role, suffix = _place(name, trimmed)
+    role, suffix = _place(name, changed)
     if role is None:
-        other = explained(trimmed.config, rows) or rows in settings.values()
+        other = explained(changed.config, rows) or rows in settings.values()
         if rows in shape and not other:
             raise _unsupported(name, "has a side of the vocabulary's size, and tokswap does not know what it is")
         return None
@@ -57,34 +57,34 @@ def followed_axis(
         raise _unsupported(name, "is a DoRA magnitude of the input embeddings, which depends on the dropped rows too")
     axis = _axis(suffix)
     if axis is None:
-        raise _unsupported(name, "depends on the vocabulary in a way that cannot follow a trim")
+        raise _unsupported(name, "depends on the vocabulary in a way that cannot follow a change")
     if len(shape) <= axis or shape[axis] != rows:
         raise InputError(
             "adapter-format",
-            f"no side of {name} is {rows:,}, the number of rows of the model before the trim",
-            "name the trim of the model that this adapter belongs to",
+            f"no side of {name} is {rows:,}, the number of rows of the model before its change",
+            "name the trimmed or extended form of the model that this adapter belongs to",
         )
     return axis
 
 
-def padded(name: str, tensor: Any, axis: int, rows: int, trimmed: Checkpoint) -> Any:
-    """Return a tensor with rows for the padding rows of the trimmed model, which it leaves as they are.
+def padded(name: str, tensor: Any, axis: int, rows: int, changed: Checkpoint) -> Any:
+    """Return a tensor with rows for the rows that the changed model has besides, which it leaves as they are.
 
     Args:
         name: Name of the tensor.
         tensor: Its rows of the kept ids.
         axis: The axis that counts tokens.
-        rows: Rows of the vocabulary matrices of the trimmed model.
-        trimmed: The trimmed model.
+        rows: Rows of the vocabulary matrices of the changed model.
+        changed: The trimmed or extended model.
     """
     import torch
 
     count = rows - tensor.shape[axis]
     if count <= 0:
         return tensor
-    suffix = _place(name, trimmed)[1]
+    suffix = _place(name, changed)[1]
     if _FULL.fullmatch(suffix) or _MAGNITUDE.fullmatch(suffix):
-        own = _own_rows(trimmed, "bias" if suffix.endswith("bias") else _place(name, trimmed)[0], tensor.shape[0])
+        own = _own_rows(changed, "bias" if suffix.endswith("bias") else _place(name, changed)[0], tensor.shape[0])
         more = own.norm(dim=1) if _MAGNITUDE.fullmatch(suffix) else own.reshape(count, *tensor.shape[1:])
     else:
         shape = [count if n == axis else size for n, size in enumerate(tensor.shape)]
@@ -108,7 +108,7 @@ def refuse_settings(settings: Mapping[str, Any], folder: Path) -> None:
         )
 
 
-def _place(name: str, trimmed: Checkpoint) -> tuple[Role | None, str]:
+def _place(name: str, changed: Checkpoint) -> tuple[Role | None, str]:
     """Return the role of the vocabulary matrix that a tensor changes, and the rest of its name; None where it does not.
 
     A module is a vocabulary matrix by its name, unless it is a layer's, or the model has other tensors inside it.
@@ -116,7 +116,7 @@ def _place(name: str, trimmed: Checkpoint) -> tuple[Role | None, str]:
     parts = name.removeprefix(_PREFIX).split(".")
     if any(part.isdigit() for part in parts):
         return None, name
-    others = set(trimmed.tensors) - {own for matrix in trimmed.matrices for own in matrix.names}
+    others = set(changed.tensors) - {own for matrix in changed.matrices for own in matrix.names}
     for end in range(len(parts) - 1, 0, -1):
         module, suffix = ".".join(parts[:end]), ".".join(parts[end:])
         if _FULL.fullmatch(suffix):
@@ -137,17 +137,17 @@ def _axis(suffix: str) -> int | None:
     return 0 if any(pattern.fullmatch(suffix) for pattern in rows_first) else None
 
 
-def _own_rows(trimmed: Checkpoint, role: Role | None, start: int) -> Any:
-    """Return the padding rows of the trimmed model, float32 [n, D]."""
+def _own_rows(changed: Checkpoint, role: Role | None, start: int) -> Any:
+    """Return the padding rows of the changed model, float32 [n, D]."""
     import torch
 
-    matrix = trimmed.matrix(role or "input") or trimmed.matrices[0]
-    return torch.from_numpy(decode(trimmed.raw_rows(matrix.names[0], matrix.axis)[start:], matrix.dtype))
+    matrix = changed.matrix(role or "input") or changed.matrices[0]
+    return torch.from_numpy(decode(changed.raw_rows(matrix.names[0], matrix.axis)[start:], matrix.dtype))
 
 
 def _unsupported(name: str, why: str) -> InputError:
     return InputError(
         "unsupported-adapter",
         f"the adapter's tensor {name} {why}",
-        "merge the adapter into its model (peft: merge_and_unload), and trim the result",
+        "merge the adapter into its model (peft: merge_and_unload), and change the result",
     )

@@ -1,4 +1,4 @@
-"""PEFT adapters of a trimmed model: the rows of their vocabulary matrices follow the trim."""
+"""PEFT adapters of a model that was trimmed or extended: the rows of their vocabulary matrices follow."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def is_adapter(name: str) -> bool:
 
 
 def remap_adapter(
-    adapter: str, trimmed: str | Path, out: str | Path | None = None, *, force: bool = False, dry_run: bool = False
+    adapter: str, changed: str | Path, out: str | Path | None = None, *, force: bool = False, dry_run: bool = False
 ) -> dict[str, Any]:
-    """Write an adapter for the trimmed form of its model.
+    """Write an adapter for the trimmed or extended form of its model.
 
     Args:
         adapter: Folder of the adapter.
-        trimmed: Folder of the trimmed model.
-        out: Output folder; named after the adapter by default.
+        changed: Folder of the trimmed or extended model.
+        out: Output folder; named after both by default.
         force: Whether to replace an existing folder.
         dry_run: Whether to write nothing.
 
@@ -57,8 +57,8 @@ def remap_adapter(
             `load_tensors` and `open_checkpoint` raise.
         OutputError: what `check_output` and `workspace` raise.
     """
-    folder, target = Path(adapter).expanduser(), Path(trimmed).expanduser()
-    path = Path(out) if out is not None else Path(f"{folder.name}-trimmed")
+    folder, target = Path(adapter).expanduser(), Path(changed).expanduser()
+    path = Path(out) if out is not None else Path(f"{folder.name}-{target.name}")
     if not (folder / _WEIGHTS).is_file():
         hint = f"save it again with peft's save_pretrained, which writes {_WEIGHTS}"
         raise InputError("adapter-format", "this adapter has no safetensors weights", hint, folder=folder)
@@ -90,7 +90,7 @@ def remap_adapter(
 
 
 def _selected(tensor: Any, axis: int, ids: VocabMap) -> Any:
-    """Return a vocabulary matrix with the rows of the kept ids, in the order of the trimmed model."""
+    """Return a vocabulary matrix with the rows of the kept ids, in the order of the changed model."""
     import torch
 
     old = sorted(ids.new_of, key=ids.new_of.__getitem__)
@@ -98,7 +98,7 @@ def _selected(tensor: Any, axis: int, ids: VocabMap) -> Any:
 
 
 def _copy_files(folder: Path, target: Path, work: Path) -> None:
-    """Copy the other files of an adapter, with the tokenizer of the trimmed model in place of its own."""
+    """Copy the other files of an adapter, with the tokenizer of the changed model in place of its own."""
     has_tokenizer = (folder / "tokenizer_config.json").is_file()
     for file in (*folder.iterdir(), *(target.glob("*token*") if has_tokenizer else ())):
         written = file.name in (_WEIGHTS, _CONFIG)
@@ -127,7 +127,7 @@ def _new_ids(ids: Any, new_of: Mapping[int, int]) -> list[int]:
     if gone:
         raise InputError(
             "unmapped-row",
-            f"the adapter has trained the row of id {gone[0]}, which the trimmed model has dropped",
-            "trim the model again with --keep-token for each token that the adapter has trained",
+            f"the adapter has trained the row of id {gone[0]}, which the changed model has dropped",
+            "trim again with --keep-token for each token that the adapter has trained, or extend without --replace",
         )
     return [new_of[token] for token in ids]

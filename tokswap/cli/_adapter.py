@@ -1,0 +1,30 @@
+"""An adapter in place of a model: it follows the trim or the extension of its model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from tokswap.cli import _options, _output
+from tokswap.cli._output import columns, shape_text
+
+
+def follow(folder: str, values: dict[str, Any]) -> None:
+    """Let an adapter follow the model that --like names, and print which tensors have changed."""
+    from tokswap.trim.adapters import remap_adapter
+
+    _options.set_volume(values["quiet"], values["verbose"])
+    if values["like"] is None:
+        raise click.UsageError("an adapter needs --like: the trimmed or extended model that it is to follow")
+    if values["page"] is not None or values["push_to_hub"] is not None:
+        raise click.UsageError("--report and --push-to-hub are for models, not for adapters")
+    done = remap_adapter(folder, values["like"], values["out"], force=values["force"], dry_run=values["dry_run"])
+    _output.document(done) if values["as_json"] else click.echo("\n".join(_lines(done)))
+
+
+def _lines(done: dict[str, Any]) -> list[str]:
+    rows = [
+        (name, f"{shape_text(before)} -> {shape_text(after)}") for name, (before, after) in done["remapped"].items()
+    ]
+    return [f"{done['out']}: {len(rows)} of {done['tensors']} tensors follow the vocabulary", *columns(rows)]
