@@ -53,7 +53,7 @@ def fetch_texts(folder: Path, wanted: Iterable[str]) -> Path:
         if all((folder / name / f"{language}.txt").is_file() for language in LANGUAGES):
             continue
         for package in PACKAGES[name]:
-            _unpack(package, folder / "packages")
+            unpack(package, folder / "packages")
         texts = _MAKERS[name](folder / "packages")
         (folder / name).mkdir(parents=True, exist_ok=True)
         for language, text in texts.items():
@@ -75,7 +75,7 @@ def healing_texts(folder: Path, kilobytes: int) -> list[Path]:
         The files.
     """
     for package in HANDBOOK:
-        _unpack(package, folder / "packages")
+        unpack(package, folder / "packages")
     size = kilobytes * 1000 // 3
     code = [file for file in sorted(LIBRARY.glob("*.py"))[::2] if file.name not in HELD_OUT_CODE]
     code = [file for file in code if file.stat().st_size > 8000]
@@ -97,7 +97,7 @@ def healing_texts(folder: Path, kilobytes: int) -> list[Path]:
     return paths
 
 
-def _unpack(package: str, folder: Path) -> None:
+def unpack(package: str, folder: Path) -> None:
     """Download a package and unpack it in a folder, once."""
     done = folder / f"{package}.unpacked"
     if done.is_file():
