@@ -10,6 +10,9 @@ Both models run greedily on one thread, with five proposed tokens a round: in tr
 text must be the target's own greedy text, token for token; in llama.cpp from GGUF files, the target as its package has
 it (Q4_K_M), drafts as Q8_0. Times are processor times, so that they do not depend on what else the machine does. Rows
 that have results are not run again, and drafts that are there are not made again.
+
+Rows with a head take only the tokens of a reduced head (`tokswap draft-head`) from the draft, which shows what the
+head costs in acceptance; the time that it saves is an engine's to show.
 """
 
 from __future__ import annotations
@@ -46,6 +49,13 @@ DRAFTS: dict[str, dict[str, Any]] = {
     "draft, distilled": {"distill": 1.0},
     "draft, distilled also on text of the target": {"distill": 1.0, "self_text": 1.0},
 }
+HEADS: dict[str, tuple[str, int, tuple[str, ...]]] = {
+    "draft, head of 32,768": ("draft", 32_768, ("en", "code", "de")),
+    "draft, head of 8,192": ("draft", 8192, ("en", "code", "de")),
+    "draft, head of 2,048": ("draft", 2048, ("en", "code", "de")),
+    "draft, head of 8,192 for code": ("draft", 8192, ("code",)),
+}
+"""Name of a row -> the draft, the tokens of the head, and the texts that choose them."""
 
 
 def prompts(name: str, count: int = 3, length: int = 220) -> list[str]:
@@ -130,7 +140,10 @@ def in_transformers(name: str, given: argparse.Namespace, small: Path, big: Path
     model, own = load_model(big)
     more: dict[str, Any] = {}
     if name != ALONE:
-        draft, tokenizer = load_model(small if name == UNIVERSAL else make_draft(name, given, small, big)[0])
+        made, *head = HEADS.get(name, (name,))
+        draft, tokenizer = load_model(small if name == UNIVERSAL else make_draft(made, given, small, big)[0])
+        if head:
+            only_head(draft, head_ids(Path(draft.name_or_path), big, given, *head))
         draft.generation_config.num_assistant_tokens = PROPOSED
         draft.generation_config.num_assistant_tokens_schedule = "constant"
         draft.generation_config.assistant_confidence_threshold = 0.0
@@ -150,9 +163,27 @@ def in_transformers(name: str, given: argparse.Namespace, small: Path, big: Path
     return found
 
 
+def head_ids(draft: Path, big: Path, given: argparse.Namespace, size: int, kinds: Sequence[str]) -> Any:
+    """Return the ids of a reduced head, int64 [size]."""
+    texts = [path for path in healing_texts(given.texts, given.kilobytes) if path.stem in kinds]
+    job = tokswap.reduce_draft_head(draft, big, corpora=texts, size=size, out=given.folder / "head", force=True)
+    return torch.from_numpy(job.choice.ids)
+
+
+def only_head(model: Any, ids: Any) -> None:
+    """Let a model predict some ids alone."""
+    others = torch.ones(model.config.vocab_size, dtype=torch.bool)
+    others[ids] = False
+
+    def masked(head: Any, inputs: Any, logits: Any) -> Any:
+        return logits.masked_fill(others, float("-inf"))
+
+    model.get_output_embeddings().register_forward_hook(masked)
+
+
 def in_llama_cpp(name: str, given: argparse.Namespace, small: Path, big: Path) -> dict[str, Any] | None:
     """Generate in llama.cpp, alone or with a draft; None for what it cannot do."""
-    if name == UNIVERSAL:
+    if name == UNIVERSAL or name in HEADS:
         return None
     file = None if name == ALONE else make_draft(name, given, small, big)[1]
     own = load_model(big)[1]
@@ -220,7 +251,7 @@ ENGINES = {"transformers": in_transformers, "llama.cpp": in_llama_cpp}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = [ALONE, UNIVERSAL, *DRAFTS]
+    names = [ALONE, UNIVERSAL, *DRAFTS, *HEADS]
     parser.add_argument("--rows", nargs="+", default=names, choices=names)
     parser.add_argument("--engines", nargs="+", default=list(ENGINES), choices=list(ENGINES))
     parser.add_argument("--kilobytes", type=int, default=120)
