@@ -293,6 +293,34 @@ def test_transplants(architecture: str, model_of: Callable[..., Path], tmp_path:
     assert ids == read_tokenizer(target).encode(text)
 
 
+@pytest.mark.parametrize("architecture", ["llama-tied", "llama"])
+def test_extends(architecture: str, model_of: Callable[..., Path], tmp_path: Path) -> None:
+    """New tokens get the rows that the hypernetwork predicts of their bytes, and old rows stay."""
+    import tools
+
+    import tokswap
+
+    base = model_of(architecture)
+    folder = make_hypernet(base, tmp_path / "hn")
+    (tmp_path / "terms.txt").write_text("harbourmaster\nferryman\n", encoding="utf-8")
+    settings = {"path": str(folder)}
+    options = {"init": "zett", "settings": settings, "input_norms": "method", "out": tmp_path / "out"}
+    report = tokswap.extend_model(str(base), tokens=[tmp_path / "terms.txt"], **options)
+    added = [token for token, _, _ in report.plan.counted.added]
+    token_bytes = read_tokenizer(tmp_path / "out").vocabulary.token_bytes
+    assert {b" harbourmaster", b" ferryman"} <= {token_bytes[token] for token in added}
+    before, after = tools.weights(base), tools.weights(tmp_path / "out")
+    hypernet, name = load_hypernet(folder), "model.embed_tokens.weight"
+    head = "lm_head.weight" if hypernet.config.separate_out_embeddings else None
+    source = np.concatenate([before[part].numpy() for part in (name, head) if part], axis=1)
+    wanted = hypernet(hypernet.surface.forms([token_bytes[token] for token in added]), source)
+    np.testing.assert_allclose(after[name].numpy()[added], wanted.input, rtol=0, atol=1e-5)
+    if head:
+        np.testing.assert_allclose(after[head].numpy()[added], wanted.output, rtol=0, atol=1e-5)
+    old = min(added)
+    assert (after[name][:old] == before[name][:old]).all()
+
+
 def test_the_wrong_model_is_refused_in_the_plan(model_of: Callable[..., Path], tmp_path: Path) -> None:
     import tokswap
 

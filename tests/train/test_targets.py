@@ -144,6 +144,29 @@ def test_eval_and_verify(model_of: Callable[..., Path], moved: Callable[[str], P
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_a_draft_has_the_superwords_of_its_target(
+    model_of: Callable[..., Path], moved: Callable[[str], Path], family: str, tmp_path: Path
+) -> None:
+    """transformers takes the draft as one of the same vocabulary, and assisted text is the target's own."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    small = model_of("llama", vocab_size=500, seed=7)
+    tokswap.make_draft(str(small), str(moved(family)), init="subword", out=tmp_path / "draft")
+    ours, theirs = (AutoTokenizer.from_pretrained(folder) for folder in (tmp_path / "draft", moved(family)))
+    ids = theirs(TEXT, return_tensors="pt")["input_ids"]
+    assert any(" " in theirs.decode([token]).strip() for token in ids[0].tolist())
+    assert ours.get_vocab() == theirs.get_vocab()
+    assert ours(TEXT)["input_ids"] == ids[0].tolist()
+    target, draft = (
+        AutoModelForCausalLM.from_pretrained(folder).eval() for folder in (moved(family), tmp_path / "draft")
+    )
+    assert draft.config.vocab_size == target.config.vocab_size
+    plain = target.generate(ids, do_sample=False, max_new_tokens=12)
+    assisted = target.generate(ids, do_sample=False, max_new_tokens=12, assistant_model=draft)
+    assert assisted.tolist() == plain.tolist()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_bytes_are_exact(moved: Callable[[str], Path], family: str) -> None:
     """Against the sum over every canonical token sequence, before and inside words, spaces and numbers."""
     import torch
