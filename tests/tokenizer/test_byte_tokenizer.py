@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import shutil
 from pathlib import Path
 from typing import Any
@@ -156,33 +155,7 @@ def test_wordpiece_without_a_pre_tokenizer(edited) -> None:
     assert tokenizer.tokenize_bytes([b" the"]) == [[tokenizer.vocabulary.id_of[b" the"]]]
 
 
-SHORT = [
-    b" the",
-    b"12345",
-    b"  \n\n",
-    "Straße".encode(),
-    "日本".encode(),
-    b"\xff\xe2\x82",
-    b"<s>",
-    b"<0x41>",
-    b"<unused1>",
-    b" a<pad>b ",
-]
-
-
-@pytest.mark.parametrize("family", ["byte-level", "sentencepiece"])
-@given(byte_strings=st.lists(st.binary(max_size=12) | st.sampled_from(SHORT), min_size=1, max_size=6))
-def test_few_bytes_give_the_same_ids_as_many(tokenizer_of, family: str, byte_strings: list[bytes]) -> None:
-    """For few bytes a tokenizer does not load its model, but only the part that these bytes reach."""
-    whole = read_tokenizer(tokenizer_of(family))
-    whole.tokenize_bytes([b" the " * 200])  # loads it
-    few = dataclasses.replace(whole)
-    assert few.tokenize_bytes(byte_strings) == whole.tokenize_bytes(byte_strings)
-    assert "loaded" in vars(whole._lazy_backend)
-    assert "loaded" not in vars(few._lazy_backend)
-
-
-def test_few_bytes_with_an_added_token_outside_the_model(tokenizer_of, tmp_path: Path) -> None:
+def test_an_added_token_outside_the_model(tokenizer_of, tmp_path: Path) -> None:
     folder = shutil.copytree(tokenizer_of("byte-level"), tmp_path / "more")
     spec = makers.read_json(folder / "tokenizer.json")
     token = len(read_tokenizer(folder).vocabulary)
