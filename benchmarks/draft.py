@@ -46,6 +46,7 @@ PROPOSED = 5
 ALONE, UNIVERSAL = "target alone", "universal assisted generation"
 DRAFTS: dict[str, dict[str, Any]] = {
     "draft": {},
+    "draft, copied only": {"propose": "copied"},
     "draft, distilled": {"distill": 1.0},
     "draft, distilled also on text of the target": {"distill": 1.0, "self_text": 1.0},
 }
@@ -124,6 +125,8 @@ def make_draft(name: str, given: argparse.Namespace, small: Path, big: Path) -> 
     if not out.exists():
         settings, begin = DRAFTS[name], time.process_time()
         more: dict[str, Any] = {}
+        if "propose" in settings:
+            more["propose"] = settings["propose"]
         if "distill" in settings:
             more["distill"] = healing_texts(given.texts, given.kilobytes)
         if "self_text" in settings:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import tools
@@ -15,6 +16,9 @@ from verdicts import ENGINES, found, refusals
 import tokswap
 from tokswap.cli import main
 from tokswap.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    import torch
 
 Make = Callable[..., Path]
 
@@ -172,6 +176,87 @@ def test_broken_folders(small: Path, big: Path, tmp_path: Path) -> None:
     assert refused(small, make_tokenizer("byte-level", tmp_path / "only"), out) == "missing-config"
     with pytest.raises(TypeError, match="vocab_size"):
         tokswap.plan_draft(str(small), str(big), vocab_size="tight")
+
+
+# Proposals.
+
+BYTE_LEVEL = {"family": "byte-level", "vocab_size": 640, "adds_bos": True}
+"""A source whose tokens are spelt as those of the target."""
+
+
+def uncopied(small: Path, big: Path) -> list[int]:
+    """Return the ids of the target that the small model's tokenizer has no token for."""
+    from transformers import AutoTokenizer
+
+    known = AutoTokenizer.from_pretrained(small).get_vocab()
+    found = AutoTokenizer.from_pretrained(big).get_vocab()
+    return sorted(token for text, token in found.items() if text not in known)
+
+
+def logits_of(folder: Path) -> torch.Tensor:
+    """Return the logits after many contexts as transformers computes them, float32 [n, V]."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    ids = torch.randint(3, 700, (64, 24), generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        return model(ids).logits.flatten(0, 1)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "llama-tied"])
+def test_only_copied_tokens_are_proposed(architecture: str, model_of: Make, big: Path, tmp_path: Path) -> None:
+    """The input rows of the others are read as before, and the logits of copied tokens are the same."""
+    import torch
+    from gguf import GGUFReader
+
+    source = model_of(architecture, **BYTE_LEVEL)
+    ids = uncopied(source, big)
+    every, copied = tmp_path / "every", tmp_path / "copied"
+    tokswap.make_draft(source, big, init="gaussian", out=every)
+    file = tmp_path / "copied.gguf"
+    report = tokswap.make_draft(source, big, init="gaussian", propose="copied", out=copied, gguf=file, gguf_type="f32")
+    before, after = logits_of(every), logits_of(copied)
+    assert len(ids) > 30
+    assert torch.isin(before.argmax(1), torch.tensor(ids)).any(), "or this test would see nothing"
+    assert not torch.isin(after.argmax(1), torch.tensor(ids)).any()
+    others = sorted(set(range(700)) - set(ids))
+    assert torch.equal(before[:, others], after[:, others])
+    assert not read_json(copied / "config.json")["tie_word_embeddings"]
+    rows = [tools.weights(folder)["model.embed_tokens.weight"] for folder in (every, copied)]
+    assert torch.equal(*rows)
+    assert any("never proposed" in note for note in report.plan.notes)
+    assert any("matrix of its own" in note for note in report.plan.notes) == (architecture == "llama-tied")
+    assert report.plan.request.options["propose"] == "copied"
+    head = next(one for one in GGUFReader(file).tensors if one.name == "output.weight").data
+    assert torch.equal(torch.tensor(head), tools.weights(copied)["lm_head.weight"].float())
+    assert all(check.ok for check in tokswap.verify_checkpoint(copied, against=source))
+
+
+def test_training_proposes_no_other_token(model_of: Make, big: Path, tmp_path: Path) -> None:
+    import torch
+
+    text = tmp_path / "text.txt"
+    text.write_text("The ferry leaves the harbour at nine, and the old bridge stays closed.\n" * 130, "utf-8")
+    small, made, trained = model_of("llama", **BYTE_LEVEL), tmp_path / "made", tmp_path / "trained"
+    ids = uncopied(small, big)
+    tokswap.make_draft(small, big, init="subword", propose="copied", out=made)
+    report = tokswap.make_draft(small, big, init="subword", propose="copied", distill=[text], out=trained)
+    before, after = (tools.weights(folder)["lm_head.weight"] for folder in (made, trained))
+    assert report.evidence["healing"]["steps"] > 0
+    assert torch.equal(before[ids], after[ids])
+    assert not torch.equal(before, after)
+    assert not torch.isin(logits_of(trained).argmax(1), torch.tensor(ids)).any()
+
+
+@pytest.mark.parametrize("more", [{"tie": True}, {"output_init": "subword"}])
+def test_one_matrix_cannot_do_both(more: dict[str, object], model_of: Make, big: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        tokswap.plan_draft(model_of("llama-tied"), big, propose="copied", out=tmp_path / "out", **more)
+    assert caught.value.code == "one-matrix"
+    with pytest.raises(UsageError) as unknown:
+        tokswap.plan_draft(model_of("llama-tied"), big, propose="some", out=tmp_path / "out")
+    assert unknown.value.code == "bad-propose"
 
 
 # Distillation.

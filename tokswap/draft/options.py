@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from tokswap.options.declare import Options, option
 from tokswap.options.groups import ComputeOptions, GgufOptions, MethodOptions, TrustOptions, WriteOptions
@@ -31,8 +32,28 @@ class DistillOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ProposalOptions(Options):
+    """Which tokens a draft proposes."""
+
+    propose: str = option(
+        "all",
+        "Which tokens the draft proposes: `all`, or only those whose rows are `copied`. Initialised tokens are then "
+        "read and never proposed; lm_head becomes a matrix of its own.",
+        choices=("all", "copied"),
+        code="bad-propose",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class DraftOptions(
-    MethodOptions, DistillOptions, TokenMapOptions, ComputeOptions, WriteOptions, GgufOptions, TrustOptions
+    MethodOptions,
+    ProposalOptions,
+    DistillOptions,
+    TokenMapOptions,
+    ComputeOptions,
+    WriteOptions,
+    GgufOptions,
+    TrustOptions,
 ):
     """Everything that a user can set for a draft: a transplant's options but those that decide the vocabulary."""
 
@@ -41,9 +62,16 @@ class DraftOptions(
         """Whether the draft is trained."""
         return bool(self.distill or self.self_text)
 
+    @property
+    def own(self) -> dict[str, Any]:
+        """The options that a transplant lacks, as tokswap.json lists them."""
+        distilled = DistillOptions(distill=self.distill, self_text=self.self_text)
+        return {**distilled.recorded(), **ProposalOptions(propose=self.propose).recorded()}
+
     def as_transplant(self, rows: int) -> TransplantOptions:
         """Return the options of the transplant that makes the draft. rows: of the target's vocabulary matrices."""
-        names = {item.name for item in fields(DraftOptions)} - {item.name for item in fields(DistillOptions)}
+        own_names = {item.name for group in (DistillOptions, ProposalOptions) for item in fields(group)}
+        names = {item.name for item in fields(DraftOptions)} - own_names
         own = {name: getattr(self, name) for name in names}
         return TransplantOptions(**own, vocab_size=rows, bos="keep")
 

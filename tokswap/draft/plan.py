@@ -15,18 +15,20 @@ from tokswap.checkpoint.nested_configs import configs, text_config
 from tokswap.checkpoint.reader import has_weights, open_checkpoint
 from tokswap.checkpoint.rowless import ids_with_rows, with_rows
 from tokswap.checkpoint.source import named, open_source
-from tokswap.draft.options import DistillOptions, DraftOptions
+from tokswap.draft.options import DraftOptions
 from tokswap.draft.sides import config_ids
 from tokswap.errors import InputError, UsageError
 from tokswap.heal.inputs import check_model
 from tokswap.heal.step import HealStep, check_step
 from tokswap.options.keywords import two_and_keywords
 from tokswap.report.record import Report
+from tokswap.report.wording import size
 from tokswap.storage.json_files import read_json
 from tokswap.storage.resolve import resolve_tokenizer
 from tokswap.tokenizer.loaded import read_loaded
 from tokswap.tokenizer.tokenizer import Tokenizer, read_tokenizer
-from tokswap.transplant.inputs import open_inputs
+from tokswap.transplant.inputs import Inputs, open_inputs
+from tokswap.transplant.options import TransplantOptions
 from tokswap.transplant.plan import finish, prepare
 from tokswap.transplant.prepared import Prepared
 from tokswap.transplant.run import TransplantJob
@@ -110,12 +112,16 @@ def plan_with(model: ModelLike, target: ModelLike, options: DraftOptions) -> Tra
     source = inputs.source.checkpoint
     notes = (*_check_kinds(model_facts(source.config), model_facts(opened.config), source.folder, opened), *notes)
     notes = (*notes, *check_step(options.distill, source, flag="--distill", self_text=options.self_text))
-    prepared = prepare(inputs, transplant)
-    prepared = dataclasses.replace(prepared, notes=(*notes, *prepared.notes))
+    prepared = prepare(inputs, _untied(transplant, inputs, options.propose))
+    prepared = dataclasses.replace(
+        prepared,
+        copied_head=options.propose == "copied",
+        notes=(*notes, *_proposal_notes(prepared, options.propose), *prepared.notes),
+    )
     prepared = prepared.with_configs(draft_configs(prepared, opened))
     job = finish(prepared, default_out=f"{named(model)}-for-{named(target)}", operation="draft", owner=opened.name)
-    own = DistillOptions(distill=options.distill, self_text=options.self_text).recorded()
-    recorded = {**{name: value for name, value in job.plan.request.options.items() if name != "heal"}, **own}
+    recorded = {name: value for name, value in job.plan.request.options.items() if name != "heal"}
+    recorded |= options.own
     request = dataclasses.replace(job.plan.request, options=recorded)
     return dataclasses.replace(job, plan=dataclasses.replace(job.plan, request=request), step=step)
 
@@ -177,6 +183,33 @@ def _check_kinds(small: ModelFacts, big: ModelFacts, folder: Path, target: Draft
             target=target.folder,
         )
     return (_READS_MORE,) if big.modalities - small.modalities else ()
+
+
+def _untied(transplant: TransplantOptions, inputs: Inputs, propose: str) -> TransplantOptions:
+    """Give lm_head a matrix of its own where only copied tokens are proposed: the draft still reads the others.
+
+    Raises:
+        UsageError: one-matrix.
+    """
+    if propose != "copied":
+        return transplant
+    if transplant.tie is True or transplant.output_init is not None:
+        flag = "--tie" if transplant.tie is True else "--init-output"
+        message = f"{flag} does not go with --propose copied, which makes a lm_head of copied and neutral rows"
+        raise UsageError("one-matrix", message, f"leave out {flag}, or --propose")
+    return dataclasses.replace(transplant, tie=False) if inputs.source.checkpoint.tied else transplant
+
+
+def _proposal_notes(prepared: Prepared, propose: str) -> tuple[str, ...]:
+    """Say what the draft never proposes, and what that takes."""
+    if propose != "copied":
+        return ()
+    count, rows = len(prepared.alignment.missing), len(prepared.alignment)
+    note = f"{count:,} of {rows:,} tokens are read and never proposed, because their rows are initialised"
+    heads = [edit for edit in prepared.matrices if edit.matrix.role == "output"]
+    if not prepared.inputs.source.checkpoint.tied or not heads:
+        return (note,)
+    return (note, f"lm_head becomes a matrix of its own, for {size(heads[0].nbytes)} more; a token takes no longer")
 
 
 def _distillation(options: DraftOptions, target: DraftTarget) -> HealStep | None:

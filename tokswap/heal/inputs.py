@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from tokswap.evaluation.models import load_model
 from tokswap.heal.chats import chat_parts
 from tokswap.heal.options import HealOptions
 from tokswap.heal.text import HealText, Side, paired_text, text_parts
-from tokswap.report.provenance import read_provenance
+from tokswap.report.provenance import proposes_copied, read_provenance
+from tokswap.report.record import Report
 
 _HALF = ("BF16", "F16")
 
@@ -34,6 +35,7 @@ class HealInputs:
         text: The text; None where the teacher has to write all of it.
         options: What the user asked for.
         new: The rows that learn where only new ones do, int64 [n]; None where all do.
+        fixed: The rows of lm_head that stay neutral, as the draft must not propose their tokens, int64 [n].
     """
 
     student: SourceModel
@@ -42,6 +44,7 @@ class HealInputs:
     text: HealText | None
     options: HealOptions
     new: np.ndarray | None = None
+    fixed: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 
     @property
     def dtype(self) -> str:
@@ -52,7 +55,7 @@ class HealInputs:
 
 
 def open_inputs(
-    model: ModelLike, texts: Sequence[str | Path], options: HealOptions, new: np.ndarray | None = None
+    model: ModelLike, texts: Sequence[str | Path], options: HealOptions, made: Report | None = None
 ) -> HealInputs:
     """Open what a healing reads.
 
@@ -60,7 +63,7 @@ def open_inputs(
         model: The model to heal.
         texts: Files, folders or patterns.
         options: What the user asked for.
-        new: The rows that were initialised, int64 [n]; None to read them from tokswap.json.
+        made: How the model was made; None to read it from tokswap.json.
 
     Raises:
         UsageError: missing-text, missing-teacher, no-new-rows.
@@ -77,15 +80,24 @@ def open_inputs(
     if texts or options.chats:
         parts = chain(text_parts(texts, options.field), chat_parts(options.chats, student.tokenizer))
         text = paired_text(parts, sides[0], sides[1], share=options.held_out)
-    rows = _new_rows(student, new) if options.train == "new" else None
-    return HealInputs(student, teacher, sides, text=text, options=options, new=rows)
+    new, copied_head = _made_rows(student, made)
+    rows = _checked(new, student) if options.train == "new" else None
+    fixed = new if copied_head else new[:0]
+    return HealInputs(student, teacher, sides, text=text, options=options, new=rows, fixed=fixed)
 
 
-def _new_rows(student: SourceModel, known: np.ndarray | None) -> np.ndarray:
+def _made_rows(student: SourceModel, made: Report | None) -> tuple[np.ndarray, bool]:
+    """Return the rows that were initialised, and whether the model is a draft that proposes none of them."""
+    if made is not None:
+        return made.alignment.missing, proposes_copied(made.plan.request.options)
+    if student.loaded is not None:
+        return np.zeros(0, np.int64), False
+    found = read_provenance(student.checkpoint.folder)
+    return np.flatnonzero(found.has_reason("missing")), proposes_copied(found.plan.get("options", {}))
+
+
+def _checked(rows: np.ndarray, student: SourceModel) -> np.ndarray:
     """Return the rows that were initialised. Raises UsageError no-new-rows."""
-    rows = known if known is not None else np.zeros(0, np.int64)
-    if known is None and student.loaded is None:
-        rows = np.flatnonzero(read_provenance(student.checkpoint.folder).has_reason("missing"))
     if not len(rows):
         message = "--train new trains the rows that were initialised, and no tokswap.json names any"
         hint = "give a model that tokswap has made, or choose what learns with --train"

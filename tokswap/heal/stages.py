@@ -146,7 +146,8 @@ def learn(inputs: HealInputs, taught: Taught, folder: Path, *, team: Team) -> Le
     torch.manual_seed(options.seed)
     full = options.train == "full"
     model = load(inputs.student, options, "float32" if full else inputs.dtype)
-    student = Student(_own_copy(model, inputs), options, autocast=full and inputs.dtype == "bfloat16", new=inputs.new)
+    autocast = full and inputs.dtype == "bfloat16"
+    student = Student(_own_copy(model, inputs), options, autocast=autocast, new=inputs.new, fixed=inputs.fixed)
     text = taught.text
 
     def measured() -> Judged:

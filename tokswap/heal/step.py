@@ -91,7 +91,7 @@ def healed(report: Report, step: HealStep, options: HealOptions, *, gguf: GgufFi
     model: ModelLike = report.loaded if report.loaded is not None else report.path
     more = {"teacher": step.teacher, "self_text": step.self_text, "force": True, **step.settings}
     options = dataclasses.replace(options, **more)
-    inputs = open_inputs(model, step.texts, options, report.alignment.missing)
+    inputs = open_inputs(model, step.texts, options, report)
     try:
         done = HealJob(plan_of(inputs, report.path), inputs).run()
     except InputError as error:

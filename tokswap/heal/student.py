@@ -33,7 +33,13 @@ class Student(Module):
     """
 
     def __init__(
-        self, model: Any, options: HealOptions, *, autocast: bool = False, new: np.ndarray | None = None
+        self,
+        model: Any,
+        options: HealOptions,
+        *,
+        autocast: bool = False,
+        new: np.ndarray | None = None,
+        fixed: np.ndarray | None = None,
     ) -> None:
         """Choose the weights that learn.
 
@@ -42,6 +48,7 @@ class Student(Module):
             options: What learns, and how.
             autocast: See `Student`.
             new: The rows that learn, None for all.
+            fixed: The rows of a separate lm_head that do not learn, None for none.
 
         Raises:
             InputError: no-lora-targets, no-plain-embeddings.
@@ -70,6 +77,9 @@ class Student(Module):
         if new is not None:
             for weight in self.matrices():
                 weight.register_hook(_only(new, weight))  # type: ignore[no-untyped-call]
+        if fixed is not None and len(fixed) and head.weight is not embedding.weight:
+            others = np.setdiff1d(np.arange(len(head.weight)), fixed)
+            head.weight.register_hook(_only(others, head.weight))
         if dtype != torch.float32:
             embedding.register_forward_hook(lambda module, given, found: found.to(dtype))
             head.register_forward_pre_hook(lambda module, given: (given[0].to(module.weight.dtype), *given[1:]))

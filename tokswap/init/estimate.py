@@ -36,7 +36,7 @@ def estimate(task: RowTask, matrices: Sequence[MatrixEdit], *, written: int, che
     owner = task.donor.checkpoint.matrix("input") if task.donor is not None else None
     flops, held = 0.0, 0
     for edit in matrices:
-        if edit.matrix.role not in ("bias", "lookup"):
+        if edit.matrix.role != "bias" and task.computes(edit.matrix.role):
             width = owner.width if owner is not None else edit.matrix.width
             flops += task.methods.of(edit.matrix.role).flops(missing, anchors, width)
             work = (6 * anchors + 4 * missing) * width + task.context.memory if owner is not None else 0

@@ -50,6 +50,7 @@ class RowTask:
         alignment: Where every row of the result comes from.
         methods: What computes the missing rows.
         context: Seed, device, memory and resources.
+        copied_head: Whether every row of lm_head that is not copied is neutral.
     """
 
     source: SourceModel
@@ -58,6 +59,11 @@ class RowTask:
     alignment: Alignment
     methods: Methods
     context: Context = field(default_factory=Context)
+    copied_head: bool = False
+
+    def computes(self, role: str) -> bool:
+        """Whether a method computes the rows of missing tokens in the matrices of a role."""
+        return role != "lookup" and not (self.copied_head and role == "output")
 
 
 @dataclass(frozen=True)
@@ -105,22 +111,27 @@ class Solver:
         begin = time.perf_counter()
         columns = [self._columns(edit.matrix) for edit in group]
         problem = self._problem(lead, columns)
-        found = self.task.methods.of(lead.role)(problem) if len(problem.missing) else Rows(_no_rows(problem))
+        computes, alignment = self.task.computes(lead.role), self.task.alignment
+        asked = computes and len(problem.missing)
+        found = self.task.methods.of(lead.role)(problem) if asked else Rows(_no_rows(problem))
         norms = row_norms(found.rows)
         if not np.isfinite(norms).all():
             name = type(self.task.methods.of(lead.role)).__name__
             raise InputError("method-failed", f"`{name}` computed non-finite rows")
         notes = (*found.notes, *unread_notes(problem.source, "model"), *unread_notes(problem.donor, "donor"))
-        alignment = self.task.alignment
-        self.solved[lead.role] = SolvedGroup(
-            count=len(found.rows),
-            result=Rows(_no_rows(problem), found.diagnostics, found.evidence, notes=notes),
-            norms=norms,
-            copied_norms=problem.source.norms(alignment.source_of[alignment.shared]),
-            seconds=time.perf_counter() - begin,
-        )
-        neutral = _neutral_row(problem, lead.width) if len(alignment.neutral) else np.zeros(problem.source.width)
-        missing = alignment.reason[alignment.source_of < 0] == Reason.MISSING
+        if computes:
+            self.solved[lead.role] = SolvedGroup(
+                count=len(found.rows),
+                result=Rows(_no_rows(problem), found.diagnostics, found.evidence, notes=notes),
+                norms=norms,
+                copied_norms=problem.source.norms(alignment.source_of[alignment.shared]),
+                seconds=time.perf_counter() - begin,
+            )
+        # The mean of copied rows is never above the best of them. Others may have no copy in the result.
+        mean_of = problem.trained if computes else np.unique(alignment.source_of[alignment.shared])
+        needed = len(alignment.neutral) or not computes
+        neutral = _neutral_row(problem, lead.width, mean_of) if needed else np.zeros(problem.source.width)
+        missing = (alignment.reason[alignment.source_of < 0] == Reason.MISSING) & computes
         edges = np.cumsum([0, *(edit.matrix.width for edit in group)])
         return {
             edit.name: NeutralAndNew(found.rows[:, a:b], neutral[a:b].astype(np.float32), missing, shift=part.shift)
@@ -236,15 +247,15 @@ def _no_rows(problem: Problem) -> np.ndarray:
     return np.zeros((0, problem.source.width), np.float32)
 
 
-def _neutral_row(problem: Problem, width: int) -> np.ndarray:
-    """A row for padding and for special tokens that the source lacks.
+def _neutral_row(problem: Problem, width: int, ids: np.ndarray) -> np.ndarray:
+    """A row for tokens that are never predicted: padding, special tokens that the source lacks.
 
-    Its logit is the mean logit of all trained tokens, whatever the hidden state, so it stays in the middle of every
-    ranking; a zero row would win wherever all logits are negative. An output bias gets its least trained value.
+    Its logit is the mean logit of some source tokens, whatever the hidden state, so it stays in the middle of every
+    ranking; a zero row would win wherever all logits are negative. An output bias gets the least value of theirs.
     """
-    row = problem.source_mean.copy()
+    row = problem.source.mean(ids)
     if problem.source.width > width:
-        biases = np.stack([block[:, width:].min(axis=0) for block in problem.source.blocks(problem.trained)])
+        biases = np.stack([block[:, width:].min(axis=0) for block in problem.source.blocks(ids)])
         row[width:] = biases.min(axis=0)
     return row
 

@@ -36,6 +36,17 @@ class Provenance:
         """Return which rows have a reason (bool [V])."""
         return np.asarray(self.reason == self.reasons.get(name, -1))
 
+    @property
+    def never_predicted(self) -> np.ndarray:
+        """Which rows of lm_head are neutral, padding rows left out (bool [V])."""
+        names = ["neutral", "unreachable", *["missing"] * proposes_copied(self.plan.get("options", {}))]
+        return np.isin(self.reason, [self.reasons[name] for name in names if name in self.reasons])
+
+
+def proposes_copied(options: Mapping[str, Any]) -> bool:
+    """Whether a plan with these options makes a draft that proposes no initialised token."""
+    return options.get("propose") == "copied"
+
 
 def read_provenance(folder: Path) -> Provenance:
     """Read where the rows of a model folder came from. Raises InputError bad-report."""

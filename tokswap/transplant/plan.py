@@ -205,6 +205,7 @@ def finish(
         alignment=prepared.alignment,
         methods=inputs.methods,
         context=_context(inputs, options),
+        copied_head=prepared.copied_head,
     )
     donor = str(inputs.donor.checkpoint.folder) if inputs.donor else None
     named_out = str(out) if out is not None else ""

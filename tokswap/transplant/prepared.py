@@ -25,6 +25,7 @@ class Prepared:
         result: Configs and files of the result.
         bos: Id that the tokenizer is made to put first, None where it stays as it is.
         notes: What the user should know.
+        copied_head: Whether every row of lm_head that is not copied is neutral.
     """
 
     inputs: Inputs
@@ -34,6 +35,7 @@ class Prepared:
     result: ResultFiles
     bos: int | None
     notes: tuple[str, ...]
+    copied_head: bool = False
 
     @property
     def configs(self) -> Configs:

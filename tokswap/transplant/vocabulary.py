@@ -140,7 +140,7 @@ def matrix_edits(source: Checkpoint, alignment: Alignment, tie: bool | None) -> 
             raise UsageError(
                 "cannot-untie",
                 f"the name of a separate lm_head is unknown for this architecture (beside {split.name})",
-                "leave out --untie",
+                "leave out --untie, or the --propose copied of a draft, which unties",
             )
         kept = tuple(name for name in split.names if name != head)
         edits[edits.index(split) : edits.index(split) + 1] = untied(dataclasses.replace(split, names=kept), head)

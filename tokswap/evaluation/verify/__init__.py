@@ -135,7 +135,7 @@ def _model_checks(sides: Sides, after: Weights, before: Weights | None, device: 
     ends = expected_ends(models, (folder, source), reference)
     computed = provenance.source_of < 0
     padding = np.flatnonzero(computed[len(folder.vocabulary) :]) + len(folder.vocabulary)
-    neutral = np.flatnonzero(provenance.has_reason("neutral") | provenance.has_reason("unreachable"))
+    neutral = np.flatnonzero(provenance.never_predicted)
     unpredicted = np.unique(np.concatenate([padding, neutral, [*same]]))
     yield from running_checks(after.model, folder, unpredicted.astype(np.int64), ends, device)
 

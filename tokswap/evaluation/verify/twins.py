@@ -82,7 +82,7 @@ def copy_check(
     ]
     head = weights.embeddings.get("output", weights.embeddings["input"])
     # A token that the source cannot spell has no other row to get than the neutral one.
-    neutral = head[np.flatnonzero(provenance.has_reason("neutral") | provenance.has_reason("unreachable"))[:1]]
+    neutral = head[np.flatnonzero(provenance.never_predicted)[:1]]
     wrong += [
         f"{token} {folder.vocabulary[token]!r}, which no text gives, has the row of {given}"
         for token, given in same.items()
