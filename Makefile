@@ -41,6 +41,7 @@ bench: env
 	$(BIN)/python benchmarks/omp.py --pair smollm2-gemma --tokens 8192 --no-whole --sklearn-tokens 0
 	$(BIN)/python benchmarks/omp.py --scaling
 	$(BIN)/python benchmarks/ensemble.py
+	$(BIN)/python benchmarks/infill.py
 
 # Every architecture that transformers lists, through transplant and trim: writes docs/compatibility.md. Some minutes.
 compatibility: env

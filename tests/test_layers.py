@@ -29,6 +29,7 @@ ROOMS: tuple[str, ...] = (
     "extend",
     "draft",
     "ensemble",
+    "generation",
     "cli",
     "__init__",
     "__main__",

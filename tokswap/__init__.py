@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from tokswap.evaluation.results import Evaluation
     from tokswap.evaluation.verify import verify_checkpoint
     from tokswap.extend.plan import extend_model, plan_extend
+    from tokswap.generation.generate import generate_text
     from tokswap.heal.plan import heal_model, plan_heal
     from tokswap.heal.result import HealReport
     from tokswap.report.plan import Plan
@@ -60,6 +61,7 @@ _HOMES = {
     "evaluation.results": ("Evaluation",),
     "evaluation.verify": ("verify_checkpoint",),
     "extend.plan": ("extend_model", "plan_extend"),
+    "generation.generate": ("generate_text",),
     "heal.plan": ("heal_model", "plan_heal"),
     "heal.result": ("HealReport",),
     "report.plan": ("Plan",),
@@ -100,6 +102,7 @@ __all__ = [
     "evaluate_ensemble",
     "evaluate_models",
     "extend_model",
+    "generate_text",
     "heal_model",
     "inspect_checkpoint",
     "load_ensemble",

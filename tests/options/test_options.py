@@ -17,12 +17,13 @@ from tokswap.cli._flags import option_flags, read_options
 from tokswap.draft.options import DraftOptions
 from tokswap.ensemble.options import EnsembleOptions
 from tokswap.errors import UsageError
+from tokswap.generation.options import GenerateOptions
 from tokswap.options.declare import Options, declared, flag_of, option, options_of
 from tokswap.options.keywords import one_and_keywords
 from tokswap.transplant.options import TransplantOptions
 from tokswap.trim.options import TrimOptions
 
-ALL = (TransplantOptions, TrimOptions, DraftOptions, EnsembleOptions)
+ALL = (TransplantOptions, TrimOptions, DraftOptions, EnsembleOptions, GenerateOptions)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,8 +167,16 @@ def test_an_option_is_declared_in_one_place(options: type[Options]) -> None:
         (tokswap.trim_vocabulary, TrimOptions),
         (tokswap.make_draft, DraftOptions),
         (tokswap.prepare_ensemble, EnsembleOptions),
+        (tokswap.generate_text, GenerateOptions),
     ],
-    ids=["transplant_tokenizer", "plan_transplant", "trim_vocabulary", "make_draft", "prepare_ensemble"],
+    ids=[
+        "transplant_tokenizer",
+        "plan_transplant",
+        "trim_vocabulary",
+        "make_draft",
+        "prepare_ensemble",
+        "generate_text",
+    ],
 )
 def test_public_functions_take_their_options(function: object, options: type[Options]) -> None:
     parameters = inspect.signature(function).parameters  # type: ignore[arg-type]

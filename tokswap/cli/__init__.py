@@ -31,6 +31,7 @@ COMMANDS = {
     "draft": "tokswap.cli.draft:draft",
     "draft-head": "tokswap.cli.draft_head:draft_head",
     "ensemble": "tokswap.cli.ensemble:ensemble",
+    "generate": "tokswap.cli.generate:generate",
     "verify": "tokswap.cli.verify:verify",
     "eval": "tokswap.cli.eval:evaluate",
     "inspect": "tokswap.cli.inspect:inspect",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from tokswap.cli import _eval_text, _options, _output
 from tokswap.cli._flags import option_flags, read_options
 from tokswap.ensemble.mix_options import EvaluateEnsembleOptions, MixedModelOptions
 from tokswap.errors import UsageError
+from tokswap.options.groups import WritingOptions
 
 if TYPE_CHECKING:
     from tokswap.ensemble.bytewise import ByteMixture
@@ -55,9 +55,6 @@ Examples:
   # the first member counts more, and tokens are sampled
   tokswap ensemble generate ./ab --prompt 'Once upon a time' --weights 0.7,0.3 --temperature 0.8 --seed 1
 \b
-  # one model, and a prompt that ends inside a word
-  tokswap ensemble generate ./a --prompt 'def add(a, b): ret'
-\b
   # models that keep their own tokenizers, mixed byte by byte: exact, and slow
   tokswap ensemble generate ./a ./b --byte-level --prompt 'Once upon a time' --tokens 40
 """
@@ -65,26 +62,13 @@ Examples:
 @_members
 @click.option("--prompt", required=True, help="Beginning of the text.")
 @option_flags(MixedModelOptions, help={"trust_remote_code": _options.RUN_CODE})
-@click.option(
-    "--tokens",
-    type=click.IntRange(1),
-    default=64,
-    show_default=True,
-    help="Tokens to write at most; bytes with --byte-level.",
-)
-@click.option("--sample", is_flag=True, help="Sample tokens instead of taking the most likely ones.")
-@click.option("--temperature", type=float, metavar="T", help="Sample at this temperature. [default: 1 with --sample]")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the sampling.")
+@option_flags(WritingOptions, help={"tokens": "Tokens to write at most; bytes with --byte-level."})
 @_options.json_flag
 @_options.volume
 def generate(
     names: tuple[str, ...],
     bytewise: bool,
     prompt: str,
-    tokens: int,
-    sample: bool,
-    temperature: float | None,
-    seed: int,
     as_json: bool,
     quiet: bool,
     verbose: bool,
@@ -92,18 +76,14 @@ def generate(
 ) -> None:
     """Continue a prompt; all members together predict each token. The text is printed as it is written.
 
-    The prompt may end inside a token, such as half a word. DIR may also be the folder of one model.
+    The prompt may end inside a token, such as half a word. `tokswap generate` continues a prompt with one model.
 
     With --byte-level the members are any models, each with its own tokenizer, and the text grows byte by byte.
     """
     _options.set_volume(quiet, verbose)
-    options = read_options(MixedModelOptions, values)
-    how = {
-        "temperature": 1.0 if sample and temperature is None else temperature,
-        "seed": seed,
-        "write": _ignore if as_json else _print,
-    }
-    found, shares = (_written_bytes if bytewise else _written_tokens)(names, prompt, tokens, options, how)
+    options, writing = read_options(MixedModelOptions, values), read_options(WritingOptions, values)
+    how = {"temperature": writing.drawn_at, "seed": writing.seed, **({} if as_json else {"write": _output.piece})}
+    found, shares = (_written_bytes if bytewise else _written_tokens)(names, prompt, writing.tokens, options, how)
     unit = "bytes" if bytewise else "tokens"
     if as_json:
         figures = {unit: found.tokens, "seconds": found.seconds, "mix": options.mix, "weights": list(shares)}
@@ -111,8 +91,7 @@ def generate(
         return
     click.echo()
     if not quiet:
-        speed = f"{found.tokens} {unit} in {found.seconds:.1f} s, {found.tokens / found.seconds:.1f} per second"
-        click.echo(f"({speed})", err=True)
+        click.echo(_output.speed(found.tokens, unit, found.seconds), err=True)
 
 
 def _written_tokens(
@@ -120,16 +99,9 @@ def _written_tokens(
 ) -> tuple[Continuation, tuple[float, ...]]:
     """Return what a prepared ensemble writes, and the weights of its members."""
     from tokswap.ensemble.generate import continue_text
-    from tokswap.ensemble.members import FILE
     from tokswap.ensemble.mix import load_ensemble
-    from tokswap.evaluation.models import load_model
 
-    folder = Path(_folder(names))
-    if (folder / "config.json").is_file() and not (folder / FILE).is_file():
-        keywords = {name: getattr(options, name) for name in ("dtype", "device", "trust_remote_code")}
-        one, tokenizer = load_model(folder, **keywords)
-        return continue_text(one, tokenizer, prompt, tokens=tokens, **how), (1.0,)
-    model, tokenizer = load_ensemble(folder, **_loading(options))
+    model, tokenizer = load_ensemble(_folder(names), **_loading(options))
     return continue_text(model, tokenizer, prompt, tokens=tokens, **how), model.weights
 
 
@@ -142,15 +114,6 @@ def _written_bytes(
 
     _, mixture = load_bytes(names, **_loading(options))
     return continue_bytes(mixture, prompt, most=most, **how), mixture.weights
-
-
-def _print(text: str) -> None:
-    click.echo(text, nl=False)
-    sys.stdout.flush()
-
-
-def _ignore(text: str) -> None:
-    """Print nothing: with --json the text is in the document."""
 
 
 @click.command(

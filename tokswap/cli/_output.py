@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +58,17 @@ def _engines(found: Sequence[Verdict]) -> list[str]:
         lines += [f"        {'':{width}}  - {reason}" for reason in one.reasons]
         lines += [f"        {'':{width}}  note: {note}" for note in one.notes]
     return lines
+
+
+def piece(text: str) -> None:
+    """Print a piece of a text as soon as it is written."""
+    click.echo(text, nl=False)
+    sys.stdout.flush()
+
+
+def speed(count: int, unit: str, seconds: float) -> str:
+    """Return how much was written, and how fast."""
+    return f"({count} {unit} in {seconds:.1f} s, {count / seconds:.1f} per second)"
 
 
 def facts(title: str, rows: Sequence[tuple[str, Any]]) -> list[str]:

@@ -28,6 +28,22 @@ from tokswap.tokenizer.vocabulary import Kind
 
 
 @dataclass(frozen=True)
+class Prompt:
+    """The tokens that a text goes on after.
+
+    Attributes:
+        ids: Their ids.
+        closed: How many of the first ones are settled, such as a suffix that is shown before. Special tokens and what
+            comes before them are settled in any case.
+        ends: Ids of the tokens that end the text, None for those of the model and its tokenizer.
+    """
+
+    ids: tuple[int, ...]
+    closed: int = 0
+    ends: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
 class Beginnings:
     """How a text may go on after a prompt.
 
@@ -64,13 +80,13 @@ class Beginnings:
         return int(random.choice(len(chances), p=sharp / sharp.sum()))
 
 
-def beginnings(model: Any, tokenizer: Tokenizer, ids: Sequence[int], *, tolerance: float = 1e-3) -> Beginnings | None:
+def beginnings(model: Any, tokenizer: Tokenizer, prompt: Prompt, *, tolerance: float = 1e-3) -> Beginnings | None:
     """Return how a text may go on after a prompt, as exact as the tokens allow.
 
     Args:
         model: A causal language model or a `MixedModel`.
         tokenizer: Its tokenizer.
-        ids: The prompt, as the tokenizer encodes it. Only the text after its last special token is left open.
+        prompt: The prompt, as the tokenizer encodes it. Only the text after its last special token is left open.
         tolerance: See `ByteModel`.
 
     Returns:
@@ -78,10 +94,10 @@ def beginnings(model: Any, tokenizer: Tokenizer, ids: Sequence[int], *, toleranc
     """
     if tokenizer.family not in (BYTE_LEVEL, SENTENCEPIECE):
         return None
-    vocabulary = tokenizer.vocabulary
+    vocabulary, ids = tokenizer.vocabulary, list(prompt.ids)
     inside = [len(vocabulary) > token and vocabulary.kind[token] in (Kind.NORMAL, Kind.BYTE) for token in ids]
-    first = next((n + 1 for n in range(len(ids) - 1, -1, -1) if not inside[n]), 0)
-    lead, own = list(ids[:first]), list(ids[first:])
+    first = max(prompt.closed, next((n + 1 for n in range(len(ids) - 1, -1, -1) if not inside[n]), 0))
+    lead, own = ids[:first], ids[first:]
     data = b"".join(vocabulary.token_bytes[token] for token in own)
     canonical, order = Canonical(tokenizer), TokenOrder(vocabulary)
     if canonical.encodings(data) != [own]:
@@ -90,7 +106,8 @@ def beginnings(model: Any, tokenizer: Tokenizer, ids: Sequence[int], *, toleranc
     starts = [n for n in range(least, len(data) + 1) if np.diff(order.longer_than(data[n:]))[0] > 0]
     found = [(start, encoding) for start in starts for encoding in canonical.encodings(data[:start])]
     found = [(start, encoding) for start, encoding in found if lead or encoding]
-    covers = Covers(order, canonical, ends=text_ends(model, tokenizer), tolerance=tolerance)
+    ends = text_ends(model, tokenizer) if prompt.ends is None else prompt.ends
+    covers = Covers(order, canonical, ends=ends, tolerance=tolerance)
     read = _read(model, [[*lead, *encoding] for _, encoding in found])
     for n, ((start, encoding), (log, after)) in enumerate(zip(found, read, strict=True)):
         rest = (utf8.split(data[:start]) or (b"", b""))[1]

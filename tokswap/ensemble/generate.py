@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 from transformers import set_seed
 from transformers.generation.streamers import BaseStreamer
 
-from tokswap.ensemble.boundary import beginnings
+from tokswap.ensemble.boundary import Prompt, beginnings
 from tokswap.ensemble.bytewise import ByteMixture
 from tokswap.errors import UsageError
 from tokswap.tokenizer.loaded import read_loaded
@@ -29,11 +29,13 @@ class Continuation:
         text: The text after the prompt.
         tokens: Tokens that were written; bytes, if a byte mixture wrote them.
         seconds: The time it took.
+        exact: Whether the prompt was allowed to end inside a token.
     """
 
     text: str
     tokens: int
     seconds: float
+    exact: bool = True
 
 
 class _Stream(BaseStreamer):  # type: ignore[misc]
@@ -41,20 +43,23 @@ class _Stream(BaseStreamer):  # type: ignore[misc]
 
     Args:
         vocabulary: The tokens.
+        ends: Ids of tokens that are no text here.
         write: Takes the text.
     """
 
-    def __init__(self, vocabulary: Vocabulary, write: Callable[[str], object]) -> None:
-        self._vocabulary, self._write = vocabulary, write
+    def __init__(self, vocabulary: Vocabulary, ends: Collection[int], write: Callable[[str], object]) -> None:
+        kind = vocabulary.kind
+        text = (kind == Kind.NORMAL) | (kind == Kind.BYTE)
+        text[[*ends]] = False
+        self._bytes = [own if is_text else b"" for own, is_text in zip(vocabulary.token_bytes, text, strict=True)]
+        self._write = write
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._prompt = True
 
     def put(self, value: Any) -> None:
         """Take the next tokens; those that come first are the prompt."""
         ids, self._prompt = [] if self._prompt else value.flatten().tolist(), False
-        kinds = (Kind.NORMAL, Kind.BYTE)
-        own = [token for token in ids if token < len(self._vocabulary) and self._vocabulary.kind[token] in kinds]
-        self.put_bytes(b"".join(self._vocabulary.token_bytes[token] for token in own))
+        self.put_bytes(b"".join(self._bytes[token] for token in ids if token < len(self._bytes)))
 
     def put_bytes(self, data: bytes) -> None:
         """Take the next bytes."""
@@ -70,24 +75,25 @@ class _Stream(BaseStreamer):  # type: ignore[misc]
 def continue_text(
     model: Any,
     tokenizer: Any,
-    prompt: str,
+    prompt: str | Prompt,
     *,
     tokens: int = 64,
     temperature: float | None = None,
     seed: int = 0,
+    exact: bool = True,
     write: Callable[[str], object] = lambda text: None,
 ) -> Continuation:
     """Continue a prompt until eos.
 
-    The prompt may end inside a token; see `tokswap.ensemble.boundary`.
-
     Args:
         model: A model with `generate`, such as a `MixedModel`.
         tokenizer: Its transformers tokenizer.
-        prompt: The beginning of the text.
+        prompt: The beginning of the text, or its tokens.
         tokens: Tokens to write at most.
         temperature: Sampling temperature. None takes the most likely token each time.
         seed: Seed of the sampling.
+        exact: Whether the prompt may end inside a token; see `tokswap.ensemble.boundary`. False takes it as it is
+            tokenized.
         write: Called with each piece of text.
 
     Raises:
@@ -96,12 +102,13 @@ def continue_text(
     if temperature is not None and not 0 < temperature < float("inf"):
         hint = "leave out --sample and --temperature for the most likely token"
         raise UsageError("bad-temperature", f"--temperature must be above 0, not {temperature}", hint)
-    encoded = tokenizer(prompt, return_tensors="pt").to(model.device)
-    inputs = {key: encoded[key] for key in ("input_ids", "attention_mask")}
-    if not inputs["input_ids"].shape[1]:
-        raise UsageError("empty-prompt", "the prompt has no token", "give a --prompt with some text in it")
+    given = Prompt(tuple(tokenizer(prompt)["input_ids"])) if isinstance(prompt, str) else prompt
+    if not given.ids:
+        raise UsageError("empty-prompt", "the prompt has no token", "give a prompt with some text in it")
     set_seed(seed)
-    how = {"do_sample": False} if temperature is None else {"do_sample": True, "temperature": temperature, "top_k": 0}
+    how: dict[str, Any] = {"do_sample": temperature is not None}
+    how |= {} if temperature is None else {"temperature": temperature, "top_k": 0}
+    how |= {} if given.ends is None else {"eos_token_id": list(given.ends)}
     pieces: list[str] = []
 
     def take(text: str) -> None:
@@ -110,24 +117,24 @@ def continue_text(
 
     begin = time.perf_counter()
     read = read_loaded(tokenizer)
-    stream = _Stream(read.vocabulary, take)
-    found = _first(model, read, inputs["input_ids"][0].tolist(), temperature, np.random.default_rng(seed))
-    count, ended = 0, False
+    stream = _Stream(read.vocabulary, given.ends or (), take)
+    found = _first(model, read, given, temperature, np.random.default_rng(seed)) if exact else None
+    count, ended, ids = 0, False, list(given.ids)
     if found is not None:
         ids, new = found
-        inputs = {"input_ids": torch.tensor([ids], device=model.device)}
-        inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
         stream.put_bytes(new)
         count, ended = 1, not new
     if tokens > count and not ended:
-        output = model.generate(**inputs, max_new_tokens=tokens - count, streamer=stream, **how)
-        count += int(output.shape[1] - inputs["input_ids"].shape[1])
+        inputs = torch.tensor([ids], device=model.device)
+        mask = torch.ones_like(inputs)
+        output = model.generate(inputs, attention_mask=mask, max_new_tokens=tokens - count, streamer=stream, **how)
+        count += int(output.shape[1] - inputs.shape[1])
     stream.end()
-    return Continuation("".join(pieces), count, time.perf_counter() - begin)
+    return Continuation("".join(pieces), count, time.perf_counter() - begin, exact=found is not None)
 
 
 def _first(
-    model: Any, tokenizer: Tokenizer, ids: Sequence[int], temperature: float | None, random: np.random.Generator
+    model: Any, tokenizer: Tokenizer, prompt: Prompt, temperature: float | None, random: np.random.Generator
 ) -> tuple[list[int], bytes] | None:
     """Choose the first token, with the end of the prompt left open.
 
@@ -135,11 +142,11 @@ def _first(
         The tokens up to it, and its bytes past the prompt, b"" for the end of the text; None where nothing is left
         open.
     """
-    found = beginnings(model, tokenizer, ids)
+    found = beginnings(model, tokenizer, prompt)
     if found is None:
         return None
     place = found.choose(temperature, random)
-    return (list(ids), b"") if place == len(found.ids) else (found.ids[place], found.new[place])
+    return (list(prompt.ids), b"") if place == len(found.ids) else (found.ids[place], found.new[place])
 
 
 def continue_bytes(

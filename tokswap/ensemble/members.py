@@ -115,7 +115,7 @@ def read_ensemble(folder: str | Path, *, unfinished: bool = False) -> Ensemble:
     folder = Path(folder)
     path = folder / FILE
     if not path.is_file():
-        hint = "`tokswap ensemble prepare` writes one; a list of folders by hand will do"
+        hint = "`tokswap ensemble prepare` writes one, a list of folders by hand will do; one model: `tokswap generate`"
         raise InputError("missing-ensemble", f"there is no {FILE} in this folder", hint, folder=folder)
     whole = read_json(path, "ensemble")
     try:

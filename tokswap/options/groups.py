@@ -44,6 +44,23 @@ class DeviceOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
+class WritingOptions(Options):
+    """How a prompt is continued."""
+
+    tokens: int = option(64, "Tokens to write at most.", least=1, metavar="N")
+    sample: bool = option(False, "Sample tokens instead of taking the most likely ones.")
+    temperature: float | None = option(
+        None, "Sample at this temperature. [default: 1 with --sample]", metavar="T", code="bad-temperature"
+    )
+    seed: int = option(0, "Seed of the sampling.")
+
+    @property
+    def drawn_at(self) -> float | None:
+        """The temperature to sample at, None for the most likely tokens."""
+        return 1.0 if self.sample and self.temperature is None else self.temperature
+
+
+@dataclass(frozen=True, kw_only=True)
 class BackendOptions(Options):
     """Where work that splits into parts is done."""
 

@@ -1,0 +1,91 @@
+"""The curve of a trim: rows against tokens per byte and bits per byte of held-out text, in three languages.
+
+    python benchmarks/trim_curve.py [--texts DIR] [--bytes 1500]
+
+For each language, Gemma-3-270m is trimmed by the `select` text of `quality_texts.py` with several values of --coverage
+and of --target-size, and reads the beginning of the `held` text, which is of another kind. arXiv 2305.15020 finds that
+half of a multilingual vocabulary is enough for one language. Bias and downstream tasks, which it also studies, are not
+measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+from _machine import keep
+from quality_texts import fetch_texts
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
+from models import fetch
+
+import tokswap
+from tokswap.evaluation.losses import token_losses
+from tokswap.evaluation.models import load_model
+from tokswap.storage.resolve import resolve_model
+
+LANGUAGES = ("en", "de", "ru")
+TRIMS: tuple[dict[str, Any], ...] = (
+    {"coverage": 0.95},
+    {"coverage": 0.99},
+    {},
+    {"target_size": 7000},
+    {"target_size": 10000},
+)
+"""Options of each trim; {} keeps every token of the text. Bytes and added tokens of this model take 6,671 rows."""
+
+
+def measured(model: Any, tokenizer: Any, text: str) -> dict[str, float]:
+    """Return rows, parameters, and how well a model reads a text."""
+    losses, size = token_losses(model, tokenizer, text), len(text.encode())
+    return {
+        "rows": int(model.get_input_embeddings().weight.shape[0]),
+        "parameters": sum(one.numel() for one in model.parameters()),
+        "tokens_per_byte": len(tokenizer(text, add_special_tokens=False)["input_ids"]) / size,
+        "bits_per_byte": float(losses.bits.sum()) / size,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--texts", type=Path, default=Path("trim-curve-texts"), help="where the texts are or go")
+    parser.add_argument("--bytes", type=int, default=1500, help="held-out text of each language")
+    options = parser.parse_args()
+    texts = fetch_texts(options.texts, ["select", "held"])
+    held = {
+        name: (texts / "held" / f"{name}.txt").read_bytes()[: options.bytes].decode("utf-8", "ignore")
+        for name in LANGUAGES
+    }
+    source = resolve_model(str(fetch("gemma")))
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in LANGUAGES}
+
+    def note(name: str, trim: dict[str, Any] | None, model: Any, tokenizer: Any) -> None:
+        found[name].append({"trim": trim, **measured(model, tokenizer, held[name])})
+        one = found[name][-1]
+        print(f"{name} {trim!s:24} {one['rows']:7,} rows {one['parameters'] / 1e6:6.1f} M", end=" ")
+        print(f"{one['tokens_per_byte']:.3f} tokens/byte {one['bits_per_byte']:.3f} bits/byte", flush=True)
+
+    whole = load_model(source)
+    for name in LANGUAGES:
+        note(name, None, *whole)
+    del whole
+    for name in LANGUAGES:
+        for trim in TRIMS:
+            with tempfile.TemporaryDirectory(prefix="tokswap-curve-") as folder:
+                out = Path(folder) / "trimmed"
+                tokswap.trim_vocabulary(
+                    source, corpora=[str(texts / "select" / f"{name}.txt")], out=out, check="tokens", **trim
+                )
+                note(name, trim, *load_model(out))
+    print("kept in", keep("trim-curve", {"model": "gemma-3-270m", "held_out_bytes": options.bytes, "curves": found}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+"""One model writes: prompts that end inside a token and gaps to fill in, against plain transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from commands import one_document, run
+from makers import copy_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+import tokswap
+from tokswap.ensemble.boundary import Prompt, beginnings
+from tokswap.ensemble.generate import continue_text
+from tokswap.errors import InputError, TokswapError, UsageError
+from tokswap.generation.infill import KNOWN, find_markers, gap_prompt
+from tokswap.tokenizer.tokenizer import read_tokenizer
+
+Make = Callable[..., Path]
+MARKERS = KNOWN[1]
+PREFIX, SUFFIX = "The old bri", " was closed for repairs\n"
+
+
+@pytest.fixture(scope="module")
+def folder(model_of: Make, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with StarCoder's markers. Read-only."""
+    made = copy_model(model_of("llama", family="byte-level", adds_bos=True), tmp_path_factory.mktemp("fim") / "model")
+    text = (made / "tokenizer.json").read_text(encoding="utf-8")
+    for n, marker in enumerate(MARKERS):
+        text = text.replace(f"<|reserved_special_token_{n}|>", marker)
+    (made / "tokenizer.json").write_text(text, encoding="utf-8")
+    return made
+
+
+@pytest.fixture(scope="module")
+def plain(folder: Path) -> tuple[Any, Any]:
+    return AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+
+
+def plain_ids(plain: tuple[Any, Any], order: str, prefix: str = PREFIX) -> list[int]:
+    """What a user of transformers writes by hand."""
+    before, after, middle = MARKERS
+    text = {"psm": f"{before}{prefix}{after}{SUFFIX}{middle}", "spm": f"{before}{after}{SUFFIX}{middle}{prefix}"}[order]
+    ids: list[int] = plain[1](text)["input_ids"]
+    return ids
+
+
+def own_prompt(folder: Path, order: str, prefix: str = PREFIX) -> Prompt:
+    tokenizer = read_tokenizer(folder)
+    return gap_prompt(tokenizer, prefix, SUFFIX, markers=find_markers(tokenizer), order=order)
+
+
+@pytest.mark.parametrize("order", ["psm", "spm"])
+def test_a_gap_is_shown_as_models_are_trained(order: str, folder: Path, plain: tuple[Any, Any]) -> None:
+    found = own_prompt(folder, order)
+    assert list(found.ids) == plain_ids(plain, order)
+    assert found.ends is not None
+    assert {*plain[1].all_special_ids, *plain[1].convert_tokens_to_ids(MARKERS)} <= set(found.ends)
+
+
+def covers(plain: tuple[Any, Any], data: bytes) -> Iterator[tuple[list[int], bytes, bool]]:
+    """Every tokenization of a text that begins with these bytes up to the first token that goes past them.
+
+    With its bytes past them, and whether its last character is whole: what is not whole is not tried.
+    """
+    byte_of = {character: byte for byte, character in bytes_to_unicode().items()}
+    spelt = {
+        token: bytes(map(byte_of.__getitem__, text))
+        for text, token in plain[1].get_vocab().items()
+        if token not in plain[1].added_tokens_decoder
+    }
+
+    def grow(ids: list[int], at: int) -> Iterator[tuple[list[int], bytes]]:
+        for token, own in spelt.items():
+            left = data[at:]
+            if own.startswith(left) and len(own) > len(left):
+                yield [*ids, token], own[len(left) :]
+            elif left.startswith(own):
+                yield from grow([*ids, token], at + len(own))
+
+    for ids, new in grow([], 0):
+        try:
+            text = b"".join(spelt[token] for token in ids).decode()
+        except UnicodeDecodeError:
+            yield ids, new, False
+            continue
+        if plain[1](text, add_special_tokens=False)["input_ids"] == ids:
+            yield ids, new, True
+
+
+def test_the_end_of_a_gap_has_the_exact_probabilities(folder: Path, plain: tuple[Any, Any]) -> None:
+    """The sum over all tokenizations of the prefix and one more token, with the suffix before it."""
+    head = plain_ids(plain, "spm", "")
+    expected, known = np.zeros(256), np.arange(256) < 128
+    for ids, new, whole in covers(plain, b"br"):
+        with torch.inference_mode():
+            logs = torch.log_softmax(plain[0](torch.tensor([[*head, *ids]])).logits[0].double(), -1)
+        expected[new[0]] += float(torch.exp(sum(logs[len(head) - 1 + n, token] for n, token in enumerate(ids))))
+        known[new[0]] &= whole
+    found = beginnings(plain[0], read_tokenizer(folder), own_prompt(folder, "spm", "br"), tolerance=0.0)
+    assert found is not None
+    assert all(list(ids[: len(head)]) == head for ids in found.ids), "the suffix stays as it is"
+    chances = np.zeros(256)
+    np.add.at(chances, [new[0] for new in found.new], found.chances)
+    expected, chances = expected[known], chances[known]
+    assert (expected > 0).sum() > 80
+    np.testing.assert_allclose(chances / chances.sum(), expected / expected.sum(), atol=1e-7)
+
+
+@pytest.mark.parametrize("suffix", [None, SUFFIX])
+def test_without_exactness_it_is_what_transformers_writes(
+    suffix: str | None, folder: Path, plain: tuple[Any, Any]
+) -> None:
+    model, tokenizer = plain
+    ids = torch.tensor([plain_ids(plain, "psm") if suffix else tokenizer(PREFIX)["input_ids"]])
+    ends = {} if suffix is None else {"eos_token_id": tokenizer.all_special_ids}
+    written = model.generate(ids, max_new_tokens=12, do_sample=False, **ends)[0, ids.shape[1] :]
+    found = tokswap.generate_text(folder, PREFIX, suffix=suffix, exact_prompt=False, tokens=12)
+    assert found.text == tokenizer.decode(written, skip_special_tokens=True)
+    assert not found.exact
+    assert tokswap.generate_text(plain, PREFIX, suffix=suffix, exact_prompt=False, tokens=12).text == found.text
+
+
+def test_the_middle_follows_the_prefix(folder: Path, plain: tuple[Any, Any]) -> None:
+    """With the suffix first, the middle may complete the last word of the prefix; the likeliest beginning does."""
+    found = beginnings(plain[0], read_tokenizer(folder), own_prompt(folder, "spm"))
+    assert found is not None
+    place = found.choose(None, np.random.default_rng())
+    written = tokswap.generate_text(plain, PREFIX, suffix=SUFFIX, fim_order="spm", tokens=1)
+    assert written.exact
+    assert written.text.encode() == found.new[place].decode("utf-8", "replace").encode()
+    one, other = (
+        tokswap.generate_text(plain, PREFIX, suffix=SUFFIX, fim_order="spm", tokens=6, sample=True, seed=seed).text
+        for seed in (3, 3)
+    )
+    assert one == other
+
+
+def test_markers_may_be_plain_tokens(folder: Path, plain: tuple[Any, Any]) -> None:
+    """Nothing before the prefix is left open, whatever the markers are."""
+    tokenizer = read_tokenizer(folder)
+    assert "th" in plain[1].get_vocab(), "what the middle's marker and the prefix would be as one text"
+    prompt = gap_prompt(tokenizer, "h", "q", markers=find_markers(tokenizer, ("x", "y", "t")), order="spm")
+    head = [*tokenizer.leading, *plain[1].convert_tokens_to_ids(["x", "y", "q", "t"])]
+    assert [*prompt.ids] == [*head, *plain[1].convert_tokens_to_ids(["h"])]
+    found = beginnings(plain[0], tokenizer, prompt)
+    assert found is not None
+    assert all(ids[: len(head)] == head for ids in found.ids)
+    first = plain[0].generate(torch.tensor([prompt.ids]), max_new_tokens=1, do_sample=False)[0, -1]
+    written = continue_text(*plain, Prompt(prompt.ids, ends=(int(first),)), exact=False)
+    assert (written.text, written.tokens) == ("", 1), "what ends a text is no part of it"
+
+
+def test_markers_may_be_named(folder: Path, model_of: Make, tmp_path: Path) -> None:
+    tokenizer = read_tokenizer(folder)
+    assert find_markers(tokenizer, MARKERS) == find_markers(tokenizer)
+    assert find_markers(tokenizer, MARKERS[::-1]) == find_markers(tokenizer)[::-1]
+    weightless = copy_model(model_of("llama"), tmp_path / "weightless")
+    (weightless / "model.safetensors").write_bytes(b"")
+    wrong: tuple[tuple[dict[str, Any], type[TokswapError], str], ...] = (
+        ({}, InputError, "no-fim-markers"),
+        ({"fim_markers": MARKERS[:2]}, UsageError, "bad-setting"),
+        ({"fim_markers": ("<fim_prefix>", "b", "c")}, UsageError, "unknown-token"),
+        ({"fim_order": "mps"}, UsageError, "bad-setting"),
+    )
+    for options, kind, code in wrong:
+        with pytest.raises(kind) as caught:
+            tokswap.generate_text(weightless, "a", suffix="b", **options)
+        assert caught.value.code == code, "before a weight is read"
+
+
+def test_the_command(folder: Path, model_of: Make) -> None:
+    flags = ["generate", folder, "The old bri", "The old", "--tokens", 5]
+    shown = run(*flags, "-q").stdout
+    document = one_document(run(*flags, "--json").stdout)
+    assert [one["prompt"] for one in document["texts"]] == ["The old bri", "The old"]
+    assert shown == "".join(one["text"] + "\n" for one in document["texts"])
+    assert all(one["exact_prompt"] and one["tokens"] <= 5 for one in document["texts"])
+    assert document["texts"][0]["text"] == tokswap.generate_text(folder, "The old bri", tokens=5).text
+    gap = run("generate", folder, PREFIX, "--suffix", SUFFIX, "--fim-markers", ",".join(MARKERS), "--tokens", 4, "-q")
+    assert gap.stdout == tokswap.generate_text(folder, PREFIX, suffix=SUFFIX, tokens=4).text + "\n"
+    other = model_of("llama", family="unigram")
+    assert "as it is tokenized" in run("generate", other, "The", "--tokens", 2).stderr
+    refused = run("generate", other, "The", "--exact-prompt", "--json", status=1)
+    assert one_document(refused.stdout)["error"]["code"] == "not-bytewise"
