@@ -3,11 +3,12 @@
 The tokenizers library cuts added tokens out of a text before the model sees it, so a model token that contains an added
 token is never produced: `ĠĠ` beside the added token of two spaces, or `fÃ¼r` beside an added `ü`. Nor is a token of a
 byte-level model that is not written in the byte alphabet, such as a `™` beside `âĦ¢`, or one with a space where a model
-gets `▁` in its place.
+gets `▁` in its place. Nor is a token with more digits, or more beside a digit, than `transplant --digits` leaves together.
 """
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
@@ -20,6 +21,12 @@ from tokswap.tokenizer.backend import parts_backend
 from tokswap.tokenizer.post_processor import nodes
 from tokswap.tokenizer.vocabulary import BYTE_ALPHABET, Kind, Vocabulary
 
+DIGIT_SPLITS = {
+    "single": "[0-9]",
+    "groups": "[0-9]{1,3}",
+    "right-to-left": "[0-9]{1,3}(?=(?:[0-9]{3})*(?![0-9]))",
+}
+"""How `transplant --digits` splits numbers: scheme -> pattern of the last part of the pre-tokenizer."""
 _BETWEEN = b"\xff"
 """Between two tokens: no UTF-8 text has this byte, so no added token is found across two."""
 
@@ -45,9 +52,11 @@ def unproduced_tokens(spec: Mapping[str, Any], vocabulary: Vocabulary, path: Pat
     ids = [token for token in text if token not in first or first[token] not in vocabulary.token_bytes[token]]
     places = _containing([vocabulary.token_bytes[token] for token in ids], set(first.values()))
     added = {entry["id"] for entry in spec.get("added_tokens") or []}
-    is_written = _spelling(spec)
+    is_written, fits = _spelling(spec), _digit_rule(spec)
     return {ids[place] for place in places} | {
-        token for token in text if token not in added and not is_written(vocabulary.text[token])
+        token
+        for token in text
+        if token not in added and not (is_written(vocabulary.text[token]) and fits(vocabulary.token_bytes[token]))
     }
 
 
@@ -95,3 +104,14 @@ def _spelling(spec: Mapping[str, Any]) -> Callable[[str], bool]:
         for part in parts
     )
     return (lambda text: " " not in text) if replaced else (lambda text: True)
+
+
+def _digit_rule(spec: Mapping[str, Any]) -> Callable[[bytes], bool]:
+    """Return a function that says whether a pre-tokenizer of `transplant --digits` leaves the bytes of a token whole."""
+    patterns = [part.get("pattern") for part in nodes(spec.get("pre_tokenizer"))]
+    found = [scheme for scheme, pattern in DIGIT_SPLITS.items() if {"Regex": pattern} in patterns]
+    if not found:
+        return lambda token_bytes: True
+    whole = re.compile(b"[0-9]" if found == ["single"] else b"[0-9]{1,3}")
+    any_digit = re.compile(b"[0-9]")
+    return lambda token_bytes: any_digit.search(token_bytes) is None or whole.fullmatch(token_bytes) is not None

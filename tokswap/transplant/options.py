@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from tokswap.heal.options import HealStepOptions
 from tokswap.options.declare import Options, option
 from tokswap.options.groups import ComputeOptions, GgufOptions, MethodOptions, TrustOptions, WriteOptions
+from tokswap.tokenizer.unproduced import DIGIT_SPLITS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +56,20 @@ class VocabularyOptions(TokenMapOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DigitOptions(Options):
+    """How the result's tokenizer splits numbers."""
+
+    digits: str | None = option(
+        None,
+        "Make the tokenizer split numbers into single digits, groups of three from the left, or from the right; ids "
+        "and other texts stay. [default: as the target does]",
+        choices=tuple(DIGIT_SPLITS),
+        metavar="|".join(DIGIT_SPLITS),
+        code="bad-digits",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class TargetTrimOptions(Options):
     """Whether the target vocabulary is trimmed first."""
 
@@ -87,6 +102,7 @@ class TransplantOptions(
     MethodOptions,
     HealStepOptions,
     VocabularyOptions,
+    DigitOptions,
     TargetTrimOptions,
     ComputeOptions,
     WriteOptions,
