@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tools
-from makers import copy_model, read_json, shipped_text, with_numbers, write_json
+from makers import copy_model, shipped_text, with_numbers
 
 import tokswap
 from tokswap.evaluation.runs import length_note

@@ -12,10 +12,10 @@ from itertools import product
 from typing import Any
 
 from tokswap.errors import UsageError
+from tokswap.tokenizer.digit_splits import DIGIT_SPLITS
 from tokswap.tokenizer.families import BYTE_LEVEL, SENTENCEPIECE
 from tokswap.tokenizer.probes import mixed_texts
 from tokswap.tokenizer.tokenizer import Tokenizer
-from tokswap.tokenizer.unproduced import DIGIT_SPLITS
 
 SCHEME_OF = {
     "single digits": "single",

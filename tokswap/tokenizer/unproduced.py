@@ -8,7 +8,6 @@ gets `▁` in its place. Nor is a token with more digits, or more beside a digit
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
@@ -18,15 +17,10 @@ from typing import Any
 import numpy as np
 
 from tokswap.tokenizer.backend import parts_backend
+from tokswap.tokenizer.digit_splits import digit_rule
 from tokswap.tokenizer.post_processor import nodes
 from tokswap.tokenizer.vocabulary import BYTE_ALPHABET, Kind, Vocabulary
 
-DIGIT_SPLITS = {
-    "single": "[0-9]",
-    "groups": "[0-9]{1,3}",
-    "right-to-left": "[0-9]{1,3}(?=(?:[0-9]{3})*(?![0-9]))",
-}
-"""How `transplant --digits` splits numbers: scheme -> pattern of the last part of the pre-tokenizer."""
 _BETWEEN = b"\xff"
 """Between two tokens: no UTF-8 text has this byte, so no added token is found across two."""
 
@@ -52,7 +46,7 @@ def unproduced_tokens(spec: Mapping[str, Any], vocabulary: Vocabulary, path: Pat
     ids = [token for token in text if token not in first or first[token] not in vocabulary.token_bytes[token]]
     places = _containing([vocabulary.token_bytes[token] for token in ids], set(first.values()))
     added = {entry["id"] for entry in spec.get("added_tokens") or []}
-    is_written, fits = _spelling(spec), _digit_rule(spec)
+    is_written, fits = _spelling(spec), digit_rule(spec)
     return {ids[place] for place in places} | {
         token
         for token in text
@@ -104,14 +98,3 @@ def _spelling(spec: Mapping[str, Any]) -> Callable[[str], bool]:
         for part in parts
     )
     return (lambda text: " " not in text) if replaced else (lambda text: True)
-
-
-def _digit_rule(spec: Mapping[str, Any]) -> Callable[[bytes], bool]:
-    """Return a function that says whether a pre-tokenizer of `transplant --digits` leaves the bytes of a token whole."""
-    patterns = [part.get("pattern") for part in nodes(spec.get("pre_tokenizer"))]
-    found = [scheme for scheme, pattern in DIGIT_SPLITS.items() if {"Regex": pattern} in patterns]
-    if not found:
-        return lambda token_bytes: True
-    whole = re.compile(b"[0-9]" if found == ["single"] else b"[0-9]{1,3}")
-    any_digit = re.compile(b"[0-9]")
-    return lambda token_bytes: any_digit.search(token_bytes) is None or whole.fullmatch(token_bytes) is not None

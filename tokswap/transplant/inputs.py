@@ -19,8 +19,8 @@ from tokswap.init.donor import Donor, find_donor
 from tokswap.init.resources.disk import DiskResources
 from tokswap.init.solver import Methods
 from tokswap.storage.json_files import read_json
-from tokswap.tokenizer.auto import usable_tokenizer
-from tokswap.tokenizer.classes import PLAIN, plain_settings
+from tokswap.tokenizer.auto import PLAIN, usable_tokenizer
+from tokswap.tokenizer.classes import plain_settings
 from tokswap.tokenizer.digits import with_digits
 from tokswap.tokenizer.loaded import TokenizerLike
 from tokswap.tokenizer.tokenizer import Tokenizer

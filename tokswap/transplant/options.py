@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tokswap.heal.options import HealStepOptions
 from tokswap.options.declare import Options, option
 from tokswap.options.groups import ComputeOptions, GgufOptions, MethodOptions, TrustOptions, WriteOptions
-from tokswap.tokenizer.unproduced import DIGIT_SPLITS
+from tokswap.tokenizer.digit_splits import DIGIT_SPLITS
 
 
 @dataclass(frozen=True, kw_only=True)
