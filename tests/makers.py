@@ -8,6 +8,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,22 @@ def edit_json(path: Path, **changes: Any) -> Any:
 def tokenizer_size(folder: Path) -> int:
     """Return one more than the highest id of a tokenizer."""
     return 1 + max(_ids(read_json(folder / "tokenizer.json")).values())
+
+
+def with_numbers(folder: Path, out: Path, pattern: str | None) -> Path:
+    """Give a byte-level tokenizer every number of up to three digits, and let it split numbers by a pattern first."""
+    out = copy_model(folder, out)
+    spec = read_json(out / "tokenizer.json")
+    vocab, merges = spec["model"]["vocab"], spec["model"]["merges"]
+    for length in (2, 3):
+        for number in map("".join, product("0123456789", repeat=length)):
+            vocab.setdefault(number, len(vocab))
+            merges += [[number[:at], number[at:]] for at in range(1, length)]
+    if pattern is not None:
+        first = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+        spec["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [first, spec["pre_tokenizer"]]}
+    write_json(out / "tokenizer.json", spec)
+    return out
 
 
 def role_ids(folder: Path) -> dict[str, int]:

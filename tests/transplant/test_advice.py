@@ -1,14 +1,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tools
-from makers import copy_model, read_json, shipped_text, write_json
+from makers import copy_model, shipped_text, with_numbers
 
 import tokswap
 from tokswap.evaluation.runs import length_note
@@ -23,29 +22,13 @@ Make = Callable[..., Path]
 LATIN = [shipped_text("english"), shipped_text("german"), shipped_text("code")]
 
 
-def with_digits(folder: Path, out: Path, pattern: str | None) -> Tokenizer:
-    """Give a byte-level tokenizer every number of up to three digits, and let it split numbers by a pattern first."""
-    out = copy_model(folder, out)
-    spec = read_json(out / "tokenizer.json")
-    vocab, merges = spec["model"]["vocab"], spec["model"]["merges"]
-    for length in (2, 3):
-        for number in map("".join, product("0123456789", repeat=length)):
-            vocab.setdefault(number, len(vocab))
-            merges += [[number[:at], number[at:]] for at in range(1, length)]
-    if pattern is not None:
-        first = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
-        spec["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [first, spec["pre_tokenizer"]]}
-    write_json(out / "tokenizer.json", spec)
-    return read_tokenizer(out)
-
-
 @pytest.fixture(scope="module")
 def schemes(tokenizer_of: Make, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tokenizer]:
     """How numbers are tokenized -> a tokenizer that does."""
     patterns = {"single": r"\p{N}", "threes": r"\p{N}{1,3}", "free": None}
     made = tmp_path_factory.mktemp("digits")
     folder = tokenizer_of("byte-level")
-    return {name: with_digits(folder, made / name, pattern) for name, pattern in patterns.items()}
+    return {name: read_tokenizer(with_numbers(folder, made / name, pattern)) for name, pattern in patterns.items()}
 
 
 @pytest.mark.parametrize("source", ["single", "threes", "free"])

@@ -10,6 +10,7 @@ from tokswap.report.wording import PARTS, quoted
 
 if TYPE_CHECKING:
     from tokswap.evaluation.breakdown import Part, Piece
+    from tokswap.evaluation.probes.scores import ProbeScore
     from tokswap.evaluation.results import Evaluation, Judged
     from tokswap.evaluation.scores import ModelScore
 
@@ -23,7 +24,7 @@ def evaluation_lines(result: Evaluation, *, details: bool) -> list[str]:
         result: The evaluation.
         details: Whether to show where losses come from, and the samples.
     """
-    lines = summary_lines(result)
+    lines = summary_lines(result) + probe_lines(result, details=details)
     for judged in result.models:
         if details and not judged.is_source:
             lines += _breakdown(judged)
@@ -37,7 +38,8 @@ def summary_lines(result: Evaluation) -> list[str]:
     """Return a block per text with a line per model; the figures of all texts come last."""
     shown = list(result.texts) if 1 < len(result.texts) <= _TEXTS_SHOWN else []
     has_source = result.against is not None
-    head = ["", "bits/byte", "", *(["excess", ""] if has_source else []), "tokens/byte"]
+    more = ["excess", "", "ppl/word"] if has_source else []
+    head = ["", "bits/byte", "", *more, "tokens/byte"]
     rows = [head]
     for name in [*shown, None]:
         scores = [judged.score.only(name) if name else judged.score for judged in result.models]
@@ -48,6 +50,38 @@ def summary_lines(result: Evaluation) -> list[str]:
     if not shown and len(result.texts) > 1:
         lines.append(f"(--json has the figures of each of the {len(result.texts)} texts)")
     return [*lines, _units(result)]
+
+
+def probe_lines(result: Evaluation, *, details: bool) -> list[str]:
+    """Return a block per probe with a line per model.
+
+    Args:
+        result: The evaluation.
+        details: Whether each part of a probe has its lines too.
+    """
+    lines: list[str] = []
+    has_source = result.against is not None
+    head = ["", "score", "", *(["difference", ""] if has_source else []), "chance"]
+    for name, first in result.models[0].probes.items():
+        rows = [head]
+        for part in [None, *(first.parts if details and len(first.parts) > 1 else [])]:
+            rows += [_probe(judged, judged.probes[name], part, has_source) for judged in result.models]
+        lines += ["", f"{name}: {first.asked.measure} on {first.questions:,} questions"]
+        lines += columns(rows, right=tuple(range(1, len(head))))
+        notes = dict.fromkeys(judged.probes[name].note for judged in result.models)
+        lines += [f"  note: {note}" for note in notes if note]
+    return lines
+
+
+def _probe(judged: Judged, whole: ProbeScore, part: str | None, has_source: bool) -> list[str]:
+    score = whole if part is None else whole.only(part)
+    label = judged.model + (" (source)" if judged.is_source else "")
+    row = [label if part is None else f"{part}, {label}", f"{100 * score.score:.1f} %"]
+    row.append(_interval(score.interval, "{:.1f}", scale=100))
+    if has_source:
+        row.append("" if score.difference is None else f"{100 * score.difference:+.1f}")
+        row.append(_interval(score.difference_interval, "{:+.1f}", scale=100))
+    return [*row, f"{100 * score.chance:.0f} %"]
 
 
 def _units(result: Evaluation) -> str:
@@ -63,12 +97,13 @@ def _figures(judged: Judged, score: ModelScore, has_source: bool) -> list[str]:
     row = [name, f"{score.bits_per_byte:.3f}", _interval(score.interval, "{:.3f}")]
     if has_source:
         excess = "" if score.excess is None else f"{score.excess:+.3f}"
-        row += [excess, _interval(score.excess_interval, "{:+.3f}")]
+        ratio = score.word_perplexity_ratio
+        row += [excess, _interval(score.excess_interval, "{:+.3f}"), "" if ratio is None else f"x{ratio:.4g}"]
     return [*row, f"{score.tokens / score.bytes:.3f}"]
 
 
-def _interval(bounds: tuple[float, float] | None, form: str) -> str:
-    return "" if bounds is None else f"[{form.format(bounds[0])}, {form.format(bounds[1])}]"
+def _interval(bounds: tuple[float, float] | None, form: str, *, scale: float = 1) -> str:
+    return "" if bounds is None else f"[{form.format(scale * bounds[0])}, {form.format(scale * bounds[1])}]"
 
 
 def _breakdown(judged: Judged) -> list[str]:

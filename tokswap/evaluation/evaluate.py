@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import numpy as np
 from tokswap.checkpoint.loaded import Loaded, ModelLike, as_loaded
 from tokswap.evaluation.models import check_device, evaluation_mode, load_model
 from tokswap.evaluation.options import EvaluateOptions
+from tokswap.evaluation.probes.ask import PROBES, Asked, ask, check_probes
+from tokswap.evaluation.probes.harness import check_harness, run_harness
 from tokswap.evaluation.results import Evaluation
 from tokswap.evaluation.runs import Run, run_model, score_runs
 from tokswap.options.keywords import two_and_keywords
@@ -39,8 +42,8 @@ def evaluate_models(models: Sequence[ModelLike], texts: Mapping[str, str], optio
         The results, the source model first.
 
     Raises:
-        UsageError: bad-device, bad-model, bad-setting, bad-window.
-        InputError: if a model or text cannot be evaluated.
+        UsageError: bad-device, bad-model, bad-setting, bad-window, unknown-probe, unknown-task.
+        InputError: if a model, a text or a task cannot be evaluated.
     """
     return evaluate_with(models, texts, options)
 
@@ -48,6 +51,8 @@ def evaluate_models(models: Sequence[ModelLike], texts: Mapping[str, str], optio
 def evaluate_with(models: Sequence[ModelLike], texts: Mapping[str, str], options: EvaluateOptions) -> Evaluation:
     """Do what `evaluate_models` does, with an options object."""
     check_device(options.device)
+    check_probes(options.probes)
+    check_harness(options)
     first = [] if options.against is None else [options.against]
     found = _open([*first, *models], options.trust_remote_code)
     against = next(iter(found)) if first else None
@@ -88,11 +93,19 @@ def _run_one(
     """Load a model if it is not loaded, and run it. The model is gone when this returns."""
     if isinstance(given, Loaded):
         with evaluation_mode(given.model):
-            return run_model(given.model, given.tokenizer, texts, options, initialised=initialised, done=done)
+            run = run_model(given.model, given.tokenizer, texts, options, initialised=initialised, done=done)
+            return replace(run, asked=_asked(given.model, given.tokenizer, options))
     model, tokenizer = load_model(
         given, dtype=options.dtype, device=options.device, trust_remote_code=options.trust_remote_code
     )
-    return run_model(model, tokenizer, texts, options, initialised=initialised, done=done)
+    run = run_model(model, tokenizer, texts, options, initialised=initialised, done=done)
+    return replace(run, asked=_asked(model, tokenizer, options))
+
+
+def _asked(model: Any, tokenizer: Any, options: EvaluateOptions) -> dict[str, Asked]:
+    """Ask the questions of all probes and tasks."""
+    own = {name: ask(model, tokenizer, PROBES[name](options.questions, options.seed)) for name in options.probes}
+    return {**own, **run_harness(model, tokenizer, options, options.seed, show=options.progress)}
 
 
 def _initialised_ids(given: Path | Loaded, source: Path | Loaded | None) -> np.ndarray | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tokswap.options.declare import Options, option
@@ -35,7 +36,30 @@ class ReadingOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateOptions(RunOptions, ReadingOptions, TrustOptions):
+class ProbeOptions(Options):
+    """What models are asked besides."""
+
+    probes: Sequence[str] = option(
+        (),
+        "Ask questions too: spelling, arithmetic (additions and counting) or facts (four choices); repeat for more.",
+        flag="--probe",
+        metavar="NAME",
+        code="unknown-probe",
+    )
+    questions: int = option(20, "Questions of each part of a probe.", least=1, metavar="N")
+    harness: Sequence[str] = option(
+        (), "Run this task of lm-evaluation-harness too; repeat for more.", metavar="TASK", code="unknown-task"
+    )
+    harness_path: str | Path | None = option(
+        None,
+        "Folder with the YAML files of the tasks, which may run Python code. [default: the tasks of lm_eval]",
+        metavar="DIR",
+    )
+    harness_limit: int | None = option(None, "Most questions of each task.", least=1, metavar="N")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions(RunOptions, ReadingOptions, ProbeOptions, TrustOptions):
     """How models are evaluated."""
 
     against: ModelLike | None = option(

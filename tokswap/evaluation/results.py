@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
 from tokswap.evaluation.bootstrap import Units
+from tokswap.evaluation.probes.scores import ProbeScore
 from tokswap.evaluation.scores import ModelScore
 from tokswap.report.record import versions
 
@@ -22,6 +23,7 @@ class Judged:
         score: Its score on all texts together.
         samples: Its continuation of each prompt.
         notes: What to know about it.
+        probes: Its score on each probe and task.
     """
 
     model: str
@@ -29,6 +31,7 @@ class Judged:
     score: ModelScore
     samples: Mapping[str, str]
     notes: Sequence[str]
+    probes: Mapping[str, ProbeScore] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, repr=False)
@@ -63,6 +66,7 @@ class Evaluation:
                     "texts": {name: judged.score.only(name).as_dict() for name in self.texts},
                     "samples": dict(judged.samples),
                     "notes": list(judged.notes),
+                    "probes": {name: found.as_dict() for name, found in judged.probes.items()},
                 }
                 for judged in self.models
             ],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,8 @@ from tokswap.evaluation.bootstrap import Units
 from tokswap.evaluation.breakdown import Span
 from tokswap.evaluation.losses import TokenLosses, greedy, token_losses
 from tokswap.evaluation.options import ReadingOptions
+from tokswap.evaluation.probes.ask import Asked
+from tokswap.evaluation.probes.scores import ProbeScore
 from tokswap.evaluation.results import Evaluation, Judged
 from tokswap.evaluation.scores import ModelScore
 
@@ -25,11 +27,13 @@ class Run:
         losses: Its token losses of each text.
         samples: Its continuation of each prompt.
         initialised: Token ids whose rows were initialised (int64), None if they are not known.
+        asked: How it did on each probe and task.
     """
 
     losses: Mapping[str, TokenLosses]
     samples: Mapping[str, str]
     initialised: np.ndarray | None
+    asked: Mapping[str, Asked] = field(default_factory=dict)
 
     def spans(self, begins: Mapping[str, int]) -> dict[str, Span]:
         """Return the tokens of each text from its byte in `begins` on."""
@@ -112,7 +116,9 @@ def score_runs(
             units=units,
             seed=seed,
         )
-        judged.append(Judged(name, is_source, score, samples=run.samples, notes=_notes(score)))
+        beside = runs[against].asked if against is not None and not is_source else {}
+        probes = {probe: ProbeScore(asked, beside.get(probe), seed) for probe, asked in run.asked.items()}
+        judged.append(Judged(name, is_source, score, samples=run.samples, notes=_notes(score), probes=probes))
     return Evaluation(judged, list(texts), against, settings=settings, units=units)
 
 

@@ -13,6 +13,9 @@ from tokswap.evaluation import bootstrap, breakdown
 from tokswap.evaluation.bootstrap import Units
 from tokswap.evaluation.breakdown import Part, Piece, Span, Stretches
 
+_MOST_BITS = 1000.0
+"""More bits per word than this give a ratio that no float holds."""
+
 
 @dataclass(frozen=True, repr=False)
 class ModelScore:
@@ -80,6 +83,27 @@ class ModelScore:
         """95 % interval of the excess, from the same units of both models."""
         return None if self.source is None else self._interval(self.source)
 
+    @cached_property
+    def words(self) -> int:
+        """Words of the predicted bytes: what stands between white space."""
+        return sum(len(self.texts[name][int(span.start[0]) :].split()) for name, span in self.spans.items())
+
+    @property
+    def word_perplexity_ratio(self) -> float | None:
+        """Perplexity per word divided by the source model's, whatever tokens both have."""
+        return self._per_word(self.excess)
+
+    @property
+    def word_perplexity_ratio_interval(self) -> tuple[float, float] | None:
+        """95 % interval of the ratio, from that of the excess."""
+        low, high = (self._per_word(bound) for bound in self.excess_interval or (None, None))
+        return None if low is None or high is None else (low, high)
+
+    def _per_word(self, excess: float | None) -> float | None:
+        if excess is None or not self.words:
+            return None
+        return float(2.0 ** min(excess * self.bytes / self.words, _MOST_BITS))
+
     def _interval(self, source: Mapping[str, Span] | None) -> tuple[float, float] | None:
         groups = []
         for name, span in self.spans.items():
@@ -131,6 +155,9 @@ class ModelScore:
             "interval": self.interval,
             "excess": self.excess,
             "excess_interval": self.excess_interval,
+            "words": self.words,
+            "word_perplexity_ratio": self.word_perplexity_ratio,
+            "word_perplexity_ratio_interval": self.word_perplexity_ratio_interval,
             "tokens_per_byte": self.tokens / self.bytes,
             **{key: [self._part(part) for part in values] for key, values in parts.items()},
             **{key: [self._piece(piece) for piece in values] for key, values in pieces.items()},

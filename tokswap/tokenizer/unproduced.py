@@ -3,7 +3,7 @@
 The tokenizers library cuts added tokens out of a text before the model sees it, so a model token that contains an added
 token is never produced: `ĠĠ` beside the added token of two spaces, or `fÃ¼r` beside an added `ü`. Nor is a token of a
 byte-level model that is not written in the byte alphabet, such as a `™` beside `âĦ¢`, or one with a space where a model
-gets `▁` in its place.
+gets `▁` in its place. Nor is a token with more digits, or more beside a digit, than `transplant --digits` leaves together.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from tokswap.tokenizer.backend import parts_backend
+from tokswap.tokenizer.digit_splits import digit_rule
 from tokswap.tokenizer.post_processor import nodes
 from tokswap.tokenizer.vocabulary import BYTE_ALPHABET, Kind, Vocabulary
 
@@ -45,9 +46,11 @@ def unproduced_tokens(spec: Mapping[str, Any], vocabulary: Vocabulary, path: Pat
     ids = [token for token in text if token not in first or first[token] not in vocabulary.token_bytes[token]]
     places = _containing([vocabulary.token_bytes[token] for token in ids], set(first.values()))
     added = {entry["id"] for entry in spec.get("added_tokens") or []}
-    is_written = _spelling(spec)
+    is_written, fits = _spelling(spec), digit_rule(spec)
     return {ids[place] for place in places} | {
-        token for token in text if token not in added and not is_written(vocabulary.text[token])
+        token
+        for token in text
+        if token not in added and not (is_written(vocabulary.text[token]) and fits(vocabulary.token_bytes[token]))
     }
 
 

@@ -7,6 +7,7 @@ from collections import Counter
 from tokswap.report.wording import listed
 from tokswap.tokenizer.alignment import Alignment
 from tokswap.tokenizer.describe import digit_scheme
+from tokswap.tokenizer.digits import SCHEME_OF, digits_problem
 from tokswap.tokenizer.post_processor import leading_ids, trailing_ids
 from tokswap.tokenizer.tokenizer import Tokenizer
 from tokswap.tokenizer.vocabulary import Vocabulary, script_of
@@ -30,7 +31,7 @@ def plan_notes(source: Tokenizer, target: Tokenizer) -> list[str]:
         before, after = ("no fixed groups" if scheme == "free" else scheme for scheme in schemes)
         notes.append(
             f"numbers are tokenized differently: {before} before, {after} after; arithmetic suffers, "
-            "whatever the method, until the model is trained further"
+            f"whatever the method, until the model is trained further{_remedy(target, schemes[0])}"
         )
     unread = unread_scripts(source.vocabulary, target.vocabulary)
     if unread:
@@ -40,6 +41,14 @@ def plan_notes(source: Tokenizer, target: Tokenizer) -> list[str]:
             "embeddings for them are little better than guesses"
         )
     return notes
+
+
+def _remedy(target: Tokenizer, scheme: str) -> str:
+    """Name the option that gives the target the source's scheme, where there is one."""
+    option = SCHEME_OF.get(scheme)
+    if option is None or digits_problem(target, option) is not None:
+        return ""
+    return f", or with --digits {option}, which makes the result's tokenizer split numbers as the source's does"
 
 
 def frame_notes(source: Tokenizer, target: Tokenizer, alignment: Alignment, bos: int | None) -> tuple[str, ...]:

@@ -19,6 +19,9 @@ from tokswap.init.donor import Donor, find_donor
 from tokswap.init.resources.disk import DiskResources
 from tokswap.init.solver import Methods
 from tokswap.storage.json_files import read_json
+from tokswap.tokenizer.auto import PLAIN, usable_tokenizer
+from tokswap.tokenizer.classes import plain_settings
+from tokswap.tokenizer.digits import with_digits
 from tokswap.tokenizer.loaded import TokenizerLike
 from tokswap.tokenizer.tokenizer import Tokenizer
 from tokswap.transplant.options import TransplantOptions
@@ -99,6 +102,9 @@ def open_inputs(
     donor, notes = find_donor(options.donor, methods.all, opened)
     target, more = _with_rows(_with_owner(opened, donor.checkpoint if donor else None))
     notes = (*source.notes, *notes, *more)
+    if options.digits is not None:
+        target, more = _with_digits(target, options.digits, options.trust_remote_code)
+        notes = (*notes, *more)
     if options.trims:
         target, donor, more = _trimmed(target, donor, options, backend)
         notes = (*notes, *more)
@@ -133,6 +139,25 @@ def _with_rows(target: Target) -> tuple[Target, tuple[str, ...]]:
     if not fit.notes:
         return target, ()
     return replace(target, tokenizer=fit.tokenizer, original=None), fit.notes
+
+
+def _with_digits(target: Target, scheme: str, trust_remote_code: bool) -> tuple[Target, tuple[str, ...]]:
+    """Let the target tokenizer split numbers in a scheme. transformers then loads what its tokenizer.json says."""
+    tokenizer = with_digits(target.tokenizer, scheme)
+    config = dict(tokenizer.config)
+    if config.get("tokenizer_class") != PLAIN:  # the class of the model builds a pre-tokenizer of its own
+        loaded = target.original
+        if loaded is None and target.path is not None and target.path.is_dir():
+            loaded = usable_tokenizer(target.path, trust_remote_code=trust_remote_code)
+        config = plain_settings(config, loaded, tokenizer.spec)
+    tokenizer = replace(tokenizer, config=config)
+    lost = len(tokenizer.vocabulary.unproduced - target.tokenizer.vocabulary.unproduced)
+    note = (
+        f"--digits {scheme}: the vocabulary is the target's, id by id, and numbers are tokenized otherwise; {lost:,} "
+        "tokens are never used. A model with the target's own tokenizer can be mixed with the result, but it expects "
+        "other tokens where a text has numbers"
+    )
+    return replace(target, tokenizer=tokenizer, original=None), (note,)
 
 
 def _config(path: Path | None, name: str) -> Mapping[str, Any]:

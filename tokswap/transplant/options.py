@@ -15,6 +15,7 @@ from tokswap.options.groups import (
     TrustOptions,
     WriteOptions,
 )
+from tokswap.tokenizer.digit_splits import DIGIT_SPLITS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +60,20 @@ class VocabularyOptions(TokenMapOptions, PaddingOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DigitOptions(Options):
+    """How the result's tokenizer splits numbers."""
+
+    digits: str | None = option(
+        None,
+        "Make the tokenizer split numbers into single digits, groups of three from the left, or from the right; ids "
+        "and other texts stay. [default: as the target does]",
+        choices=tuple(DIGIT_SPLITS),
+        metavar="|".join(DIGIT_SPLITS),
+        code="bad-digits",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class TargetTrimOptions(Options):
     """Whether the target vocabulary is trimmed first."""
 
@@ -91,6 +106,7 @@ class TransplantOptions(
     MethodOptions,
     HealStepOptions,
     VocabularyOptions,
+    DigitOptions,
     TargetTrimOptions,
     ComputeOptions,
     WriteOptions,

@@ -50,6 +50,7 @@ def page(document: Mapping[str, Any]) -> Page:
             _loss(document, models, texts),
             *map(_breakdown, results),
             _lengths(models, texts),
+            *_probes(models),
             _samples(models),
             _settings(document),
         ],
@@ -107,9 +108,9 @@ def _loss(document: Mapping[str, Any], models: Sequence[_Judged], texts: Sequenc
         if models[0].figures(None)["interval"] is not None
         else f"No intervals: {count} {units['kind']} are too few."
     )
-    head = ("text", "model", "bits/byte", "95 %", "excess", "95 %")
+    head = ("text", "model", "bits/byte", "95 %", "excess", "95 %", "ppl/word")
     rows = _loss_rows(models, series, texts)
-    blocks.append(Table("Figures", head, rows, right=(2, 3, 4, 5), note=note, wide=True))
+    blocks.append(Table("Figures", head, rows, right=(2, 3, 4, 5, 6), note=note, wide=True))
     return Section("Bits per byte", blocks)
 
 
@@ -129,6 +130,7 @@ def _loss_rows(models: Sequence[_Judged], series: Sequence[str], texts: Sequence
             _interval(figures["interval"], "{:.3f}"),
             "" if figures["excess"] is None else f"{figures['excess']:+.3f}",
             _interval(figures["excess_interval"], "{:+.3f}"),
+            "" if figures["word_perplexity_ratio"] is None else f"x{figures['word_perplexity_ratio']:.4g}",
         )
         for label, text in every
         for n, figures in enumerate(one.figures(text) for one in models)
@@ -202,6 +204,50 @@ def _lengths(models: Sequence[_Judged], texts: Sequence[str]) -> Section:
         Table("Tokens per byte", ("", *names), rows, right=tuple(range(1, len(names) + 1))),
     ]
     return Section("Tokens per byte", blocks)
+
+
+def _probes(models: Sequence[_Judged]) -> list[Section]:
+    """The section of each probe and task."""
+    series = [one.name + (" (source)" if one.is_source else "") for one in models]
+    sections = []
+    for name, first in models[0].model["probes"].items():
+        every = [one.model["probes"][name] for one in models]
+        parts = [None, *(first["parts"] if len(first["parts"]) > 1 else [])]
+        found = [("all" if part is None else part, [_of_part(score, part) for score in every]) for part in parts]
+        groups = [
+            (label, [Bar(100 * own["score"], f"{100 * own['score']:.1f}", _percents(own["interval"])) for own in row])
+            for label, row in found
+        ]
+        rows = [
+            (
+                label if n == 0 else "",
+                series[n],
+                f"{100 * own['score']:.1f}",
+                _interval(_percents(own["interval"]), "{:.1f}"),
+                "" if own["difference"] is None else f"{100 * own['difference']:+.1f}",
+                _interval(_percents(own["difference_interval"]), "{:+.1f}"),
+                f"{100 * own['chance']:.0f}",
+            )
+            for label, row in found
+            for n, own in enumerate(row)
+        ]
+        head = ("part", "model", "score", "95 %", "difference", "95 %", "chance")
+        note = next((score["note"] for score in every if score["note"]), "")
+        blocks: list[Block] = [
+            bars(f"Score of 100, {name}", groups, series, colours=_colours(models)),
+            Table("Figures", head, rows, right=(2, 3, 4, 5, 6), note=note, wide=True),
+        ]
+        sections.append(Section(f"Probe: {name}", blocks, f"{first['measure']} on {first['questions']:,} questions."))
+    return sections
+
+
+def _of_part(score: Mapping[str, Any], part: str | None) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = score if part is None else score["parts"][part]
+    return found
+
+
+def _percents(bounds: Sequence[float] | None) -> tuple[float, float] | None:
+    return None if bounds is None else (100 * bounds[0], 100 * bounds[1])
 
 
 def _samples(models: Sequence[_Judged]) -> Section:
