@@ -144,3 +144,24 @@ def test_the_plan_names_the_remedy_where_there_is_one(targets: dict[str, Path], 
     assert "--digits single" in " ".join(tokswap.plan_transplant(single, targets["threes"], init="mean").plan.notes)
     wanted = tokswap.plan_transplant(single, targets["threes"], init="mean", digits="single").plan.notes
     assert not any("numbers are tokenized differently" in note for note in wanted)
+
+
+def test_verify_knows_how_numbers_should_be_split(targets: dict[str, Path], source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    tokswap.transplant_tokenizer(source, targets["threes"], out=out, init="mean", digits="right-to-left")
+    checks = {check.name: check for check in tokswap.verify_checkpoint(out, against=source)}
+    assert all(check.ok for check in checks.values()), [check for check in checks.values() if not check.ok]
+    assert "right-to-left" in checks["numbers"].detail
+    spec = read_json(out / "tokenizer.json")
+    spec["pre_tokenizer"]["pretokenizers"].pop()
+    write_json(out / "tokenizer.json", spec)
+    assert not {check.name: check for check in tokswap.verify_checkpoint(out, against=source)}["numbers"].ok
+
+
+def test_llama_cpp_has_no_such_pre_tokenizer(targets: dict[str, Path], source: Path, tmp_path: Path) -> None:
+    pytest.importorskip("gguf")
+    options: dict[str, Any] = {"out": tmp_path / "out", "init": "mean", "gguf": tmp_path / "out.gguf"}
+    tokswap.plan_transplant(source, targets["free"], **options)
+    with pytest.raises(TokswapError) as error:
+        tokswap.plan_transplant(source, targets["free"], digits="single", **options)
+    assert error.value.code == "gguf-tokenizer"

@@ -3,8 +3,7 @@
 The tokenizers library cuts added tokens out of a text before the model sees it, so a model token that contains an added
 token is never produced: `ĠĠ` beside the added token of two spaces, or `fÃ¼r` beside an added `ü`. Nor is a token of a
 byte-level model that is not written in the byte alphabet, such as a `™` beside `âĦ¢`, or one with a space where a model
-gets `▁` in its place. Nor is a token with more digits, or more beside a digit, than `transplant --digits` leaves
-together.
+gets `▁` in its place, or one whose digits the pre-tokenizer of `transplant --digits` splits.
 """
 
 from __future__ import annotations

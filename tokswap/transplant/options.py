@@ -65,10 +65,10 @@ class DigitOptions(Options):
 
     digits: str | None = option(
         None,
-        "Make the tokenizer split numbers into single digits, groups of three from the left, or from the right; ids "
-        "and other texts stay. [default: as the target does]",
+        "Make the tokenizer split numbers into single digits (`single`), or threes from the left (`groups`) or from "
+        "the right (`right-to-left`); ids and other texts stay. [default: as the target does]",
         choices=tuple(DIGIT_SPLITS),
-        metavar="|".join(DIGIT_SPLITS),
+        metavar="HOW",
         code="bad-digits",
     )
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import glob
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,9 @@ from tokswap.storage.json_files import read_json
 from tokswap.storage.resolve import resolve_tokenizer
 
 _MAP_NAME = "vocab_map.json"
+_DIGIT = re.compile("[0-9]")
+_BYTE_PIECE = re.compile("^<0x(?!3[0-9])..>$")
+"""The name of a byte that is no digit."""
 
 TokenizerLike = str | Path | Any
 """A folder, hub id, alias or tokenizer.json, or a transformers tokenizer."""
@@ -33,6 +38,7 @@ class Reference:
         bos_added: Whether the result is made to begin texts with bos.
         dropped: Tokens that the user dropped by name.
         added: The ids that an extension has added to it.
+        digits: How the result is made to split numbers, None where it splits them as this does.
     """
 
     folder: Folder
@@ -42,15 +48,31 @@ class Reference:
     bos_added: bool = False
     dropped: frozenset[str] = frozenset()
     added: frozenset[int] = frozenset()
+    digits: str | None = None
 
     def new(self, token: int) -> int | None:
         """Return the id of the result, None for a token that it does not have."""
         return token if self.new_of is None else self.new_of.get(token)
 
     def translate(self, ids: Sequence[int]) -> list[int] | None:
-        """Return ids of the result, None where it lacks one of them or its own model has no row for one."""
+        """Return ids of the result.
+
+        None where it lacks one of them, its own model has no row for one, or one has a digit that the result may split.
+        """
+        if self.digits is not None and not self._with_digits.isdisjoint(ids):
+            return None
         found = [None if self.rows is not None and token >= self.rows else self.new(token) for token in ids]
         return None if None in found else [token for token in found if token is not None]
+
+    @cached_property
+    def _with_digits(self) -> frozenset[int]:
+        """The ids of the text tokens that have a digit."""
+        added = self.folder.tokenizer.get_added_vocab()
+        return frozenset(
+            token
+            for token, text in enumerate(self.folder.vocabulary)
+            if text is not None and text not in added and _DIGIT.search(_BYTE_PIECE.sub("", text))
+        )
 
     def may_lack(self, token: int) -> bool:
         """Return whether the result need not have an id: it has no row, or the user dropped it."""
@@ -102,7 +124,8 @@ def find_reference(
         said = error.message if isinstance(error, TokswapError) else f"{type(error).__name__}: {error}"
         return None, [Check("target tokenizer", True, f"not compared; name it with --tokenizer: {said}")]
     bos = bool(plan.get("bos_added"))
-    return Reference(target, new_of=new_of, rows=target.config_rows, bos_added=bos), []
+    digits = dict(plan.get("options") or {}).get("digits")
+    return Reference(target, new_of=new_of, rows=target.config_rows, bos_added=bos, digits=digits), []
 
 
 def _before_extension(source: Folder, plan: Mapping[str, Any], new_of: Mapping[int, int] | None) -> Reference:

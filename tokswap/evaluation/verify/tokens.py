@@ -11,6 +11,8 @@ from tokswap.evaluation.verify.reference import Reference
 from tokswap.evaluation.verify.texts import spelled_texts, varied_texts
 from tokswap.tokenizer.probes import TEXTS
 
+_NUMBERS = ("7", "42", "365", "1984", "27182", "314159", "1234567", "90817263", "4050607080")
+
 
 def own_checks(folder: Folder, reference: Reference | None, rows: int) -> Iterator[Check]:
     """Check a tokenizer against the rows of its model, and that decoding gives texts back.
@@ -49,6 +51,8 @@ def reference_checks(folder: Folder, reference: Reference) -> Iterator[Check]:
     yield _added_check(folder, reference)
     yield _roles_check(folder, reference)
     yield _tokenization_check(folder, reference)
+    if reference.digits is not None:
+        yield _numbers_check(folder, reference.digits)
 
 
 def compare_texts(folder: Folder, reference: Reference, texts: Sequence[str], encode: Encode) -> tuple[list[str], int]:
@@ -160,3 +164,18 @@ def _tokenization_check(folder: Folder, reference: Reference) -> Check:
         wrong, detail = [], detail + "; as the target's tokenizer.json says, whose class tokenizes differently"
     shown = [repr(text if len(text) < 40 else text[:37] + "...") for text in wrong]
     return check_empty("tokenization", f"{len(wrong)} of {compared} texts get other ids", shown, detail)
+
+
+def _numbers_check(folder: Folder, scheme: str) -> Check:
+    """Numbers must be split as `--digits` asked: no token crosses the edge of a group."""
+    wrong = []
+    for number in _NUMBERS:
+        first = len(number) % 3 if scheme == "right-to-left" else 0
+        size = 1 if scheme == "single" else 3
+        edges = {*range(first, len(number), size), len(number)} - {0}
+        tokens = [str(folder.tokenizer.decode([token])).strip() for token in folder.encode(f"x {number} y")]
+        lengths = [len(token) for token in tokens if token.isdigit()]
+        ends = {sum(lengths[: n + 1]) for n in range(len(lengths))}
+        if sum(lengths) != len(number) or not edges <= ends:
+            wrong.append(number)
+    return check_empty("numbers", f"not split as --digits {scheme} says", wrong, f"{len(_NUMBERS)} numbers, {scheme}")
