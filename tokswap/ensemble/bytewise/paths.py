@@ -36,8 +36,8 @@ class Paths:
     _logs: dict[int, float]
     """Node -> log-probability of the path to it."""
 
-    def __init__(self, model: Any, start: Sequence[int]) -> None:
-        self.tree = Tree(model, start)
+    def __init__(self, tree: Tree) -> None:
+        self.tree = tree
         self._forget()
 
     @property
