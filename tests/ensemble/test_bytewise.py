@@ -18,6 +18,7 @@ from tokswap.ensemble.bytewise.reader import ByteModel, Reader
 from tokswap.ensemble.bytewise.tree import Tree
 from tokswap.errors import InputError, UsageError
 from tokswap.evaluation.models import load_model
+from tokswap.heal.heads import find_form
 from tokswap.tokenizer.tokenizer import Tokenizer, read_tokenizer
 from tokswap.tokenizer.vocabulary import Kind
 
@@ -88,7 +89,8 @@ def test_each_path_of_a_tree_is_read_as_if_alone(family: str, loaded: Any) -> No
 
     model, _ = loaded(family)
     random = np.random.default_rng(4)
-    tree = Tree(model, [2])
+    tree = Tree(model, [2], find_form(model))
+    assert tree._form is not None
     paths: dict[int, list[int]] = {0: [2]}
 
     def grow(count: int) -> None:

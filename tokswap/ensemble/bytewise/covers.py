@@ -214,7 +214,9 @@ class Covers:
         least = limit / _FIRST_PARTS
         while True:  # only what lies above a bound is sorted; the bound goes down until the rest is within the limit
             found = [np.flatnonzero(own > min(least / max(scale, 1e-300), 2.0)) for own, scale in pairs]
-            mass = np.concatenate([scale * own[at].astype(np.float64) for (own, scale), at in zip(pairs, found, strict=True)])
+            mass = np.concatenate(
+                [scale * own[at].astype(np.float64) for (own, scale), at in zip(pairs, found, strict=True)]
+            )
             beyond = total - float(mass.sum())
             if beyond <= limit or least < 1e-300:
                 break

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tokswap.heal.heads import HeadForm
 
 _FEW = 8
-"""Nodes whose logits are computed token by token."""
+"""Nodes whose logits are computed as the product of lm_head and hidden states, not the reverse."""
 _ROOM = 256
 """Nodes that fit into the first attention matrix."""
 
@@ -93,10 +93,12 @@ class Tree:
         """Run the model; returns float32 [n, V]."""
         if self._form is None:
             return self.model(**inputs).logits[0].float()
+        import torch
+
         hidden = self.model.base_model(**inputs).last_hidden_state[0]
         weight = self.model.get_output_embeddings().weight
-        # For a few rows, a CPU's matrix product is faster the other way round.
-        few = len(hidden) <= _FEW and hidden.device.type == "cpu"
+        # For a few rows, a CPU's product of float32 matrices is faster the other way round.
+        few = len(hidden) <= _FEW and hidden.device.type == "cpu" and hidden.dtype == torch.float32
         logits = (weight @ hidden.T).T.contiguous() if few else hidden @ weight.T
         return self._form.apply(logits.float())
 
