@@ -18,6 +18,7 @@ from tokswap.ensemble.bytewise.reader import ByteModel, Reader
 from tokswap.ensemble.bytewise.tree import Tree
 from tokswap.errors import InputError, UsageError
 from tokswap.evaluation.models import load_model
+from tokswap.heal.heads import find_form
 from tokswap.tokenizer.tokenizer import Tokenizer, read_tokenizer
 from tokswap.tokenizer.vocabulary import Kind
 
@@ -88,7 +89,8 @@ def test_each_path_of_a_tree_is_read_as_if_alone(family: str, loaded: Any) -> No
 
     model, _ = loaded(family)
     random = np.random.default_rng(4)
-    tree = Tree(model, [2])
+    tree = Tree(model, [2], find_form(model))
+    assert tree._form is not None
     paths: dict[int, list[int]] = {0: [2]}
 
     def grow(count: int) -> None:
@@ -240,6 +242,24 @@ def test_tokens_with_parts_of_characters(loaded: Any) -> None:
     assert b"!" in [token_bytes[n] for n in text[canonical.may_follow(ids[b"\xa9"], b"", text)]]
 
 
+@pytest.mark.parametrize("family", ARCHITECTURES)
+def test_contexts_that_share_an_answer(family: str, loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each pair gets the answer that the tokenizer gives for it."""
+    _, tokenizer = loaded(family)
+    shares, plain = Canonical(tokenizer), Canonical(tokenizer)
+    monkeypatch.setattr(plain, "_alike", lambda last: None)
+    kind, token_bytes = tokenizer.vocabulary.kind, tokenizer.vocabulary.token_bytes
+    text = np.flatnonzero((kind == Kind.NORMAL) | (kind == Kind.BYTE))
+    shared = 0
+    for last in text[:: max(1, len(text) // 60)].tolist():
+        rest = (utf8.split(token_bytes[last]) or (b"", b"-"))[1]
+        if not rest:
+            assert (shares.may_follow(last, b"", text) == plain.may_follow(last, b"", text)).all(), token_bytes[last]
+            alike = shares._alike(last)
+            shared += 0 if alike is None else int(shares._pairs.apart(last, alike, text).sum())
+    assert shared > 500
+
+
 def test_canonical_of_families(tokenizer_of: Make, loaded: Any) -> None:
     for family in ("unigram", "wordpiece"):
         with pytest.raises(InputError) as caught:
@@ -296,12 +316,12 @@ def exact(mix: ByteMixture) -> ByteMixture:
 
 def test_guesses_change_no_probability(exact: ByteMixture, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each byte has the probabilities of a reader that reads one byte after the other, and nothing else."""
-    prompt, before, passes = "für 12 f", [], []
+    prompt, before, passes = "für 12 ferries, für 12 f", [], []
     look_ahead, choose = Reader.look_ahead, mixture._choose
 
-    def counted(reader: Reader, data: bytes) -> np.ndarray:
+    def counted(reader: Reader, data: bytes) -> None:
         passes.append(len(data))
-        return look_ahead(reader, data)
+        look_ahead(reader, data)
 
     def seen(chances: np.ndarray, *how: Any) -> int:
         before.append(chances)
@@ -321,11 +341,21 @@ def test_guesses_change_no_probability(exact: ByteMixture, monkeypatch: pytest.M
     assert max(passes) > 2, "several bytes are read in one pass"
 
 
+def test_what_followed_before_is_guessed_again(mix: ByteMixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    readers = mix.read(b"a")
+    monkeypatch.setattr(Reader, "guess", lambda self, pending: (1.0, b"ies"))
+    text = b"nine ferries leave. nine ferr"
+    assert mix._guess(readers, text, b"") == b"ies leave. nine ferries"
+    assert mix._guess(readers, b"leave. five berr", b"r") == b"ies"
+
+
 def test_bytes_that_are_taken_back_leave_no_trace(exact: ByteMixture) -> None:
     for model in exact.models:
         reader, plain = model.read("für 12 f".encode()), model.read("für 12 ferr".encode())
         reader.look_ahead("erries\nü".encode())
-        reader.keep(3)
+        reader.take(3)
+        assert np.allclose(reader.distribution(), plain.distribution(), atol=1e-6)
+        reader.leave()
         assert np.allclose(reader.distribution(), plain.distribution(), atol=1e-6)
         more = "ough, then ünd".encode()
         assert np.allclose(reader.advance(more), plain.advance(more), atol=1e-6)
@@ -334,7 +364,7 @@ def test_bytes_that_are_taken_back_leave_no_trace(exact: ByteMixture) -> None:
 def test_an_end_ends_the_text(mix: ByteMixture, monkeypatch: pytest.MonkeyPatch) -> None:
     sure = np.zeros(257)
     sure[END] = 1
-    monkeypatch.setattr(Reader, "look_ahead", lambda self, data: np.tile(sure, (len(data) + 1, 1)))
+    monkeypatch.setattr(Reader, "distribution", lambda self: sure)
     assert list(mix.generate("the old")) == []
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tokswap.ensemble.bytewise import utf8
+from tokswap.ensemble.bytewise.neighbours import NeighbourBytes
 from tokswap.errors import InputError
 from tokswap.tokenizer.families import BYTE_LEVEL, SENTENCEPIECE
 from tokswap.tokenizer.tokenizer import Tokenizer
@@ -69,6 +70,8 @@ class Canonical:
         self._byte_pieces = vocabulary.byte_piece_of
         self._backend = tokenizer.literal()
         self._characters = Counter() if self.byte_level else _beginnings_of_characters(vocabulary)
+        self._pairs = NeighbourBytes(vocabulary)
+        self._stand_ins: dict[int, int | None] = {}
         self._answers: OrderedDict[tuple[int, bytes], np.ndarray] = OrderedDict()
 
     def encodings(self, data: bytes) -> list[list[int]]:
@@ -109,6 +112,25 @@ class Canonical:
         Returns:
             Whether each may follow (bool [n]).
         """
+        alike = None if last is None or rest else self._alike(last)
+        if last is None or alike is None:
+            return self._known(last, rest, tokens)
+        shared = self._pairs.apart(last, alike, tokens)
+        fine: np.ndarray = np.zeros(len(tokens), bool)
+        fine[shared] = self._known(alike, rest, tokens[shared])
+        fine[~shared] = self._known(last, rest, tokens[~shared])
+        return fine
+
+    def _alike(self, last: int) -> int | None:
+        """Return the token that stands for a context; None where there is none, or its own bytes are another token."""
+        if last not in self._stand_ins:
+            found = self._pairs.stands_for(last)
+            alone = None if found is None else self.encodings(self.token_bytes[last])
+            self._stand_ins[last] = found if alone == [[last]] else None
+        return self._stand_ins[last]
+
+    def _known(self, last: int | None, rest: bytes, tokens: np.ndarray) -> np.ndarray:
+        """Answer as far as the answers are known, and ask the tokenizer for the others."""
         key = (-1 if last is None else last, rest)
         known = self._answers.get(key)
         if known is None:

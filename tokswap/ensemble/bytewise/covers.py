@@ -14,8 +14,8 @@ from tokswap.ensemble.bytewise.paths import End
 
 END = 256
 """The place of the end of text in a distribution over 257 outcomes."""
-_FIRST_COUNT = 512
-"""How many of the likeliest tokens are sorted at first."""
+_FIRST_PARTS = 64
+"""Tokens with less than this part of the tolerance are not sorted at first."""
 
 
 @dataclass
@@ -116,20 +116,6 @@ class Covers:
             cover.low, cover.high = self._order.longer_than(data[cover.start :])
         self._covers = [cover for cover in self._covers if cover.low < cover.high]
 
-    def all(self) -> list[Cover]:
-        """Return the covers, for `restore`."""
-        return list(self._covers)
-
-    def restore(self, covers: Sequence[Cover], data: bytes) -> None:
-        """Go back to earlier covers. What is known by now about a token stays known.
-
-        Args:
-            covers: What `all` returned.
-            data: Everything that had been read then.
-        """
-        self._covers = list(covers)
-        self.narrow(data)
-
     def tokens(self, size: int) -> NextTokens:
         """Return all tokens that may come next. size: bytes that have been read."""
         top = max((cover.log for cover in self._covers), default=0.0)
@@ -203,36 +189,42 @@ class Covers:
         """Set the probability of tokens that are not canonical to 0, the likeliest first, down to the tolerance."""
         if not self._covers:
             return
-        mass = np.concatenate(
-            [
-                scale * cover.probabilities[cover.low : cover.high].astype(np.float64)
-                for cover, scale in zip(self._covers, scales, strict=True)
-            ]
-        )
-        owner = np.concatenate([np.full(cover.high - cover.low, n) for n, cover in enumerate(self._covers)])
-        place = np.concatenate([np.arange(cover.low, cover.high) for cover in self._covers])
-        asked = np.concatenate([cover.asked[cover.low : cover.high] for cover in self._covers])
-        needed = self._likeliest(mass)
-        needed = needed[~asked[needed]]
-        for n in np.unique(owner[needed]).tolist():
+        owner, place = self._likeliest(scales)
+        for n in np.unique(owner).tolist():
             cover = self._covers[n]
-            places = place[needed[owner[needed] == n]]
+            places = place[owner == n]
+            places = places[~cover.asked[places]]
             fine = self._canonical.may_follow(cover.path.last, cover.rest, self._order.ids[places])
             cover.probabilities[places[~fine]] = 0.0
             cover.asked[places] = True
 
-    def _likeliest(self, mass: np.ndarray) -> np.ndarray:
-        """Return the places of the largest values, in descending order, up to the tolerance (int64)."""
-        limit = self._tolerance * float(mass.sum())
-        count = min(_FIRST_COUNT, len(mass))
-        while True:
-            best = np.argpartition(-mass, count - 1)[:count] if count < len(mass) else np.arange(len(mass))
-            if count == len(mass) or float(mass.sum() - mass[best].sum()) <= limit:
+    def _likeliest(self, scales: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+        """Find the likeliest tokens of all covers: so many that the others have no more than the tolerance.
+
+        Args:
+            scales: Weight of each cover.
+
+        Returns:
+            The cover of each token (int64 [n]), and its place in the token order (int64 [n]).
+        """
+        values = [cover.probabilities[cover.low : cover.high] for cover in self._covers]
+        pairs = list(zip(values, scales, strict=True))
+        total = sum(scale * float(own.sum(dtype=np.float64)) for own, scale in pairs)
+        limit = self._tolerance * total
+        least = limit / _FIRST_PARTS
+        while True:  # only what lies above a bound is sorted; the bound goes down until the rest is within the limit
+            found = [np.flatnonzero(own > min(least / max(scale, 1e-300), 2.0)) for own, scale in pairs]
+            mass = np.concatenate(
+                [scale * own[at].astype(np.float64) for (own, scale), at in zip(pairs, found, strict=True)]
+            )
+            beyond = total - float(mass.sum())
+            if beyond <= limit or least < 1e-300:
                 break
-            count = min(4 * count, len(mass))
-        best = best[np.argsort(-mass[best], kind="stable")]
-        if self._tolerance == 0:
-            return best
-        beyond = float(mass.sum() - mass[best].sum())
-        after_each = beyond + np.cumsum(mass[best][::-1])[::-1] - mass[best]
-        return best[: 1 + int(np.searchsorted(-after_each, -limit))]
+            least /= 8
+        owner = np.repeat(np.arange(len(found)), [len(at) for at in found])
+        place = np.concatenate([cover.low + at for cover, at in zip(self._covers, found, strict=True)])
+        best = np.argsort(-mass, kind="stable")
+        if limit > 0:
+            after_each = beyond + np.cumsum(mass[best][::-1])[::-1] - mass[best]
+            best = best[: 1 + int(np.searchsorted(-after_each, -limit))]
+        return owner[best], place[best]

@@ -16,6 +16,8 @@ _CHUNK = 256
 """Bytes that are scored in one step."""
 _AHEAD = 32
 """Bytes that are read ahead at most."""
+_SAME = 8
+"""Bytes that must have been in the text before, for what followed them to be guessed again."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +95,9 @@ class ByteMixture:
     def generate(self, prompt: str, *, most: int = 256, temperature: float = 0.0, seed: int = 0) -> Iterator[str]:
         """Continue a prompt and yield the text as soon as its characters are whole.
 
-        The likeliest token of a model is guessed, and every model reads its bytes in one pass. The bytes are then
-        chosen one by one by the exact probabilities, up to the first that was guessed wrong.
+        The likeliest token of a model is guessed, with what followed the same bytes earlier in the text. Every model
+        reads the guess in one pass. The bytes are then chosen one by one by the exact probabilities, up to the first
+        that was guessed wrong.
 
         Args:
             prompt: The beginning of the text.
@@ -108,30 +111,39 @@ class ByteMixture:
         if not 0 <= temperature < float("inf"):
             raise UsageError("bad-temperature", f"temperature must be 0 or more, not {temperature}")
         random = np.random.default_rng(seed)
-        readers = self.read(prompt.encode("utf-8"))
+        text = prompt.encode("utf-8")
+        readers = self.read(text)
         decoder = codecs.getincrementaldecoder("utf-8")()
-        pending = b""
+        pending = b""  # what ends the text and has not been read
         while most > 0:
-            ahead = (pending + self._guess(readers, pending))[:_AHEAD]
-            chances = np.tensordot(self.weights, np.stack([reader.look_ahead(ahead) for reader in readers]), 1)
+            ahead = (pending + self._guess(readers, text, pending))[:_AHEAD]
+            for reader in readers:
+                reader.look_ahead(ahead)
+                reader.take(len(pending))
             for at in range(len(pending), len(ahead) + 1):
-                byte = _choose(chances[at], temperature, random)
+                byte = _choose(self.distribution(readers), temperature, random)
                 if byte == END or not most:
                     return
                 most -= 1
+                text += bytes([byte])
                 if piece := decoder.decode(bytes([byte])):
                     yield piece
                 if ahead[at : at + 1] != bytes([byte]):
                     break
+                for reader in readers:
+                    reader.take()
             for reader in readers:
-                reader.keep(at)
+                reader.leave()
             pending = bytes([byte])
 
-    def _guess(self, readers: Sequence[Reader], pending: bytes) -> bytes:
-        """Return the bytes that some model expects most after the pending ones."""
+    def _guess(self, readers: Sequence[Reader], text: bytes, pending: bytes) -> bytes:
+        """Guess what comes next: the token that some model expects most, and what came after it in the text before."""
         guesses = [reader.guess(pending) for reader in readers]
         shares = [weight * chance for weight, (chance, _) in zip(self.weights, guesses, strict=True)]
-        return guesses[int(np.argmax(shares))][1]
+        guess = guesses[int(np.argmax(shares))][1]
+        known = text + guess
+        before = known.rfind(known[-_SAME:], 0, len(known) - 1) if len(known) > _SAME else -1
+        return guess + known[before + _SAME :][:_AHEAD] if before >= 0 else guess
 
 
 def _choose(chances: np.ndarray, temperature: float, random: np.random.Generator) -> int:

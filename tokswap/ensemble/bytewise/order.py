@@ -24,6 +24,7 @@ class TokenOrder:
         self.ids = np.array(ids, np.int64)
         self._bytes = [token_bytes[token] for token in ids]
         self._flat = np.frombuffer(b"".join(self._bytes) + b"\0", np.uint8)
+        self._first = np.array([one[0] for one in self._bytes], np.intp)
         self._begins = np.array(list(accumulate(map(len, self._bytes), initial=0)))[:-1]
 
     def __len__(self) -> int:
@@ -42,6 +43,6 @@ class TokenOrder:
         return found
 
     def bytes_at(self, low: int, high: int, depth: int) -> np.ndarray:
-        """Return the byte at one depth of each token at the places low:high (uint8). All must be longer than that."""
-        found: np.ndarray = self._flat[self._begins[low:high] + depth]
+        """Return the byte at one depth of each token at the places low:high (int [n]). All must be longer than that."""
+        found: np.ndarray = self._first[low:high] if not depth else self._flat[self._begins[low:high] + depth]
         return found

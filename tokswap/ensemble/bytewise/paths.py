@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -36,8 +36,8 @@ class Paths:
     _logs: dict[int, float]
     """Node -> log-probability of the path to it."""
 
-    def __init__(self, model: Any, start: Sequence[int]) -> None:
-        self.tree = Tree(model, start)
+    def __init__(self, tree: Tree) -> None:
+        self.tree = tree
         self._forget()
 
     @property

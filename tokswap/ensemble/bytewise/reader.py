@@ -17,19 +17,23 @@ Reference:
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tokswap.checkpoint.positions import longest_input_of
 from tokswap.ensemble.bytewise import utf8
 from tokswap.ensemble.bytewise.canonical import Canonical
-from tokswap.ensemble.bytewise.covers import Cover, Covers
+from tokswap.ensemble.bytewise.covers import Covers
 from tokswap.ensemble.bytewise.encoder import GrowingEncoder
 from tokswap.ensemble.bytewise.order import TokenOrder
 from tokswap.ensemble.bytewise.paths import End, Paths
+from tokswap.ensemble.bytewise.tree import Tree
 from tokswap.errors import InputError, UsageError
 from tokswap.tokenizer.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from tokswap.heal.heads import HeadForm
 
 _CHUNK = 32
 """Bytes whose encodings the model reads in one pass."""
@@ -80,6 +84,13 @@ class ByteModel:
         spelt = b"".join(self.tokenizer.vocabulary.token_bytes[token] for token in ids)
         return spelt[:-1] if spelt.endswith(b"a") and not spelt[:-1].strip(b" ") else b""
 
+    @cached_property
+    def form(self) -> HeadForm | None:
+        """How the model's logits follow from hidden states."""
+        from tokswap.heal.heads import find_form
+
+        return find_form(self.model)
+
     def read(self, text: bytes = b"") -> Reader:
         """Return a reader that has read the beginning of a text."""
         reader = Reader(self)
@@ -111,13 +122,13 @@ class Reader:
     """What has been read in this window."""
     _known: np.ndarray | None
     """The distribution after it, once it was asked for."""
-    _states: list[tuple[bytes, list[Cover], np.ndarray]]
-    """After each byte that was looked ahead: what has been read, the covers, and the distribution."""
+    _ahead: list[tuple[int, list[End]]]
+    """The bytes that the model has read ahead and that have not been taken, with the ends of each."""
 
     def __init__(self, model: ByteModel) -> None:
         self.model = model
         self._encoder = GrowingEncoder(model.canonical)
-        self._paths = Paths(model.model, model.start)
+        self._paths = Paths(Tree(model.model, model.start, model.form))
         self._covers = Covers(model.order, model.canonical, ends=model.ends, tolerance=model.tolerance)
         self._begin_window(model.prefix)
 
@@ -172,34 +183,27 @@ class Reader:
             found = found[:-1]
         return chance, found
 
-    def look_ahead(self, data: bytes) -> np.ndarray:
-        """Read bytes that may or may not come next, in one pass of the model. `keep` must be called after it.
+    def look_ahead(self, data: bytes) -> None:
+        """Have the model read bytes that may or may not come next, in one pass. `leave` must be called after it.
 
         Args:
             data: At most 32 bytes.
-
-        Returns:
-            The distribution before each byte and after the last one (float64 [n + 1, 257]).
 
         Raises:
             InputError: bad-text, if the text does not go on as UTF-8.
         """
         if self._paths.depth - len(self.model.start) >= self.model.window:
             self._restart()
-        ends = self._read(data)
-        found, self._states = [], []
-        for n in range(len(data) + 1):
-            found.append(self.distribution())
-            self._states.append((self._data, self._covers.all(), found[-1]))
-            if n < len(data):
-                self._step(data[n], ends[n])
-        return np.array(found)
+        self._ahead = list(zip(data, self._read(data), strict=True))
 
-    def keep(self, count: int) -> None:
-        """Keep the first bytes of what `look_ahead` has read, and forget the others."""
-        self._data, covers, self._known = self._states[count]
-        self._covers.restore(covers, self._data)
-        self._states = []
+    def take(self, count: int = 1) -> None:
+        """Read the next of the bytes that were looked ahead."""
+        for _ in range(count):
+            self._step(*self._ahead.pop(0))
+
+    def leave(self) -> None:
+        """Forget the bytes that were looked ahead and not taken."""
+        self._ahead = []
         self._forget()
 
     def _forget(self) -> None:
@@ -211,7 +215,7 @@ class Reader:
 
     def _begin_window(self, data: bytes) -> None:
         """Begin with some bytes, which are read and not predicted."""
-        self._data = b""
+        self._data, self._ahead = b"", []
         self._known = None
         self._add_cover(self._paths.root, b"")
         self.advance(data, wanted=False)
