@@ -21,7 +21,8 @@ from tokswap.init.solver import Methods
 from tokswap.storage.json_files import read_json
 from tokswap.tokenizer.auto import PLAIN, usable_tokenizer
 from tokswap.tokenizer.classes import plain_settings
-from tokswap.tokenizer.digits import with_digits
+from tokswap.tokenizer.describe import digit_scheme
+from tokswap.tokenizer.digits import SCHEME_OF, with_digits
 from tokswap.tokenizer.loaded import TokenizerLike
 from tokswap.tokenizer.tokenizer import Tokenizer
 from tokswap.transplant.options import TransplantOptions
@@ -143,6 +144,8 @@ def _with_rows(target: Target) -> tuple[Target, tuple[str, ...]]:
 
 def _with_digits(target: Target, scheme: str, trust_remote_code: bool) -> tuple[Target, tuple[str, ...]]:
     """Let the target tokenizer split numbers in a scheme. transformers then loads what its tokenizer.json says."""
+    if SCHEME_OF.get(digit_scheme(target.tokenizer)) == scheme:
+        return target, (f"--digits {scheme}: the target tokenizer splits numbers so already",)
     tokenizer = with_digits(target.tokenizer, scheme)
     config = dict(tokenizer.config)
     if config.get("tokenizer_class") != PLAIN:  # the class of the model builds a pre-tokenizer of its own
