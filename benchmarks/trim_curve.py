@@ -2,10 +2,10 @@
 
     python benchmarks/trim_curve.py [--texts DIR] [--bytes 1500]
 
-For each language, Gemma-3-270m is trimmed by the `select` text of `quality_texts.py` with several values of --coverage
-and of --target-size, and reads the beginning of the `held` text, which is of another kind. arXiv 2305.15020 finds that
-half of a multilingual vocabulary is enough for one language. Bias and downstream tasks, which it also studies, are not
-measured.
+For each language, Gemma-3-270m is trimmed to all tokens of its script, to word lists and the `select` text of
+`quality_texts.py`, to the text alone, and to parts of it by --coverage and --target-size; it reads the beginning of the
+`held` text, which is of another kind. arXiv 2305.15020 finds that half of a multilingual vocabulary is enough for one
+language. Bias and downstream tasks, which it also studies, are not measured.
 """
 
 from __future__ import annotations
@@ -31,15 +31,17 @@ from tokswap.evaluation.losses import token_losses
 from tokswap.evaluation.models import load_model
 from tokswap.storage.resolve import resolve_model
 
-LANGUAGES = ("en", "de", "ru")
-TRIMS: tuple[dict[str, Any], ...] = (
-    {"coverage": 0.95},
-    {"coverage": 0.99},
-    {},
-    {"target_size": 7000},
-    {"target_size": 10000},
-)
-"""Options of each trim; {} keeps every token of the text. Bytes and added tokens of this model take 6,671 rows."""
+LANGUAGES = {"en": "Latin", "de": "Latin", "ru": "Cyrillic"}
+"""Language -> its script."""
+TRIMS: dict[str, dict[str, Any]] = {
+    "script and text": {"scripts": True},
+    "word lists and text": {"languages": True},
+    "text": {},
+    "coverage 0.99": {"coverage": 0.99},
+    "coverage 0.95": {"coverage": 0.95},
+    "target size 10,000": {"target_size": 10_000},
+}
+"""What is kept -> options of the trim. Bytes and added tokens of this model take 6,671 rows."""
 
 
 def measured(model: Any, tokenizer: Any, text: str) -> dict[str, float]:
@@ -66,23 +68,24 @@ def main() -> None:
     source = resolve_model(str(fetch("gemma")))
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in LANGUAGES}
 
-    def note(name: str, trim: dict[str, Any] | None, model: Any, tokenizer: Any) -> None:
+    def note(name: str, trim: str, model: Any, tokenizer: Any) -> None:
         found[name].append({"trim": trim, **measured(model, tokenizer, held[name])})
         one = found[name][-1]
-        print(f"{name} {trim!s:24} {one['rows']:7,} rows {one['parameters'] / 1e6:6.1f} M", end=" ")
+        print(f"{name} {trim:24} {one['rows']:7,} rows {one['parameters'] / 1e6:6.1f} M", end=" ")
         print(f"{one['tokens_per_byte']:.3f} tokens/byte {one['bits_per_byte']:.3f} bits/byte", flush=True)
 
     whole = load_model(source)
     for name in LANGUAGES:
-        note(name, None, *whole)
+        note(name, "whole", *whole)
     del whole
-    for name in LANGUAGES:
-        for trim in TRIMS:
+    for name, script in LANGUAGES.items():
+        for trim, options_of in TRIMS.items():
+            given = {"scripts": [script], "languages": [name]}
+            more = {key: given.get(key, value) for key, value in options_of.items()}
             with tempfile.TemporaryDirectory(prefix="tokswap-curve-") as folder:
                 out = Path(folder) / "trimmed"
-                tokswap.trim_vocabulary(
-                    source, corpora=[str(texts / "select" / f"{name}.txt")], out=out, check="tokens", **trim
-                )
+                corpus = str(texts / "select" / f"{name}.txt")
+                tokswap.trim_vocabulary(source, corpora=[corpus], out=out, check="tokens", **more)
                 note(name, trim, *load_model(out))
     print("kept in", keep("trim-curve", {"model": "gemma-3-270m", "held_out_bytes": options.bytes, "curves": found}))
 
