@@ -104,7 +104,10 @@ def _run_one(
 
 def _asked(model: Any, tokenizer: Any, options: EvaluateOptions) -> dict[str, Asked]:
     """Ask the questions of all probes and tasks."""
-    own = {name: ask(model, tokenizer, PROBES[name](options.questions, options.seed)) for name in options.probes}
+    own = {}
+    for name in options.probes:
+        questions = PROBES[name](options.questions, options.seed)
+        own[name] = ask(model, tokenizer, questions, show=name if options.progress else "")
     return {**own, **run_harness(model, tokenizer, options, options.seed, show=options.progress)}
 
 

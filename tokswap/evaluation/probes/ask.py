@@ -53,7 +53,7 @@ def check_probes(names: Sequence[str]) -> None:
             raise UsageError("unknown-probe", message, f"the probes are {', '.join(PROBES)}")
 
 
-def ask(model: Any, tokenizer: Any, questions: Sequence[Question]) -> Asked:
+def ask(model: Any, tokenizer: Any, questions: Sequence[Question], *, show: str = "") -> Asked:
     """Ask a model.
 
     An answer that the model writes must be exactly right up to the end of its line. Of several choices the one with
@@ -63,9 +63,13 @@ def ask(model: Any, tokenizer: Any, questions: Sequence[Question]) -> Asked:
         model: A loaded causal language model, in evaluation mode.
         tokenizer: Its transformers tokenizer.
         questions: The questions, all with choices or all without.
+        show: What a progress bar names, "" for no bar.
     """
+    from tqdm.auto import tqdm
+
     answer = _chosen if questions[0].choices else _written
-    right = [answer(model, tokenizer, question) == question.answer for question in questions]
+    bar = tqdm(questions, desc=show, unit="question", disable=not show, leave=False)
+    right = [answer(model, tokenizer, question) == question.answer for question in bar]
     measure = "accuracy" if questions[0].choices else "exact match"
     parts = tuple(question.part for question in questions)
     return Asked(measure, parts, points=np.array(right, np.float64), chance=_chance(questions))
