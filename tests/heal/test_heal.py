@@ -159,7 +159,9 @@ def test_the_same_seed_gives_the_same_file(text: Path, swapped: Callable[[str], 
     assert one != three
 
 
-@pytest.mark.parametrize("architecture", ["llama-tied", "llama", "gpt2"])
+@pytest.mark.parametrize(
+    "architecture", ["llama-tied", *(pytest.param(name, marks=pytest.mark.slow) for name in ("llama", "gpt2"))]
+)
 def test_an_adapter_beside_the_model(
     architecture: str, text: Path, swapped: Callable[[str], Path], tmp_path: Path
 ) -> None:
