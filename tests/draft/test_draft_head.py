@@ -111,7 +111,7 @@ def test_coverage_tells_the_wrong_text(eagle: Path, target: Path, texts: dict[st
 
 
 def test_a_reduced_head_is_reduced_again(reduced: Path, target: Path, texts: dict[str, str], tmp_path: Path) -> None:
-    tokswap.reduce_draft_head(reduced, target, size=100, corpora=[texts["german"]], out=tmp_path / "out")
+    tokswap.reduce_draft_head(reduced, target, size=100, corpora=[Path(texts["german"])], out=tmp_path / "out")
     made, source = load_file(tmp_path / "out" / "model.safetensors"), load_file(reduced / "model.safetensors")
     ids, known = torch.arange(100) + made["d2t"], (torch.arange(200) + source["d2t"]).tolist()
     rows = [known.index(token) for token in ids.tolist()]

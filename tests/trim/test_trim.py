@@ -777,3 +777,17 @@ def test_tokenizer_files_of_the_result_are_new(trimmed_of: Callable[..., tuple[P
     assert makers.tokenizer_size(out) < makers.tokenizer_size(source)
     assert report.plan.coverage.keys() == {"observed", "forced", "scaffold"}
     assert report.checks["unreachable"][1] <= report.checks["unreachable"][0]
+
+
+def test_texts_may_be_paths(model_of: Callable[..., Path], tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text(makers.shipped_text("english")[:1500], encoding="utf-8")
+    words = tmp_path / "words.txt"
+    words.write_text("harbour\nferry\n", encoding="utf-8")
+    given = {"corpora": [corpus], "words": [words], "held_out": [corpus]}
+    tokswap.trim_vocabulary(model_of("llama"), **given, out=tmp_path / "paths")
+    tokswap.trim_vocabulary(
+        model_of("llama"), **{name: [str(one) for one in ones] for name, ones in given.items()}, out=tmp_path / "names"
+    )
+    tokens = [(tmp_path / name / "tokenizer.json").read_bytes() for name in ("paths", "names")]
+    assert tokens[0] == tokens[1]

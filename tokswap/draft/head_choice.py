@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
+from pathlib import Path
 
 import numpy as np
 
@@ -67,7 +68,7 @@ def choose_head(
     return HeadChoice(ids, coverage, counted=int(np.count_nonzero(total[ids])))
 
 
-def read_texts(names: Sequence[str], tokenizer: Tokenizer, field: str) -> list[Counts]:
+def read_texts(names: Sequence[str | Path], tokenizer: Tokenizer, field: str) -> list[Counts]:
     """Count the tokens of texts, each on its own.
 
     Raises:

@@ -83,14 +83,14 @@ class DraftHeadOptions(TrustOptions):
     size: int = option(
         32768, "How many tokens the head has.", metavar="N", least=1, code="bad-head-size", recorded=False
     )
-    corpora: Sequence[str] = option(
+    corpora: Sequence[str | Path] = option(
         (),
         "Take the tokens that this text uses most, best text that the target has written; repeat for more.",
         flag="--corpus",
         metavar="FILE",
         complete="files",
     )
-    held_out: Sequence[str] = option(
+    held_out: Sequence[str | Path] = option(
         (), "Text to tell the coverage of; repeat for more.", metavar="FILE", complete="files"
     )
     field: str = option("text", "Name of the text field in JSON lines and parquet files.", metavar="NAME")

@@ -42,7 +42,7 @@ class Words:
     sample: tuple[str, ...]
 
 
-def read_words(specs: Sequence[str], tokenizer: Tokenizer, key: str = "text") -> Words:
+def read_words(specs: Sequence[str | Path], tokenizer: Tokenizer, key: str = "text") -> Words:
     """Tokenize a corpus and count its words.
 
     Args:

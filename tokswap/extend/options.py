@@ -42,7 +42,7 @@ class TermOptions(Options):
 class CorpusOptions(Options):
     """How many tokens a corpus adds, and how."""
 
-    corpora: Sequence[str] = option(
+    corpora: Sequence[str | Path] = option(
         (),
         "Text to choose tokens by, and to measure what they save; repeat for more.",
         flag="--corpus",

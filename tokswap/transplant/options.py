@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from tokswap.heal.options import HealStepOptions
 from tokswap.options.declare import Options, option
@@ -77,7 +78,7 @@ class DigitOptions(Options):
 class TargetTrimOptions(Options):
     """Whether the target vocabulary is trimmed first."""
 
-    trim_corpora: Sequence[str] = option(
+    trim_corpora: Sequence[str | Path] = option(
         (),
         "Trim the target vocabulary first, to the tokens that this text uses; repeat for more. See `tokswap trim`.",
         flag="--trim-corpus",

@@ -72,7 +72,7 @@ class Counts:
         return float(self.counts.sum())
 
 
-def find_corpus(spec: str) -> Corpus:
+def find_corpus(spec: str | Path) -> Corpus:
     """Find the files of a corpus.
 
     Args:
@@ -82,6 +82,7 @@ def find_corpus(spec: str) -> Corpus:
         InputError: missing-corpus.
         UsageError: bad-minimum.
     """
+    spec = str(spec)
     name, equals, number = spec.rpartition("=")
     minimum = None
     if not equals or os.path.lexists(spec):

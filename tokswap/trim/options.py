@@ -23,7 +23,7 @@ from tokswap.options.groups import (
 class TrimChoice(Options):
     """Which tokens to keep."""
 
-    corpora: Sequence[str] = option(
+    corpora: Sequence[str | Path] = option(
         (),
         "Keep the tokens that this text uses (at least N times); repeat for more.",
         flag="--corpus",
@@ -33,7 +33,7 @@ class TrimChoice(Options):
     languages: Sequence[str] = option(
         (), "Keep the tokens of these languages, by word lists: de,en.", flag="--lang", metavar="CODES", kind="codes"
     )
-    words: Sequence[str] = option(
+    words: Sequence[str | Path] = option(
         (), "Keep the tokens of these words, one a line; repeat for more.", metavar="FILE", complete="files"
     )
     scripts: Sequence[str] = option(
@@ -92,7 +92,7 @@ class TrimRowOptions(PaddingOptions):
 class TrimCheckOptions(Options):
     """How the result is checked."""
 
-    held_out: Sequence[str] = option(
+    held_out: Sequence[str | Path] = option(
         (), "Text to measure the result on; repeat for more.", metavar="FILE", complete="files"
     )
     check: str = option(

@@ -143,7 +143,7 @@ def _word_lists(choice: TrimChoice, languages: Sequence[Language], tokenizer: To
     lists = [weigh_language(found, tokenizer) for found in languages]
     if languages and "en" not in choice.languages:  # texts of every language contain some English
         lists.append(weigh("frequent words of `en`", language("en", _ENGLISH).words, tokenizer))
-    return lists + [weigh(name, read_words(Path(name)), tokenizer) for name in choice.words]
+    return lists + [weigh(str(name), read_words(Path(name)), tokenizer) for name in choice.words]
 
 
 def _frequent(counts: Counts, min_count: int, coverage: float | None) -> set[int]:
