@@ -7,6 +7,8 @@ import json
 import os
 import platform
 import statistics
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,16 @@ def keep(name: str, result: dict[str, Any], folder: Path = RESULTS) -> Path:
     body = {"date": datetime.date.today().isoformat(), "machine": machine(), **result}
     path.write_text(json.dumps(body, indent=2) + "\n", encoding="utf-8")
     return path
+
+
+def row_apart(name: str) -> dict[str, Any]:
+    """Make a row in a process of its own: this script with the same arguments and `--one NAME`. It prints JSON last."""
+    print(f"{name} ...", file=sys.stderr, flush=True)
+    command = [sys.executable, *sys.argv, "--one", name]
+    run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    row: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
+    print(json.dumps(row), file=sys.stderr, flush=True)
+    return row
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

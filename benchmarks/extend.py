@@ -16,7 +16,6 @@ import argparse
 import gzip
 import json
 import re
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -25,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from _machine import RESULTS, keep
+from _machine import RESULTS, keep, row_apart
 from quality_texts import fetch_texts, unpack
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
@@ -86,12 +85,7 @@ def main() -> None:
     for name in given.rows:
         if name in rows:
             continue
-        print(f"{name} ...", file=sys.stderr, flush=True)
-        run = subprocess.run(
-            [sys.executable, __file__, *sys.argv[1:], "--one", name], stdout=subprocess.PIPE, text=True, check=True
-        )
-        rows[name] = json.loads(run.stdout.splitlines()[-1])
-        print(json.dumps(rows[name]), file=sys.stderr, flush=True)
+        rows[name] = row_apart(name)
         keep("extend", {"domains": domains})
     print("\n".join(table(rows)))
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from _machine import RESULTS, keep
+from _machine import RESULTS, keep, row_apart
 from quality_texts import fetch_texts, healing_texts
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
@@ -63,12 +62,7 @@ def main() -> None:
         key = name if name in ("before", "speed") else f"{name}, {given.kilobytes} kB"
         if key in rows:
             continue
-        print(f"{key} ...", file=sys.stderr, flush=True)
-        run = subprocess.run(
-            [sys.executable, __file__, *sys.argv[1:], "--one", name], stdout=subprocess.PIPE, text=True, check=True
-        )
-        rows[key] = json.loads(run.stdout.splitlines()[-1])
-        print(json.dumps(rows[key]), file=sys.stderr, flush=True)
+        rows[key] = row_apart(name)
         keep(given.name, {"rows": rows})
     print("\n".join(table(rows)))
 

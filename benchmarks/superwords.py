@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from _machine import RESULTS, keep
+from _machine import RESULTS, keep, row_apart
 from quality_texts import SITE, fetch_texts, healing_texts
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
@@ -59,12 +58,7 @@ def main() -> None:
     for name in given.rows:
         if name in rows:
             continue
-        print(f"{name} ...", file=sys.stderr, flush=True)
-        run = subprocess.run(
-            [sys.executable, __file__, *sys.argv[1:], "--one", name], stdout=subprocess.PIPE, text=True, check=True
-        )
-        rows[name] = json.loads(run.stdout.splitlines()[-1])
-        print(json.dumps(rows[name]), file=sys.stderr, flush=True)
+        rows[name] = row_apart(name)
         keep("superwords", {"megabytes": given.megabytes, "heal_kilobytes": given.heal_kilobytes, "rows": rows})
     print("\n".join(table(rows)))
 

@@ -27,15 +27,6 @@ TEXTS = {"english": shipped_text("english")[:1500], "code": shipped_text("code")
 
 
 @pytest.fixture(scope="module")
-def pair(model_of: Make, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A source that begins texts with bos, and the source with the tokenizer of another family."""
-    source = model_of("llama", vocab_size=700, adds_bos=True)
-    out = tmp_path_factory.mktemp("evaluate") / "result"
-    tokswap.transplant_tokenizer(str(source), str(model_of("gpt2", vocab_size=900)), init="subword", out=out)
-    return source, out
-
-
-@pytest.fixture(scope="module")
 def result(pair: tuple[Path, Path]) -> Evaluation:
     source, out = pair
     return evaluate_models([str(out)], TEXTS, against=str(source), window=64, overlap=16, tokens=4)

@@ -16,7 +16,6 @@ import torch
 from click.testing import CliRunner
 from makers import shipped_text
 
-import tokswap
 from tokswap.cli import main
 from tokswap.errors import InputError, UsageError
 from tokswap.evaluation.evaluate import evaluate_models
@@ -28,14 +27,6 @@ from tokswap.evaluation.results import Evaluation
 
 Make = Callable[..., Path]
 TEXT = {"english": shipped_text("english")[:600]}
-
-
-@pytest.fixture(scope="module")
-def pair(model_of: Make, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    source = model_of("llama", vocab_size=700, adds_bos=True)
-    out = tmp_path_factory.mktemp("probes") / "result"
-    tokswap.transplant_tokenizer(str(source), str(model_of("gpt2", vocab_size=900)), init="mean", out=out)
-    return source, out
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,8 @@ from typing import Any
 
 from tokswap.checkpoint.nested_configs import configs
 from tokswap.errors import InputError
-from tokswap.tokenizer.schema import MOST_IDS, is_id, is_ids
+from tokswap.options.groups import MOST_IDS
+from tokswap.tokenizer.schema import is_id, is_ids
 
 
 def _is_names(value: Any) -> bool:

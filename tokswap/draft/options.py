@@ -44,6 +44,10 @@ class ProposalOptions(Options):
     )
 
 
+_OWN = {item.name for group in (DistillOptions, ProposalOptions) for item in fields(group)}
+"""Options that a transplant lacks."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class DraftOptions(
     MethodOptions,
@@ -65,15 +69,13 @@ class DraftOptions(
     @property
     def own(self) -> dict[str, Any]:
         """The options that a transplant lacks, as tokswap.json lists them."""
-        distilled = DistillOptions(distill=self.distill, self_text=self.self_text)
-        return {**distilled.recorded(), **ProposalOptions(propose=self.propose).recorded()}
+        return {name: value for name, value in self.recorded().items() if name in _OWN}
 
     def as_transplant(self, rows: int) -> TransplantOptions:
         """Return the options of the transplant that makes the draft. rows: of the target's vocabulary matrices."""
-        own_names = {item.name for group in (DistillOptions, ProposalOptions) for item in fields(group)}
-        names = {item.name for item in fields(DraftOptions)} - own_names
-        own = {name: getattr(self, name) for name in names}
-        return TransplantOptions(**own, vocab_size=rows, bos="keep")
+        names = {item.name for item in fields(DraftOptions)} - _OWN
+        shared = {name: getattr(self, name) for name in names}
+        return TransplantOptions(**shared, vocab_size=rows, bos="keep")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,8 +9,15 @@ from pathlib import Path
 from tokswap.errors import UsageError
 from tokswap.heal.options import HealStepOptions
 from tokswap.options.declare import Options, option
-from tokswap.options.groups import ComputeOptions, GgufOptions, InitOptions, PaddingOptions, TrustOptions, WriteOptions
-from tokswap.tokenizer.schema import MOST_IDS
+from tokswap.options.groups import (
+    MOST_IDS,
+    ComputeOptions,
+    GgufOptions,
+    InitOptions,
+    PaddingOptions,
+    TrustOptions,
+    WriteOptions,
+)
 from tokswap.transplant.options import TransplantOptions
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tokswap.errors import InputError, UsageError, did_you_mean
-from tokswap.tokenizer.schema import MOST_IDS
+from tokswap.options.groups import MOST_IDS
 
 _ONLY: Mapping[str, object] = {
     "hn_embed_using_source_embeddings": True,

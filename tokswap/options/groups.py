@@ -8,6 +8,8 @@ from pathlib import Path
 
 from tokswap.options.declare import Options, option
 
+MOST_IDS = 1 << 24
+"""An upper bound: no vocabulary has so many ids."""
 WORK_BYTES = 256 << 20
 """Default working memory of a method, in bytes."""
 
@@ -30,7 +32,7 @@ class PaddingOptions(Options):
         "Round the number of rows up to a multiple of N.",
         metavar="N",
         least=1,
-        most=1 << 24,  # no vocabulary has so many ids
+        most=MOST_IDS,
         code="bad-vocab-size",
     )
 

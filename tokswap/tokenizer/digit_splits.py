@@ -18,15 +18,18 @@ _DIGIT = re.compile(b"[0-9]")
 _GROUP = re.compile(b"[0-9]{1,3}")
 
 
-def digit_rule(spec: Mapping[str, Any]) -> Callable[[bytes], bool]:
+def digit_rule(spec: Mapping[str, Any]) -> Callable[[bytes], bool] | None:
     """Return a function that says whether such a pre-tokenizer leaves the bytes of a token whole.
 
     Args:
-        spec: The parsed tokenizer.json. Without such a pre-tokenizer every token is left whole.
+        spec: The parsed tokenizer.json.
+
+    Returns:
+        The function, None without such a pre-tokenizer.
     """
     patterns = [part.get("pattern") for part in nodes(spec.get("pre_tokenizer"))]
     found = [scheme for scheme, pattern in DIGIT_SPLITS.items() if {"Regex": pattern} in patterns]
     if not found:
-        return lambda token_bytes: True
+        return None
     whole = _DIGIT if found == ["single"] else _GROUP
     return lambda token_bytes: _DIGIT.search(token_bytes) is None or whole.fullmatch(token_bytes) is not None

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from tokswap.errors import InputError
+from tokswap.options.groups import MOST_IDS
 from tokswap.tokenizer.post_processor import nodes
-from tokswap.tokenizer.schema import MOST_IDS, model_type
+from tokswap.tokenizer.schema import model_type
 from tokswap.tokenizer.unproduced import unproduced_tokens
 from tokswap.tokenizer.vocabulary import (
     ROLES,

@@ -12,9 +12,6 @@ from typing import Any
 
 from tokswap.errors import InputError
 
-MOST_IDS = 1 << 24
-"""An upper bound: no vocabulary has so many ids."""
-
 
 def is_id(value: Any) -> bool:
     """Return whether parsed JSON is a token id."""

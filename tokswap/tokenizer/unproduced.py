@@ -46,12 +46,12 @@ def unproduced_tokens(spec: Mapping[str, Any], vocabulary: Vocabulary, path: Pat
     ids = [token for token in text if token not in first or first[token] not in vocabulary.token_bytes[token]]
     places = _containing([vocabulary.token_bytes[token] for token in ids], set(first.values()))
     added = {entry["id"] for entry in spec.get("added_tokens") or []}
-    is_written, fits = _spelling(spec), digit_rule(spec)
-    return {ids[place] for place in places} | {
-        token
-        for token in text
-        if token not in added and not (is_written(vocabulary.text[token]) and fits(vocabulary.token_bytes[token]))
-    }
+    is_written, is_whole = _spelling(spec), digit_rule(spec)
+    found = {ids[place] for place in places}
+    found |= {token for token in text if token not in added and not is_written(vocabulary.text[token])}
+    if is_whole is not None:
+        found |= {token for token in text if token not in added and not is_whole(vocabulary.token_bytes[token])}
+    return found
 
 
 def _cut_out_first(

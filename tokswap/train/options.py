@@ -8,8 +8,7 @@ from pathlib import Path
 
 from tokswap.errors import UsageError
 from tokswap.options.declare import Options, option
-from tokswap.options.groups import TrustOptions
-from tokswap.tokenizer.schema import MOST_IDS
+from tokswap.options.groups import MOST_IDS, TrustOptions
 
 
 @dataclass(frozen=True, kw_only=True)

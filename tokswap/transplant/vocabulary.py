@@ -11,8 +11,8 @@ from tokswap.checkpoint.matrices import head_name
 from tokswap.checkpoint.nested_configs import text_config
 from tokswap.checkpoint.reader import Checkpoint
 from tokswap.errors import UsageError, did_you_mean
+from tokswap.options.groups import MOST_IDS
 from tokswap.tokenizer.alignment import Alignment
-from tokswap.tokenizer.schema import MOST_IDS
 from tokswap.tokenizer.tokenizer import Tokenizer
 from tokswap.tokenizer.vocabulary import Vocabulary
 

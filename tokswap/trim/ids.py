@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from tokswap.errors import InputError
+from tokswap.options.groups import MOST_IDS
 from tokswap.storage.json_files import read_json
 from tokswap.tokenizer.alignment import Alignment, Reason
-from tokswap.tokenizer.schema import MOST_IDS
 
 MAP_NAME = "vocab_map.json"
 """The file beside the weights that says where each id has gone."""
