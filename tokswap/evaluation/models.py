@@ -39,6 +39,12 @@ def cache_name(method: Callable[..., Any]) -> str:
     return "cache" if "cache" in inspect.signature(method).parameters else "past_key_values"
 
 
+def only_last(model: Any, count: int) -> dict[str, int]:
+    """Return the argument that limits the logits to those of the last tokens, {} for a model that takes none."""
+    name = "logits_to_keep"
+    return {name: count} if name in inspect.signature(model.forward).parameters else {}
+
+
 def load_model(
     folder: str | Path, *, dtype: str = "float32", device: str = "cpu", trust_remote_code: bool = False
 ) -> tuple[Any, Any]:
