@@ -91,7 +91,9 @@ class TransTokenizer(Initializer):
 
     def _lines(self, resources: Resources) -> tuple[list[str], list[str]]:
         """Return the lines of both texts."""
-        ours, theirs = (resources.read_text(path).removesuffix("\n").split("\n") for path in (self.source_text, self.target_text))
+        ours, theirs = (
+            resources.read_text(path).removesuffix("\n").split("\n") for path in (self.source_text, self.target_text)
+        )
         if len(ours) != len(theirs):
             raise InputError(
                 "unequal-lines",
