@@ -19,7 +19,12 @@ from tokswap.heal.train import HealTrainer
 
 Make = Callable[..., Path]
 
-COMMANDS = ["trim", "draft", "ensemble", *(pytest.param(name, marks=pytest.mark.slow) for name in ("transplant", "extend"))]
+COMMANDS = [
+    "trim",
+    "draft",
+    "ensemble",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("transplant", "extend")),
+]
 
 
 @pytest.fixture(scope="module")

@@ -130,7 +130,9 @@ def _healed(
     except InputError as error:
         if error.code not in ("not-better", "training-diverged"):
             raise
-        report = dataclasses.replace(report, notes=(*report.notes, f"{error.message}; the result is written without it"))
+        report = dataclasses.replace(
+            report, notes=(*report.notes, f"{error.message}; the result is written without it")
+        )
         if made is not None and report.path is not None:
             _put(made, report, write_gguf, force=options.force)
         return report
