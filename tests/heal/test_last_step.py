@@ -136,3 +136,13 @@ def test_a_result_that_training_does_not_improve_is_written_without_it(
         assert any("healing did not help" in note and "written without it" in note for note in notes)
     assert {path.name for path in tmp_path.iterdir()} == {"out", "model.gguf"}
     assert report["plan"]["out"] == str(out)
+
+
+def test_adapters_can_follow_a_trained_trim(flags: dict[str, list[Any]], tmp_path: Path) -> None:
+    plain = [*flags["trim"]]
+    at = plain.index("--heal")
+    del plain[at : at + 2]
+    run(*flags["trim"], "--out", tmp_path / "trained")
+    run(*plain, "--out", tmp_path / "plain")
+    one, other = ((tmp_path / name / "vocab_map.json").read_bytes() for name in ("trained", "plain"))
+    assert one == other
