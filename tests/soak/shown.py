@@ -28,7 +28,9 @@ LEFT_OUT = {
     "tokswap hypernet import benjamin/": "reads a model hub",
     "tokswap transplant --model ./my-model.gguf": "runs on the demo models, in tests/test_demo.py",
     "tokswap completion": "prints a shell script, which has its own tests",
-    "tokswap eval ./mine-with-theirs --text ./english.txt --against ./my-model --harness": "needs tasks, which has its own tests",
+    "tokswap eval ./mine-with-theirs --text ./english.txt --against ./my-model --harness": "needs tasks; has its own tests",
+    "tokswap extend --model ./my-model --tokens terms.txt --map-token": "names tokens that a tiny vocabulary lacks",
+    "tokswap tokenizer train --corpus '/usr/lib/*.so'": "reads files of the machine",
 }
 _ALIASES = {
     "llama": "my-model",
