@@ -278,6 +278,9 @@ def test_conversations(text: Path, model_of: Make, tmp_path: Path) -> None:
     chats.write_text((json.dumps({"messages": talk}) + "\n") * 40, encoding="utf-8")
     report = tokswap.heal_model(tmp_path / "student", [text], chats=[chats], out=tmp_path / "out", **QUICK)
     assert "chats.jsonl" in report.healing["excess_after"]
+    plain = tokswap.plan_heal(tmp_path / "student", [text], out=tmp_path / "out2").plan
+    assert any("has no conversations" in note for note in plain.notes)
+    assert not any("has no conversations" in note for note in report.plan.notes)
     chats.write_text('{"messages": 3}\n', encoding="utf-8")
     with pytest.raises(InputError) as caught:
         tokswap.plan_heal(tmp_path / "student", [text], chats=[chats], out=tmp_path / "out2")
