@@ -144,15 +144,15 @@ def _faq(packages: Path, language: str) -> str:
     return _pages([file for file in sorted(folder.glob("*.html")) if "index" not in file.name], 400, 1200)
 
 
-def _manual(packages: Path, language: str, step: int) -> str:
+def manual_pages(packages: Path, language: str, step: int) -> list[str]:
     """Return a part of every n-th manual page, without markup."""
-    text = ""
+    pages = []
     for file in sorted((packages / "usr/share/man" / language).glob("man[1578]/*.gz"))[::step]:
         lines = gzip.decompress(file.read_bytes()).decode("utf-8", "replace").split("\n")
         page = "\n".join(line for line in lines if not line.startswith((".", "'")))
         page = re.sub(r"\\f.|\\&|\\-|\\\(..", lambda mark: "-" if mark[0] == "\\-" else "", page)
-        text += page[300:1100] + "\n\n"
-    return text
+        pages.append(page[300:1100] + "\n\n")
+    return pages
 
 
 def _source(files: Iterable[Path], start: int, length: int, between: str = "") -> str:
@@ -188,8 +188,8 @@ def _held_out(packages: Path) -> dict[str, str]:
         "code": _source([LIBRARY / name for name in HELD_OUT_CODE], 1000, 3500, "\n")
         + _source([SITE / "tokenizers/__init__.py"], 0, 1500)
         + _source(headers, 600, 2000),
-        "de": _manual(packages, "de", 17),
-        "ru": _manual(packages, "ru", 6),
+        "de": "".join(manual_pages(packages, "de", 17)),
+        "ru": "".join(manual_pages(packages, "ru", 6)),
     }
 
 

@@ -6,7 +6,7 @@ MODEL is a causal language model with a byte-level BPE tokenizer, and HYPERNET a
 tokenizer tokenizes each batch of the text. Then the most frequent pair of neighbours becomes one token, again and
 again. `Hypernet.predict` returns the embeddings of the new tokens and keeps them for later batches. The model reads
 the merged tokens and predicts them among all tokens, old and new. The loss is in bits per byte, so it can be compared
-across tokenizations.
+across tokenizations. docs/quality.md has what merging costs without a trained hypernetwork.
 """
 
 from __future__ import annotations

