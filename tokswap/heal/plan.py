@@ -96,7 +96,7 @@ def plan_of(inputs: HealInputs, out: Path | None) -> HealPlan:
     if options.self_text:
         notes.append(f"the teacher writes {options.self_text:,} bytes of text first")
     if inputs.sides[1].tokenizer.chat_templates and not options.chats:
-        notes.append("this is a chat model and the text has no conversations: it may answer worse; give some with --chat")
+        notes.append("a chat model, and the text has no conversations: it may answer worse; add some with --chat")
     if text is not None and text.skipped:
         notes.append(f"{text.skipped:,} bytes are left out: one of the tokenizers changes them")
     return HealPlan(
