@@ -18,6 +18,8 @@ _AHEAD = 32
 """Bytes that are read ahead at most."""
 _LIKELY = 0.12
 """A byte with less than this probability is not guessed: it takes time to read, and most such guesses are wrong."""
+_TOLERANCES = (0.1, 0.02, 0.004)
+"""Tolerances with which the likeliest byte is looked for, one after the other until it is certain."""
 _SAME = 8
 """Bytes that must have been in the text before, for what followed them to be guessed again."""
 
@@ -147,9 +149,11 @@ class ByteMixture:
 
     def _likeliest(self, readers: Sequence[Reader]) -> int:
         """Return the likeliest byte, or `END`. Tokens are asked about only as far as it may depend on them."""
-        found = [reader.rough() for reader in readers]
-        unsure = np.array([share for _, share in found])
-        if unsure.max() < 1:
+        for tolerance in _TOLERANCES:
+            found = [reader.rough(tolerance) for reader in readers]
+            unsure = np.array([share for _, share in found])
+            if unsure.max() >= 1:
+                continue
             factors = np.array(self.weights) / (1 - unsure)
             weights = factors @ np.stack([chances for chances, _ in found])
             second, best = np.argsort(weights)[-2:]

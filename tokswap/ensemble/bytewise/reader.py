@@ -36,8 +36,6 @@ _CHUNK = 32
 """Bytes that are predicted in one pass of the model: it reads the encodings of all their beginnings."""
 _SKIPPED = 128
 """Bytes that are read in one pass where only what follows them is predicted."""
-_ROUGH = 0.05
-"""The tolerance where the likeliest byte is all that is asked for."""
 _INSIDE = bytes(range(0x80, 0xC0))
 """The bytes that continue a character."""
 
@@ -136,15 +134,18 @@ class Reader:
             self._known = self._distribution()
         return self._known
 
-    def rough(self) -> tuple[np.ndarray, float]:
+    def rough(self, tolerance: float) -> tuple[np.ndarray, float]:
         """Return about what `distribution` returns, for which the tokenizer is asked about fewer tokens.
+
+        Args:
+            tolerance: Used instead of the model's own if it is greater.
 
         Returns:
             The probabilities, of which some may be too high and the others are too low for it (float64 [257]); and
             the share that may have to be taken away.
         """
         allowed = utf8.may_follow(self._rest())
-        weights = self._covers.weights(len(self._data), _ROUGH) * allowed
+        weights = self._covers.weights(len(self._data), tolerance) * allowed
         total = float(weights.sum())
         return (weights / total, self._covers.unasked() / total) if total else (self.distribution(), 0.0)
 
