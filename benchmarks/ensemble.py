@@ -142,10 +142,8 @@ def measure_bytes(most: int, runs: int, threads: int) -> dict[str, Any]:
             rows[f"{kind}: {name}"] = {key: spread([one[key] for one in several]) for key in several[0]}
     print(f"{'bytes':36}{'per second':>12}{'wall':>8}{'passes per byte':>18}")
     for name, row in rows.items():
-        values = [
-            row[key]["median"] if key in row else float("nan") for key in ("per_second", "wall", "passes_per_byte")
-        ]
-        print(f"{name:36}{values[0]:12.1f}{values[1]:8.1f}{values[2]:18.2f}")
+        passes_shown = f"{row['passes_per_byte']['median']:18.2f}" if "passes_per_byte" in row else ""
+        print(f"{name:36}{row['per_second']['median']:12.1f}{row['wall']['median']:8.1f}{passes_shown}")
     return {"bytes": most, "runs": runs, "threads": threads, "load_average": os.getloadavg(), "rows": rows}
 
 
