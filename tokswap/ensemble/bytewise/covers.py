@@ -118,9 +118,8 @@ class Covers:
 
     def tokens(self, size: int) -> NextTokens:
         """Return all tokens that may come next. size: bytes that have been read."""
-        top = max((cover.log for cover in self._covers), default=0.0)
-        scales = [float(np.exp(cover.log - top)) for cover in self._covers]
-        self._rule_out(scales)
+        scales = self._scales()
+        self._rule_out(scales, self._tolerance)
         nodes: list[int] = []
         ids: list[int] = []
         mass = [np.zeros(0)]
@@ -143,12 +142,11 @@ class Covers:
             The weight of each byte after `data` and, last, of the tokens that end there, after which nothing is known
             (float64 [257]). They add up to anything.
         """
-        top = max((cover.log for cover in self._covers), default=0.0)
         weights = np.zeros(257)
-        for cover in self._covers:
+        for cover, scale in zip(self._covers, self._scales(), strict=True):
             begun = data[cover.start :]
             first, (low, high) = self._order.first_from(begun), self._order.longer_than(begun)
-            scale, values = float(np.exp(cover.log - top)), self._order.bytes_at(low, high, len(begun))
+            values = self._order.bytes_at(low, high, len(begun))
             weights[:END] += scale * np.bincount(values, cover.probabilities[low:high], 256)
             weights[END] += scale * float(cover.probabilities[first:low].sum())
         return weights
@@ -162,18 +160,18 @@ class Covers:
         for cover in self._covers:
             cover.path = End(new_of[cover.path.node], cover.path.last)
 
-    def weights(self, size: int) -> np.ndarray:
+    def weights(self, size: int, tolerance: float = 0.0) -> np.ndarray:
         """Add up the covers.
 
         Args:
             size: Bytes that have been read.
+            tolerance: Used instead of the tolerance of the covers where it is greater.
 
         Returns:
             The weight of each next byte and, last, of the end; they add up to anything (float64 [257]).
         """
-        top = max((cover.log for cover in self._covers), default=0.0)
-        scales = [float(np.exp(cover.log - top)) for cover in self._covers]
-        self._rule_out(scales)
+        scales = self._scales()
+        self._rule_out(scales, max(tolerance, self._tolerance))
         weights = np.zeros(257)
         for cover, scale in zip(self._covers, scales, strict=True):
             depth = size - cover.start
@@ -182,11 +180,24 @@ class Covers:
             weights[END] += 0.0 if depth else scale * cover.end
         return weights
 
-    def _rule_out(self, scales: Sequence[float]) -> None:
+    def unasked(self) -> float:
+        """Return the weight of the tokens that count without asking the tokenizer, in the unit of `weights`."""
+        found = 0.0
+        for cover, scale in zip(self._covers, self._scales(), strict=True):
+            own = slice(cover.low, cover.high)
+            found += scale * float(cover.probabilities[own] @ ~cover.asked[own])
+        return found
+
+    def _scales(self) -> list[float]:
+        """Return the probability of each cover relative to that of the likeliest."""
+        top = max((cover.log for cover in self._covers), default=0.0)
+        return [float(np.exp(cover.log - top)) for cover in self._covers]
+
+    def _rule_out(self, scales: Sequence[float], tolerance: float) -> None:
         """Set the probability of tokens that are not canonical to 0, the likeliest first, down to the tolerance."""
         if not self._covers:
             return
-        owner, place = self._likeliest(scales)
+        owner, place = self._likeliest(scales, tolerance)
         for n in np.unique(owner).tolist():
             cover = self._covers[n]
             places = place[owner == n]
@@ -195,11 +206,12 @@ class Covers:
             cover.probabilities[places[~fine]] = 0.0
             cover.asked[places] = True
 
-    def _likeliest(self, scales: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    def _likeliest(self, scales: Sequence[float], tolerance: float) -> tuple[np.ndarray, np.ndarray]:
         """Find the likeliest tokens of all covers: so many that the others have no more than the tolerance.
 
         Args:
             scales: Weight of each cover.
+            tolerance: Share of the probability.
 
         Returns:
             The cover of each token (int64 [n]), and its place in the token order (int64 [n]).
@@ -207,7 +219,7 @@ class Covers:
         values = [cover.probabilities[cover.low : cover.high] for cover in self._covers]
         pairs = list(zip(values, scales, strict=True))
         total = sum(scale * float(own.sum(dtype=np.float64)) for own, scale in pairs)
-        limit = self._tolerance * total
+        limit = tolerance * total
         least = limit / _FIRST_PARTS
         while True:  # only what lies above a bound is sorted; the bound goes down until the rest is within the limit
             found = [np.flatnonzero(own > min(least / max(scale, 1e-300), 2.0)) for own, scale in pairs]

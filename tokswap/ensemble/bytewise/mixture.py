@@ -18,6 +18,8 @@ _AHEAD = 32
 """Bytes that are read ahead at most."""
 _LIKELY = 0.12
 """A byte with less than this probability is not guessed: it takes time to read, and most such guesses are wrong."""
+_TOLERANCES = (0.1, 0.02, 0.004)
+"""Tolerances with which the likeliest byte is looked for, one after the other until it is certain."""
 _SAME = 8
 """Bytes that must have been in the text before, for what followed them to be guessed again."""
 
@@ -123,7 +125,7 @@ class ByteMixture:
                 reader.look_ahead(ahead)
                 reader.take(len(pending))
             for at in range(len(pending), len(ahead) + 1):
-                byte = _choose(self.distribution(readers), temperature, random)
+                byte = self._draw(readers, temperature, random) if temperature else self._likeliest(readers)
                 if byte == END or not most:
                     return
                 most -= 1
@@ -138,6 +140,28 @@ class ByteMixture:
                 reader.leave()
             pending = bytes([byte])
 
+    def _draw(self, readers: Sequence[Reader], temperature: float, random: np.random.Generator) -> int:
+        """Draw a byte, or `END`."""
+        chances = self.distribution(readers)
+        logs = np.log(np.maximum(chances, 1e-300)) / temperature
+        sharp = np.exp(logs - logs.max()) * (chances > 0)
+        return int(random.choice(END + 1, p=sharp / sharp.sum()))
+
+    def _likeliest(self, readers: Sequence[Reader]) -> int:
+        """Return the likeliest byte, or `END`. Tokens are asked about only as far as it may depend on them."""
+        for tolerance in _TOLERANCES:
+            found = [reader.rough(tolerance) for reader in readers]
+            unsure = np.array([share for _, share in found])
+            if unsure.max() >= 1:
+                continue
+            factors = np.array(self.weights) / (1 - unsure)
+            weights = factors @ np.stack([chances for chances, _ in found])
+            second, best = np.argsort(weights)[-2:]
+            # At worst, all that may have to be taken away is the best byte's.
+            if weights[best] - weights[second] > factors @ unsure:
+                return int(best)
+        return int(self.distribution(readers).argmax())
+
     def _guess(self, readers: Sequence[Reader], text: bytes, pending: bytes) -> bytes:
         """Guess what comes next: the likeliest bytes as far as tokens are known, and what came after them before."""
         guess = b""
@@ -150,11 +174,3 @@ class ByteMixture:
         known = text + guess
         before = known.rfind(known[-_SAME:], 0, len(known) - 1) if len(known) > _SAME else -1
         return guess + known[before + _SAME :][:_AHEAD] if before >= 0 else guess
-
-
-def _choose(chances: np.ndarray, temperature: float, random: np.random.Generator) -> int:
-    if not temperature:
-        return int(chances.argmax())
-    logs = np.log(np.maximum(chances, 1e-300)) / temperature
-    sharp = np.exp(logs - logs.max()) * (chances > 0)
-    return int(random.choice(END + 1, p=sharp / sharp.sum()))

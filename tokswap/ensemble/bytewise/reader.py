@@ -17,7 +17,7 @@ Reference:
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -32,11 +32,10 @@ from tokswap.ensemble.bytewise.tree import Tree
 from tokswap.errors import InputError, UsageError
 from tokswap.tokenizer.tokenizer import Tokenizer
 
-if TYPE_CHECKING:
-    from tokswap.heal.heads import HeadForm
-
 _CHUNK = 32
-"""Bytes whose encodings the model reads in one pass."""
+"""Bytes that are predicted in one pass of the model: it reads the encodings of all their beginnings."""
+_SKIPPED = 128
+"""Bytes that are read in one pass where only what follows them is predicted."""
 _INSIDE = bytes(range(0x80, 0xC0))
 """The bytes that continue a character."""
 
@@ -84,13 +83,6 @@ class ByteModel:
         spelt = b"".join(self.tokenizer.vocabulary.token_bytes[token] for token in ids)
         return spelt[:-1] if spelt.endswith(b"a") and not spelt[:-1].strip(b" ") else b""
 
-    @cached_property
-    def form(self) -> HeadForm | None:
-        """How the model's logits follow from hidden states."""
-        from tokswap.heal.heads import find_form
-
-        return find_form(self.model)
-
     def read(self, text: bytes = b"") -> Reader:
         """Return a reader that has read the beginning of a text."""
         reader = Reader(self)
@@ -128,7 +120,7 @@ class Reader:
     def __init__(self, model: ByteModel) -> None:
         self.model = model
         self._encoder = GrowingEncoder(model.canonical)
-        self._paths = Paths(Tree(model.model, model.start, model.form))
+        self._paths = Paths(Tree(model.model, model.start))
         self._covers = Covers(model.order, model.canonical, ends=model.ends, tolerance=model.tolerance)
         self._begin_window(model.prefix)
 
@@ -141,6 +133,21 @@ class Reader:
         if self._known is None:
             self._known = self._distribution()
         return self._known
+
+    def rough(self, tolerance: float) -> tuple[np.ndarray, float]:
+        """Return about what `distribution` returns, for which the tokenizer is asked about fewer tokens.
+
+        Args:
+            tolerance: Used instead of the model's own if it is greater.
+
+        Returns:
+            The probabilities, of which some may be too high and the others are too low for it (float64 [257]); and
+            the share that may have to be taken away.
+        """
+        allowed = utf8.may_follow(self._rest())
+        weights = self._covers.weights(len(self._data), tolerance) * allowed
+        total = float(weights.sum())
+        return (weights / total, self._covers.unasked() / total) if total else (self.distribution(), 0.0)
 
     def advance(self, data: bytes, *, wanted: bool = True) -> np.ndarray:
         """Read bytes.
@@ -156,15 +163,16 @@ class Reader:
             InputError: bad-text, if the text does not go on as UTF-8.
         """
         found = []
-        for start in range(0, len(data), _CHUNK):
-            chunk = data[start : start + _CHUNK]
-            if self._paths.depth - len(self.model.start) >= self.model.window:
-                self._restart()
-            ends = self._read(chunk)
-            for n in range(len(chunk)):
-                if wanted:
+        size = _CHUNK if wanted else min(_SKIPPED, max(_CHUNK, self.model.window))
+        for start in range(0, len(data), size):
+            chunk = data[start : start + size]
+            self._make_room()
+            if wanted:
+                for byte, ends in zip(chunk, self._read(chunk), strict=True):
                     found.append(self.distribution())
-                self._step(chunk[n], ends[n])
+                    self._step(byte, ends)
+            else:
+                self._skip(chunk)
             self._forget()
         return np.array(found).reshape(-1, 257)
 
@@ -191,8 +199,7 @@ class Reader:
         Raises:
             InputError: bad-text, if the text does not go on as UTF-8.
         """
-        if self._paths.depth - len(self.model.start) >= self.model.window:
-            self._restart()
+        self._make_room()
         self._ahead = list(zip(data, self._read(data), strict=True))
 
     def take(self, count: int = 1) -> None:
@@ -216,8 +223,13 @@ class Reader:
         """Begin with some bytes, which are read and not predicted."""
         self._data, self._ahead = b"", []
         self._known = None
-        self._add_cover(self._paths.root, b"")
+        self._add_cover(0, self._paths.root, b"")
         self.advance(data, wanted=False)
+
+    def _make_room(self) -> None:
+        """Begin a new window where this one is full."""
+        if self._paths.depth - len(self.model.start) >= self.model.window:
+            self._restart()
 
     def _restart(self) -> None:
         """Begin a new window with the last tokens of a text that has grown too long, from a whole character on."""
@@ -253,11 +265,24 @@ class Reader:
         self._covers.narrow(self._data)
         rest = self._rest()
         for end in ends:
-            self._add_cover(end, rest)
+            self._add_cover(len(self._data), end, rest)
 
-    def _add_cover(self, end: End, rest: bytes) -> None:
+    def _skip(self, chunk: bytes) -> None:
+        """Add bytes that are not predicted: the model reads the encodings up to where tokens may go past the last."""
+        data = self._data + chunk
+        self._check_utf8(data)
+        longer = self.model.order.longer_than
+        places = [n for n in range(len(self._data) + 1, len(data) + 1) if np.diff(longer(data[n:])) > 0]
+        encodings = [(place, ids) for place in places for ids in self._encoder.encodings(data[:place])]
+        ends = self._paths.add(ids for _, ids in encodings)
+        self._data, self._known = data, None
+        for (place, _), end in zip(encodings, ends, strict=True):
+            self._add_cover(place, end, _begun(data[:place]))
+        self._covers.narrow(data)
+
+    def _add_cover(self, start: int, end: End, rest: bytes) -> None:
         after = self._paths.expected(end.node)
-        self._covers.add(len(self._data), end, self._paths.log(end.node), rest, after)
+        self._covers.add(start, end, self._paths.log(end.node), rest, after)
 
     def _distribution(self) -> np.ndarray:
         allowed = utf8.may_follow(self._rest())
@@ -269,9 +294,13 @@ class Reader:
 
     def _rest(self, more: bytes = b"") -> bytes:
         """Return the incomplete character that the text ends with, and some more bytes."""
-        end = self._data[-3:] + more
-        for n in (1, 2, 3):
-            parts = utf8.split(end[-n:])
-            if parts is not None and parts[1] and len(parts[0]) == 0:
-                return parts[1]
-        return b""
+        return _begun(self._data[-3:] + more)
+
+
+def _begun(data: bytes) -> bytes:
+    """Return the incomplete character that some bytes end with."""
+    for n in (1, 2, 3):
+        parts = utf8.split(data[-n:])
+        if parts is not None and parts[1] and len(parts[0]) == 0:
+            return parts[1]
+    return b""

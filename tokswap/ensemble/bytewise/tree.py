@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from tokswap.evaluation.models import cache_name
 
-if TYPE_CHECKING:
-    from tokswap.heal.heads import HeadForm
-
-_FEW = 8
-"""Nodes whose logits are computed as the product of lm_head and hidden states, not the reverse."""
 _ROOM = 256
 """Nodes that fit into the first attention matrix."""
 
@@ -28,7 +23,6 @@ class Tree:
     Args:
         model: The causal language model.
         start: Ids that every sequence begins with.
-        form: How its logits follow from hidden states, from `find_form`; None to let it compute them itself.
 
     Attributes:
         model: The causal language model.
@@ -41,8 +35,8 @@ class Tree:
 
     after_root: np.ndarray
 
-    def __init__(self, model: Any, start: Sequence[int], form: HeadForm | None = None) -> None:
-        self.model, self._form = model, form
+    def __init__(self, model: Any, start: Sequence[int]) -> None:
+        self.model = model
         self._start = list(start)
         self.reset()
 
@@ -79,28 +73,15 @@ class Tree:
             self._append(parent, token)
         device = self.model.device
         with torch.inference_mode():
-            logits = self._logits(
+            logits = self.model(
                 input_ids=torch.tensor([tokens], device=device),
                 attention_mask=self._masks(first),
                 position_ids=torch.tensor([self.depth[first:]], device=device),
                 use_cache=True,
                 **{cache_name(self.model.forward): self._cache},
-            )
-            found: np.ndarray = torch.log_softmax(logits, dim=-1).cpu().numpy()
+            ).logits[0]
+            found: np.ndarray = torch.log_softmax(logits.float(), dim=-1).cpu().numpy()
         return found
-
-    def _logits(self, **inputs: Any) -> Any:
-        """Run the model; returns float32 [n, V]."""
-        if self._form is None:
-            return self.model(**inputs).logits[0].float()
-        import torch
-
-        hidden = self.model.base_model(**inputs).last_hidden_state[0]
-        weight = self.model.get_output_embeddings().weight
-        # For a few rows, a CPU's product of float32 matrices is faster the other way round.
-        few = len(hidden) <= _FEW and hidden.device.type == "cpu" and hidden.dtype == torch.float32
-        logits = (weight @ hidden.T).T.contiguous() if few else hidden @ weight.T
-        return self._form.apply(logits.float())
 
     def _append(self, parent: int, token: int) -> None:
         node = len(self)
