@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from tokswap.checkpoint.configs import Configs
+from tokswap.checkpoint.mapped import release
 from tokswap.checkpoint.matrices import VocabMatrix
 from tokswap.checkpoint.reader import Checkpoint
 
@@ -92,6 +93,7 @@ def merged_blocks(
         if count:
             block[~copied] = compute(new[used : used + count])
             used += count
+        release(raw)
         yield block
 
 

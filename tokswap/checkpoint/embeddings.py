@@ -7,11 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tokswap.checkpoint.mapped import release
 from tokswap.checkpoint.matrices import FLOATS
 from tokswap.tokenizer.vocabulary import Vocabulary
 
 _TORCH_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-_BLOCK_ROWS, _FINITE_ROWS = 8192, 256
+_BLOCK_ROWS, _FINITE_ROWS, _READ_ROWS = 8192, 256, 1024
+_BLOCK_ELEMENTS = 1 << 24
+"""Most elements of a block of rows; 64 MB in float32."""
 _EXPONENTS = {
     "F64": (np.uint64, 0x7FF << 52),
     "F32": (np.uint32, 0xFF << 23),
@@ -97,13 +100,21 @@ class Columns:
             part = slice(start, start + _FINITE_ROWS)
             bits = np.ascontiguousarray(self.raw[part]).view(word)
             result[part] = (bits & word(exponent)).max(axis=1, initial=0) < exponent
+            if start % _BLOCK_ROWS == 0:
+                release(self.raw)
+        release(self.raw)
         return result
 
     def rows(self, ids: np.ndarray) -> np.ndarray:
         """Return some rows, float32 [len(ids), D]. An id past the last row stands for row 0."""
         # A matrix may end before its vocabulary, as Gemma-3n's per-layer one does; the model then reads row 0.
         ids = np.where(ids < len(self.raw), ids, 0)
-        rows = decode(self.raw[ids], self.dtype) - np.float32(self.shift)
+        rows = np.empty((len(ids), self.width), np.float32)
+        for start in range(0, len(ids), _READ_ROWS):  # of the raw rows, a few are held beside their numbers
+            part = slice(start, start + _READ_ROWS)
+            rows[part] = decode(self.raw[ids[part]], self.dtype)
+        if self.shift:
+            rows -= np.float32(self.shift)
         if self.unread is not None:
             rows[self.unread[ids]] = 0
         return rows
@@ -145,8 +156,24 @@ class EmbeddingSpace:
 
     def blocks(self, ids: np.ndarray) -> Iterator[np.ndarray]:
         """Yield the rows of some ids in blocks, so that a pass over all rows needs the memory of one block."""
-        for start in range(0, len(ids), _BLOCK_ROWS):
-            yield self.rows(ids[start : start + _BLOCK_ROWS])
+        size = max(1, min(_BLOCK_ROWS, _BLOCK_ELEMENTS // max(self.width, 1)))
+        for start in range(0, len(ids), size):
+            block = self.rows(ids[start : start + size])
+            self.release()
+            yield block
+
+    def array(self, ids: np.ndarray) -> np.ndarray:
+        """Return the rows of many ids, float32 [len(ids), D], and hold nothing else of their matrix."""
+        rows, at = np.empty((len(ids), self.width), np.float32), 0
+        for block in self.blocks(ids):
+            rows[at : at + len(block)] = block
+            at += len(block)
+        return rows
+
+    def release(self) -> None:
+        """Let the system take back what has been read of mapped files."""
+        for columns in self.columns:
+            release(columns.raw)
 
     def mean(self, ids: np.ndarray) -> np.ndarray:
         """Return the mean row of some ids, float32 [D], summed in float64."""

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
+from tokswap.checkpoint.edit import NewRows
 from tokswap.checkpoint.embeddings import EmbeddingSpace
 from tokswap.distributed import LOCAL, Backend
 from tokswap.init.resources.protocol import Resources
@@ -220,16 +221,22 @@ class Rows:
     """What a method returns.
 
     Attributes:
-        rows: float32 [M, D], in the order of `problem.missing`.
+        made: float32 [M, D], in the order of `problem.missing`: an array, or `MadeRows`, which makes blocks of them as
+            they are written. A method that holds an array holds a whole matrix in float32.
         diagnostics: Name -> one number per missing token, float [M], such as a residual. They go into the Report.
         evidence: Plain data that says why a method chose what it did. It goes into the Report.
         notes: Sentences for the user, such as what the method fell back to and for how many tokens.
     """
 
-    rows: np.ndarray
+    made: NewRows
     diagnostics: Mapping[str, np.ndarray] = field(default_factory=dict)
     evidence: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    @property
+    def rows(self) -> np.ndarray:
+        """All rows, float32 [M, D], in memory."""
+        return self.made[: len(self.made)]
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import numpy as np
 
 from tokswap.checkpoint.embeddings import EmbeddingSpace
 from tokswap.init.base import Pieces, Problem
+from tokswap.init.made_rows import MadeRows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -106,7 +107,20 @@ def combine(space: EmbeddingSpace, ids: np.ndarray, weights: np.ndarray) -> np.n
     return result
 
 
-def combine_pieces(problem: Problem, weights: np.ndarray | None = None, pieces: Pieces | None = None) -> np.ndarray:
+def mixed_pieces(problem: Problem, weights: np.ndarray | None = None, pieces: Pieces | None = None) -> MadeRows:
+    """Return what `combine_pieces` does for all tokens, made in blocks on demand."""
+    pieces = problem.pieces if pieces is None else pieces
+    width = problem.source.width
+    return MadeRows(len(pieces.start) - 1, width, lambda part: combine_pieces(problem, weights, pieces, part=part))
+
+
+def combine_pieces(
+    problem: Problem,
+    weights: np.ndarray | None = None,
+    pieces: Pieces | None = None,
+    *,
+    part: slice | None = None,
+) -> np.ndarray:
     """Return the weighted mean of the source rows of each token's pieces.
 
     A token without pieces, or whose weights are all zero, gets the mean source row.
@@ -115,30 +129,33 @@ def combine_pieces(problem: Problem, weights: np.ndarray | None = None, pieces: 
         problem: Where the source rows are.
         weights: One weight per piece, not negative, float [P]; None for the plain mean.
         pieces: The pieces; those of the missing tokens by default.
+        part: The tokens to take, with a start and a stop; all by default.
 
     Returns:
         float32 [n, D].
     """
     pieces, width = problem.pieces if pieces is None else pieces, problem.source.width
-    weights = np.ones(len(pieces.ids), np.float32) if weights is None else np.asarray(weights, np.float32)
-    result = np.tile(problem.source_mean, (len(pieces.start) - 1, 1))
-    for block in piece_blocks(pieces, problem.context.memory // (8 * width)):
-        part = slice(int(pieces.start[block.start]), int(pieces.start[block.stop]))
-        rows = problem.source.rows(pieces.ids[part]) * weights[part, None]
+    part = slice(0, len(pieces.start) - 1) if part is None else part
+    result = np.tile(problem.source_mean, (part.stop - part.start, 1))
+    for block in piece_blocks(pieces, problem.context.memory // (8 * width), part):
+        own = slice(int(pieces.start[block.start]), int(pieces.start[block.stop]))
+        weight = np.ones(own.stop - own.start, np.float32) if weights is None else np.asarray(weights[own], np.float32)
+        rows = problem.source.rows(pieces.ids[own])
+        rows *= weight[:, None]
         spelt = block.start + np.flatnonzero(np.diff(pieces.start[block.start : block.stop + 1]))
         if len(spelt):
-            first = pieces.start[spelt] - part.start
-            total = np.add.reduceat(weights[part], first)
+            first = pieces.start[spelt] - own.start
+            total = np.add.reduceat(weight, first)
             sums = np.add.reduceat(rows, first, axis=0)
-            result[spelt[total > 0]] = sums[total > 0] / total[total > 0, None]
+            result[spelt[total > 0] - part.start] = sums[total > 0] / total[total > 0, None]
     return result
 
 
-def piece_blocks(pieces: Pieces, most: int) -> Iterator[slice]:
+def piece_blocks(pieces: Pieces, most: int, part: slice | None = None) -> Iterator[slice]:
     """Yield blocks of tokens that have at most `most` pieces together, or are a single token."""
-    begin, count = 0, len(pieces.start) - 1
+    begin, count = (0, len(pieces.start) - 1) if part is None else (part.start, part.stop)
     while begin < count:
-        end = int(np.searchsorted(pieces.start, pieces.start[begin] + max(most, 1), "right")) - 1
+        end = min(int(np.searchsorted(pieces.start, pieces.start[begin] + max(most, 1), "right")) - 1, count)
         yield slice(begin, max(end, begin + 1))
         begin = max(end, begin + 1)
 
