@@ -13,7 +13,8 @@ import tokswap
 from tokswap.evaluation.runs import length_note
 from tokswap.init.base import Rows
 from tokswap.init.diagnostics import outliers, row_notes
-from tokswap.init.solver import MadeNorms, SolvedGroup
+from tokswap.init.solver import SolvedGroup
+from tokswap.init.written_rows import MadeNorms
 from tokswap.tokenizer.tokenizer import Tokenizer, read_tokenizer
 from tokswap.transplant.advice import plan_notes, unread_scripts
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from tokswap.checkpoint.configs import Configs
+from tokswap.checkpoint.embeddings import NewRows
 from tokswap.checkpoint.mapped import release
 from tokswap.checkpoint.matrices import VocabMatrix
 from tokswap.checkpoint.reader import Checkpoint
@@ -49,14 +49,6 @@ class MatrixEdit:
     def computed(self) -> int:
         """Number of rows that are not copied."""
         return int(np.count_nonzero(self.source_of < 0))
-
-
-class NewRows(Protocol):
-    """The computed rows of a matrix, float32 [n, D]: an array, or an object that makes blocks of them on demand."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, part: slice, /) -> np.ndarray: ...
 
 
 Convert = Callable[[np.ndarray], np.ndarray]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -22,6 +23,14 @@ _EXPONENTS = {
     "BF16": (np.uint16, 0xFF << 7),
 }
 """For each dtype, the type of its bits, and the bits that are all set only in infinities and NaN (IEEE 754)."""
+
+
+class NewRows(Protocol):
+    """The computed rows of a matrix, float32 [n, D]: an array, or an object that makes blocks of them on demand."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, part: slice, /) -> np.ndarray: ...
 
 
 def decode(raw: np.ndarray, dtype: str) -> np.ndarray:

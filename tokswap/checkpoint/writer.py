@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tokswap.checkpoint.edit import Edit, GroupRows, MatrixEdit, NewRows, merged_blocks
-from tokswap.checkpoint.embeddings import decode, encode
+from tokswap.checkpoint.edit import Edit, GroupRows, MatrixEdit, merged_blocks
+from tokswap.checkpoint.embeddings import NewRows, decode, encode
 from tokswap.checkpoint.layout import Layout, OutShard, index_of
 from tokswap.checkpoint.reader import Checkpoint
 from tokswap.storage.atomic import workspace

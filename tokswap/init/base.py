@@ -15,8 +15,7 @@ from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
-from tokswap.checkpoint.edit import NewRows
-from tokswap.checkpoint.embeddings import EmbeddingSpace
+from tokswap.checkpoint.embeddings import EmbeddingSpace, NewRows
 from tokswap.distributed import LOCAL, Backend
 from tokswap.init.resources.protocol import Resources
 from tokswap.options.groups import WORK_BYTES

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from tokswap.checkpoint.edit import NewRows
+from tokswap.checkpoint.embeddings import NewRows
 from tokswap.errors import UsageError
 from tokswap.init.base import BaseModel, DonorUse, Initializer, Problem, Rows
 from tokswap.init.made_rows import MadeRows

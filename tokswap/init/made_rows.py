@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from tokswap.checkpoint.edit import NewRows
+from tokswap.checkpoint.embeddings import NewRows
 
 BLOCK = 2048
 """Rows that are made at a time."""

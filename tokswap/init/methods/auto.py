@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tokswap.checkpoint.edit import NewRows
+from tokswap.checkpoint.embeddings import NewRows
 from tokswap.init.base import DonorUse, Initializer, Pieces, Problem, Rows
 from tokswap.init.blend import read_method
 from tokswap.init.made_rows import Interleaved, MadeRows

@@ -13,7 +13,7 @@ from tokswap.init.made_rows import MadeRows, parts
 from tokswap.options.declare import option
 
 if TYPE_CHECKING:
-    from tokswap.init.methods._sparse import Array, HasRows
+    from tokswap.init.methods._sparse import HasRows
 
 _BLOCK = 2048
 _GATHERED = 1 << 24
