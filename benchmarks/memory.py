@@ -32,9 +32,10 @@ RUN = """
 import re, sys
 from tokswap.cli import main
 try:
-    main(sys.argv[1:], standalone_mode=False)
+    status = main(sys.argv[1:], standalone_mode=False)
 finally:
     print("PEAK", re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1], flush=True)
+sys.exit(status)
 """
 
 
@@ -74,14 +75,15 @@ def write_model(tokenizer: Path, folder: Path, width: int) -> int:
         "intermediate_size": 64,
         "num_hidden_layers": 1,
         "num_attention_heads": 8,
+        "head_dim": 8,
         "tie_word_embeddings": True,
         "torch_dtype": "bfloat16",
     }
     (folder / "config.json").write_text(json.dumps(config))
-    names = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj")
     shapes = {
         "model.embed_tokens.weight": [rows, width],
-        **{f"model.layers.0.{name}.weight": [width, width] for name in names},
+        **{f"model.layers.0.self_attn.{name}_proj.weight": [64, width] for name in "qkv"},
+        "model.layers.0.self_attn.o_proj.weight": [width, 64],
         **{f"model.layers.0.mlp.{name}_proj.weight": [64, width] for name in ("gate", "up")},
         "model.layers.0.mlp.down_proj.weight": [width, 64],
         **{f"model.layers.0.{name}_layernorm.weight": [width] for name in ("input", "post_attention")},

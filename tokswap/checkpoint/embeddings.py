@@ -13,9 +13,9 @@ from tokswap.checkpoint.matrices import FLOATS
 from tokswap.tokenizer.vocabulary import Vocabulary
 
 _TORCH_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-_BLOCK_ROWS, _FINITE_ROWS, _READ_ROWS = 8192, 256, 1024
-_BLOCK_ELEMENTS = 1 << 24
-"""Most elements of a block of rows; 64 MB in float32."""
+_BLOCK_ROWS, _FINITE_ROWS = 8192, 256
+_BLOCK_ELEMENTS, _READ_ELEMENTS = 1 << 24, 1 << 20
+"""Most elements of a block of rows, and of what is converted at a time; 64 and 4 MB in float32."""
 _EXPONENTS = {
     "F64": (np.uint64, 0x7FF << 52),
     "F32": (np.uint32, 0xFF << 23),
@@ -76,7 +76,8 @@ def row_norms(rows: np.ndarray) -> np.ndarray:
         rows: float32 [n, D].
     """
     # In blocks: numpy would square a copy of the whole matrix.
-    blocks = (rows[start : start + _BLOCK_ROWS] for start in range(0, len(rows), _BLOCK_ROWS))
+    size = max(1, _READ_ELEMENTS // max(rows.shape[1], 1))
+    blocks = (rows[start : start + size] for start in range(0, len(rows), size))
     return np.concatenate([np.zeros(0, np.float32), *(np.linalg.norm(block, axis=1) for block in blocks)])
 
 
@@ -109,9 +110,7 @@ class Columns:
             part = slice(start, start + _FINITE_ROWS)
             bits = np.ascontiguousarray(self.raw[part]).view(word)
             result[part] = (bits & word(exponent)).max(axis=1, initial=0) < exponent
-            if start % _BLOCK_ROWS == 0:
-                release(self.raw)
-        release(self.raw)
+            release(self.raw)
         return result
 
     def rows(self, ids: np.ndarray) -> np.ndarray:
@@ -119,8 +118,9 @@ class Columns:
         # A matrix may end before its vocabulary, as Gemma-3n's per-layer one does; the model then reads row 0.
         ids = np.where(ids < len(self.raw), ids, 0)
         rows = np.empty((len(ids), self.width), np.float32)
-        for start in range(0, len(ids), _READ_ROWS):  # of the raw rows, a few are held beside their numbers
-            part = slice(start, start + _READ_ROWS)
+        size = max(1, _READ_ELEMENTS // max(self.width, 1))
+        for start in range(0, len(ids), size):  # of the raw rows, a few are held beside their numbers
+            part = slice(start, start + size)
             rows[part] = decode(self.raw[ids[part]], self.dtype)
         if self.shift:
             rows -= np.float32(self.shift)

@@ -25,7 +25,7 @@ from tokswap.checkpoint.reader import Checkpoint
 from tokswap.storage.atomic import workspace
 from tokswap.storage.json_files import json_bytes
 
-_ROWS_BYTES = 16 << 20
+_ROWS_BYTES = 4 << 20
 _COPY_BYTES = 256 << 20
 
 Solve = Callable[[tuple[MatrixEdit, ...]], GroupRows]

@@ -63,6 +63,10 @@ class NewRows(Initializer):
         ]
         return dataclasses.replace(problem, pieces=Pieces.from_lists(lists))
 
+    def held(self, missing: int, anchors: int, width: int, *, work: int) -> int:
+        """Return what the method itself holds."""
+        return self.method.held(missing, anchors, width, work=work)
+
     def flops(self, missing: int, anchors: int, width: int) -> float:
         """Count those of the method."""
         return self.method.flops(missing, anchors, width)

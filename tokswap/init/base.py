@@ -274,6 +274,17 @@ class Initializer(ABC):
     def flops(self, missing: int, anchors: int, width: int) -> float:
         """Return about how many floating-point operations a matrix costs, for the plan's estimate."""
 
+    def held(self, missing: int, anchors: int, width: int, *, work: int) -> int:
+        """Return about how many bytes a matrix takes besides blocks of its rows, for the plan's estimate.
+
+        Args:
+            missing: M, the rows to make.
+            anchors: N, the shared tokens.
+            width: Elements of a row.
+            work: `Context.memory`.
+        """
+        return 0
+
     def donor_use(self) -> DonorUse:
         """Say whether the method reads the donor's embeddings."""
         return "none"

@@ -65,6 +65,10 @@ class Blend(Initializer):
         rows = MadeRows(len(problem.missing), problem.source.width, make)
         return Rows(rows, diagnostics, evidence, notes=notes)
 
+    def held(self, missing: int, anchors: int, width: int, *, work: int) -> int:
+        """Return the sum over the parts."""
+        return sum(method.held(missing, anchors, width, work=work) for _, _, method in self.parts)
+
     def flops(self, missing: int, anchors: int, width: int) -> float:
         """Return the sum over the parts."""
         return sum(method.flops(missing, anchors, width) for _, _, method in self.parts)

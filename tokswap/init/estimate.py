@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tokswap.checkpoint.edit import MatrixEdit
-from tokswap.checkpoint.matrices import VocabMatrix
+from tokswap.init.made_rows import BLOCK, BLOCK_ELEMENTS
 from tokswap.init.solver import RowTask
 from tokswap.report.plan import Estimate
 from tokswap.tokenizer.alignment import Reason
@@ -20,6 +20,8 @@ _TOKEN_BYTES, _UNIGRAM_TOKEN_BYTES = 2000, 4400
 """Measured with 250,000 tokens: what a token takes as text, bytes, parsed JSON and in the tokenizers library."""
 _READ_AROUND = 1 << 16
 """What the system reads around a row that is read in place."""
+_BLOCK_COPIES = 8
+"""A block of rows, and what is gathered and multiplied to make it."""
 
 
 def estimate(task: RowTask, matrices: Sequence[MatrixEdit], *, written: int, checks: int = 0) -> Estimate:
@@ -38,9 +40,10 @@ def estimate(task: RowTask, matrices: Sequence[MatrixEdit], *, written: int, che
     for edit in matrices:
         if edit.matrix.role != "bias" and task.computes(edit.matrix.role):
             width = owner.width if owner is not None else edit.matrix.width
-            flops += task.methods.of(edit.matrix.role).flops(missing, anchors, width)
-            work = (6 * anchors + 4 * missing) * width + task.context.memory if owner is not None else 0
-            held = max(held, 4 * edit.computed * edit.matrix.width + _mapped(edit, owner) + work)
+            method = task.methods.of(edit.matrix.role)
+            own = method.held(missing, anchors, width, work=task.context.memory)
+            flops += method.flops(missing, anchors, width)
+            held = max(held, own + _block_bytes(edit.matrix.width) + _mapped(edit, missing))
     sides = ((task.source.tokenizer, len(task.source.tokenizer.vocabulary)), (task.target, len(alignment)))
     tokens = sum(size * _bytes_per_token(tokenizer) for tokenizer, size in sides)
     seconds = flops / flops_per_second() + written / 1e9 + 2.0
@@ -51,11 +54,15 @@ def _bytes_per_token(tokenizer: Tokenizer) -> int:
     return _UNIGRAM_TOKEN_BYTES if tokenizer.family == UNIGRAM else _TOKEN_BYTES
 
 
-def _mapped(edit: MatrixEdit, owner: VocabMatrix | None) -> int:
-    """Bytes of the rows that are read in place, by memory map."""
-    row_bytes, copied = edit.matrix.row_bytes, int(np.count_nonzero(edit.source_of >= 0))
-    read = min(edit.matrix.rows * row_bytes, copied * (row_bytes + _READ_AROUND))
-    return read + (owner.rows * owner.width * row_bytes // edit.matrix.width if owner else 0)
+def _block_bytes(width: int) -> int:
+    """What a block of new rows takes, with what it is made of."""
+    return _BLOCK_COPIES * 4 * min(BLOCK_ELEMENTS, BLOCK * width)
+
+
+def _mapped(edit: MatrixEdit, missing: int) -> int:
+    """Bytes of the source rows that a block of new rows is made of. They are read in place, by memory map."""
+    row_bytes = edit.matrix.row_bytes
+    return min(edit.matrix.rows * row_bytes, 4 * min(missing, BLOCK) * (row_bytes + _READ_AROUND))
 
 
 def flops_per_second() -> float:

@@ -9,7 +9,9 @@ import numpy as np
 from tokswap.checkpoint.embeddings import NewRows
 
 BLOCK = 2048
-"""Rows that are made at a time."""
+"""Most rows that are made at a time."""
+BLOCK_ELEMENTS = 1 << 22
+"""Most elements; 16 MB in float32."""
 
 Make = Callable[[slice], np.ndarray]
 """Makes the rows of a part, float32 [n, D]; the part has a start and a stop."""
@@ -30,6 +32,7 @@ class MadeRows:
             make: Makes a block of them.
         """
         self._shape, self._make = (count, width), make
+        self._size = max(1, min(BLOCK, BLOCK_ELEMENTS // max(width, 1)))
         self._at, self._block = -1, np.empty((0, width), np.float32)
 
     def __len__(self) -> int:
@@ -38,13 +41,13 @@ class MadeRows:
     def __getitem__(self, part: slice) -> np.ndarray:
         start, stop, _ = part.indices(len(self))
         result = np.empty((max(stop - start, 0), self._shape[1]), np.float32)
-        for piece in parts(start, stop):
-            block = piece.start // BLOCK
+        for piece in parts(start, stop, self._size):
+            block = piece.start // self._size
             if block != self._at:
-                whole = slice(block * BLOCK, min((block + 1) * BLOCK, len(self)))
+                whole = slice(block * self._size, min((block + 1) * self._size, len(self)))
                 self._at, self._block = -1, np.empty((0, self._shape[1]), np.float32)  # not held beside the next one
                 self._at, self._block = block, self._make(whole)
-            own = slice(piece.start - block * BLOCK, piece.stop - block * BLOCK)
+            own = slice(piece.start - block * self._size, piece.stop - block * self._size)
             result[piece.start - start : piece.stop - start] = self._block[own]
         return result
 
@@ -77,9 +80,9 @@ class Interleaved:
         return result
 
 
-def parts(start: int, stop: int) -> Iterator[slice]:
+def parts(start: int, stop: int, size: int = BLOCK) -> Iterator[slice]:
     """Split a range of rows at the edges of blocks."""
     while start < stop:
-        end = min((start // BLOCK + 1) * BLOCK, stop)
+        end = min((start // size + 1) * size, stop)
         yield slice(start, end)
         start = end

@@ -10,7 +10,7 @@ import numpy as np
 
 from tokswap.checkpoint.embeddings import EmbeddingSpace
 from tokswap.init.base import Pieces, Problem
-from tokswap.init.made_rows import MadeRows
+from tokswap.init.made_rows import BLOCK_ELEMENTS, MadeRows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -99,7 +99,7 @@ def combine(space: EmbeddingSpace, ids: np.ndarray, weights: np.ndarray) -> np.n
         float32 [M, D].
     """
     result = np.empty((len(ids), space.width), np.float32)
-    block = max(1, _BLOCK // max(ids.shape[1], 1))
+    block = max(1, min(_BLOCK, 2 * BLOCK_ELEMENTS // max(space.width, 1)) // max(ids.shape[1], 1))
     for start in range(0, len(ids), block):
         part = slice(start, start + block)
         rows = space.rows(ids[part].reshape(-1)).reshape(*ids[part].shape, space.width)
@@ -137,7 +137,7 @@ def combine_pieces(
     pieces, width = problem.pieces if pieces is None else pieces, problem.source.width
     part = slice(0, len(pieces.start) - 1) if part is None else part
     result = np.tile(problem.source_mean, (part.stop - part.start, 1))
-    for block in piece_blocks(pieces, problem.context.memory // (8 * width), part):
+    for block in piece_blocks(pieces, min(problem.context.memory // 8, BLOCK_ELEMENTS) // width, part):
         own = slice(int(pieces.start[block.start]), int(pieces.start[block.stop]))
         weight = np.ones(own.stop - own.start, np.float32) if weights is None else np.asarray(weights[own], np.float32)
         rows = problem.source.rows(pieces.ids[own])

@@ -89,6 +89,11 @@ class Auto(Initializer):
 
         return MadeRows(len(rows), problem.source.width, make)
 
+    def held(self, missing: int, anchors: int, width: int, *, work: int) -> int:
+        """Count the largest candidate."""
+        names = CANDIDATES[True]
+        return max(read_method(name).held(missing, anchors, width, work=work) for name in names)
+
     def flops(self, missing: int, anchors: int, width: int) -> float:
         """Count the self-test, and the most likely winner."""
         tested = sum(read_method(name).flops(self.hidden, anchors, width) for name in CANDIDATES[True])

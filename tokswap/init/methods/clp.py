@@ -66,6 +66,10 @@ class CLP(Initializer):
         note = f"clp: {count} resemble no shared token; each gets the mean of its pieces"
         return Rows(rows, notes=(note,))
 
+    def held(self, missing: int, anchors: int, width: int, *, work: int) -> int:
+        """Count the sum of products."""
+        return 8 * width * width
+
     def flops(self, missing: int, anchors: int, width: int) -> float:
         """Count two matrix products."""
         return 2.0 * width * width * (missing + anchors)

@@ -137,6 +137,10 @@ class Focus(Initializer):
             seed=problem.context.seed,
         )
 
+    def held(self, missing: int, anchors: int, width: int, *, work: int) -> int:
+        """Count the search and the mixtures."""
+        return 2 * work + 2 * (anchors + missing) * width + 500 * missing
+
     def flops(self, missing: int, anchors: int, width: int) -> float:
         """Count the cosines, and the search for the largest."""
         return 3.0 * missing * anchors * (self.width if self.text else width)

@@ -137,6 +137,12 @@ class Kriging(Initializer):
             weights[part] = torch.cholesky_solve(near.unsqueeze(2), lower).squeeze(2).float().cpu().numpy()
         return weights
 
+    def held(self, missing: int, anchors: int, width: int, *, work: int) -> int:
+        """Count the largest of three stages: the neighbours, the trend, and the making of rows."""
+        table = 4 * anchors * width if 2 * anchors <= anchors + missing else 0
+        neighbours = 12 * self.neighbours * missing
+        return max(table + neighbours + 2 * work, 14 * (3 * width) ** 2, 4 * anchors * width + neighbours)
+
     def flops(self, missing: int, anchors: int, width: int) -> float:
         """Count the trend's Gram matrix, the search for neighbours, and a small system for each token."""
         k = min(self.neighbours, anchors)
@@ -251,6 +257,7 @@ class _Centred:
     def rows(self, places: np.ndarray) -> np.ndarray:
         """Return the rows at some places of `ids`, float32 [len(places), D]."""
         rows = self.space.rows(self.ids[places])
+        self.space.release()
         rows -= self.mean
         return rows
 

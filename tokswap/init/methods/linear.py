@@ -80,6 +80,10 @@ class Linear(Initializer):
         gram[np.diag_indices_from(gram)] += ridge
         return np.asarray(solve(gram, cross, assume_a="pos", overwrite_a=True, overwrite_b=True))
 
+    def held(self, missing: int, anchors: int, width: int, *, work: int) -> int:
+        """Count the Gram matrix, the targets of the regression, and their solution."""
+        return 24 * width * width
+
     def flops(self, missing: int, anchors: int, width: int) -> float:
         """Count the Gram matrix, its solution and the map."""
         return 4.0 * width * width * (missing + anchors + width)

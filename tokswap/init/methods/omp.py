@@ -134,6 +134,10 @@ class OMP(Initializer):
             at += len(block)
         return np.asarray(anchors[keep])
 
+    def held(self, missing: int, anchors: int, width: int, *, work: int) -> int:
+        """Count the dictionary in float32 and bfloat16, a part of the targets, and the codes."""
+        return (6 * anchors + 8 * min(missing, _PART)) * width + 24 * self.k * missing + work
+
     def flops(self, missing: int, anchors: int, width: int) -> float:
         """Count searches of the dictionary, as measured for k = 64 (benchmarks/omp.md)."""
         sweeps = (27.0 if self.exact else 7.0) * min(self.k, anchors, width) / 64

@@ -77,6 +77,10 @@ class Gaussian(Initializer):
             rows[part] = mean + self.scale * (noise @ factor.T)
         return Rows(rows)
 
+    def held(self, missing: int, anchors: int, width: int, *, work: int) -> int:
+        """Count the rows, which are drawn at once, and the covariance."""
+        return 4 * missing * width + 24 * width * width
+
     def flops(self, missing: int, anchors: int, width: int) -> float:
         """Count two matrix products."""
         return 2.0 * (missing + anchors) * width * width

@@ -132,6 +132,10 @@ class TokenAdapt(Initializer):
             return _donor_space(problem)
         return _text_space(problem, self.encoder)
 
+    def held(self, missing: int, anchors: int, width: int, *, work: int) -> int:
+        """Count the search."""
+        return 2 * work
+
     def flops(self, missing: int, anchors: int, width: int) -> float:
         """Count the search for neighbours, and a small encoder's work on short texts of both vocabularies."""
         encoding = 0.0 if self.encoder in ("source", "donor") else 2e8 * (missing + anchors)

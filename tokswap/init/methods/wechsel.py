@@ -118,6 +118,10 @@ class Wechsel(Initializer):
             )
         return theirs, ours
 
+    def held(self, missing: int, anchors: int, width: int, *, work: int) -> int:
+        """Count the search, and vectors of 300 elements."""
+        return 2 * work + 3600 * self.words
+
     def flops(self, missing: int, anchors: int, width: int) -> float:
         """Count the cosines of vectors with 300 elements."""
         return 600.0 * missing * anchors

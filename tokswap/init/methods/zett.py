@@ -85,6 +85,10 @@ class ZeTT(Initializer):
         source = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
         return hypernet(forms, source, config.language_index(self.lang))
 
+    def held(self, missing: int, anchors: int, width: int, *, work: int) -> int:
+        """Count the source rows that the network reads, and its predictions."""
+        return 8 * (anchors + 2 * missing) * width
+
     def flops(self, missing: int, anchors: int, width: int) -> float:
         """Count three layers, four pieces per token, and a network twice as wide as the model."""
         return 750.0 * missing * width**2
