@@ -33,7 +33,9 @@ def test_memory_is_bounded_by_the_matrix(
     tokenizer_of: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    write_model: Callable[[Path, Path, int], int] = runpy.run_path(str(ROOT / "benchmarks" / "memory.py"))["write_model"]
+    write_model: Callable[[Path, Path, int], int] = runpy.run_path(str(ROOT / "benchmarks" / "memory.py"))[
+        "write_model"
+    ]
     rows = [
         write_model(tokenizer_of("byte-level", vocab_size=size), tmp_path / name, WIDTH)
         for name, size in (("source", 400), ("donor", 2600))

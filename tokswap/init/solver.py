@@ -138,7 +138,9 @@ class Solver:
         made.seconds += time.perf_counter() - begin
         edges = np.cumsum([0, *(edit.matrix.width for edit in group)])
         return {
-            edit.name: NeutralAndNew(rows, slice(a, b), neutral[a:b].astype(np.float32), missing, shift=part.shift)
+            edit.name: NeutralAndNew(
+                rows, slice(a, b), neutral[a:b].astype(np.float32), missing=missing, shift=part.shift
+            )
             for edit, part, a, b in zip(group, columns, edges[:-1], edges[1:], strict=True)
         }
 
