@@ -202,7 +202,7 @@ def our_methods(encoder: str | None) -> dict[str, dict[str, Any]]:
                 found[f"{name}-{choice}"] = {"init": name, "settings": {"encoder": choice}}
             found[f"{name}-encoder"] = {"init": name, "settings": {"encoder": encoder}}
             continue
-        if name not in ("auto", "wechsel", "zett"):  # the last two need a file
+        if name not in ("auto", "trans-tokenizer", "wechsel", "zett"):  # the last three need a file
             found[name] = {"init": name}
     return {**found, **AUTO}
 

@@ -14,7 +14,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ PARTS = ("en", "code")
 SAME = 49_152
 ROWS: dict[str, dict[str, Any]] = {
     "source": {},
+    "source, trained on the same text": {},
     "no superwords, the same size": {"size": SAME, "superwords": False},
     "superwords, the same size": {"size": SAME, "superwords": True},
     "superwords, twice the size": {"size": 2 * SAME, "superwords": True, "word_share": 0.4},
@@ -70,20 +71,36 @@ def one_row(name: str, given: argparse.Namespace) -> dict[str, Any]:
     source, settings = resolve_model(str(fetch("smollm2"))), ROWS[name]
     if name == "source":
         return {"before": scored(source, held)}
+    healing = [path for path in healing_texts(given.texts, given.heal_kilobytes * 3 // 2) if path.stem in PARTS]
+    healed = given.folder / "healed"
+    if not settings:
+        return {"before": scored(source, held), **trained_source(source, healing, healed, held)}
     begin, found = time.process_time(), {}
     tokenizer = given.folder / f"tokenizer-{settings['size']}-{settings['superwords']}"
     if not tokenizer.is_dir():
         corpora = [texts / "select" / "en.txt", python_code(given.folder / "code.txt", given.megabytes)]
         tokswap.train_tokenizer(corpora, **settings, like=str(source), out=tokenizer)
         found["train_cpu_s"] = round(time.process_time() - begin)
-    out, healed = given.folder / "out", given.folder / "healed"
+    out = given.folder / "out"
     tokswap.transplant_tokenizer(source, tokenizer, out=out, force=True)
     found["before"] = scored(out, held)
-    healing = [path for path in healing_texts(given.texts, given.heal_kilobytes * 3 // 2) if path.stem in PARTS]
     begin = time.process_time()
     tokswap.heal_model(out, healing, out=healed, force=True)
     found["heal_cpu_s"] = round(time.process_time() - begin)
     return {**found, "healed": scored(healed, held)}
+
+
+def trained_source(source: Path, healing: Sequence[Path], out: Path, held: Mapping[str, str]) -> dict[str, Any]:
+    """Train the source model with its own tokenizer on the text that heals the others, as often, without a teacher."""
+    begin, found = time.process_time(), {}
+    try:
+        tokswap.heal_model(source, healing, teacher=source, kl=0.0, cross_entropy=1.0, out=out, force=True)
+        found["healed"] = scored(out, held)
+    except tokswap.InputError as error:
+        if error.code != "not-better":
+            raise
+        found["not_better"] = error.message
+    return {"heal_cpu_s": round(time.process_time() - begin), **found}
 
 
 def python_code(path: Path, megabytes: int) -> Path:
@@ -131,7 +148,7 @@ def table(rows: Mapping[str, Any]) -> list[str]:
             both(f"{before[part]['operations_per_byte'] / source[part]['operations_per_byte']:.2f}" for part in PARTS),
         ]
         for state in (before, after):
-            known = state and name != "source"
+            known = state and not (name.startswith("source") and state is before)
             cells.append(both(f"{excess(state, source, part):+.3f}" for part in PARTS) if known else "-")
         last = after or before
         cells.append(both(f"{last[part]['bits_per_byte']:.3f}" for part in PARTS))

@@ -18,7 +18,8 @@ os.environ.setdefault("TQDM_DISABLE", "1")
 from models import fetch
 
 import tokswap
-from tokswap.evaluation.losses import bits_per_byte, greedy
+from tokswap.evaluation.continuations import greedy
+from tokswap.evaluation.losses import bits_per_byte
 from tokswap.evaluation.models import load_model
 from tokswap.report.page import check_page, make_page, write_page
 from tokswap.storage.resolve import resolve_model

@@ -20,7 +20,8 @@ import numpy as np
 import pytest
 
 import tokswap
-from tokswap.evaluation.losses import bits_per_byte, greedy
+from tokswap.evaluation.continuations import greedy
+from tokswap.evaluation.losses import bits_per_byte
 from tokswap.evaluation.models import load_model
 from tokswap.storage.resolve import cache_folder, resolve_model
 from tokswap.tokenizer.alignment import Alignment, align

@@ -27,6 +27,7 @@ from tokswap.tokenizer.alignment import align
 from tokswap.tokenizer.vocabulary import BYTE_ALPHABET, Kind, Vocabulary
 
 ENCODER = "(the folder of a small encoder)"
+OURS, THEIRS = "(lines of a text)", "(their translations)"
 TEXT, WORDS, OTHER_WORDS = "(a text)", "(a .npz file of word vectors)", "(a .vec file of word vectors)"
 SETTINGS: dict[str, dict[str, object]] = {
     "auto": {"hidden": 48},
@@ -46,6 +47,7 @@ SETTINGS: dict[str, dict[str, object]] = {
     "focus text": {"text": TEXT, "width": 8, "least": 1, "epochs": 1},
     "wechsel": {"vectors": WORDS},
     "wechsel pair": {"vectors": WORDS, "source_vectors": OTHER_WORDS, "k": 3, "temperature": 0.5},
+    "trans-tokenizer": {"source_text": OURS, "target_text": THEIRS, "rounds": 2},
     "linear": {},
     "linear procrustes": {"map": "procrustes"},
     "clp": {},
@@ -126,7 +128,7 @@ def make(method: str) -> Initializer:
     return make_initializer(method.split()[0], settings)
 
 
-FILES = (ENCODER, TEXT, WORDS, OTHER_WORDS)
+FILES = (ENCODER, TEXT, WORDS, OTHER_WORDS, OURS, THEIRS)
 """Placeholders in SETTINGS for files that `made_files` writes."""
 
 
@@ -137,6 +139,9 @@ def made_files() -> dict[object, str]:
     rng = np.random.default_rng(0)
     words = [f"w{n}" for n in range(SHARED)] + [f"n{n}" for n in range(NEW - 5)]
     (folder / "text.txt").write_text("\n".join(" ".join(rng.permutation(words)) for _ in range(3)))
+    for name, letter in (("ours", "w"), ("theirs", "n")):
+        lines = [" ".join(f"{letter}{(7 * n + m) % (NEW - 5)}" for m in range(5)) for n in range(20)]
+        (folder / f"{name}.txt").write_text("\n".join(lines))
     rows = rng.standard_normal((len(words), 10)).astype(np.float32)
     np.savez(folder / "words.npz", words=words, vectors=rows)
     rows += 0.1 * rng.standard_normal(rows.shape).astype(np.float32)
@@ -145,6 +150,8 @@ def made_files() -> dict[object, str]:
     return {
         ENCODER: str(makers.make_encoder(folder / "encoder")),
         TEXT: str(folder / "text.txt"),
+        OURS: str(folder / "ours.txt"),
+        THEIRS: str(folder / "theirs.txt"),
         WORDS: str(folder / "words.npz"),
         OTHER_WORDS: str(folder / "words.vec"),
     }

@@ -7,6 +7,7 @@ import importlib.metadata
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import makers
@@ -159,3 +160,19 @@ def renumbered(folder: Path, seed: int = 3, keep: tuple[int, ...] = ()) -> np.nd
             ids = {key: int(new_of[n]) for key, n in config.items() if re.search("_token_id$", key) and n is not None}
             makers.write_json(folder / name, config | ids)
     return new_of
+
+
+class Writer:
+    """A model that writes given ids after any prompt, to be called as transformers calls `generate`."""
+
+    device = "cpu"
+
+    def __init__(self, ids: list[int], end: int | None = None) -> None:
+        self.ids = ids
+        self.generation_config = SimpleNamespace(eos_token_id=end)
+
+    def generate(self, input_ids: Any, max_new_tokens: int, **more: Any) -> Any:
+        import torch
+
+        written = torch.tensor([self.ids[:max_new_tokens]]).expand(len(input_ids), -1)
+        return torch.cat([input_ids, written], dim=1)

@@ -128,6 +128,34 @@ def test_the_head_of_a_whole_model(target: Path, texts: dict[str, str], tmp_path
     assert all(check.ok for check in tokswap.check_draft_head(tmp_path / "out", target))
 
 
+def test_tokens_that_a_draft_never_proposes_take_no_place(
+    model_of: Make, target: Path, texts: dict[str, str], tmp_path: Path
+) -> None:
+    """The rows that `draft --propose copied` leaves neutral, however often their tokens occur."""
+    from collections import Counter
+
+    from transformers import AutoTokenizer
+
+    small = model_of("llama", family="byte-level", vocab_size=640, adds_bos=True)
+    draft, out = tmp_path / "draft", tmp_path / "out"
+    tokswap.make_draft(small, target, init="subword", propose="copied", out=draft)
+    known = AutoTokenizer.from_pretrained(small).get_vocab()
+    tokenizer = AutoTokenizer.from_pretrained(target)
+    neutral = {token for text, token in tokenizer.get_vocab().items() if text not in known}
+    count = Counter(tokenizer(Path(texts["english"]).read_text())["input_ids"])
+    assert any(token in neutral for token, _ in count.most_common(200)), "or this test would see nothing"
+    job = tokswap.reduce_draft_head(draft, target, size=200, corpora=[texts["english"]], out=out)
+    ids = (torch.arange(200) + load_d2t(out)).tolist()
+    assert not neutral & {*ids}
+    least = min(count[token] for token in ids if token != tokenizer.eos_token_id)
+    assert all(token in ids for token, occurs in count.items() if occurs > least and token not in neutral)
+    share = sum(occurs for token, occurs in count.items() if token in ids) / count.total()
+    assert next(iter(job.choice.coverage.values()))[200] == pytest.approx(share, abs=0.002)
+    assert any("never proposes" in note for note in job.notes)
+    error = refused(draft, target, size=690, corpora=[texts["english"]], out=tmp_path / "large")
+    assert (error.code, str(700 - len(neutral)) in error.message) == ("bad-head-size", True)
+
+
 def test_a_good_head_passes_every_check(reduced: Path, target: Path) -> None:
     checks = tokswap.check_draft_head(reduced, target)
     assert [check.name for check in checks if not check.ok] == []

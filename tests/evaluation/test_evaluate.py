@@ -138,7 +138,7 @@ def test_a_text_that_takes_many_more_tokens_is_noted(model_of: Make, tmp_path: P
 
 
 def test_samples(pair: tuple[Path, Path], result: Evaluation) -> None:
-    from tokswap.evaluation.losses import greedy
+    from tokswap.evaluation.continuations import greedy
     from tokswap.tokenizer.probes import PROMPTS
 
     loaded = load_model(pair[1])

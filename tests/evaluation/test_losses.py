@@ -10,7 +10,8 @@ import tools
 from makers import copy_model, read_json, shipped_text, write_json
 
 from tokswap.errors import InputError, UsageError
-from tokswap.evaluation.losses import Score, bits_per_byte, greedy, token_losses
+from tokswap.evaluation.continuations import greedy
+from tokswap.evaluation.losses import Score, bits_per_byte, token_losses
 from tokswap.evaluation.models import load_model
 
 Make = Callable[..., Path]

@@ -234,8 +234,8 @@ def test_a_text_longer_than_the_positions(base: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("architecture", ["t5", "bart", "bert"])
-def test_models_that_are_not_causal(architecture: str, model_of: Callable[..., Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("architecture", ["t5", "bart"])
+def test_encoder_decoders(architecture: str, model_of: Callable[..., Path], tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         train(str(model_of(architecture)), [TEXT], tmp_path / "out", small())
     assert caught.value.code == "not-causal"

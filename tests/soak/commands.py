@@ -73,6 +73,7 @@ _TRIM = ("trim", "--model", "../src/model", "--out", "out", "-q")
 _ADAPTER = ("trim", "--model", "../src/adapters/adapter", "--like", "../src/adapters/trimmed", "--out", "out")
 _EXTEND = ("extend", "--model", "../src/model", "--out", "out", "-q")
 _IMPORT = ("hypernet", "import", "../src/hypernet", "--out", "out", "-q")
+_DRAFT = ("draft", "--model", "../src/model", "--target", "../src/other", "--out", "out", "-q", "--init", "subword")
 _HEAD = ("draft-head", "--model", "../src/model", "--target", "../src/model", "--size", "300", "--out", "out", "-q")
 _HEAL = ("heal", "../src/model", "--teacher", "../src/model", "--text", "../src/long.txt", "--out", "out", "-q")
 _STEPS = ("--epochs", "1", "--batch-tokens", "128", "--rate", "0.02", "--embedding-rate", "0.1", "--kl", "0")
@@ -87,10 +88,8 @@ COMMANDS: tuple[Command, ...] = (
         (*_TRANSPLANT, "tokenadapt", "--set", "encoder=../src/encoder"),
         leftovers=("work/.out.tokswap-*", "cache/encoder/.encoding-*"),
     ),
-    Command(
-        "draft",
-        ("draft", "--model", "../src/model", "--target", "../src/other", "--out", "out", "-q", "--init", "subword"),
-    ),
+    Command("draft", _DRAFT),
+    Command("draft --distill", (*_DRAFT, "--distill", "../src/long.txt")),
     Command("draft-head", (*_HEAD, "--corpus", "../src/text.txt")),
     Command("extend", (*_EXTEND, "--corpus", "../src/long.txt", "--add", "40")),
     Command(

@@ -28,6 +28,9 @@ LEFT_OUT = {
     "tokswap hypernet import benjamin/": "reads a model hub",
     "tokswap transplant --model ./my-model.gguf": "runs on the demo models, in tests/test_demo.py",
     "tokswap completion": "prints a shell script, which has its own tests",
+    "tokswap eval ./mine-with-theirs --text ./english.txt --against ./my-model --harness": "needs tasks; has its own tests",
+    "tokswap extend --model ./my-model --tokens terms.txt --map-token": "names tokens that a tiny vocabulary lacks",
+    "tokswap tokenizer train --corpus '/usr/lib/*.so'": "reads files of the machine",
 }
 _ALIASES = {
     "llama": "my-model",
@@ -61,6 +64,8 @@ _SHORT = [
     "1",
 ]
 """Added to a training, which would take an hour otherwise."""
+_SMALL = {"8000,16000,32000": "400,500,600", "32000": "600", "8192": "600", "2000": "20", "1000": "10", "100kB": "4kB"}
+"""Sizes that the small texts are enough for."""
 _FIRST = (
     "tokswap transplant --model ./my-model --tokenizer ./their-model --init subword --out ./mine-with-theirs",
     "tokswap transplant --model ./gemma-3-270m --tokenizer ./smollm2-135m --init subword --out ./gemma-with-smollm2",
@@ -73,6 +78,8 @@ _FIRST = (
     "tokswap ensemble prepare --model ./gemma-3-270m --model ./smollm2-135m --tokenizer ./smollm2-135m --out ./pair",
 )
 """Commands that make what other lines read, as the docs make it."""
+_BEFORE = {"tokswap verify ./mine-with-theirs --against ./my-model --tokenizer ./their-model": _FIRST[0]}
+"""Line -> what makes its input again, after lines that gave it another tokenizer."""
 
 
 def shown() -> list[str]:
@@ -89,7 +96,8 @@ def stage(folder: Path) -> None:
         "llama-tied", folder / "my-model", family="sentencepiece", vocab_size=640, adds_bos=True, **options
     )
     theirs = makers.make_model("gpt-neox", folder / "their-model", family="byte-level", vocab_size=700, **options)
-    _rename(mine, "<unused0>", "<end_of_turn>")
+    for n, name in enumerate(("<end_of_turn>", "<fim_prefix>", "<fim_suffix>", "<fim_middle>")):
+        _rename(mine, f"<unused{n}>", name)
     for name in ("A", "gemma-3-270m", "a", "c", "small-model", "my-draft"):
         shutil.copytree(mine, folder / name)
     for name in ("B", "smollm2-135m", "b", "big-model", "big-tokenizer"):
@@ -101,7 +109,8 @@ def stage(folder: Path) -> None:
     (folder / "26l.txt").write_text("de\nen\n")
     (folder / "models").mkdir()
     shutil.copytree(mine, folder / "models" / "my-model")
-    texts = {"english": ("english", "notes", "answers", "corpus", "other", "my-text"), "german": ("german", "de")}
+    english = ("english", "notes", "answers", "corpus", "other", "more", "my-text", "texts", "en")
+    texts = {"english": english, "german": ("german", "de")}
     for text, names in texts.items():
         for name in names:
             (folder / f"{name}.txt").write_text(makers.shipped_text(text)[:6000] * 3, "utf-8")
@@ -111,7 +120,11 @@ def stage(folder: Path) -> None:
     for name in ("texts", "german-texts", "en"):
         (folder / name).mkdir()
         shutil.copy(folder / "german.txt", folder / name)
-    (folder / "en" / "a.jsonl").write_text(json.dumps({"text": makers.shipped_text("english")}))
+    for path in (folder / "en" / "a.jsonl", folder / "corpus.jsonl"):
+        path.write_text(json.dumps({"text": makers.shipped_text("english")}))
+    (folder / "terms.txt").write_text("Blutdruck\nferryboat\nharbourmaster\n", "utf-8")
+    talk = [{"role": "user", "content": "Where is the ferry?"}, {"role": "assistant", "content": "In the harbour."}]
+    (folder / "chats.jsonl").write_text((json.dumps({"messages": talk}) + "\n") * 20)
 
 
 def _adapter(folder: Path, rows: int) -> None:
@@ -154,7 +167,7 @@ def _output(words: list[str]) -> Path | None:
 
 def run(line: str) -> tuple[str, float]:
     """Run one line in the current folder. Return how it ended, and its seconds."""
-    words = shlex.split(line)
+    words = [_SMALL.get(word, word) for word in shlex.split(line)]
     if words[1:3] == ["hypernet", "train"]:
         words += _SHORT
     out = _output(words)
@@ -176,6 +189,8 @@ def run_all(folder: Path) -> list[dict[str, Any]]:
     try:
         for line in [*_FIRST, *shown()]:
             why = next((why for start, why in LEFT_OUT.items() if line.startswith(start)), "")
+            if line in _BEFORE:
+                run(_BEFORE[line])
             ended, seconds = (f"left out: {why}", 0.0) if why else run(line)
             records.append({"line": line, "ended": ended, "seconds": round(seconds, 2)})
             print(f"{ended:8} {seconds:6.2f} s  {line}", flush=True)

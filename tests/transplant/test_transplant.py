@@ -191,7 +191,8 @@ def test_renumbering_the_tokens_renumbers_the_logits_and_nothing_else(
 
 
 def test_generation_is_the_same_text_after_renumbering(model_of: Make, tmp_path: Path) -> None:
-    from tokswap.evaluation.losses import bits_per_byte, greedy
+    from tokswap.evaluation.continuations import greedy
+    from tokswap.evaluation.losses import bits_per_byte
     from tokswap.evaluation.models import load_model
 
     source = model_of("llama", family="byte-level", vocab_size=640, adds_bos=True)  # every token can be produced

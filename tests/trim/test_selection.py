@@ -224,6 +224,20 @@ def test_figures_of_a_corpus(tokenizer: Tokenizer, tmp_path: Path) -> None:
     assert fact.once == pytest.approx(np.count_nonzero(counts == 1) / counts.sum())
 
 
+def test_how_many_tokens_a_text_needs(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """The most frequent tokens reach each share, one token fewer does not; the last point is the trim's own."""
+    fact = chosen(tokenizer, corpora=(file(tmp_path, "a.txt", TEXT),), coverage=0.9).corpora[0]
+    frequent = np.sort(counted(tokenizer, [TEXT]))[::-1]
+    *points, (kept, held) = fact.curve
+    assert [share for share, _ in points] == [0.95, 0.99, 1.0]
+    for share, tokens in points:
+        reached = frequent[:tokens].sum() / frequent.sum()
+        assert reached >= share - 1e-12 > reached - frequent[tokens - 1] / frequent.sum()
+    assert points[-1][1] == fact.distinct
+    assert kept == fact.kept
+    assert held < fact.distinct
+
+
 def test_reasons_are_told_apart(tokenizer: Tokenizer, tmp_path: Path) -> None:
     selection = chosen(tokenizer, corpora=(file(tmp_path, "a.txt", "der der\n"),), keep_tokens=("Ġund", " the"))
     assert {"Ġund", "Ġthe", "<|im_end|>", "A"} <= kept(tokenizer, selection, Reason.FORCED)

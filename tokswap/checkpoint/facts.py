@@ -48,6 +48,11 @@ class ModelFacts:
         return self.kind == "causal"
 
     @property
+    def masked(self) -> bool:
+        """Whether it is an encoder that predicts masked tokens."""
+        return self.kind == "other" and "MaskedLM" in self.architecture
+
+    @property
     def multimodal(self) -> bool:
         """Whether the model reads more than text."""
         return self.nested or bool(self.modalities)

@@ -28,6 +28,9 @@ def plan_lines(plan: Plan) -> list[str]:
             f"  {facts.name}: {size(facts.bytes)}, {facts.distinct:,} distinct tokens, "
             f"{100 * facts.kept:.4g} % of its tokens kept{once}"
         )
+        *points, (_, held) = facts.curve
+        needed = ", ".join(f"{100 * share:.4g} % of it: {count:,}" for share, count in points)
+        lines.append(f"    tokens for {needed}; kept: {held:,}")
     lines += ["", f"  {before:,} rows -> {total:,} ({100 * total / before:.1f} %)"]
     kept = [(f"{count:,}", KEPT[reason]) for reason, count in sorted(plan.coverage.items(), key=lambda item: -item[1])]
     return [*lines, *columns(kept, right=(0,), indent="    "), *note_lines(plan.notes)]

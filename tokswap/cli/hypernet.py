@@ -124,7 +124,7 @@ def train(
     verbose: bool,
     **values: Any,
 ) -> None:
-    """Train a hypernetwork for a causal language model.
+    """Train a hypernetwork for a causal language model or an encoder (masked language model).
 
     In the first stage the hypernetwork learns to reproduce the model's own embeddings. In the main stage the frozen
     model reads text under random tokenizers, with embeddings that the hypernetwork predicts for their tokens, and the

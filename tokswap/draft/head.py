@@ -18,12 +18,14 @@ from tokswap.draft.sides import Side, read_side
 from tokswap.errors import InputError, UsageError
 from tokswap.evaluation.checks import Check
 from tokswap.options.keywords import two_and_keywords
+from tokswap.report.provenance import read_provenance
 from tokswap.storage.atomic import check_output, workspace
 from tokswap.storage.json_files import json_bytes
 
 TOKEN_MAP, REPORT = "hot_token_ids.pt", "draft_head.json"
 _SEEN = "coverage is told of the text that the tokens were chosen by: --held-out names other text"
 _NEW = "{0:,} of {1:,} tokens do not occur in the corpus: a smaller head, or more text, would do"
+_NEUTRAL = "{0:,} of {1:,} tokens are left out: their rows are neutral, so the model never proposes them"
 _OWN = "the best corpus is text that the target has written: its own continuations, not its training text"
 
 
@@ -144,11 +146,14 @@ def plan_with(model: str | Path, target: str | Path, options: DraftHeadOptions) 
     assert out is not None
     check_output(out, sources=[head.folder], needed=0, force=options.force)
     known = _checked_ids(head, side)
+    proposed = np.setdiff1d(known, _never_proposed(head))
     tokenizer = side.tokenizer
     corpora = read_texts(options.corpora, tokenizer, options.field)
     texts = read_texts(options.held_out, tokenizer, options.field) or corpora
-    choice = choose_head(tokenizer, options.size, known, needed=side.stops(), texts=(corpora, texts))
+    choice = choose_head(tokenizer, options.size, proposed, needed=side.stops(), texts=(corpora, texts))
     notes = [] if options.held_out else [_SEEN]
+    if len(proposed) < len(known):
+        notes.append(_NEUTRAL.format(len(known) - len(proposed), len(known)))
     if choice.counted < options.size:
         notes.append(_NEW.format(options.size - choice.counted, options.size))
     notes.append(_OWN)
@@ -183,3 +188,8 @@ def _checked_ids(head: HeadFiles, side: Side) -> np.ndarray:
         message = f"lm_head has {len(ids):,} rows, and the target's tokenizer {len(side.vocabulary):,} ids"
         raise InputError("bad-draft-head", message, hint, folder=head.folder)
     return ids[ids < len(side.vocabulary)]
+
+
+def _never_proposed(head: HeadFiles) -> np.ndarray:
+    """Return the ids whose rows are neutral, as the tokswap.json of a result says. Raises InputError bad-report."""
+    return np.flatnonzero(read_provenance(head.folder).never_predicted)

@@ -54,7 +54,7 @@ def choose_head(
         raise UsageError(
             "bad-head-size",
             f"--size must be between {max(1, len(first)):,} and {len(known):,}, not {size:,}",
-            f"there are rows for {len(known):,} tokens, and {len(first)} of them end a text and are always kept",
+            f"{len(known):,} tokens can be proposed, and {len(first)} of them end a text and are always kept",
         )
     total = np.stack([one.counts for one in texts[0]]).sum(axis=0)
     unreachable = tokenizer.vocabulary.unreachable[known] & (total[known] == 0)

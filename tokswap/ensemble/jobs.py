@@ -18,6 +18,7 @@ from tokswap.checkpoint.source import named, open_source, open_target
 from tokswap.ensemble.options import MemberOptions
 from tokswap.errors import UsageError
 from tokswap.report.record import versions
+from tokswap.storage.digests import digest_of
 from tokswap.tokenizer.loaded import TokenizerLike
 from tokswap.transplant.inputs import open_inputs
 from tokswap.transplant.plan import finish, prepare
@@ -151,24 +152,3 @@ def _stopping_at(configs: Configs, eos: Sequence[int]) -> Configs:
     if eos:
         generation["eos_token_id"] = list(eos) if len(eos) > 1 else eos[0]
     return dataclasses.replace(configs, generation=generation)
-
-
-def digests(folder: Path) -> dict[str, str]:
-    """Return name -> SHA-256 for every file of a folder."""
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    return {path.relative_to(folder).as_posix(): digest_of(path) for path in files}
-
-
-def digest_of(content: bytes | Path) -> str:
-    """Return the SHA-256 of bytes, a file or a folder; "" for what is not there."""
-    if isinstance(content, bytes):
-        return hashlib.sha256(content).hexdigest()
-    if content.is_dir():
-        return hashlib.sha256(json.dumps(digests(content)).encode()).hexdigest()
-    if not content.is_file():
-        return ""
-    digest = hashlib.sha256()
-    with open(content, "rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tokswap.checkpoint.loaded import ModelLike
-from tokswap.ensemble.jobs import MemberJob, digest_of, digests, plan_members
+from tokswap.ensemble.jobs import MemberJob, plan_members
 from tokswap.ensemble.members import FILE, Ensemble, Member, read_ensemble, read_weights, vocabulary_digest
 from tokswap.ensemble.options import EnsembleOptions
 from tokswap.errors import OutputError
 from tokswap.options.keywords import three_and_keywords
 from tokswap.report.record import REPORT_NAME
 from tokswap.storage.atomic import check_room, held
+from tokswap.storage.digests import digest_of, digests
 from tokswap.storage.json_files import read_json
 from tokswap.tokenizer.loaded import TokenizerLike
 

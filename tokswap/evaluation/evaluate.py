@@ -16,6 +16,7 @@ from tokswap.evaluation.models import check_device, evaluation_mode, load_model
 from tokswap.evaluation.options import EvaluateOptions
 from tokswap.evaluation.probes.ask import PROBES, Asked, ask, check_probes
 from tokswap.evaluation.probes.harness import check_harness, run_harness
+from tokswap.evaluation.probes.template import check_template
 from tokswap.evaluation.results import Evaluation
 from tokswap.evaluation.runs import Run, run_model, score_runs
 from tokswap.options.keywords import two_and_keywords
@@ -43,7 +44,7 @@ def evaluate_models(models: Sequence[ModelLike], texts: Mapping[str, str], optio
 
     Raises:
         UsageError: bad-device, bad-model, bad-setting, bad-window, unknown-probe, unknown-task.
-        InputError: if a model, a text or a task cannot be evaluated.
+        InputError: no-chat-template; bad-chat; if a model, a text or a task cannot be evaluated.
     """
     return evaluate_with(models, texts, options)
 
@@ -56,6 +57,9 @@ def evaluate_with(models: Sequence[ModelLike], texts: Mapping[str, str], options
     first = [] if options.against is None else [options.against]
     found = _open([*first, *models], options.trust_remote_code)
     against = next(iter(found)) if first else None
+    if "chat" in options.probes:
+        for name, given in found.items():
+            check_template(name, _tokenizer(given).chat_templates)
     source = found[against] if against is not None else None
     initialised = {name: _initialised_ids(given, source) for name, given in found.items()}
     runs: dict[str, Run] = {}

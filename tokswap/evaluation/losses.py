@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +11,13 @@ import numpy as np
 
 from tokswap.checkpoint.positions import longest_input_of
 from tokswap.errors import InputError, UsageError
+from tokswap.evaluation.models import only_last
 from tokswap.tokenizer.offsets import encode_with_offsets
 
 _HEAD_BLOCK = 128
 """Tokens whose logits are turned into losses at once."""
+_ROWS = 32
+"""Most rows that are read at once."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,7 @@ def token_losses(
         begin = max(0, scored - max(overlap, int(not lead)))
         part = ids[begin : begin + window].tolist()
         end = begin + len(part)
-        bits[scored:end] = _losses(model, [*lead, *part], len(lead) + scored - begin)
+        (bits[scored:end],) = _losses(model, [[*lead, *part]], len(lead) + scored - begin)
         if done:
             done(int(offsets[end] - (offsets[scored] if scored > read else 0)))
         scored = end
@@ -131,20 +134,56 @@ def _fitting_windows(model: Any, window: int, overlap: int, lead: list[int]) -> 
     return window, overlap
 
 
-def _losses(model: Any, ids: list[int], first: int) -> np.ndarray:
-    """Return the losses of the tokens of one window from place `first` on, in bits (float64 [n])."""
+def ending_bits(
+    model: Any,
+    tokenizer: Any,
+    texts: Sequence[tuple[str, str]],
+    *,
+    done: Callable[[int], object] = lambda n: None,
+) -> np.ndarray:
+    """Compute the loss of endings after their prompts, in batches of equal length.
+
+    Args:
+        model: A loaded causal language model, in evaluation mode.
+        tokenizer: Its transformers tokenizer.
+        texts: Prompts and endings; a prompt with its ending fits in the model's positions.
+        done: Called with the number of endings of each batch.
+
+    Returns:
+        The loss of the tokens that reach past the prompt, in bits (float64 [n]).
+    """
+    alike: dict[tuple[int, int], list[tuple[int, list[int]]]] = {}
+    for n, (prompt, ending) in enumerate(texts):
+        ids, offsets = encode_with_offsets(tokenizer, prompt + ending)
+        lead = _lead(tokenizer, prompt + ending, ids.tolist())
+        past = int(np.searchsorted(offsets[1:], len(prompt.encode("utf-8")), side="right"))
+        row = [*lead, *ids.tolist()]
+        alike.setdefault((len(row), max(len(lead) + past, 1)), []).append((n, row))
+    bits = np.zeros(len(texts), np.float64)
+    for (_, first), rows in alike.items():
+        for start in range(0, len(rows), _ROWS):
+            batch = rows[start : start + _ROWS]
+            bits[[n for n, _ in batch]] = _losses(model, [row for _, row in batch], first).sum(1)
+            done(len(batch))
+    return bits
+
+
+def _losses(model: Any, rows: Sequence[Sequence[int]], first: int) -> np.ndarray:
+    """Return the losses of the tokens of rows of equal length from place `first` on, in bits (float64 [rows, n])."""
     import torch
 
-    row = torch.tensor([ids], device=model.device)
-    losses = []
+    ids = torch.tensor(rows, device=model.device)
+    count = ids.shape[1] - first
     with torch.inference_mode():
-        logits = model(row).logits[0, first - 1 : -1]
-        for start in range(0, len(logits), _HEAD_BLOCK):
-            block = logits[start : start + _HEAD_BLOCK].float()
-            wanted = row[0, first + start : first + start + len(block)]
-            nats = torch.nn.functional.cross_entropy(block, wanted, reduction="none")
-            losses.append(nats.double().cpu().numpy() / math.log(2))
-    return np.concatenate(losses)
+        logits = model(ids, **only_last(model, count + 1)).logits[:, -count - 1 : -1].flatten(0, 1)
+        wanted = ids[:, first:].flatten()
+        nats = [
+            torch.nn.functional.cross_entropy(
+                logits[start : start + _HEAD_BLOCK].float(), wanted[start : start + _HEAD_BLOCK], reduction="none"
+            )
+            for start in range(0, len(wanted), _HEAD_BLOCK)
+        ]
+        return np.asarray(torch.cat(nats).double().cpu().numpy().reshape(len(rows), count) / math.log(2))
 
 
 def _lead(tokenizer: Any, text: str, ids: list[int]) -> list[int]:
@@ -165,25 +204,3 @@ def _first_character(offsets: np.ndarray, text: str) -> int:
 def bits_per_byte(model: Any, tokenizer: Any, text: str, *, window: int = 512, overlap: int = 128) -> Score:
     """Compute the loss of a text. Arguments and errors are those of `token_losses`."""
     return token_losses(model, tokenizer, text, window=window, overlap=overlap).score
-
-
-def greedy(model: Any, tokenizer: Any, prompt: str, tokens: int = 24) -> str:
-    """Continue a prompt with the most likely token each time.
-
-    Args:
-        model: A loaded causal language model.
-        tokenizer: Its transformers tokenizer.
-        prompt: The beginning of the text.
-        tokens: Tokens to write at most.
-
-    Returns:
-        The continuation without special tokens.
-    """
-    import torch
-
-    encoded = tokenizer(prompt, return_tensors="pt").to(model.device)
-    with torch.inference_mode():
-        output = model.generate(
-            **{key: encoded[key] for key in ("input_ids", "attention_mask")}, max_new_tokens=tokens, do_sample=False
-        )
-    return str(tokenizer.decode(output[0, encoded["input_ids"].shape[1] :], skip_special_tokens=True))

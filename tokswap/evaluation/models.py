@@ -1,4 +1,4 @@
-"""Loads causal language models and refuses those whose figures would be wrong: incomplete ones, and encoders."""
+"""Loads language models and refuses those whose figures would be wrong: incomplete ones, and encoders as causal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tokswap.checkpoint.facts import model_facts
+from tokswap.checkpoint.facts import ModelFacts, model_facts
 from tokswap.errors import InputError, UsageError
 from tokswap.storage.json_files import read_json
 from tokswap.storage.trust import check_code
@@ -39,6 +39,12 @@ def cache_name(method: Callable[..., Any]) -> str:
     return "cache" if "cache" in inspect.signature(method).parameters else "past_key_values"
 
 
+def only_last(model: Any, count: int) -> dict[str, int]:
+    """Return the argument that limits the logits to those of the last tokens, {} for a model that takes none."""
+    name = "logits_to_keep"
+    return {name: count} if name in inspect.signature(model.forward).parameters else {}
+
+
 def load_model(
     folder: str | Path, *, dtype: str = "float32", device: str = "cpu", trust_remote_code: bool = False
 ) -> tuple[Any, Any]:
@@ -59,11 +65,28 @@ def load_model(
             prediction depends on later tokens.
     """
     check_device(device)
-    _check_config(folder, trust_remote_code)
+    _check_code(folder, trust_remote_code).require_causal(folder, _WHY_CAUSAL)
     model = _load_weights(folder, dtype, trust_remote_code).to(device).eval()
     if _reads_ahead(model):
         raise _not_causal("its prediction depends on later tokens", folder)
     return model, usable_tokenizer(Path(folder), trust_remote_code=trust_remote_code)
+
+
+def load_masked_model(folder: str | Path, *, dtype: str = "float32") -> Any:
+    """Load an encoder with the lm_head that predicts masked tokens.
+
+    Args:
+        folder: The model folder.
+        dtype: Type that torch computes in: float32, bfloat16 or float16.
+
+    Returns:
+        The model, in evaluation mode.
+
+    Raises:
+        InputError: missing-config, remote-code, cannot-load, incomplete-weights.
+    """
+    _check_code(folder, False)
+    return _load_weights(folder, dtype, False, "AutoModelForMaskedLM").eval()
 
 
 @contextmanager
@@ -85,22 +108,24 @@ def evaluation_mode(model: Any) -> Iterator[None]:
         model.train(training)
 
 
-def _check_config(folder: str | Path, trust_remote_code: bool) -> None:
-    """Refuse what can be refused before a weight is read."""
+def _check_code(folder: str | Path, trust_remote_code: bool) -> ModelFacts:
+    """Refuse code that may not run, before a weight is read. Return the facts of the model."""
     facts = model_facts(read_json(Path(folder) / "config.json", "config"))
     if facts.remote_code and not trust_remote_code:
         message, hint = "this model runs Python code of its own", "read that code; `--trust-remote-code` lets it run"
         raise InputError("remote-code", message, hint, folder=folder)
     check_code(folder, trust_remote_code)
-    facts.require_causal(folder, _WHY_CAUSAL)
+    return facts
 
 
-def _load_weights(folder: str | Path, dtype: str, trust_remote_code: bool) -> Any:
+def _load_weights(
+    folder: str | Path, dtype: str, trust_remote_code: bool, auto_class: str = "AutoModelForCausalLM"
+) -> Any:
     import torch
-    from transformers import AutoModelForCausalLM
+    import transformers
 
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(
+        model, info = getattr(transformers, auto_class).from_pretrained(
             str(folder),
             dtype=getattr(torch, dtype),
             local_files_only=True,

@@ -41,7 +41,8 @@ class ProbeOptions(Options):
 
     probes: Sequence[str] = option(
         (),
-        "Ask questions too: spelling, arithmetic (additions and counting) or facts (four choices); repeat for more.",
+        "Ask questions too: spelling, arithmetic (additions and counting), facts (four choices) or chat (does each "
+        "reply end); repeat for more.",
         flag="--probe",
         metavar="NAME",
         code="unknown-probe",

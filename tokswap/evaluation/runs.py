@@ -11,7 +11,8 @@ import numpy as np
 from tokswap.errors import InputError
 from tokswap.evaluation.bootstrap import Units
 from tokswap.evaluation.breakdown import Span
-from tokswap.evaluation.losses import TokenLosses, greedy, token_losses
+from tokswap.evaluation.continuations import greedy
+from tokswap.evaluation.losses import TokenLosses, token_losses
 from tokswap.evaluation.options import ReadingOptions
 from tokswap.evaluation.probes.ask import Asked
 from tokswap.evaluation.probes.scores import ProbeScore

@@ -38,8 +38,9 @@ def changed_edit(source: SourceModel, student: Student, *, trust_remote_code: bo
     rows = _matrix_rows(student, trained)
     own = Configs(checkpoint.config, checkpoint.generation_config, tokenizer.config)
     files = result_files(checkpoint, tokenizer, own, own=True, trust_remote_code=trust_remote_code)
+    kept = {_MAP_NAME: checkpoint.folder / _MAP_NAME} if (checkpoint.folder / _MAP_NAME).is_file() else {}
     changed = body_changes(student, checkpoint)
-    edit = Edit(checkpoint, matrices, files.configs, files=files.files, changed=changed)
+    edit = Edit(checkpoint, matrices, files.configs, files={**files.files, **kept}, changed=changed)
 
     def solve(group: tuple[MatrixEdit, ...]) -> GroupRows:
         return {one.name: rows.get(one.name, np.zeros((0, one.matrix.width), np.float32)) for one in group}
@@ -48,6 +49,8 @@ def changed_edit(source: SourceModel, student: Student, *, trust_remote_code: bo
 
 
 _TRAINED = ("input", "output")
+_MAP_NAME = "vocab_map.json"
+"""What adapters and draft heads follow a trim or an extension by; healing changes no id."""
 
 
 def _computed(matrix: VocabMatrix, new: np.ndarray | None) -> MatrixEdit:

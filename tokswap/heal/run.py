@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 
 from tokswap.checkpoint.layout import lay_out
 from tokswap.checkpoint.loaded import rebuilt_model
+from tokswap.checkpoint.source import SourceModel
 from tokswap.checkpoint.writer import Hooks, write_result
 from tokswap.errors import InputError
 from tokswap.evaluation.models import evaluation_mode
@@ -25,6 +26,7 @@ from tokswap.report.clock import Clock, progress_bar
 from tokswap.report.record import CARD_NAME, REPORT_NAME
 from tokswap.report.result_card import result_card
 from tokswap.storage.atomic import held, workspace
+from tokswap.storage.digests import digest_of
 from tokswap.storage.json_files import json_bytes
 from tokswap.storage.resolve import cache_folder
 
@@ -39,10 +41,15 @@ class HealJob:
     Attributes:
         plan: What will happen.
         inputs: The models and the text.
+        made: Whether the model was made by this run: then it is known by its weights, not by the place and time of its
+            files.
+        check: Gets the written folder before it takes its place.
     """
 
     plan: HealPlan
     inputs: HealInputs
+    made: bool = False
+    check: Callable[[Path], object] = lambda folder: None
 
     def run(self) -> HealReport:
         """Heal the model and write the result, or change a copy of loaded objects.
@@ -86,12 +93,7 @@ class HealJob:
     def _key(self) -> str:
         """A name for this training, another one where anything differs that decides its result."""
         inputs, options = self.inputs, self.inputs.options
-        sides: list[object] = [
-            [(str(shard.path.resolve()), shard.path.stat().st_mtime_ns) for shard in one.checkpoint.shards]
-            if one.loaded is None
-            else id(one.loaded.model)
-            for one in (inputs.student, inputs.teacher)
-        ]
+        sides = [_identity(inputs.student, by_content=self.made), _identity(inputs.teacher)]
         found = hashlib.sha256(repr((sides, options.recorded())).encode())
         if inputs.text is not None:
             for passage in (*inputs.text.training, *inputs.text.held_out):
@@ -125,7 +127,7 @@ class HealJob:
             return {REPORT_NAME: _report_bytes(document), CARD_NAME: self._card(document)}
 
         with progress_bar(layout.nbytes, "write", show=options.progress) as bar:
-            hooks = Hooks(last_files=last_files, progress=bar.update)
+            hooks = Hooks(check=self.check, last_files=last_files, progress=bar.update)
             write_result(edit, layout, Path(self.plan.out), solve, link=options.link, force=options.force, hooks=hooks)
         return reports[0]
 
@@ -148,6 +150,15 @@ class HealJob:
             return result_card(document, source.checkpoint.config, None)
         path = folder / CARD_NAME if folder is not None else None
         return healed_card(document, path.read_text("utf-8", "replace") if path and path.is_file() else None).encode()
+
+
+def _identity(side: SourceModel, *, by_content: bool = False) -> object:
+    """Return what tells a model from others."""
+    if side.loaded is not None:
+        return id(side.loaded.model)
+    if by_content:
+        return [digest_of(shard.path) for shard in side.checkpoint.shards]
+    return [(str(shard.path.resolve()), shard.path.stat().st_mtime_ns) for shard in side.checkpoint.shards]
 
 
 def _figures(taught: Any, learnt: Any) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from tokswap.checkpoint.loaded import ModelLike
 from tokswap.checkpoint.reader import Checkpoint
 from tokswap.errors import InputError
 from tokswap.heal.options import HealOptions
-from tokswap.report.record import Report
+from tokswap.report.record import REPORT_NAME, Report
+from tokswap.storage.atomic import scratch, workspace
 
 _LEAST_BYTES = 6000
 
@@ -71,37 +72,79 @@ def check_step(
     return (f"then the result is trained on {text}; `tokswap heal --dry-run` states what that takes",)
 
 
-def healed(report: Report, step: HealStep, options: HealOptions, *, gguf: GgufFile | None = None) -> Report:
-    """Heal the result of a run in its place.
+def with_healing(
+    make: Callable[[Path | None], Report],
+    out: Path | None,
+    step: HealStep,
+    options: HealOptions,
+    *,
+    gguf: GgufFile | None = None,
+) -> Report:
+    """Make a result, train it and write it.
+
+    The result is made in a temporary folder, so a run that ends while it trains leaves nothing at `out`. The same
+    run, started again, goes on from the last checkpoint of its training.
 
     Args:
-        report: What the run has done.
+        make: Makes the untrained result in a folder, or in memory where it is given None.
+        out: The folder of the result, None for one in memory.
         step: What to train on, and from which teacher.
-        options: How. The result is replaced.
-        gguf: The GGUF file of the result, which is written once it is healed; None without one.
+        options: How; `force` says whether a model folder at `out` may be replaced.
+        gguf: The GGUF file of the result, None without one.
 
     Returns:
-        The report, with what healing gave under `evidence["healing"]`. A result that healing does not improve stays as
-        it is.
+        The report, with what healing gave under `evidence["healing"]`. A result that healing does not improve is
+        written without it, and a note says so.
+
+    Raises:
+        InputError, OutputError: what `make` and healing raise, but not-better and training-diverged.
     """
+    if out is None:
+        return _healed(make(None), None, step, options, write_gguf=_nothing)
+    real = out.resolve()
+    with scratch(real) as work, beside(gguf) as write_gguf:
+        made = work / real.name
+        return _healed(make(made), made, step, options, write_gguf=write_gguf)
+
+
+def _nothing(folder: Path) -> None:
+    """Write no GGUF file."""
+
+
+def _healed(
+    report: Report, made: Path | None, step: HealStep, options: HealOptions, *, write_gguf: Callable[[Path], None]
+) -> Report:
+    """Train a result, and write it to the folder that its report names. made: where it lies now."""
     from tokswap.heal.inputs import open_inputs
     from tokswap.heal.plan import plan_of
     from tokswap.heal.run import HealJob
 
-    model: ModelLike = report.loaded if report.loaded is not None else report.path
-    more = {"teacher": step.teacher, "self_text": step.self_text, "force": True, **step.settings}
-    options = dataclasses.replace(options, **more)
+    options = dataclasses.replace(options, teacher=step.teacher, self_text=step.self_text, **step.settings)
+    model: ModelLike = report.loaded if report.loaded is not None else made
     inputs = open_inputs(model, step.texts, options, report)
+    plan = plan_of(inputs, report.path)
+    if made is not None:
+        plan = dataclasses.replace(plan, model=str(report.path))
     try:
-        done = HealJob(plan_of(inputs, report.path), inputs).run()
+        done = HealJob(plan, inputs, made=made is not None, check=write_gguf).run()
     except InputError as error:
         if error.code not in ("not-better", "training-diverged"):
             raise
-        report = dataclasses.replace(report, notes=(*report.notes, f"{error.message}; the result stays as it was"))
-    else:
-        evidence = {**report.evidence, "healing": {**done.healing, "seconds": done.seconds["all"]}}
-        report = dataclasses.replace(report, evidence=evidence, loaded=done.loaded)
-    if gguf is not None and report.path is not None:
-        with beside(gguf) as write_gguf:
-            write_gguf(report.path)
-    return report
+        report = dataclasses.replace(
+            report, notes=(*report.notes, f"{error.message}; the result is written without it")
+        )
+        if made is not None and report.path is not None:
+            _put(made, report, write_gguf, force=options.force)
+        return report
+    evidence = {**report.evidence, "healing": {**done.healing, "seconds": done.seconds["all"]}}
+    return dataclasses.replace(report, evidence=evidence, loaded=done.loaded)
+
+
+def _put(made: Path, report: Report, write_gguf: Callable[[Path], None], *, force: bool) -> None:
+    """Put an untrained result in its place, with its report."""
+    assert report.path is not None
+    with workspace(report.path.resolve(), force) as work:
+        write_gguf(made)
+        for path in made.iterdir():
+            path.rename(work / path.name)
+        (work / REPORT_NAME).write_bytes(report.to_json())

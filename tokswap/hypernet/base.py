@@ -13,7 +13,8 @@ from tokswap.checkpoint.facts import model_facts
 from tokswap.checkpoint.reader import open_checkpoint
 from tokswap.checkpoint.rowless import with_rows
 from tokswap.errors import InputError
-from tokswap.evaluation.models import load_model
+from tokswap.evaluation.models import load_masked_model, load_model
+from tokswap.tokenizer.post_processor import trailing_ids
 from tokswap.tokenizer.tokenizer import Tokenizer, read_tokenizer
 from tokswap.tokenizer.vocabulary import Kind
 
@@ -38,7 +39,7 @@ class MatrixNames:
 
 @dataclass(frozen=True)
 class Base:
-    """A frozen causal language model.
+    """A frozen language model: a causal one, or an encoder that predicts masked tokens.
 
     Attributes:
         folder: Where it is.
@@ -47,6 +48,8 @@ class Base:
         source: Its embeddings, float32 [V, n_in]. Each input embedding is followed by the row of lm_head if untied.
         names: The parameters that hold them.
         bos: Id of the token that every text begins with, None without one.
+        eos: Id of the token that every text of an encoder ends with, None without one.
+        mask: Id of an encoder's mask token, None for a causal model.
     """
 
     folder: Path
@@ -55,6 +58,13 @@ class Base:
     source: Tensor
     names: MatrixNames
     bos: int | None
+    eos: int | None = None
+    mask: int | None = None
+
+    @property
+    def special(self) -> list[int]:
+        """Ids of the special tokens in training texts. Their embeddings are the model's own."""
+        return list(dict.fromkeys(token for token in (self.bos, self.eos, self.mask) if token is not None))
 
     @property
     def width(self) -> int:
@@ -70,7 +80,7 @@ class Base:
         """Run the model on another vocabulary.
 
         Args:
-            ids: Tokens of that vocabulary, int64 [B, T].
+            ids: Tokens of that vocabulary, -1 past the end of a text, int64 [B, T].
             rows: Its input embeddings, [C, E].
             head: Its lm_head, [C, E]; None where the model is tied.
             bias: Its bias of lm_head, [C]; None where the model has none.
@@ -79,11 +89,16 @@ class Base:
             Logits, [B, T, C].
         """
         from torch.func import functional_call
+        from torch.nn.functional import embedding
 
         names = (self.names.input, self.names.output, self.names.bias)
         given = zip(names, (rows, head, bias), strict=True)
         parameters = {name: value for name, value in given if name is not None and value is not None}
-        logits: Tensor = functional_call(self.model, parameters, (ids,), {"use_cache": False}).logits
+        tokens = ids.clamp(min=0)
+        inputs: dict[str, Any] = {"input_ids": tokens, "use_cache": False}
+        if self.mask is not None:  # it reads past the end of a text, and RoBERTa numbers its places by the pad id
+            inputs = {"inputs_embeds": embedding(tokens, rows), "attention_mask": (ids >= 0).long()}
+        logits: Tensor = functional_call(self.model, parameters, (), inputs).logits
         return logits
 
 
@@ -106,8 +121,14 @@ def open_base(folder: Path, *, bf16: bool, device: Any) -> Base:
     if {matrix.role for matrix in checkpoint.matrices} & {"per-layer", "lookup"}:
         message = "this model has vocabulary matrices in its layers, which no hypernetwork predicts"
         raise InputError("unsupported-base", message, folder=folder)
-    model_facts(checkpoint.config).require_causal(folder, "for encoders, import a published hypernetwork")
-    model, _ = load_model(folder, dtype="bfloat16" if bf16 else "float32")
+    facts, dtype, roles = model_facts(checkpoint.config), "bfloat16" if bf16 else "float32", tokenizer.vocabulary.roles
+    masked = facts.masked and "mask" in roles
+    bos, eos = (next(iter(ids), None) for ids in (tokenizer.leading, trailing_ids(tokenizer.spec)))
+    if masked:
+        model = load_masked_model(folder, dtype=dtype)
+    else:
+        facts.require_causal(folder, "an encoder needs an lm_head (ForMaskedLM) and a tokenizer with a mask token")
+        model, _ = load_model(folder, dtype=dtype)
     model.requires_grad_(False).to(device)
     model.get_input_embeddings().padding_idx = None  # torch gives this row no gradient, and here it is any token
     parts, names = _vocabulary_matrices(model)
@@ -117,7 +138,9 @@ def open_base(folder: Path, *, bf16: bool, device: Any) -> Base:
         tokenizer=tokenizer,
         source=torch.cat([part.detach().float() for part in parts], dim=1),
         names=names,
-        bos=tokenizer.vocabulary.roles["bos"] if tokenizer.adds_bos else None,
+        bos=bos if masked or tokenizer.adds_bos else None,
+        eos=eos if masked else None,
+        mask=roles["mask"] if masked else None,
     )
 
 

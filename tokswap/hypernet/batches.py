@@ -17,6 +17,10 @@ from tokswap.hypernet.surface import Surface
 from tokswap.tokenizer.vocabulary import BYTE_ALPHABET, Kind
 
 _MOST_KEPT = 1 << 20
+_MASKED = 0.15
+"""Share of an encoder's tokens to predict, as in BERT (arXiv 1810.04805)."""
+_HIDDEN, _SWAPPED = 0.8, 0.1
+"""Share of these that the mask token replaces, and share that a random token does; the rest stays."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +62,16 @@ class MainBatch:
 
     Attributes:
         pieces: Source ids of each candidate.
-        ids: This process's texts, int64 [B, T]: positions of candidates, C for bos, -1 past the end of a text.
+        ids: This process's texts, int64 [B, T]: positions of candidates, from C on the base model's special tokens, -1
+            past the end of a text.
+        labels: What the model is to predict at each place, int64 [B, T]: positions of candidates, -1 for nothing.
         predicted: Number of tokens that all texts of the step predict.
         predicted_bytes: Bytes of these tokens.
     """
 
     pieces: Sequence[Sequence[int]]
     ids: np.ndarray
+    labels: np.ndarray
     predicted: int
     predicted_bytes: int
 
@@ -115,15 +122,30 @@ class Batches:
         candidates = self._candidates(encoded, len(tokenizer.tokens), step)
         place_of = np.full(len(tokenizer.tokens), -1)
         place_of[candidates] = np.arange(len(candidates))
-        lead = [] if self.base.bos is None else [len(candidates)]
-        texts = [lead + place_of[ids].tolist() for ids in encoded]
-        predicted = encoded if lead else [ids[1:] for ids in encoded]  # nothing predicts what a text begins with
+        special = {token: len(candidates) + n for n, token in enumerate(self.base.special)}
+        lead, tail = ([] if end is None else [special[end]] for end in (self.base.bos, self.base.eos))
+        ids = _padded([lead + place_of[ids].tolist() + tail for ids in encoded])
+        if self.base.mask is None:
+            labels = np.pad(ids[:, 1:], ((0, 0), (0, 1)), constant_values=-1)
+        else:
+            ids, labels = self._masked(ids, len(candidates), special[self.base.mask], step)
+        length = np.array([len(tokenizer.tokens[token]) for token in candidates.tolist()])
+        mine = self.share.of(len(ids))
         return MainBatch(
             pieces=[self._pieces(tokenizer.tokens[token]) for token in candidates.tolist()],
-            ids=_padded(texts)[self.share.of(len(texts))],
-            predicted=sum(len(ids) for ids in predicted),
-            predicted_bytes=sum(len(tokenizer.tokens[token]) for ids in predicted for token in ids),
+            ids=ids[mine],
+            labels=labels[mine],
+            predicted=int((labels >= 0).sum()),
+            predicted_bytes=int(length[labels[labels >= 0]].sum()),
         )
+
+    def _masked(self, ids: np.ndarray, count: int, mask: int, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Mask some candidates of texts. Return the texts, and what to predict at each place, int64 [B, T]."""
+        draw = np.random.default_rng([self.settings.seed, 3, step])
+        chosen = (draw.random(ids.shape) < _MASKED) & (ids >= 0) & (ids < count)
+        chance, others = draw.random(ids.shape), draw.integers(count, size=ids.shape)
+        shown = np.where(chance < _HIDDEN, mask, np.where(chance < _HIDDEN + _SWAPPED, others, ids))
+        return np.where(chosen, shown, ids), np.where(chosen, ids, -1)
 
     def _candidates(self, encoded: Sequence[Sequence[int]], size: int, step: int) -> np.ndarray:
         """Return the tokens of the texts, and some others at random, int64 [C]."""

@@ -81,8 +81,9 @@ def _check_share(settings: TrainSettings, share: Share) -> None:
 
 def _check_length(settings: TrainSettings, base: Base) -> None:
     positions = longest_input_of(base.model)
-    if positions is not None and 0 < positions < settings.length + 1:
-        raise UsageError("bad-setting", f"--length must be below {positions}, the number of positions of the model")
+    most = (positions or 0) - (1 if base.mask is None else 2)  # besides bos, and an encoder's eos
+    if positions is not None and positions > 0 and most < settings.length:
+        raise UsageError("bad-setting", f"--length must be at most {most}: the model has {positions} positions")
 
 
 def _surface(base: Base, settings: TrainSettings, name: str) -> Surface:

@@ -128,13 +128,14 @@ class Trainer:
         """Return the loss on text under a sampled tokenizer plus the weighted lexical loss, and figures."""
         self.laps.begin()
         batch = self.batches.main(step)
-        forms, ids = self._tensor(self.batches.surface.pack(batch.pieces)), self._tensor(batch.ids)
+        forms = self._tensor(self.batches.surface.pack(batch.pieces))
+        ids, labels = self._tensor(batch.ids), self._tensor(batch.labels)
         self.laps.end("sampling")
         predicted = self._predict(forms)
         self.laps.end("hypernet")
         # The backward pass of the model stops at the embeddings, so that its graph is gone before the network's begins.
         leaves = [None if part is None else part.detach().requires_grad_() for part in predicted]
-        summed = self._token_loss(ids, leaves)
+        summed = self._token_loss(ids, labels, leaves)
         count = max(batch.predicted, 1)
         # Gradients are averaged over processes. With this factor their mean is the gradient of the whole batch.
         (summed * self.accelerator.num_processes / count).backward()
@@ -152,14 +153,13 @@ class Trainer:
             "bits_per_byte": float(token_loss) * batch.predicted / max(batch.predicted_bytes, 1) / math.log(2.0),
         }
 
-    def _token_loss(self, ids: Tensor, embeddings: Sequence[Any]) -> Tensor:
-        """Return the summed loss of this process's texts, with -1 past the end of each, under some embeddings."""
+    def _token_loss(self, ids: Tensor, labels: Tensor, embeddings: Sequence[Any]) -> Tensor:
+        """Return the summed loss of this process's texts under some embeddings; see `MainBatch`."""
         with self.accelerator.autocast():
-            logits = self.base.logits(ids.clamp(min=0), *self._with_bos(embeddings))
-        losses = torch.nn.functional.cross_entropy(
-            logits[:, :-1].reshape(-1, logits.shape[-1]).float(), ids[:, 1:].clamp(min=0).reshape(-1), reduction="none"
+            logits = self.base.logits(ids, *self._with_special(embeddings))
+        return torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1).float(), labels.flatten(), ignore_index=-1, reduction="sum"
         )
-        return (losses * (ids[:, 1:] >= 0).reshape(-1)).sum()
 
     def _lexical_loss(self, predicted: Sequence[Any], pieces: Sequence[Sequence[int]]) -> Any:
         """Return the mean distance of the candidates that are source tokens to their embeddings, in mean norms."""
@@ -178,20 +178,20 @@ class Trainer:
             predicted = self.parallel(forms, self.base.source)
         return [None if part is None else part.float() for part in predicted]
 
-    def _with_bos(self, embeddings: Sequence[Any]) -> list[Any]:
-        """Append the base model's own bos to predicted embeddings, and convert them to the model's dtype."""
+    def _with_special(self, embeddings: Sequence[Any]) -> list[Any]:
+        """Append the base model's own special tokens to predicted embeddings, and convert them to the model's dtype."""
         dtype = next(self.base.model.parameters()).dtype
-        if self.base.bos is not None:
-            both = zip(embeddings, self._bos_rows, strict=True)
+        if self.base.special:
+            both = zip(embeddings, self._special_rows, strict=True)
             embeddings = [None if part is None else torch.cat([part, own]) for part, own in both]
         return [None if part is None else part.to(dtype) for part in embeddings]
 
     @cached_property
-    def _bos_rows(self) -> tuple[Any, Any, Any]:
-        """The base model's input embedding, row of lm_head and bias of bos; None for what it does not have."""
-        bos, names = self.base.bos, self.base.names
-        first, *more = self._by_matrix(self.base.source[bos][None])
-        bias = None if names.bias is None else self.base.model.get_output_embeddings().bias[bos].float()[None]
+    def _special_rows(self) -> tuple[Any, Any, Any]:
+        """Input embeddings, rows of lm_head and biases of its special tokens; None for what it does not have."""
+        ids, names = self.base.special, self.base.names
+        first, *more = self._by_matrix(self.base.source[ids])
+        bias = None if names.bias is None else self.base.model.get_output_embeddings().bias[ids].float()
         return first, more[0] if more else None, bias
 
     @cached_property

@@ -19,6 +19,7 @@ METHODS: Mapping[str, str] = {
     "tokenadapt": "tokswap.init.methods.tokenadapt:TokenAdapt",
     "focus": "tokswap.init.methods.focus:Focus",
     "wechsel": "tokswap.init.methods.wechsel:Wechsel",
+    "trans-tokenizer": "tokswap.init.methods.trans_tokenizer:TransTokenizer",
     "linear": "tokswap.init.methods.linear:Linear",
     "clp": "tokswap.init.methods.clp:CLP",
     "zett": "tokswap.init.methods.zett:ZeTT",

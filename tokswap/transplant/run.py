@@ -15,7 +15,7 @@ from tokswap.checkpoint.loaded import rebuilt_model
 from tokswap.checkpoint.writer import Hooks, write_result
 from tokswap.distributed import idle_notes
 from tokswap.heal.options import HealOptions
-from tokswap.heal.step import HealStep, healed
+from tokswap.heal.step import HealStep, with_healing
 from tokswap.init.diagnostics import row_notes, row_report
 from tokswap.init.solver import RowTask, Solver, evidence_of
 from tokswap.report.clock import Clock, progress_bar
@@ -68,12 +68,13 @@ class TransplantJob:
             InputError: nan-in-table, method-failed.
             OutputError: disk-full, cannot-write, output-exists, and what `check` raises. Nothing is written then.
         """
-        report = self._made()
+        out = Path(self.plan.names.out) if self.plan.names.out else None
         options = self.prepared.options
         if self.training is None:
-            return report
-        return healed(
-            report,
+            return self._made(out)
+        return with_healing(
+            self._made,
+            out,
             self.training,
             HealOptions(
                 train=options.heal_train,
@@ -81,17 +82,18 @@ class TransplantJob:
                 seed=options.seed,
                 progress=options.progress,
                 trust_remote_code=options.trust_remote_code,
+                force=options.force,
             ),
             gguf=self.gguf,
         )
 
-    def _made(self) -> Report:
-        """Do all but the healing."""
+    def _made(self, out: Path | None) -> Report:
+        """Do all but the healing. out: where the result is written."""
         clock = Clock()
         self.task.target.check()
         clock.stop("prepare")
         solver = Solver(self.task)
-        if not self.plan.names.out:
+        if out is None:
             return self._in_memory(solver, clock)
         reports: list[Report] = []
         checks: dict[str, Any] = {}
@@ -109,7 +111,6 @@ class TransplantJob:
         early = self.gguf if self.training is None else None  # a healed model is written as GGUF once it is healed
         with progress_bar(self.layout.nbytes, "write", show=options.progress) as bar, beside(early) as write_gguf:
             hooks = Hooks(check=check, last_files=last_files, progress=bar.update)
-            out = Path(self.plan.names.out)
             write_result(self.edit, self.layout, out, solver.solve, link=options.link, force=options.force, hooks=hooks)
         return reports[0]
 

@@ -17,7 +17,7 @@ from tokswap.checkpoint.loaded import rebuilt_model
 from tokswap.checkpoint.writer import Hooks, write_result
 from tokswap.errors import OutputError
 from tokswap.heal.options import HealOptions
-from tokswap.heal.step import HealStep, healed
+from tokswap.heal.step import HealStep, with_healing
 from tokswap.init.solver import RowTask, Solver
 from tokswap.report.clock import Clock, progress_bar
 from tokswap.report.plan import Plan
@@ -71,29 +71,31 @@ class TrimJob:
                 result does not do what the source does; disk-full, cannot-write, output-exists. Nothing is left then.
             InputError: cannot-run, remote-code.
         """
-        report = self._made()
+        out = Path(self.plan.names.out) if self.plan.names.out else None
         options, source = self.options, self.task.source
         if not options.heal:
-            return report
-        return healed(
-            report,
+            return self._made(out)
+        return with_healing(
+            self._made,
+            out,
             HealStep(options.heal, source.loaded or source.name),
             HealOptions(
                 train=options.heal_train,
                 device=options.device,
                 progress=options.progress,
                 trust_remote_code=options.trust_remote_code,
+                force=options.force,
             ),
             gguf=self.gguf,
         )
 
-    def _made(self) -> Report:
-        """Do all but the healing."""
+    def _made(self, out: Path | None) -> Report:
+        """Do all but the healing. out: where the result is written."""
         clock = Clock()
         self.trimmed.tokenizer.check()
         checks = self._tokenizer_checks()
         clock.stop("prepare")
-        if not self.plan.names.out:
+        if out is None:
             return self._in_memory(checks, clock)
         reports: list[Report] = []
 
@@ -118,7 +120,7 @@ class TrimJob:
         bar_of = progress_bar(self.layout.nbytes, "write", show=self.options.progress)
         with bar_of as bar, beside(early) as write_gguf:
             hooks = Hooks(check=check, last_files=last_files, progress=bar.update)
-            out, link, force = Path(self.plan.names.out), self.options.link, self.options.force
+            link, force = self.options.link, self.options.force
             write_result(self.edit, self.layout, out, self._solve, link=link, force=force, hooks=hooks)
         return reports[0]
 

@@ -26,6 +26,8 @@ _ENGLISH = 10_000
 """How many English words are kept beside those of another language."""
 _FOREIGN = 0.4
 """A corpus is probably in another language if a smaller share of its words than this is in the word list."""
+_CURVE = (0.95, 0.99, 1.0)
+"""Shares of a corpus for which the plan tells how many tokens they need."""
 _SAMPLE = 1 << 18
 """Characters of a corpus that are searched for words of a language."""
 
@@ -42,6 +44,8 @@ class CorpusFacts:
         kept: Share of its tokens that are kept.
         once: Share of its tokens that occur only once, None for a list of words. A new text of the same kind needs a
             token that this corpus lacks about as often (Good-Turing estimate).
+        curve: How many of its most frequent tokens make 95, 99 and 100 % of it, and how many of its tokens are kept:
+            shares and numbers of tokens.
     """
 
     name: str
@@ -50,6 +54,7 @@ class CorpusFacts:
     distinct: int
     kept: float
     once: float | None
+    curve: tuple[tuple[float, int], ...]
 
 
 @dataclass(frozen=True)
@@ -256,11 +261,15 @@ def _foreign(languages: Sequence[Language], texts: Sequence[Counts]) -> tuple[st
 
 
 def _facts(counts: Counts, ids: np.ndarray) -> CorpusFacts:
+    reached = np.cumsum(np.sort(counts.counts[counts.counts > 0])[::-1]) / counts.total
+    kept = float(counts.counts[ids].sum() / counts.total)
+    points = [(share, 1 + int(np.searchsorted(reached, share - 1e-12))) for share in _CURVE]
     return CorpusFacts(
         name=counts.name,
         bytes=counts.bytes,
         tokens=float(counts.total),
         distinct=int(np.count_nonzero(counts.counts)),
-        kept=float(counts.counts[ids].sum() / counts.total),
+        kept=kept,
         once=float(np.count_nonzero(counts.counts == 1) / counts.total) if counts.is_text else None,
+        curve=(*points, (kept, int(np.count_nonzero(counts.counts[ids])))),
     )

@@ -133,28 +133,25 @@ class Covers:
             end += scale * cover.end if cover.start == size else 0.0
         return NextTokens(nodes, ids, np.concatenate(mass), end)
 
-    def likeliest(self, data: bytes) -> tuple[float, bytes]:
-        """Return the likeliest token that spells what has been read and goes past it.
+    def foresee(self, data: bytes) -> np.ndarray:
+        """Tell how the tokens that are known go on.
 
         Args:
             data: Everything that has been read, and perhaps a few bytes more.
 
         Returns:
-            Its probability among all such tokens, and its bytes after `data`; b"" where there is none.
+            The weight of each byte after `data` and, last, of the tokens that end there, after which nothing is known
+            (float64 [257]). They add up to anything.
         """
         top = max((cover.log for cover in self._covers), default=0.0)
-        best, total, found = 0.0, 0.0, b""
+        weights = np.zeros(257)
         for cover in self._covers:
-            low, high = self._order.longer_than(data[cover.start :])
-            if low == high:
-                continue
-            scale, values = float(np.exp(cover.log - top)), cover.probabilities[low:high]
-            place = int(values.argmax())
-            total += scale * float(values.sum())
-            if scale * float(values[place]) > best:
-                best = scale * float(values[place])
-                found = self._order.bytes_of(low + place)[len(data) - cover.start :]
-        return (best / total if total else 0.0), found
+            begun = data[cover.start :]
+            first, (low, high) = self._order.first_from(begun), self._order.longer_than(begun)
+            scale, values = float(np.exp(cover.log - top)), self._order.bytes_at(low, high, len(begun))
+            weights[:END] += scale * np.bincount(values, cover.probabilities[low:high], 256)
+            weights[END] += scale * float(cover.probabilities[first:low].sum())
+        return weights
 
     def renumber(self, new_of: dict[int, int]) -> None:
         """Follow a tree that has dropped nodes.

@@ -16,6 +16,8 @@ _CHUNK = 256
 """Bytes that are scored in one step."""
 _AHEAD = 32
 """Bytes that are read ahead at most."""
+_LIKELY = 0.12
+"""A byte with less than this probability is not guessed: it takes time to read, and most such guesses are wrong."""
 _SAME = 8
 """Bytes that must have been in the text before, for what followed them to be guessed again."""
 
@@ -95,9 +97,9 @@ class ByteMixture:
     def generate(self, prompt: str, *, most: int = 256, temperature: float = 0.0, seed: int = 0) -> Iterator[str]:
         """Continue a prompt and yield the text as soon as its characters are whole.
 
-        The likeliest token of a model is guessed, with what followed the same bytes earlier in the text. Every model
-        reads the guess in one pass. The bytes are then chosen one by one by the exact probabilities, up to the first
-        that was guessed wrong.
+        The likeliest bytes are guessed as far as tokens are known, with what followed the same bytes earlier in the
+        text. Every model reads the guess in one pass. The bytes are then chosen one by one by the exact probabilities,
+        up to the first that was guessed wrong.
 
         Args:
             prompt: The beginning of the text.
@@ -137,10 +139,14 @@ class ByteMixture:
             pending = bytes([byte])
 
     def _guess(self, readers: Sequence[Reader], text: bytes, pending: bytes) -> bytes:
-        """Guess what comes next: the token that some model expects most, and what came after it in the text before."""
-        guesses = [reader.guess(pending) for reader in readers]
-        shares = [weight * chance for weight, (chance, _) in zip(self.weights, guesses, strict=True)]
-        guess = guesses[int(np.argmax(shares))][1]
+        """Guess what comes next: the likeliest bytes as far as tokens are known, and what came after them before."""
+        guess = b""
+        while len(guess) < _AHEAD:
+            chances = np.array(self.weights) @ np.stack([reader.foresee(pending + guess) for reader in readers])
+            byte = int(chances[:END].argmax())
+            if chances[byte] < _LIKELY:
+                break
+            guess += bytes([byte])
         known = text + guess
         before = known.rfind(known[-_SAME:], 0, len(known) - 1) if len(known) > _SAME else -1
         return guess + known[before + _SAME :][:_AHEAD] if before >= 0 else guess

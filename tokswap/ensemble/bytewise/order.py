@@ -37,10 +37,9 @@ class TokenOrder:
         high = bisect_left(self._bytes, after[:-1] + bytes([after[-1] + 1]), low) if after else len(self)
         return low, high
 
-    def bytes_of(self, place: int) -> bytes:
-        """Return the bytes of the token at a place."""
-        found: bytes = self._bytes[place]
-        return found
+    def first_from(self, begin: bytes) -> int:
+        """Return the first place of the tokens that begin with these bytes."""
+        return bisect_left(self._bytes, begin)
 
     def bytes_at(self, low: int, high: int, depth: int) -> np.ndarray:
         """Return the byte at one depth of each token at the places low:high (int [n]). All must be longer than that."""

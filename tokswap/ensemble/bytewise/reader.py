@@ -24,7 +24,7 @@ import numpy as np
 from tokswap.checkpoint.positions import longest_input_of
 from tokswap.ensemble.bytewise import utf8
 from tokswap.ensemble.bytewise.canonical import Canonical
-from tokswap.ensemble.bytewise.covers import Covers
+from tokswap.ensemble.bytewise.covers import END, Covers
 from tokswap.ensemble.bytewise.encoder import GrowingEncoder
 from tokswap.ensemble.bytewise.order import TokenOrder
 from tokswap.ensemble.bytewise.paths import End, Paths
@@ -168,20 +168,19 @@ class Reader:
             self._forget()
         return np.array(found).reshape(-1, 257)
 
-    def guess(self, pending: bytes = b"") -> tuple[float, bytes]:
-        """Guess how the text goes on, without running the model.
+    def foresee(self, more: bytes) -> np.ndarray:
+        """Tell how the text goes on after some more bytes, as far as that is known without running the model.
 
         Args:
-            pending: Bytes that come next and have not been read.
+            more: Bytes that come next and have not been read.
 
         Returns:
-            The bytes after these up to the end of the likeliest token, b"" for no guess, and the probability of it.
+            The probability of each byte after them and, last, of what is not known (float64 [257]).
         """
-        chance, found = self._covers.likeliest(self._data + pending)
-        rest = self._rest() + pending
-        while found and utf8.split(rest + found) is None:
-            found = found[:-1]
-        return chance, found
+        weights = self._covers.foresee(self._data + more)
+        weights[:END] *= utf8.may_follow(self._rest(more))[:END]
+        total = float(weights.sum())
+        return weights / total if total else np.eye(257)[END]
 
     def look_ahead(self, data: bytes) -> None:
         """Have the model read bytes that may or may not come next, in one pass. `leave` must be called after it.
@@ -268,10 +267,11 @@ class Reader:
         found: np.ndarray = weights / weights.sum()
         return found
 
-    def _rest(self) -> bytes:
-        """Return the incomplete character that the text ends with."""
+    def _rest(self, more: bytes = b"") -> bytes:
+        """Return the incomplete character that the text ends with, and some more bytes."""
+        end = self._data[-3:] + more
         for n in (1, 2, 3):
-            parts = utf8.split(self._data[-n:])
+            parts = utf8.split(end[-n:])
             if parts is not None and parts[1] and len(parts[0]) == 0:
                 return parts[1]
         return b""

@@ -1,4 +1,4 @@
-"""Asks a model the questions of probes: it writes an answer, or the likeliest choice per byte is its answer."""
+"""Asks a model the questions of the probes, and counts its right answers."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from tokswap.errors import UsageError, did_you_mean
-from tokswap.evaluation.losses import greedy, token_losses
+from tokswap.evaluation.probes.answers import Answers, chosen, replied, written
 from tokswap.evaluation.probes.arithmetic import arithmetic
+from tokswap.evaluation.probes.chat import chat
 from tokswap.evaluation.probes.facts import facts
 from tokswap.evaluation.probes.question import Question
 from tokswap.evaluation.probes.spelling import spelling
@@ -20,6 +21,7 @@ PROBES: Mapping[str, Callable[[int, int], list[Question]]] = {
     "spelling": spelling,
     "arithmetic": arithmetic,
     "facts": facts,
+    "chat": chat,
 }
 """Name -> its questions, for a number of questions of each part and a seed."""
 
@@ -57,47 +59,41 @@ def ask(model: Any, tokenizer: Any, questions: Sequence[Question], *, show: str 
     """Ask a model.
 
     An answer that the model writes must be exactly right up to the end of its line. Of several choices the one with
-    the fewest bits per byte counts as its answer, so that tokenizers compare.
+    the fewest bits per byte counts as its answer, so that tokenizers compare. A reply of a conversation must end by
+    itself.
 
     Args:
         model: A loaded causal language model, in evaluation mode.
         tokenizer: Its transformers tokenizer.
-        questions: The questions, all with choices or all without.
+        questions: The questions, all of one kind.
         show: What a progress bar names, "" for no bar.
+
+    Raises:
+        InputError: no-chat-template, bad-chat.
     """
     from tqdm.auto import tqdm
 
-    answer = _chosen if questions[0].choices else _written
-    bar = tqdm(questions, desc=show, unit="question", disable=not show, leave=False)
-    right = [answer(model, tokenizer, question) == question.answer for question in bar]
-    measure = "accuracy" if questions[0].choices else "exact match"
+    measure, answers = _kind(questions[0])
+    with tqdm(total=len(questions), desc=show, unit="question", disable=not show, leave=False) as bar:
+        right = answers(model, tokenizer, questions, bar.update)
     parts = tuple(question.part for question in questions)
     return Asked(measure, parts, points=np.array(right, np.float64), chance=_chance(questions))
 
 
-def _written(model: Any, tokenizer: Any, question: Question) -> str:
-    """Return the line that the model writes. No token is shorter than a byte, so a right answer always fits."""
-    text = greedy(model, tokenizer, question.prompt, len(question.answer.encode("utf-8")) + 2)
-    return text.strip(" ").split("\n")[0].strip()
-
-
-def _chosen(model: Any, tokenizer: Any, question: Question) -> str:
-    bits = [_bits_per_byte(model, tokenizer, question.prompt, f" {choice}") for choice in question.choices]
-    return question.choices[int(np.argmin(bits))]
-
-
-def _bits_per_byte(model: Any, tokenizer: Any, prompt: str, ending: str) -> float:
-    """Return the loss of the tokens that reach past the prompt, per byte of the ending."""
-    losses = token_losses(model, tokenizer, prompt + ending)
-    past = losses.offsets[1:] > len(prompt.encode("utf-8"))
-    return float(losses.bits[past].sum()) / len(ending.encode("utf-8"))
+def _kind(question: Question) -> tuple[str, Answers]:
+    """Return what a point of such questions is, and the function that finds which answers are right."""
+    if question.messages:
+        return "replies that end", replied
+    return ("accuracy", chosen) if question.choices else ("exact match", written)
 
 
 def _chance(questions: Sequence[Question]) -> dict[str, float]:
-    """Return what each part scores with one answer to all of its questions, or with any choice."""
+    """Return what each part scores with one answer to all of its questions, with any choice, or with no end."""
     answers: dict[str, list[str]] = {}
     for question in questions:
         answers.setdefault(question.part, []).append(question.answer)
+    if questions[0].messages:
+        return dict.fromkeys(answers, 0.0)
     if questions[0].choices:
         return dict.fromkeys(answers, 1 / len(questions[0].choices))
     return {part: max(Counter(own).values()) / len(own) for part, own in answers.items()}

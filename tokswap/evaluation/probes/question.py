@@ -12,15 +12,17 @@ class Question:
 
     Attributes:
         part: The part of the probe that it belongs to.
-        prompt: What the model reads; it ends without a space.
-        answer: The right continuation, without the space before it.
+        prompt: What the model reads, or the last message of a conversation; it ends without a space.
+        answer: The right continuation, without the space before it; "" where any reply will do.
         choices: The continuations to choose from, the right one among them; () for an answer that the model writes.
+        messages: The role and content of each message of a conversation, () where there is none.
     """
 
     part: str
     prompt: str
     answer: str
     choices: tuple[str, ...] = ()
+    messages: tuple[tuple[str, str], ...] = ()
 
 
 def shots(form: str, examples: Sequence[tuple[str, str]]) -> str:

@@ -18,10 +18,10 @@ WEIGHTS = ("mean", "first", "last", "exponential", "length", "frequency")
 class Subword(Initializer):
     """A new token is a weighted mean of the source rows of its pieces.
 
-    `weights` sets the weight of a piece. mean: all equal. first, last: this piece alone. exponential: decay to the
-    power of the piece's position; below 1 the first piece weighs most, above 1 the last. length: its bytes. frequency:
-    the logarithm of its rank among the source ids, because ids follow frequency in training and a rarer piece says
-    more about the word. A token without pieces gets the mean source row.
+    `weights` sets the weight of a piece. mean: all equal, as in FVT and ReTok. first, last: this piece alone.
+    exponential: decay to the power of the piece's position; below 1 the first piece weighs most, above 1 the last.
+    length: its bytes. frequency: the logarithm of its rank among the source ids, because ids follow frequency in
+    training and a rarer piece says more about the word. A token without pieces gets the mean source row.
     """
 
     weights: str = option("mean", "weight of each piece", choices=WEIGHTS)

@@ -59,7 +59,15 @@ def _kept(document: Mapping[str, Any]) -> Section:
         ]
         head = ("", "size", "different tokens", "of its tokens kept", "a new text may lack")
         blocks.append(Table("What was counted", head, corpora, right=(1, 2, 3, 4), wide=True))
+        blocks += [_curve(corpus) for corpus in plan["corpora"]]
     return Section("What was kept", blocks, "If all tokens of a text are kept, it has the same tokens as before.")
+
+
+def _curve(corpus: Mapping[str, Any]) -> Table:
+    """Show how many tokens make which share of a text: the most frequent ones, and those that are kept."""
+    *points, kept = [(percent(share), f"{count:,}") for share, count in corpus["curve"]]
+    rows = [*((*point, "the most frequent") for point in points), (*kept, "kept")]
+    return Table(f"Tokens that {corpus['name']} needs", ("share of the text", "tokens", ""), rows, right=(0, 1))
 
 
 def _groups(document: Mapping[str, Any]) -> list[Block]:
