@@ -9,7 +9,7 @@ import platform
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,27 @@ def row_apart(name: str) -> dict[str, Any]:
     row: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
     print(json.dumps(row), file=sys.stderr, flush=True)
     return row
+
+
+def missing_rows(result: str, names: Iterable[str], *, key: Callable[[str], str] = str, **more: Any) -> dict[str, Any]:
+    """Make the rows that are not in benchmarks/results yet, each in a process of its own, and keep all after each.
+
+    Args:
+        result: Name of the JSON file.
+        names: The rows that are wanted, as `--one` takes them.
+        key: Makes the key of a row in the file from its name.
+        **more: What the file says beside the rows.
+
+    Returns:
+        All rows of the file.
+    """
+    path = RESULTS / f"{result}.json"
+    rows: dict[str, Any] = json.loads(path.read_text("utf-8"))["rows"] if path.is_file() else {}
+    for name in names:
+        if key(name) not in rows:
+            rows[key(name)] = row_apart(name)
+            keep(result, {**more, "rows": rows})
+    return rows
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from _machine import RESULTS, keep, row_apart
+from _machine import missing_rows
 from quality_texts import fetch_texts, healing_texts
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
@@ -56,14 +56,11 @@ def main() -> None:
         print(json.dumps(one_row(given.one, given.kilobytes, given.texts, given.folder)))
         return
     fetch_texts(given.texts, ["held", "dev"])
-    path = RESULTS / f"{given.name}.json"
-    rows: dict[str, Any] = json.loads(path.read_text("utf-8"))["rows"] if path.is_file() else {}
-    for name in given.rows:
-        key = name if name in ("before", "speed") else f"{name}, {given.kilobytes} kB"
-        if key in rows:
-            continue
-        rows[key] = row_apart(name)
-        keep(given.name, {"rows": rows})
+
+    def key(name: str) -> str:
+        return name if name in ("before", "speed") else f"{name}, {given.kilobytes} kB"
+
+    rows = missing_rows(given.name, given.rows, key=key)
     print("\n".join(table(rows)))
 
 

@@ -18,8 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from _machine import RESULTS, keep, row_apart
+from _machine import missing_rows
 from heal import LANGUAGES, excess
+from quality import trimmed_donor
+from quality_texts import LANGUAGES as SELECTED
 from quality_texts import fetch_texts, healing_texts
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
@@ -28,7 +30,6 @@ from models import fetch
 import tokswap
 from tokswap.storage.resolve import resolve_model
 
-SELECT = ("en", "code", "de", "ru")
 CROSS_ENTROPY = {"kl": 0.0, "cross_entropy": 1.0}
 
 
@@ -57,12 +58,7 @@ def main() -> None:
     if given.one is not None:
         print(json.dumps(one_row(CASES[given.one], given.one, given.texts, given.folder)))
         return
-    path = RESULTS / "heal-others.json"
-    rows: dict[str, Any] = json.loads(path.read_text("utf-8"))["rows"] if path.is_file() else {}
-    for name in given.rows:
-        if name not in rows:
-            rows[name] = row_apart(name)
-            keep("heal-others", {"rows": rows})
+    rows = missing_rows("heal-others", given.rows)
     print("\n".join(table(rows)))
 
 
@@ -92,7 +88,7 @@ def one_row(case: Case, name: str, texts: Path, folder: Path) -> dict[str, Any]:
 
 def half(source: Path, student: Path, texts: Path) -> None:
     """Trim to half of the tokens that the selection texts need to be tokenized as before."""
-    corpora = [texts / "select" / f"{language}.txt" for language in SELECT]
+    corpora = [texts / "select" / f"{language}.txt" for language in SELECTED]
     wanted: dict[str, Any] = {"corpora": corpora, "drop_tokens": ["<unused*>"]}
     exact = sum(tokswap.plan_trim(source, **wanted).plan.coverage.values())
     tokswap.trim_vocabulary(source, **wanted, target_size=exact // 2, out=student)
@@ -116,10 +112,7 @@ def on_bytes(source: Path, student: Path, texts: Path) -> None:
 
 def with_gemma(source: Path, student: Path, texts: Path) -> None:
     """Put Gemma's tokenizer on the source, trimmed to the tokens of the selection texts."""
-    gemma, corpora = resolve_model(str(fetch("gemma"))), [texts / "select" / f"{language}.txt" for language in SELECT]
-    donor = student.with_name("gemma-trimmed")
-    if not donor.is_dir():
-        tokswap.trim_vocabulary(gemma, corpora=corpora, drop_tokens=["<unused*>"], out=donor)
+    donor = trimmed_donor(resolve_model(str(fetch("gemma"))), texts / "select", student.parent)
     tokswap.transplant_tokenizer(source, donor, donor=donor, out=student)
 
 

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from _machine import RESULTS, keep, row_apart
+from _machine import missing_rows
 from quality_texts import HANDBOOK, fetch_texts, healing_texts, unpack
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
@@ -61,12 +61,7 @@ def main() -> None:
     if given.one is not None:
         print(json.dumps(one_row(given.one, given)))
         return
-    path = RESULTS / "parallel.json"
-    rows: dict[str, Any] = json.loads(path.read_text("utf-8"))["rows"] if path.is_file() else {}
-    for name in given.rows:
-        if name not in rows:
-            rows[name] = row_apart(name)
-            keep("parallel", {"heal_kilobytes": given.heal_kilobytes, "rows": rows})
+    rows = missing_rows("parallel", given.rows, heal_kilobytes=given.heal_kilobytes)
     print("\n".join(table(rows)))
 
 

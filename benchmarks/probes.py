@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _machine import RESULTS, keep, row_apart
+from _machine import missing_rows
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 from models import fetch
@@ -50,12 +50,7 @@ def main() -> None:
     if given.one is not None:
         print(json.dumps(one_source(given.one, given)))
         return
-    path = RESULTS / "probes.json"
-    rows: dict[str, Any] = json.loads(path.read_text("utf-8"))["rows"] if path.is_file() else {}
-    for name in PROBED:
-        if name not in rows:
-            rows[name] = row_apart(name)
-            keep("probes", {"questions": given.questions, "rows": rows})
+    rows = missing_rows("probes", PROBED, questions=given.questions)
     for row in rows.values():
         print("\n".join(table(row)))
 

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from _machine import RESULTS, keep, row_apart
+from _machine import missing_rows
 from quality_texts import SITE, fetch_texts, healing_texts
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
@@ -54,13 +54,8 @@ def main() -> None:
     if given.one is not None:
         print(json.dumps(one_row(given.one, given)))
         return
-    path = RESULTS / "superwords.json"
-    rows: dict[str, Any] = json.loads(path.read_text("utf-8"))["rows"] if path.is_file() else {}
-    for name in given.rows:
-        if name in rows:
-            continue
-        rows[name] = row_apart(name)
-        keep("superwords", {"megabytes": given.megabytes, "heal_kilobytes": given.heal_kilobytes, "rows": rows})
+    more = {"megabytes": given.megabytes, "heal_kilobytes": given.heal_kilobytes}
+    rows = missing_rows("superwords", given.rows, **more)
     print("\n".join(table(rows)))
 
 

@@ -230,11 +230,11 @@ def test_healing_is_the_last_step(
 ) -> None:
     asked: list[Any] = []
 
-    def heal(report: Any, step: Any, options: Any, **more: Any) -> Any:
+    def heal(make: Any, out: Path, step: Any, options: Any, **more: Any) -> Any:
         asked.append((step, options))
-        return report
+        return make(out)
 
-    monkeypatch.setattr("tokswap.transplant.run.healed", heal)
+    monkeypatch.setattr("tokswap.transplant.run.with_healing", heal)
     source = model_of("llama", vocab_size=640)
     tokswap.extend_model(source, tokens=[terms], heal=[corpus], heal_train="new", out=tmp_path / "out")
     ((step, options),) = asked

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,23 +52,27 @@ def flags(text: Path, model_of: Make) -> dict[str, list[Any]]:
     }
 
 
+_DIES = """
+import os, runpy, signal, sys
+from tokswap.heal.train import HealTrainer
+
+step, sys.argv[1:] = int(sys.argv[1]), sys.argv[2:]
+compute = HealTrainer.compute_loss
+
+def dies(self, *given, **named):
+    if self.state.global_step == step:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return compute(self, *given, **named)
+
+HealTrainer.compute_loss = dies
+runpy.run_module("tokswap", run_name="__main__")
+"""
+
+
 def killed(*args: object, step: int) -> None:
-    """Run a command in a child that is killed when it begins a step of the training."""
-    child = os.fork()
-    if not child:
-        compute = HealTrainer.compute_loss
-
-        def dies(self: Any, *given: Any, **named: Any) -> Any:
-            if self.state.global_step == step:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return compute(self, *given, **named)
-
-        HealTrainer.compute_loss = dies  # type: ignore[method-assign]
-        try:
-            run(*args)
-        finally:
-            os._exit(1)
-    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL, "it was killed while it trained"
+    """Run a command in a process that is killed when it begins a step of the training."""
+    ended = subprocess.run([sys.executable, "-c", _DIES, str(step), *map(str, args)], capture_output=True, text=True)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
 
 
 def result_of(command: str, out: Path) -> Path:

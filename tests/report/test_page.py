@@ -126,6 +126,14 @@ def test_the_page_of_a_trim(made: dict[str, Path]) -> None:
     assert "english.txt" in " ".join(reading.text["th"])
 
 
+def test_the_page_of_a_trim_before_curves(made: dict[str, Path]) -> None:
+    report = read_json(made["small"] / "tokswap.json")
+    for corpus in report["plan"]["corpora"]:
+        del corpus["curve"]
+    reading = Reading(make_page("trim", report))
+    assert "english.txt" in " ".join(reading.text["th"] + reading.text["td"])
+
+
 def test_a_failed_check_comes_first(made: dict[str, Path]) -> None:
     report = read_json(made["small"] / "tokswap.json")
     report["checks"]["model"]["hidden_states_equal"] = False

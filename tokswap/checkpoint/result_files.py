@@ -13,6 +13,8 @@ from tokswap.checkpoint.reader import Checkpoint
 from tokswap.storage.links import check_links
 from tokswap.tokenizer.tokenizer import COMPANIONS, Tokenizer
 
+MAP_NAME = "vocab_map.json"
+"""The file beside the weights that says where each id has gone; adapters and draft heads follow it."""
 _CARRIED = (
     "*processor_config.json",
     "modules.json",

@@ -12,7 +12,7 @@ from tokswap.checkpoint.configs import Configs, edit_config, edit_generation_con
 from tokswap.checkpoint.id_map import KeptIds
 from tokswap.checkpoint.loaded import ModelLike
 from tokswap.checkpoint.reader import Checkpoint
-from tokswap.checkpoint.result_files import ResultFiles, result_files
+from tokswap.checkpoint.result_files import MAP_NAME, ResultFiles, result_files
 from tokswap.checkpoint.source import SourceModel, named, open_source, result_folder
 from tokswap.distributed import check_backend, find_backend
 from tokswap.errors import InputError
@@ -39,7 +39,7 @@ from tokswap.transplant.plan import finish
 from tokswap.transplant.prepared import Prepared
 from tokswap.transplant.run import TransplantJob
 from tokswap.transplant.vocabulary import matrix_edits
-from tokswap.trim.ids import MAP_NAME, map_file
+from tokswap.trim.ids import map_file
 
 
 @one_and_keywords(ExtendOptions)

@@ -12,7 +12,7 @@ from tokswap.checkpoint.configs import Configs
 from tokswap.checkpoint.edit import Convert, Edit, GroupRows, MatrixEdit
 from tokswap.checkpoint.matrices import VocabMatrix
 from tokswap.checkpoint.reader import Checkpoint
-from tokswap.checkpoint.result_files import result_files
+from tokswap.checkpoint.result_files import MAP_NAME, result_files
 from tokswap.checkpoint.source import SourceModel
 from tokswap.checkpoint.writer import Solve
 from tokswap.errors import InputError
@@ -38,7 +38,8 @@ def changed_edit(source: SourceModel, student: Student, *, trust_remote_code: bo
     rows = _matrix_rows(student, trained)
     own = Configs(checkpoint.config, checkpoint.generation_config, tokenizer.config)
     files = result_files(checkpoint, tokenizer, own, own=True, trust_remote_code=trust_remote_code)
-    kept = {_MAP_NAME: checkpoint.folder / _MAP_NAME} if (checkpoint.folder / _MAP_NAME).is_file() else {}
+    map_file = checkpoint.folder / MAP_NAME  # healing changes no id, so what a trim or extension says still holds
+    kept = {MAP_NAME: map_file} if map_file.is_file() else {}
     changed = body_changes(student, checkpoint)
     edit = Edit(checkpoint, matrices, files.configs, files={**files.files, **kept}, changed=changed)
 
@@ -49,8 +50,6 @@ def changed_edit(source: SourceModel, student: Student, *, trust_remote_code: bo
 
 
 _TRAINED = ("input", "output")
-_MAP_NAME = "vocab_map.json"
-"""What adapters and draft heads follow a trim or an extension by; healing changes no id."""
 
 
 def _computed(matrix: VocabMatrix, new: np.ndarray | None) -> MatrixEdit:

@@ -15,7 +15,7 @@ from tokswap.checkpoint.id_map import AlignedIds
 from tokswap.checkpoint.layout import lay_out
 from tokswap.checkpoint.loaded import ModelLike
 from tokswap.checkpoint.nested_configs import token_ids
-from tokswap.checkpoint.result_files import ResultFiles, result_files
+from tokswap.checkpoint.result_files import MAP_NAME, ResultFiles, result_files
 from tokswap.checkpoint.source import named, result_folder
 from tokswap.errors import InputError, UsageError
 from tokswap.evaluation.models import check_device
@@ -37,7 +37,6 @@ from tokswap.transplant.options import TransplantOptions
 from tokswap.transplant.prepared import Prepared
 from tokswap.transplant.run import TransplantJob
 from tokswap.transplant.vocabulary import HEAD_DROPPED, bos_to_add, matrix_edits, matrix_rows, read_token_map
-from tokswap.trim.ids import MAP_NAME
 
 logger = logging.getLogger(__name__)
 

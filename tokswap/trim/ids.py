@@ -8,13 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tokswap.checkpoint.result_files import MAP_NAME
 from tokswap.errors import InputError
 from tokswap.options.groups import MOST_IDS
 from tokswap.storage.json_files import read_json
 from tokswap.tokenizer.alignment import Alignment, Reason
-
-MAP_NAME = "vocab_map.json"
-"""The file beside the weights that says where each id has gone."""
 
 
 class VocabMap(NamedTuple):

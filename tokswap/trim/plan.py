@@ -15,7 +15,7 @@ from tokswap.checkpoint.id_map import KeptIds
 from tokswap.checkpoint.layout import lay_out
 from tokswap.checkpoint.loaded import ModelLike
 from tokswap.checkpoint.reader import Checkpoint
-from tokswap.checkpoint.result_files import ResultFiles, result_files
+from tokswap.checkpoint.result_files import MAP_NAME, ResultFiles, result_files
 from tokswap.checkpoint.source import SourceModel, named, open_source, result_folder
 from tokswap.distributed import Backend, find_backend, idle_notes
 from tokswap.evaluation.models import check_device
@@ -30,7 +30,7 @@ from tokswap.report.record import Report
 from tokswap.storage.atomic import check_output
 from tokswap.tokenizer.alignment import Alignment
 from tokswap.trim.corpora import find_corpus, read_sample
-from tokswap.trim.ids import MAP_NAME, map_file, rows_of
+from tokswap.trim.ids import map_file, rows_of
 from tokswap.trim.options import TrimOptions
 from tokswap.trim.outputs import comparison_bytes
 from tokswap.trim.rebuild import Trimmed, rebuilt

@@ -59,7 +59,7 @@ def _kept(document: Mapping[str, Any]) -> Section:
         ]
         head = ("", "size", "different tokens", "of its tokens kept", "a new text may lack")
         blocks.append(Table("What was counted", head, corpora, right=(1, 2, 3, 4), wide=True))
-        blocks += [_curve(corpus) for corpus in plan["corpora"]]
+        blocks += [_curve(corpus) for corpus in plan["corpora"] if "curve" in corpus]  # older reports have none
     return Section("What was kept", blocks, "If all tokens of a text are kept, it has the same tokens as before.")
 
 
