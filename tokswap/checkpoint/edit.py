@@ -79,13 +79,13 @@ def merged_blocks(
         if edit.matrix.role == "per-layer":
             source = np.where(source < len(raw), source, 0)
         old = raw[source[copied]]
+        release(raw)
         block = np.empty((len(source), *old.shape[1:]), old.dtype)
         block[copied] = old
         count = len(source) - len(old)
         if count:
             block[~copied] = compute(new[used : used + count])
             used += count
-        release(raw)
         yield block
 
 

@@ -14,8 +14,8 @@ from tokswap.tokenizer.vocabulary import Vocabulary
 
 _TORCH_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _BLOCK_ROWS, _FINITE_ROWS = 8192, 256
-_BLOCK_ELEMENTS, _READ_ELEMENTS = 1 << 24, 1 << 20
-"""Most elements of a block of rows, and of what is converted at a time; 64 and 4 MB in float32."""
+_BLOCK_ELEMENTS, _READ_ELEMENTS = 1 << 22, 1 << 20
+"""Most elements of a block of rows, and of what is converted at a time; 16 and 4 MB in float32."""
 _EXPONENTS = {
     "F64": (np.uint64, 0x7FF << 52),
     "F32": (np.uint32, 0xFF << 23),
@@ -122,6 +122,7 @@ class Columns:
         for start in range(0, len(ids), size):  # of the raw rows, a few are held beside their numbers
             part = slice(start, start + size)
             rows[part] = decode(self.raw[ids[part]], self.dtype)
+            release(self.raw)
         if self.shift:
             rows -= np.float32(self.shift)
         if self.unread is not None:
@@ -133,7 +134,7 @@ class Columns:
 class EmbeddingSpace:
     """Rows by token id, float32 [V, D]: one matrix, or several side by side (lm_head and its bias).
 
-    No row is held in memory: `rows` converts the rows that it is asked for.
+    No row is held in memory: `rows` converts the rows that it is asked for, and gives their pages back.
 
     Attributes:
         vocabulary: Tells what each id means.
@@ -167,22 +168,7 @@ class EmbeddingSpace:
         """Yield the rows of some ids in blocks, so that a pass over all rows needs the memory of one block."""
         size = max(1, min(_BLOCK_ROWS, _BLOCK_ELEMENTS // max(self.width, 1)))
         for start in range(0, len(ids), size):
-            block = self.rows(ids[start : start + size])
-            self.release()
-            yield block
-
-    def array(self, ids: np.ndarray) -> np.ndarray:
-        """Return the rows of many ids, float32 [len(ids), D], and hold nothing else of their matrix."""
-        rows, at = np.empty((len(ids), self.width), np.float32), 0
-        for block in self.blocks(ids):
-            rows[at : at + len(block)] = block
-            at += len(block)
-        return rows
-
-    def release(self) -> None:
-        """Let the system take back what has been read of mapped files."""
-        for columns in self.columns:
-            release(columns.raw)
+            yield self.rows(ids[start : start + size])
 
     def mean(self, ids: np.ndarray) -> np.ndarray:
         """Return the mean row of some ids, float32 [D], summed in float64."""

@@ -133,8 +133,7 @@ class Solver:
         needed = len(alignment.neutral) or not computes
         neutral = _neutral_row(problem, lead.width, mean_of) if needed else np.zeros(problem.source.width)
         missing = (alignment.reason[alignment.source_of < 0] == Reason.MISSING) & computes
-        spaces = [space for space in (problem.source, problem.donor) if space is not None]
-        rows = WatchedRows(found.made, made, spaces)
+        rows = WatchedRows(found.made, made)
         made.seconds += time.perf_counter() - begin
         edges = np.cumsum([0, *(edit.matrix.width for edit in group)])
         return {

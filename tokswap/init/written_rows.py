@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from tokswap.checkpoint.embeddings import EmbeddingSpace, NewRows, row_norms
+from tokswap.checkpoint.embeddings import NewRows, row_norms
 from tokswap.errors import InputError
 from tokswap.init.made_rows import parts
 
@@ -35,12 +34,10 @@ class WatchedRows:
     Attributes:
         rows: The rows, float32 [M, D].
         made: Takes the norms and the time.
-        spaces: What the rows are made of; what was read of it is given back after each block.
     """
 
     rows: NewRows
     made: MadeNorms
-    spaces: Sequence[EmbeddingSpace]
 
     def __getitem__(self, part: slice) -> np.ndarray:
         begin = time.perf_counter()
@@ -49,8 +46,6 @@ class WatchedRows:
         if not np.isfinite(norms).all():
             raise InputError("method-failed", f"`{self.made.method}` computed non-finite rows")
         self.made.norms[part] = norms
-        for space in self.spaces:
-            space.release()
         self.made.seconds += time.perf_counter() - begin
         return rows
 

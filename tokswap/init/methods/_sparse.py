@@ -189,10 +189,10 @@ def nearest(
         spare: Keys beyond k to compare in float64 at first.
 
     Returns:
-        Places of the keys in `key_ids`, best first, int64 [M, k], and their cosines, float32 [M, k].
+        Places of the keys in `key_ids`, best first, int32 [M, k], and their cosines, float32 [M, k].
     """
     count, k = len(key_ids), min(k, len(key_ids))
-    places = np.zeros((len(query_ids), k), np.int64)
+    places = np.zeros((len(query_ids), k), np.int32)
     cosines = np.zeros((len(query_ids), k), np.float32)
     if not k:
         done(len(query_ids))
@@ -221,11 +221,12 @@ class _Search:
     def __init__(self, keys: HasRows, ids: np.ndarray, taken: int, width: int, memory: int, device: str) -> None:
         self.keys, self.ids, self.taken, self.device = keys, ids, taken, device
         self.columns = int(np.clip(memory // (16 * width), taken, min(len(ids), 1 << 14)))
-        self.lines = int(np.clip(memory // (4 * (2 * self.columns + 2 * width + 6 * taken)), 1, _BLOCK))
         self.starts = range(0, len(ids), self.columns)
         self.held: list[Tensor] = []
         if 4 * len(ids) * keys.width <= memory // 2:
             self.held = [self._key_block(start) for start in self.starts]
+            memory -= 4 * len(ids) * keys.width
+        self.lines = int(np.clip(memory // (4 * (2 * self.columns + 2 * width + 6 * taken)), 1, _BLOCK))
 
     def _key_block(self, start: int) -> Tensor:
         import torch
@@ -242,6 +243,7 @@ class _Search:
         for n, start in enumerate(self.starts):
             scores = block @ (self.held[n] if self.held else self._key_block(start)).T
             value, place = scores.topk(min(self.taken, scores.shape[1]), dim=1)
+            del scores  # not held beside the next ones
             best, index = torch.cat([best, value], 1), torch.cat([index, place + start], 1)
             best, order = best.topk(min(self.taken, best.shape[1]), dim=1)
             index = index.gather(1, order)

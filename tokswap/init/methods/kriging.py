@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from tokswap.init.methods._sparse import HasRows
 
 _BLOCK = 2048
-_GATHERED = 1 << 24
-"""Elements of neighbours' rows that are gathered at a time; 64 MB in float32."""
+_GATHERED = 1 << 22
+"""Elements of neighbours' rows that are gathered at a time; 16 MB in float32."""
 _TESTED = 512
 """Shared tokens that are estimated without themselves, to see how much of a row's norm is lost."""
 
@@ -60,7 +60,7 @@ class Kriging(Initializer):
         trend = _Trend(problem, pairs, self.ridge)
         around = self._around(problem)
         tested = around.tested
-        residual = problem.source.array(problem.alignment.source_of[anchors])
+        residual = problem.source.rows(problem.alignment.source_of[anchors])
         norms = np.linalg.norm(residual[tested], axis=1)
         for part in parts(0, len(residual)):
             residual[part] -= trend(anchors[part], pairs[part])
@@ -76,17 +76,12 @@ class Kriging(Initializer):
 
     def _around(self, problem: Problem) -> _Around:
         """Find the neighbours. They depend on donor rows and anchors alone, so several matrices share them."""
-        from tokswap.init.methods._sparse import Array
-
         donor, anchors, cache = problem.donor, problem.anchors, problem.context.cache
         assert donor is not None
         key = ("kriging", donor.name, self, anchors.tobytes())
         if key not in cache:
             centre = donor.mean(anchors)
-            centred = _Centred(donor, anchors, centre)
-            # Held in float32 where they take no more than the matrix; else read again each time.
-            keys: HasRows = Array(centred.all()) if 2 * len(anchors) <= len(donor) else centred
-            queries = _Centred(donor, problem.missing, centre)
+            keys, queries = _Centred(donor, anchors, centre), _Centred(donor, problem.missing, centre)
             tested = np.unique(np.linspace(0, len(anchors) - 1, _TESTED).astype(np.int64))
             cache[key] = _Around(
                 of_missing=self._neighbours(problem, queries, np.arange(len(problem.missing)), keys),
@@ -139,9 +134,8 @@ class Kriging(Initializer):
 
     def held(self, missing: int, anchors: int, width: int, *, work: int) -> int:
         """Count the largest of three stages: the neighbours, the trend, and the making of rows."""
-        table = 4 * anchors * width if 2 * anchors <= anchors + missing else 0
-        neighbours = 12 * self.neighbours * missing
-        return max(table + neighbours + 2 * work, 14 * (3 * width) ** 2, 4 * anchors * width + neighbours)
+        neighbours = 8 * self.neighbours * missing
+        return max(2 * neighbours + work, 20 * (3 * width) ** 2, 4 * anchors * width + neighbours)
 
     def flops(self, missing: int, anchors: int, width: int) -> float:
         """Count the trend's Gram matrix, the search for neighbours, and a small system for each token."""
@@ -154,7 +148,7 @@ class _Neighbours:
     """The nearest anchors of some tokens.
 
     Attributes:
-        places: Places of the anchors, int64 [n, k].
+        places: Places of the anchors, int32 [n, k].
         weights: Their kriging weights, float32 [n, k].
     """
 
@@ -257,13 +251,6 @@ class _Centred:
     def rows(self, places: np.ndarray) -> np.ndarray:
         """Return the rows at some places of `ids`, float32 [len(places), D]."""
         rows = self.space.rows(self.ids[places])
-        self.space.release()
-        rows -= self.mean
-        return rows
-
-    def all(self) -> np.ndarray:
-        """Return all rows, float32 [n, D], and hold nothing else of their matrix."""
-        rows = self.space.array(self.ids)
         rows -= self.mean
         return rows
 

@@ -88,17 +88,14 @@ class OMP(Initializer):
                 "no shared token has a usable donor row, so there is nothing to build new rows from",
                 "check that --donor belongs to the target tokenizer, or use --init subword",
             )
-        dictionary = donor.array(anchors)
-        centre = dictionary.mean(axis=0) if self.centre else np.zeros(donor.width, np.float32)
-        dictionary -= centre
+        centre = donor.mean(anchors) if self.centre else np.zeros(donor.width, np.float32)
+        dictionary = _less(donor.rows(anchors), centre)
         norms = np.maximum(row_norms(dictionary), np.finfo(np.float32).tiny)
         dictionary /= norms[:, None]
         size = min(_PART, max(_LEAST_PART, context.memory // (8 * donor.width)))
         size = context.backend.part(len(problem.missing), size)
-        targets = (  # the rows of one part in float32 at a time
-            donor.array(problem.missing[start : start + size]) - centre
-            for start in range(0, max(len(problem.missing), 1), size)
-        )
+        starts = range(0, max(len(problem.missing), 1), size)
+        targets = (_less(donor.rows(problem.missing[start : start + size]), centre) for start in starts)
         shared = _Shared(dictionary, self, memory=context.memory, device=context.device)
         parts = []
         with context.bar(len(problem.missing), f"omp, {problem.matrix.role} rows") as bar:
@@ -194,6 +191,12 @@ def _pursue(shared: _Shared, targets: np.ndarray, done: Callable[[int], object])
         device=shared.device,
         done=done,
     )
+
+
+def _less(rows: np.ndarray, centre: np.ndarray) -> np.ndarray:
+    """Subtract a row from all rows, in place."""
+    rows -= centre
+    return rows
 
 
 def _writeable(rows: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from tokswap.init.base import Initializer, Problem, Rows
-from tokswap.init.made_rows import MadeRows, parts
+from tokswap.init.made_rows import MadeRows
 from tokswap.options.declare import option
 
 
@@ -70,16 +70,18 @@ class Gaussian(Initializer):
         # An eigendecomposition takes the rank-deficient covariance of a small vocabulary too; Cholesky would not.
         values, vectors = np.linalg.eigh(scatter / max(len(problem.trained), 1))
         factor = vectors * np.sqrt(np.maximum(values, 0.0))
-        rng = np.random.default_rng(problem.context.seed)
-        rows = np.empty((len(problem.missing), width), np.float32)
-        for part in parts(0, len(rows)):
-            noise = rng.standard_normal((part.stop - part.start, width))
-            rows[part] = mean + self.scale * (noise @ factor.T)
-        return Rows(rows)
+        factor *= self.scale
+        seed = problem.context.seed
+
+        def make(part: slice) -> np.ndarray:
+            noise = np.random.default_rng((seed, part.start)).standard_normal((part.stop - part.start, width))
+            return np.asarray(mean + noise @ factor.T, np.float32)
+
+        return Rows(MadeRows(len(problem.missing), width, make))
 
     def held(self, missing: int, anchors: int, width: int, *, work: int) -> int:
-        """Count the rows, which are drawn at once, and the covariance."""
-        return 4 * missing * width + 24 * width * width
+        """Count the covariance and its eigenvectors."""
+        return 40 * width * width
 
     def flops(self, missing: int, anchors: int, width: int) -> float:
         """Count two matrix products."""
