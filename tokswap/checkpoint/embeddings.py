@@ -14,8 +14,8 @@ from tokswap.tokenizer.vocabulary import Vocabulary
 
 _TORCH_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _BLOCK_ROWS, _FINITE_ROWS = 8192, 256
-_BLOCK_ELEMENTS, _READ_ELEMENTS = 1 << 22, 1 << 20
-"""Most elements of a block of rows, and of what is converted at a time; 16 and 4 MB in float32."""
+_BLOCK_ELEMENTS, _READ_ELEMENTS = 1 << 22, 1 << 18
+"""Most elements of a block of rows, and of what is converted at a time; 16 and 1 MB in float32."""
 _EXPONENTS = {
     "F64": (np.uint64, 0x7FF << 52),
     "F32": (np.uint32, 0xFF << 23),

@@ -15,13 +15,17 @@ from tokswap.tokenizer.alignment import Reason
 from tokswap.tokenizer.families import UNIGRAM
 from tokswap.tokenizer.tokenizer import Tokenizer
 
-_LIBRARIES_BYTES = 450_000_000
-_TOKEN_BYTES, _UNIGRAM_TOKEN_BYTES = 2000, 4400
+_LIBRARIES_BYTES = 310_000_000
+_TOKEN_BYTES, _UNIGRAM_TOKEN_BYTES = 1400, 2800
 """Measured with 250,000 tokens: what a token takes as text, bytes, parsed JSON and in the tokenizers library."""
-_READ_AROUND = 1 << 16
-"""What the system reads around a row that is read in place."""
-_BLOCK_COPIES = 8
+_PARSING_BYTES = 400
+"""What a token of the larger tokenizer takes besides while its file is parsed; it is free again afterwards."""
+_PIECES_BYTES = 500
+"""What the pieces of a new token take."""
+_BLOCK_COPIES = 10
 """A block of rows, and what is gathered and multiplied to make it."""
+_READ_BYTES = 50_000_000
+"""Pages of the weights that are read in place, by memory map; they are given back soon."""
 
 
 def estimate(task: RowTask, matrices: Sequence[MatrixEdit], *, written: int, checks: int = 0) -> Estimate:
@@ -43,11 +47,12 @@ def estimate(task: RowTask, matrices: Sequence[MatrixEdit], *, written: int, che
             method = task.methods.of(edit.matrix.role)
             own = method.held(missing, anchors, width, work=task.context.memory)
             flops += method.flops(missing, anchors, width)
-            held = max(held, own + _block_bytes(edit.matrix.width) + _mapped(edit, missing))
+            held = max(held, own + _block_bytes(edit.matrix.width) + _PIECES_BYTES * missing + _READ_BYTES)
     sides = ((task.source.tokenizer, len(task.source.tokenizer.vocabulary)), (task.target, len(alignment)))
     tokens = sum(size * _bytes_per_token(tokenizer) for tokenizer, size in sides)
+    parsing = _PARSING_BYTES * max(size for _, size in sides)
     seconds = flops / flops_per_second() + written / 1e9 + 2.0
-    return Estimate(_LIBRARIES_BYTES + tokens + max(held, checks), round(seconds, 1))
+    return Estimate(_LIBRARIES_BYTES + tokens + max(parsing, held, checks), round(seconds, 1))
 
 
 def _bytes_per_token(tokenizer: Tokenizer) -> int:
@@ -57,12 +62,6 @@ def _bytes_per_token(tokenizer: Tokenizer) -> int:
 def _block_bytes(width: int) -> int:
     """What a block of new rows takes, with what it is made of."""
     return _BLOCK_COPIES * 4 * min(BLOCK_ELEMENTS, BLOCK * width)
-
-
-def _mapped(edit: MatrixEdit, missing: int) -> int:
-    """Bytes of the source rows that a block of new rows is made of. They are read in place, by memory map."""
-    row_bytes = edit.matrix.row_bytes
-    return min(edit.matrix.rows * row_bytes, 4 * min(missing, BLOCK) * (row_bytes + _READ_AROUND))
 
 
 def flops_per_second() -> float:

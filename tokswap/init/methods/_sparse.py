@@ -255,7 +255,7 @@ def _ordered(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Order keys by their cosine in float64 (rounded, so that equal rows tie), then by place."""
     exact = np.empty(found.shape, np.float64)
-    lines = int(np.clip(memory // (24 * found.shape[1] * keys.width), 1, _BLOCK))
+    lines = int(np.clip(memory // (96 * found.shape[1] * keys.width), 1, _BLOCK))
     for begin in range(0, len(found), lines):
         part = slice(begin, begin + lines)
         rows = unit(keys.rows(key_ids[found[part].reshape(-1)])).reshape(*found[part].shape, keys.width)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import ClassVar, cast
 
 import numpy as np
 
@@ -11,9 +11,6 @@ from tokswap.checkpoint.embeddings import EmbeddingSpace
 from tokswap.init.base import DonorUse, Initializer, Problem, Rows
 from tokswap.init.made_rows import MadeRows, parts
 from tokswap.options.declare import option
-
-if TYPE_CHECKING:
-    from tokswap.init.methods._sparse import HasRows
 
 _BLOCK = 2048
 _GATHERED = 1 << 22
@@ -93,9 +90,9 @@ class Kriging(Initializer):
     def _neighbours(
         self,
         problem: Problem,
-        queries: HasRows,
+        queries: _Centred,
         ids: np.ndarray,
-        keys: HasRows,
+        keys: _Centred,
         without: np.ndarray | None = None,
     ) -> _Neighbours:
         """Find the nearest keys of each query; `without` is the key that each query must not see, int64 [n]."""
@@ -110,7 +107,7 @@ class Kriging(Initializer):
             places, cosines = np.take_along_axis(places, others, 1), np.take_along_axis(cosines, others, 1)
         return _Neighbours(places, self._weights(problem, places, cosines, keys))
 
-    def _weights(self, problem: Problem, places: np.ndarray, cosines: np.ndarray, keys: HasRows) -> np.ndarray:
+    def _weights(self, problem: Problem, places: np.ndarray, cosines: np.ndarray, keys: _Centred) -> np.ndarray:
         """Return the kriging weights of each query's neighbours, float32 [n, k]."""
         import torch
 
@@ -119,7 +116,7 @@ class Kriging(Initializer):
         memory, device = problem.context.memory, problem.context.device
         count = places.shape[1]
         weights = np.empty(places.shape, np.float32)
-        step = max(1, min(_BLOCK, memory // (24 * count * (count + keys.width))))
+        step = max(1, min(_BLOCK, memory // (96 * count * (count + keys.width))))
         for begin in range(0, len(places), step):
             part = slice(begin, begin + step)
             rows = unit(keys.rows(places[part].reshape(-1))).reshape(-1, count, keys.width)
