@@ -133,7 +133,8 @@ class OMP(Initializer):
 
     def held(self, missing: int, anchors: int, width: int, *, work: int) -> int:
         """Count kernels, the dictionary in float32 and bfloat16, a part of the targets, and the codes."""
-        return 130_000_000 + (6 * anchors + 4 * min(missing, _PART)) * width + 16 * self.k * missing + work
+        part = min(4 * min(missing, _PART) * width, work)
+        return 130_000_000 + 6 * anchors * width + part + 16 * self.k * missing + work
 
     def flops(self, missing: int, anchors: int, width: int) -> float:
         """Count searches of the dictionary, as measured for k = 64 (benchmarks/omp.md)."""
