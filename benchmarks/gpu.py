@@ -1,12 +1,12 @@
-"""Healing of the demo pair on a GPU: changes of the default settings, one at a time, and what healing compares with.
+"""Everything that a GPU is asked, in one run of at most eight minutes that writes one JSON file.
 
-    python benchmarks/gpu.py --source DIR --student DIR --texts DIR --out heal-gpu.json [--device cuda] [--minutes 20]
+    python benchmarks/gpu.py --models FOLDER --out gpu.json [--device cuda] [--minutes 8] [--tiny] [--parts NAME ...]
 
-The student is the source model with another tokenizer (`tokswap transplant --init auto`). `--texts` holds the folders dev,
-held and heal-120, heal-480, heal-1000 of `quality_texts.py`. The first row runs alone, for its time; the others share the
-device. Changes are judged by the development texts; only rows that the page shows beside others read the held-out ones.
-The JSON file is written after each row, and everything ends after the given minutes; rows that are in the file are not
-run again.
+FOLDER holds the GGUF files of both demo models (`python examples/models.py` fetches them). The parts are the tests marked
+`device`, matching pursuit, kriging and tokenadapt, the prediction of a hypernetwork, and steps of healing. Results are
+compared with the CPU in float32; the run fails where one is further away than its bound. The file is written after each
+part, and a part that no longer has time is left out. `--tiny` is the same on small inputs, for a CPU.
+`heal_gpu.py` measures what healing leaves on a GPU.
 """
 
 from __future__ import annotations
@@ -15,291 +15,100 @@ import argparse
 import datetime
 import json
 import os
-import platform
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+import traceback
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-LANGUAGES = ("en", "code", "de")
-CROSS_ENTROPY = {"kl": 0.0, "cross_entropy": 1.0}
-SINGLE: dict[str, dict[str, Any]] = {
-    "3 epochs": {"epochs": 3},
-    "4 epochs": {"epochs": 4},
-    "cross-entropy weight 1": {"cross_entropy": 1.0},
-    "cross-entropy weight 0": {"cross_entropy": 0.0},
-    "rank 32": {"rank": 32},
-    "rank 64": {"rank": 64},
-    "rate 2e-3": {"rate": 2e-3},
-    "rate 5e-4": {"rate": 5e-4},
-    "embedding rate 3e-3": {"embedding_rate": 3e-3},
-    "embedding rate 1e-2": {"embedding_rate": 1e-2},
-    "256 tokens a step": {"batch_tokens": 256},
-    "1024 tokens a step": {"batch_tokens": 1024},
-    "full": {"train": "full"},
-    "self-text of the same size": {"self_text": 120_000},
-    "self-text of the same size, one epoch": {"self_text": 120_000, "epochs": 1},
-}
-"""Changes of the default, one at a time."""
+import _gpu_parts as parts
+import torch
+from _machine import machine
+
+LONGEST_TESTS = 180
+"""Seconds after which the tests are stopped."""
 
 
-@dataclass(frozen=True)
-class Row:
-    """A healing to measure.
-
-    Attributes:
-        name: What it is called.
-        settings: Options that differ from the default.
-        kilobytes: Size of the training text.
-        source: Whether the source model learns, in place of the student.
-        held: Whether the held-out texts are read too.
-        timed: Whether it runs alone, and the speed of a step is measured after it.
-    """
-
-    name: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    kilobytes: int = 120
-    source: bool = False
-    held: bool = False
-    timed: bool = False
-
-    @property
-    def group(self) -> tuple[object, ...]:
-        """Rows of a group share what the teacher has read, so the first of them runs before the others."""
-        return self.kilobytes, self.source, self.settings.get("self_text", 0)
-
-
-def all_rows() -> list[Row]:
-    """Return the rows, in the order in which they start."""
-    return [
-        Row("default", held=True, timed=True),
-        Row("default, 1000 kB", kilobytes=1000, held=True),
-        Row("default, 480 kB", kilobytes=480, held=True),
-        *[Row(name, settings, held=True) for name, settings in SINGLE.items() if "self_text" in settings],
-        *[Row(f"default, seed {seed}", {"seed": seed}, held=True) for seed in (1, 2)],
-        *[Row(name, settings) for name, settings in SINGLE.items() if "self_text" not in settings],
-        Row("cross-entropy alone, one epoch", {**CROSS_ENTROPY, "epochs": 1}, held=True),
-        Row("cross-entropy alone, two epochs", CROSS_ENTROPY, held=True),
-        Row("cross-entropy alone, three epochs", {**CROSS_ENTROPY, "epochs": 3}, held=True),
-        Row("control: the source model, one epoch", {**CROSS_ENTROPY, "epochs": 1}, source=True, held=True),
-        Row("control: the source model, two epochs", CROSS_ENTROPY, source=True, held=True),
-    ]
-
-
-def main() -> None:
+def main(argv: list[str] | None = None) -> int:
+    """Run the parts. Return 0 where all have run and are within their bounds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("source", "student", "texts", "out"):
-        parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--models", type=Path, help="folder with the GGUF files of the demo models")
+    parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--minutes", type=float, default=20.0)
-    parser.add_argument("--workers", type=int, default=10)
-    parser.add_argument("--rows", nargs="*", help="names of the rows to run")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.one is not None:
-        print("RESULT", json.dumps(one_row(Row(**json.loads(given.one)), given)), flush=True)
-        return
-    Pool(given).run()
-
-
-class Pool:
-    """Runs rows as processes beside each other."""
-
-    def __init__(self, given: argparse.Namespace) -> None:
-        """Read the rows that are done."""
-        self.given, self.end = given, time.monotonic() + 60 * given.minutes
-        self.rows: dict[str, Any] = json.loads(given.out.read_text("utf-8"))["rows"] if given.out.is_file() else {}
-        self.all = [one for one in all_rows() if given.rows is None or one.name in given.rows]
-        self.running: dict[str, tuple[Row, subprocess.Popen[bytes], IO[str], float]] = {}
-        self.primed: set[tuple[object, ...]] = set()
-
-    def run(self) -> None:
-        """Run everything, or as much as the time allows."""
-        while time.monotonic() < self.end:
-            self._collect()
-            waiting = [one for one in self.all if one.name not in self.rows and one.name not in self.running]
-            if not waiting and not self.running:
-                break
-            self._start(waiting)
-            time.sleep(0.1)
-        for _, process, *_ in self.running.values():
-            process.kill()
-        unfinished = [one.name for one in self.all if one.name not in self.rows]
-        print("unfinished:", unfinished, flush=True)
-        self._keep()
-
-    def _start(self, waiting: Sequence[Row]) -> None:
-        for row in waiting:
-            alone = any(one.timed for one, *_ in self.running.values()) or (row.timed and self.running)
-            busy = {one.group for one, *_ in self.running.values()} - self.primed
-            if len(self.running) >= self.given.workers or alone:
-                return
-            if row.group in busy:
-                continue
-            argv = [sys.executable, __file__, *sys.argv[1:], "--one", json.dumps(asdict(row))]
-            said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - read when the process has ended
-            process = subprocess.Popen(argv, stdout=said, stderr=subprocess.STDOUT)
-            self.running[row.name] = (row, process, said, time.monotonic())
-
-    def _collect(self) -> None:
-        for name, (row, process, said, begin) in list(self.running.items()):
-            if process.poll() is None:
-                continue
-            del self.running[name]
-            self.primed.add(row.group)
-            said.seek(0)
-            lines = said.read().splitlines()
-            result = next((line[7:] for line in lines if line.startswith("RESULT ")), None)
-            found: dict[str, Any] = (
-                {"failed": " | ".join(lines[-12:])[-1500:]} if result is None else json.loads(result)
-            )
-            self.rows[name] = {"settings": dict(row.settings), **found}
-            figures = [found.get(key, {}).get("mean") for key in ("development", "held_out")]
-            left = round(self.end - time.monotonic())
-            print(f"{left:4} {time.monotonic() - begin:6.1f} {figures} {name} {found.get('failed', '')}", flush=True)
-            self._keep()
-
-    def _keep(self) -> None:
-        body = {"date": datetime.date.today().isoformat(), "machine": machine(self.given.device), "rows": self.rows}
-        path = Path(f"{self.given.out}.part")
-        path.write_text(json.dumps(body, indent=2) + "\n", "utf-8")
-        path.replace(self.given.out)
-
-
-def machine(device: str) -> dict[str, Any]:
-    """Describe the device, and versions of libraries."""
-    import peft
-    import torch
-
-    from tokswap.report.record import versions
-
-    name = torch.cuda.get_device_name() if device == "cuda" else platform.processor()
-    found = {**versions(), "peft": peft.__version__}
-    return {"device": name, "cores": os.cpu_count(), "python": platform.python_version(), "versions": found}
-
-
-def one_row(row: Row, given: argparse.Namespace) -> dict[str, Any]:
-    """Make one row, in this process."""
-    import torch
-
-    import tokswap
-
-    begin = time.perf_counter()
-    paths = [given.texts / f"heal-{row.kilobytes}" / f"{name}.txt" for name in ("en", "de", "code")]
-    model = given.source if row.source else given.student
-    found: dict[str, Any] = {}
-    out = Path(tempfile.mkdtemp()) / "out"
-    if row.timed:
-        found["before"] = {name: excess(model, given, name) for name in ("dev", "held")}
-        torch.cuda.reset_peak_memory_stats() if given.device == "cuda" else None
-    try:
-        settings = {**row.settings, "device": given.device, "progress": False}
-        report = tokswap.heal_model(model, paths, teacher=given.source, out=out, **settings)
-        found |= {
-            "steps": report.healing["steps"],
-            "text": dict(report.healing["text"]),
-            "own_held_out": [report.healing[f"excess_{when}"]["all"] for when in ("before", "after")],
-            "course": report.healing["held_out"],
-            "seconds": {name: round(value, 1) for name, value in report.seconds.items()},
+    parser.add_argument("--minutes", type=float, default=8.0)
+    parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--parts", nargs="*", default=["tests", "pursuit", "methods", "hypernet", "healing"])
+    given = parser.parse_args(argv)
+    end = time.monotonic() + 60 * given.minutes
+    sizes = parts.TINY if given.tiny else parts.Sizes()
+    with tempfile.TemporaryDirectory() as scratch:
+        work: dict[str, Callable[[], Mapping[str, Any]]] = {
+            "tests": lambda: tests(given.device, min(LONGEST_TESTS, end - time.monotonic())),
+            "pursuit": partial(parts.pursuit, sizes, given.device),
+            "methods": partial(parts.methods, sizes, given.device),
+            "hypernet": partial(parts.hypernet, sizes, given.device),
+            "healing": lambda: parts.healing(sizes, given.device, given.models, Path(scratch)),
         }
-    except tokswap.InputError as error:
-        if error.code != "not-better":
-            raise
-        found["not_better"], out = error.message, model
-    if given.device == "cuda":
+        found: dict[str, Any] = {"date": datetime.date.today().isoformat(), "machine": described(given.device)}
+        found["parts"] = {}
+        for name in given.parts:
+            found["parts"][name] = one = measured(work[name], given.device, end)
+            print(f"{end - time.monotonic():5.0f} s left  {name}: {json.dumps(one)}", flush=True)
+            found["healthy"] = all(map(healthy, found["parts"].values()))
+            given.out.write_text(json.dumps(found, indent=2) + "\n", "utf-8")
+    return 0 if found["healthy"] else 1
+
+
+def measured(part: Callable[[], Mapping[str, Any]], device: str, end: float) -> dict[str, Any]:
+    """Run a part; return what it found, its seconds and the most memory of the device, or why it failed."""
+    if time.monotonic() > end:
+        return {"failed": "no time was left"}
+    begin = time.perf_counter()
+    if device == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    try:
+        found = dict(part())
+    except Exception:  # the other parts still run
+        found = {"failed": traceback.format_exc()[-1500:]}
+    found["whole_seconds"] = round(time.perf_counter() - begin, 1)
+    if device == "cuda":
         found["peak_device_memory_gb"] = round(torch.cuda.max_memory_allocated() / 1e9, 2)
-    found["development"] = excess(out, given, "dev")
-    if row.held:
-        found["held_out"] = excess(out, given, "held")
-    if row.timed:
-        found["tokens_per_second"] = {str(size): speed(given, paths, size) for size in (512, 4096)}
-    if out != model:
-        shutil.rmtree(out.parent)
-    return {**found, "whole_seconds": round(time.perf_counter() - begin, 1)}
-
-
-def excess(folder: Path, given: argparse.Namespace, texts: str) -> dict[str, float]:
-    """Return the excess over the source model on each text, and their mean."""
-    from tokswap.evaluation.losses import bits_per_byte
-    from tokswap.evaluation.models import load_model
-
-    read = {name: (given.texts / texts / f"{name}.txt").read_text("utf-8") for name in LANGUAGES}
-    bits = []
-    for one in (given.source, folder):
-        model, tokenizer = load_model(one, dtype="bfloat16", device=given.device)
-        bits.append({name: bits_per_byte(model, tokenizer, text).bits_per_byte for name, text in read.items()})
-        del model
-    found = {name: bits[1][name] - bits[0][name] for name in LANGUAGES}
-    return {name: round(value, 4) for name, value in {**found, "mean": sum(found.values()) / len(found)}.items()}
-
-
-def speed(given: argparse.Namespace, paths: Sequence[Path], size: int) -> dict[str, float]:
-    """Return tokens per second of a step of healing and of a bare one: cross-entropy with the loss of transformers."""
-    import torch
-
-    from tokswap.evaluation.models import load_model
-    from tokswap.heal.inputs import open_inputs
-    from tokswap.heal.options import HealOptions
-    from tokswap.heal.student import Student
-    from tokswap.heal.targets import TargetStore
-    from tokswap.heal.train import Batches, batch_order
-
-    options = HealOptions(teacher=given.source, batch_tokens=size, epochs=4 if size > 1000 else 1)
-    inputs = open_inputs(given.student, paths, options)
-    assert inputs.text is not None
-    passages = inputs.text.training
-    store = TargetStore.open(Path(tempfile.mkdtemp()), passages)
-    store.ids[:], store.probabilities[:] = 7, 1 / store.ids.shape[1]
-    order = batch_order([len(one.student.ids) for one in passages], options)[:24]
-    batches = Batches(passages, inputs.sides[1].lead, order, store=store)
-    model = Student(load_model(given.student, dtype="bfloat16", device=given.device)[0], options).train()
-
-    def healing(batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        loss: torch.Tensor = model(**{name: one for name, one in batch.items() if name != "weight"})["loss"]
-        return loss
-
-    def bare(batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        labels = batch["inputs"].masked_fill(batch["mask"] == 0, -100)
-        loss: torch.Tensor = model.causal(input_ids=batch["inputs"], attention_mask=batch["mask"], labels=labels).loss
-        return loss
-
-    found: dict[str, float] = {}
-    for name, step in (("bare", bare), ("healing", healing), ("bare", bare), ("healing", healing)):
-        found[name] = max(found.get(name, 0.0), round(tokens_per_second(model, step, batches, given.device), 1))
     return found
 
 
-def tokens_per_second(model: Any, step: Callable[[Any], Any], batches: Any, device: str) -> float:
-    """Time some steps with their updates; the batches come from the disk, as in training."""
-    import torch
-
-    optimiser = torch.optim.AdamW(model.learning().values(), lr=0.0, fused=True)
-    tokens, begin = 0, 0.0
-    for n in range(len(batches)):
-        if n == 4:  # the first ones are slower
-            _wait(device)
-            tokens, begin = 0, time.perf_counter()
-        loss = step({name: one.to(device) for name, one in batches[n].items()})
-        loss.backward()
-        optimiser.step()
-        optimiser.zero_grad()
-        tokens += sum(len(batches.passages[one].student.ids) for one in batches.order[n])
-    _wait(device)
-    return tokens / (time.perf_counter() - begin)
+def healthy(found: Any) -> bool:
+    """Say whether nothing in a part has failed."""
+    if not isinstance(found, Mapping):
+        return True
+    return "failed" not in found and found.get("holds", True) and all(map(healthy, found.values()))
 
 
-def _wait(device: str) -> None:
-    """Wait until the device has done what it was given."""
-    import torch
+def tests(device: str, seconds: float) -> dict[str, Any]:
+    """Run the tests marked `device` on the device."""
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "device", "-p", "no:cacheprovider", "tests/test_device.py"]
+    process = subprocess.run(
+        command,
+        cwd=parts.ROOT,
+        env={**os.environ, "TOKSWAP_TEST_DEVICE": device, "PYTHONPATH": str(parts.ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=max(seconds, 1.0),
+    )
+    lines = process.stdout.splitlines()
+    return {"said": lines[-1:], **({"failed": "\n".join(lines[-60:])} if process.returncode else {})}
 
-    if device == "cuda":
-        torch.cuda.synchronize()
+
+def described(device: str) -> dict[str, Any]:
+    """Describe the machine and its device."""
+    name = torch.cuda.get_device_name() if device == "cuda" else None
+    return {**machine(), "device": name, "cuda": torch.version.cuda}
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

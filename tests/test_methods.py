@@ -208,6 +208,18 @@ def test_a_row_does_not_depend_on_the_other_missing_tokens(method: str) -> None:
         np.testing.assert_allclose(run(method, part), run(method, whole)[some], rtol=1e-3, atol=1e-4)
 
 
+def test_rows_in_blocks_are_the_same(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks for rows in whatever parts, and again, gets the same ones."""
+    whole = run(method, problem())
+    monkeypatch.setattr("tokswap.init.made_rows.BLOCK", 7)
+    made = make(method)(problem()).made
+    rows = np.concatenate([made[3:], made[:3]])
+    rows = np.concatenate([rows[-3:], rows[:-3]])
+    np.testing.assert_array_equal(rows, made[: len(made)])
+    if method != "gaussian":  # each block has draws of its own
+        np.testing.assert_allclose(rows, whole, rtol=1e-3, atol=1e-4)
+
+
 def test_the_problem_is_left_alone(method: str) -> None:
     task = problem()
     before = task.source.columns[0].raw.copy(), task.donor.columns[0].raw.copy(), task.missing.copy()

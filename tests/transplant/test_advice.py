@@ -14,6 +14,7 @@ from tokswap.evaluation.runs import length_note
 from tokswap.init.base import Rows
 from tokswap.init.diagnostics import outliers, row_notes
 from tokswap.init.solver import SolvedGroup
+from tokswap.init.written_rows import MadeNorms
 from tokswap.tokenizer.tokenizer import Tokenizer, read_tokenizer
 from tokswap.transplant.advice import plan_notes, unread_scripts
 
@@ -84,7 +85,7 @@ def test_outliers() -> None:
 def solved(norms: np.ndarray, **diagnostics: np.ndarray) -> SolvedGroup:
     """What a method said about rows of these norms."""
     said = Rows(np.zeros((0, 4), np.float32), diagnostics)
-    return SolvedGroup(count=len(norms), result=said, norms=norms, copied_norms=np.zeros(0, np.float32), seconds=0.0)
+    return SolvedGroup(result=said, made=MadeNorms("", norms), copied_norms=np.zeros(0, np.float32))
 
 
 def test_rows_far_outside_the_others_are_named(tokenizer_of: Make) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from tokswap.checkpoint.configs import Configs
+from tokswap.checkpoint.embeddings import NewRows
+from tokswap.checkpoint.mapped import release
 from tokswap.checkpoint.matrices import VocabMatrix
 from tokswap.checkpoint.reader import Checkpoint
 
@@ -50,14 +51,6 @@ class MatrixEdit:
         return int(np.count_nonzero(self.source_of < 0))
 
 
-class NewRows(Protocol):
-    """The computed rows of a matrix, float32 [n, D]: an array, or an object that makes blocks of them on demand."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, part: slice, /) -> np.ndarray: ...
-
-
 Convert = Callable[[np.ndarray], np.ndarray]
 """Makes rows of another type of some rows."""
 
@@ -86,6 +79,7 @@ def merged_blocks(
         if edit.matrix.role == "per-layer":
             source = np.where(source < len(raw), source, 0)
         old = raw[source[copied]]
+        release(raw)
         block = np.empty((len(source), *old.shape[1:]), old.dtype)
         block[copied] = old
         count = len(source) - len(old)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
+from tokswap.checkpoint.mapped import release
 from tokswap.checkpoint.matrices import FLOATS
 from tokswap.tokenizer.vocabulary import Vocabulary
 
 _TORCH_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _BLOCK_ROWS, _FINITE_ROWS = 8192, 256
+_BLOCK_ELEMENTS, _READ_ELEMENTS = 1 << 22, 1 << 18
+"""Most elements of a block of rows, and of what is converted at a time; 16 and 1 MB in float32."""
 _EXPONENTS = {
     "F64": (np.uint64, 0x7FF << 52),
     "F32": (np.uint32, 0xFF << 23),
@@ -19,6 +23,14 @@ _EXPONENTS = {
     "BF16": (np.uint16, 0xFF << 7),
 }
 """For each dtype, the type of its bits, and the bits that are all set only in infinities and NaN (IEEE 754)."""
+
+
+class NewRows(Protocol):
+    """The computed rows of a matrix, float32 [n, D]: an array, or an object that makes blocks of them on demand."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, part: slice, /) -> np.ndarray: ...
 
 
 def decode(raw: np.ndarray, dtype: str) -> np.ndarray:
@@ -64,7 +76,8 @@ def row_norms(rows: np.ndarray) -> np.ndarray:
         rows: float32 [n, D].
     """
     # In blocks: numpy would square a copy of the whole matrix.
-    blocks = (rows[start : start + _BLOCK_ROWS] for start in range(0, len(rows), _BLOCK_ROWS))
+    size = max(1, _READ_ELEMENTS // max(rows.shape[1], 1))
+    blocks = (rows[start : start + size] for start in range(0, len(rows), size))
     return np.concatenate([np.zeros(0, np.float32), *(np.linalg.norm(block, axis=1) for block in blocks)])
 
 
@@ -97,13 +110,21 @@ class Columns:
             part = slice(start, start + _FINITE_ROWS)
             bits = np.ascontiguousarray(self.raw[part]).view(word)
             result[part] = (bits & word(exponent)).max(axis=1, initial=0) < exponent
+            release(self.raw)
         return result
 
     def rows(self, ids: np.ndarray) -> np.ndarray:
         """Return some rows, float32 [len(ids), D]. An id past the last row stands for row 0."""
         # A matrix may end before its vocabulary, as Gemma-3n's per-layer one does; the model then reads row 0.
         ids = np.where(ids < len(self.raw), ids, 0)
-        rows = decode(self.raw[ids], self.dtype) - np.float32(self.shift)
+        rows = np.empty((len(ids), self.width), np.float32)
+        size = max(1, _READ_ELEMENTS // max(self.width, 1))
+        for start in range(0, len(ids), size):  # of the raw rows, a few are held beside their numbers
+            part = slice(start, start + size)
+            rows[part] = decode(self.raw[ids[part]], self.dtype)
+            release(self.raw)
+        if self.shift:
+            rows -= np.float32(self.shift)
         if self.unread is not None:
             rows[self.unread[ids]] = 0
         return rows
@@ -113,7 +134,7 @@ class Columns:
 class EmbeddingSpace:
     """Rows by token id, float32 [V, D]: one matrix, or several side by side (lm_head and its bias).
 
-    No row is held in memory: `rows` converts the rows that it is asked for.
+    No row is held in memory: `rows` converts the rows that it is asked for, and gives their pages back.
 
     Attributes:
         vocabulary: Tells what each id means.
@@ -145,8 +166,9 @@ class EmbeddingSpace:
 
     def blocks(self, ids: np.ndarray) -> Iterator[np.ndarray]:
         """Yield the rows of some ids in blocks, so that a pass over all rows needs the memory of one block."""
-        for start in range(0, len(ids), _BLOCK_ROWS):
-            yield self.rows(ids[start : start + _BLOCK_ROWS])
+        size = max(1, min(_BLOCK_ROWS, _BLOCK_ELEMENTS // max(self.width, 1)))
+        for start in range(0, len(ids), size):
+            yield self.rows(ids[start : start + size])
 
     def mean(self, ids: np.ndarray) -> np.ndarray:
         """Return the mean row of some ids, float32 [D], summed in float64."""

@@ -18,14 +18,14 @@ from pathlib import Path
 
 import numpy as np
 
-from tokswap.checkpoint.edit import Edit, GroupRows, MatrixEdit, NewRows, merged_blocks
-from tokswap.checkpoint.embeddings import decode, encode
+from tokswap.checkpoint.edit import Edit, GroupRows, MatrixEdit, merged_blocks
+from tokswap.checkpoint.embeddings import NewRows, decode, encode
 from tokswap.checkpoint.layout import Layout, OutShard, index_of
 from tokswap.checkpoint.reader import Checkpoint
 from tokswap.storage.atomic import workspace
 from tokswap.storage.json_files import json_bytes
 
-_ROWS_BYTES = 16 << 20
+_ROWS_BYTES = 4 << 20
 _COPY_BYTES = 256 << 20
 
 Solve = Callable[[tuple[MatrixEdit, ...]], GroupRows]

@@ -11,6 +11,7 @@ import numpy as np
 
 from tokswap.errors import UsageError, did_you_mean
 from tokswap.init.base import DonorUse, Initializer, Pieces, Problem, Rows
+from tokswap.init.made_rows import MadeRows
 from tokswap.tokenizer.vocabulary import Vocabulary
 
 
@@ -42,9 +43,14 @@ class NewRows(Initializer):
             return found
         norms = problem.source.norms(problem.trained)
         typical = float(np.median(norms[np.isfinite(norms) & (norms > 0)]))
-        own = np.linalg.norm(found.rows, axis=1, keepdims=True)
-        scale = np.where(own > 0, typical / np.maximum(own, np.finfo(np.float32).tiny), 1.0)
-        return dataclasses.replace(found, rows=np.asarray(found.rows * scale, np.float32))
+
+        def make(part: slice) -> np.ndarray:
+            rows = found.made[part]
+            own = np.linalg.norm(rows, axis=1, keepdims=True)
+            scale = np.where(own > 0, typical / np.maximum(own, np.finfo(np.float32).tiny), 1.0)
+            return np.asarray(rows * scale, np.float32)
+
+        return dataclasses.replace(found, made=MadeRows(len(found.made), problem.source.width, make))
 
     def _with_named(self, problem: Problem) -> Problem:
         """Put the tokens that the user named in the place of a new token's own pieces."""
@@ -56,6 +62,10 @@ class NewRows(Initializer):
             for n, token in enumerate(missing)
         ]
         return dataclasses.replace(problem, pieces=Pieces.from_lists(lists))
+
+    def held(self, missing: int, anchors: int, width: int, *, work: int) -> int:
+        """Return what the method itself holds."""
+        return self.method.held(missing, anchors, width, work=work)
 
     def flops(self, missing: int, anchors: int, width: int) -> float:
         """Count those of the method."""

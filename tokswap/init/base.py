@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
-from tokswap.checkpoint.embeddings import EmbeddingSpace
+from tokswap.checkpoint.embeddings import EmbeddingSpace, NewRows
 from tokswap.distributed import LOCAL, Backend
 from tokswap.init.resources.protocol import Resources
 from tokswap.options.groups import WORK_BYTES
@@ -220,16 +220,22 @@ class Rows:
     """What a method returns.
 
     Attributes:
-        rows: float32 [M, D], in the order of `problem.missing`.
+        made: float32 [M, D], in the order of `problem.missing`: an array, or `MadeRows`, which makes blocks of them as
+            they are written. A method that holds an array holds a whole matrix in float32.
         diagnostics: Name -> one number per missing token, float [M], such as a residual. They go into the Report.
         evidence: Plain data that says why a method chose what it did. It goes into the Report.
         notes: Sentences for the user, such as what the method fell back to and for how many tokens.
     """
 
-    rows: np.ndarray
+    made: NewRows
     diagnostics: Mapping[str, np.ndarray] = field(default_factory=dict)
     evidence: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    @property
+    def rows(self) -> np.ndarray:
+        """All rows, float32 [M, D], in memory."""
+        return self.made[: len(self.made)]
 
 
 @dataclass(frozen=True)
@@ -267,6 +273,17 @@ class Initializer(ABC):
     @abstractmethod
     def flops(self, missing: int, anchors: int, width: int) -> float:
         """Return about how many floating-point operations a matrix costs, for the plan's estimate."""
+
+    def held(self, missing: int, anchors: int, width: int, *, work: int) -> int:
+        """Return about how many bytes a matrix takes besides blocks of its rows, for the plan's estimate.
+
+        Args:
+            missing: M, the rows to make.
+            anchors: N, the shared tokens.
+            width: Elements of a row.
+            work: `Context.memory`.
+        """
+        return 0
 
     def donor_use(self) -> DonorUse:
         """Say whether the method reads the donor's embeddings."""

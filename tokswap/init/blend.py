@@ -10,8 +10,10 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from tokswap.checkpoint.embeddings import NewRows
 from tokswap.errors import UsageError
 from tokswap.init.base import BaseModel, DonorUse, Initializer, Problem, Rows
+from tokswap.init.made_rows import MadeRows
 from tokswap.init.registry import make_initializer
 from tokswap.init.resources.protocol import Resources
 
@@ -42,19 +44,30 @@ class Blend(Initializer):
     reference: ClassVar[str] = "this project"
 
     def __call__(self, problem: Problem) -> Rows:
-        """Compute the rows of each part and add them up."""
-        total = np.zeros((len(problem.missing), problem.source.width), np.float32)
+        """Add up the rows of each part."""
+        made: list[tuple[float, NewRows]] = []
         diagnostics: dict[str, np.ndarray] = {}
         evidence: dict[str, Any] = {}
         notes: tuple[str, ...] = ()
         for weight, name, method in self.parts:
             own = method(problem)
-            total += np.float32(weight) * own.rows
+            made.append((weight, own.made))
             diagnostics |= {f"{name} {key}": values for key, values in own.diagnostics.items()}
             evidence |= own.evidence
             notes += own.notes
-            del own  # its rows would take memory while the next part works
-        return Rows(total, diagnostics, evidence, notes=notes)
+
+        def make(part: slice) -> np.ndarray:
+            total = np.zeros((part.stop - part.start, problem.source.width), np.float32)
+            for weight, rows in made:
+                total += np.float32(weight) * rows[part]
+            return total
+
+        rows = MadeRows(len(problem.missing), problem.source.width, make)
+        return Rows(rows, diagnostics, evidence, notes=notes)
+
+    def held(self, missing: int, anchors: int, width: int, *, work: int) -> int:
+        """Return the sum over the parts."""
+        return sum(method.held(missing, anchors, width, work=work) for _, _, method in self.parts)
 
     def flops(self, missing: int, anchors: int, width: int) -> float:
         """Return the sum over the parts."""

@@ -8,18 +8,24 @@ from collections.abc import Sequence
 import numpy as np
 
 from tokswap.checkpoint.edit import MatrixEdit
-from tokswap.checkpoint.matrices import VocabMatrix
+from tokswap.init.made_rows import BLOCK, BLOCK_ELEMENTS
 from tokswap.init.solver import RowTask
 from tokswap.report.plan import Estimate
 from tokswap.tokenizer.alignment import Reason
 from tokswap.tokenizer.families import UNIGRAM
 from tokswap.tokenizer.tokenizer import Tokenizer
 
-_LIBRARIES_BYTES = 450_000_000
-_TOKEN_BYTES, _UNIGRAM_TOKEN_BYTES = 2000, 4400
+_LIBRARIES_BYTES = 310_000_000
+_TOKEN_BYTES, _UNIGRAM_TOKEN_BYTES = 1400, 2800
 """Measured with 250,000 tokens: what a token takes as text, bytes, parsed JSON and in the tokenizers library."""
-_READ_AROUND = 1 << 16
-"""What the system reads around a row that is read in place."""
+_PARSING_BYTES = 400
+"""What a token of the larger tokenizer takes besides while its file is parsed; it is free again afterwards."""
+_PIECES_BYTES = 500
+"""What the pieces of a new token take."""
+_BLOCK_COPIES = 10
+"""A block of rows, and what is gathered and multiplied to make it."""
+_READ_BYTES = 50_000_000
+"""Pages of the weights that are read in place, by memory map; they are given back soon."""
 
 
 def estimate(task: RowTask, matrices: Sequence[MatrixEdit], *, written: int, checks: int = 0) -> Estimate:
@@ -38,24 +44,24 @@ def estimate(task: RowTask, matrices: Sequence[MatrixEdit], *, written: int, che
     for edit in matrices:
         if edit.matrix.role != "bias" and task.computes(edit.matrix.role):
             width = owner.width if owner is not None else edit.matrix.width
-            flops += task.methods.of(edit.matrix.role).flops(missing, anchors, width)
-            work = (6 * anchors + 4 * missing) * width + task.context.memory if owner is not None else 0
-            held = max(held, 4 * edit.computed * edit.matrix.width + _mapped(edit, owner) + work)
+            method = task.methods.of(edit.matrix.role)
+            own = method.held(missing, anchors, width, work=task.context.memory)
+            flops += method.flops(missing, anchors, width)
+            held = max(held, own + _block_bytes(edit.matrix.width) + _PIECES_BYTES * missing + _READ_BYTES)
     sides = ((task.source.tokenizer, len(task.source.tokenizer.vocabulary)), (task.target, len(alignment)))
     tokens = sum(size * _bytes_per_token(tokenizer) for tokenizer, size in sides)
+    parsing = _PARSING_BYTES * max(size for _, size in sides)
     seconds = flops / flops_per_second() + written / 1e9 + 2.0
-    return Estimate(_LIBRARIES_BYTES + tokens + max(held, checks), round(seconds, 1))
+    return Estimate(_LIBRARIES_BYTES + tokens + max(parsing, held, checks), round(seconds, 1))
 
 
 def _bytes_per_token(tokenizer: Tokenizer) -> int:
     return _UNIGRAM_TOKEN_BYTES if tokenizer.family == UNIGRAM else _TOKEN_BYTES
 
 
-def _mapped(edit: MatrixEdit, owner: VocabMatrix | None) -> int:
-    """Bytes of the rows that are read in place, by memory map."""
-    row_bytes, copied = edit.matrix.row_bytes, int(np.count_nonzero(edit.source_of >= 0))
-    read = min(edit.matrix.rows * row_bytes, copied * (row_bytes + _READ_AROUND))
-    return read + (owner.rows * owner.width * row_bytes // edit.matrix.width if owner else 0)
+def _block_bytes(width: int) -> int:
+    """What a block of new rows takes, with what it is made of."""
+    return _BLOCK_COPIES * 4 * min(BLOCK_ELEMENTS, BLOCK * width)
 
 
 def flops_per_second() -> float:

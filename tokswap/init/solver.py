@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from tokswap.checkpoint.edit import GroupRows, MatrixEdit
-from tokswap.checkpoint.embeddings import Columns, EmbeddingSpace, row_norms
+from tokswap.checkpoint.embeddings import Columns, EmbeddingSpace
 from tokswap.checkpoint.matrices import VocabMatrix
 from tokswap.checkpoint.source import SourceModel
-from tokswap.errors import InputError
 from tokswap.init.base import Context, Initializer, MatrixUse, Pieces, Problem, Rows, Tokenizers
 from tokswap.init.donor import Donor
 from tokswap.init.nonfinite import sound, unread_notes
+from tokswap.init.written_rows import MadeNorms, NeutralAndNew, WatchedRows
 from tokswap.tokenizer.alignment import Alignment, Reason
 from tokswap.tokenizer.tokenizer import Tokenizer
 
@@ -71,18 +71,24 @@ class SolvedGroup:
     """What a method said about the rows of one role.
 
     Attributes:
-        count: Number of computed rows.
-        result: Diagnostics, evidence and notes of the method; its rows are gone.
-        norms: Norms of the computed rows, float32 [M].
+        result: Diagnostics, evidence and notes of the method; its rows are not held.
+        made: The norms of its rows, as they are made, and the time that it took.
         copied_norms: Norms of the copied rows, float32 [S].
-        seconds: Time spent.
     """
 
-    count: int
     result: Rows
-    norms: np.ndarray
+    made: MadeNorms
     copied_norms: np.ndarray
-    seconds: float
+
+    @property
+    def count(self) -> int:
+        """Number of computed rows."""
+        return len(self.made.norms)
+
+    @property
+    def norms(self) -> np.ndarray:
+        """Norms of the computed rows, float32 [M]."""
+        return self.made.norms
 
 
 class Solver:
@@ -97,13 +103,13 @@ class Solver:
     @property
     def seconds(self) -> float:
         """Time spent in methods so far."""
-        return sum(group.seconds for group in self.solved.values())
+        return sum(group.made.seconds for group in self.solved.values())
 
     def solve(self, group: tuple[MatrixEdit, ...]) -> GroupRows:
-        """Return the computed rows of each matrix of a group, float32 [n, D] in blocks.
+        """Return the computed rows of each matrix of a group, float32 [n, D] in blocks, which are made when asked for.
 
         Raises:
-            InputError: nan-in-table, method-failed, and what a method raises.
+            InputError: nan-in-table, and what a method raises; method-failed when a non-finite row is made.
         """
         lead = group[0].matrix
         if lead.role == "lookup":
@@ -114,27 +120,26 @@ class Solver:
         computes, alignment = self.task.computes(lead.role), self.task.alignment
         asked = computes and len(problem.missing)
         found = self.task.methods.of(lead.role)(problem) if asked else Rows(_no_rows(problem))
-        norms = row_norms(found.rows)
-        if not np.isfinite(norms).all():
-            name = type(self.task.methods.of(lead.role)).__name__
-            raise InputError("method-failed", f"`{name}` computed non-finite rows")
+        made = MadeNorms(type(self.task.methods.of(lead.role)).__name__, np.zeros(len(found.made), np.float32))
         notes = (*found.notes, *unread_notes(problem.source, "model"), *unread_notes(problem.donor, "donor"))
         if computes:
             self.solved[lead.role] = SolvedGroup(
-                count=len(found.rows),
                 result=Rows(_no_rows(problem), found.diagnostics, found.evidence, notes=notes),
-                norms=norms,
+                made=made,
                 copied_norms=problem.source.norms(alignment.source_of[alignment.shared]),
-                seconds=time.perf_counter() - begin,
             )
         # The mean of copied rows is never above the best of them. Others may have no copy in the result.
         mean_of = problem.trained if computes else np.unique(alignment.source_of[alignment.shared])
         needed = len(alignment.neutral) or not computes
         neutral = _neutral_row(problem, lead.width, mean_of) if needed else np.zeros(problem.source.width)
         missing = (alignment.reason[alignment.source_of < 0] == Reason.MISSING) & computes
+        rows = WatchedRows(found.made, made)
+        made.seconds += time.perf_counter() - begin
         edges = np.cumsum([0, *(edit.matrix.width for edit in group)])
         return {
-            edit.name: NeutralAndNew(found.rows[:, a:b], neutral[a:b].astype(np.float32), missing, shift=part.shift)
+            edit.name: NeutralAndNew(
+                rows, slice(a, b), neutral[a:b].astype(np.float32), missing=missing, shift=part.shift
+            )
             for edit, part, a, b in zip(group, columns, edges[:-1], edges[1:], strict=True)
         }
 
@@ -200,33 +205,6 @@ class Solver:
             columns = sound(Columns(rows, owner.dtype), target, "donor", checkpoint.folder)
             self._donor_spaces[name] = EmbeddingSpace(target, [columns], name=f"donor {name}")
         return self._donor_spaces[name]
-
-
-@dataclass(frozen=True)
-class NeutralAndNew:
-    """The rows of a method and the neutral row, put in order when a block of them is needed.
-
-    Attributes:
-        rows: What the method computed, float32 [M, D].
-        neutral: The neutral row, float32 [D].
-        missing: Whether each row is the method's next or the neutral one, bool [n].
-        shift: Added to every element.
-    """
-
-    rows: np.ndarray
-    neutral: np.ndarray
-    missing: np.ndarray
-    shift: float
-
-    def __len__(self) -> int:
-        return len(self.missing)
-
-    def __getitem__(self, part: slice) -> np.ndarray:
-        missing = self.missing[part]
-        block = np.tile(self.neutral, (len(missing), 1))
-        first = int(np.count_nonzero(self.missing[: part.start]))
-        block[missing] = self.rows[first : first + int(np.count_nonzero(missing))]
-        return block + np.float32(self.shift)
 
 
 @dataclass(frozen=True)

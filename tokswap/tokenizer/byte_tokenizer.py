@@ -12,6 +12,8 @@ from tokswap.tokenizer.backend import Backend, LazyBackend, text_backend
 from tokswap.tokenizer.families import BYTE_LEVEL, WORDPIECE
 from tokswap.tokenizer.vocabulary import Kind, Vocabulary, byte_level_token
 
+_BATCH = 4096
+"""Texts that are tokenized at a time. What the library returns for one takes more than a kilobyte."""
 _CHANGE_CHARACTERS = ("NFC", "NFD", "NFKC", "NFKD", "Nmt", "Precompiled", "Lowercase", "StripAccents")
 
 
@@ -35,7 +37,10 @@ class ByteTokenizer:
             return [self._wordpiece(whole) for whole in token_bytes]
         texts, rows = _split(token_bytes, keep_whole=self.family == BYTE_LEVEL)
         backend = self._text_backend
-        text_ids = [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
+        text_ids: list[list[int]] = []
+        for start in range(0, len(texts), _BATCH):
+            batch = backend.encode_batch_fast(texts[start : start + _BATCH], add_special_tokens=False)
+            text_ids += [encoding.ids for encoding in batch]
         unknown = self.vocabulary.roles.get("unk", -1)
         result = []
         for parts in rows:

@@ -90,10 +90,12 @@ def orthogonal_matching_pursuit(
     """
     count, width = dictionary.shape
     k = min(k, count, width)
-    batch = int(np.clip(memory // (2 * count + 4 * k * (width + k) + 8 * width), 16, 4096))
     exact = exact or count <= FEW_ATOMS
     on_cpu = torch.device(device).type == "cpu"
     search: Any = _CpuSearch(dictionary) if on_cpu else _TorchSearch(dictionary, device)
+    # The scores in bfloat16; in float32 too, where that is emulated.
+    score_bytes = 2 if search.low.dtype == torch.bfloat16 else 6
+    batch = int(np.clip(memory // (score_bytes * count + 4 * k * (width + k) + 8 * width), 16, 4096))
     atoms = np.zeros((len(targets), k), np.int64)
     weights = np.zeros((len(targets), k), np.float32)
     residual = np.ones(len(targets), np.float32)

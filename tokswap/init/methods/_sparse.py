@@ -10,6 +10,7 @@ import numpy as np
 
 from tokswap.checkpoint.embeddings import EmbeddingSpace
 from tokswap.init.base import Pieces, Problem
+from tokswap.init.made_rows import BLOCK_ELEMENTS, MadeRows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -98,7 +99,7 @@ def combine(space: EmbeddingSpace, ids: np.ndarray, weights: np.ndarray) -> np.n
         float32 [M, D].
     """
     result = np.empty((len(ids), space.width), np.float32)
-    block = max(1, _BLOCK // max(ids.shape[1], 1))
+    block = max(1, min(_BLOCK, 2 * BLOCK_ELEMENTS // max(space.width, 1)) // max(ids.shape[1], 1))
     for start in range(0, len(ids), block):
         part = slice(start, start + block)
         rows = space.rows(ids[part].reshape(-1)).reshape(*ids[part].shape, space.width)
@@ -106,7 +107,20 @@ def combine(space: EmbeddingSpace, ids: np.ndarray, weights: np.ndarray) -> np.n
     return result
 
 
-def combine_pieces(problem: Problem, weights: np.ndarray | None = None, pieces: Pieces | None = None) -> np.ndarray:
+def mixed_pieces(problem: Problem, weights: np.ndarray | None = None, pieces: Pieces | None = None) -> MadeRows:
+    """Return what `combine_pieces` does for all tokens, made in blocks on demand."""
+    pieces = problem.pieces if pieces is None else pieces
+    width = problem.source.width
+    return MadeRows(len(pieces.start) - 1, width, lambda part: combine_pieces(problem, weights, pieces, part=part))
+
+
+def combine_pieces(
+    problem: Problem,
+    weights: np.ndarray | None = None,
+    pieces: Pieces | None = None,
+    *,
+    part: slice | None = None,
+) -> np.ndarray:
     """Return the weighted mean of the source rows of each token's pieces.
 
     A token without pieces, or whose weights are all zero, gets the mean source row.
@@ -115,30 +129,33 @@ def combine_pieces(problem: Problem, weights: np.ndarray | None = None, pieces: 
         problem: Where the source rows are.
         weights: One weight per piece, not negative, float [P]; None for the plain mean.
         pieces: The pieces; those of the missing tokens by default.
+        part: The tokens to take, with a start and a stop; all by default.
 
     Returns:
         float32 [n, D].
     """
     pieces, width = problem.pieces if pieces is None else pieces, problem.source.width
-    weights = np.ones(len(pieces.ids), np.float32) if weights is None else np.asarray(weights, np.float32)
-    result = np.tile(problem.source_mean, (len(pieces.start) - 1, 1))
-    for block in piece_blocks(pieces, problem.context.memory // (8 * width)):
-        part = slice(int(pieces.start[block.start]), int(pieces.start[block.stop]))
-        rows = problem.source.rows(pieces.ids[part]) * weights[part, None]
+    part = slice(0, len(pieces.start) - 1) if part is None else part
+    result = np.tile(problem.source_mean, (part.stop - part.start, 1))
+    for block in piece_blocks(pieces, min(problem.context.memory // 8, BLOCK_ELEMENTS) // width, part):
+        own = slice(int(pieces.start[block.start]), int(pieces.start[block.stop]))
+        weight = np.ones(own.stop - own.start, np.float32) if weights is None else np.asarray(weights[own], np.float32)
+        rows = problem.source.rows(pieces.ids[own])
+        rows *= weight[:, None]
         spelt = block.start + np.flatnonzero(np.diff(pieces.start[block.start : block.stop + 1]))
         if len(spelt):
-            first = pieces.start[spelt] - part.start
-            total = np.add.reduceat(weights[part], first)
+            first = pieces.start[spelt] - own.start
+            total = np.add.reduceat(weight, first)
             sums = np.add.reduceat(rows, first, axis=0)
-            result[spelt[total > 0]] = sums[total > 0] / total[total > 0, None]
+            result[spelt[total > 0] - part.start] = sums[total > 0] / total[total > 0, None]
     return result
 
 
-def piece_blocks(pieces: Pieces, most: int) -> Iterator[slice]:
+def piece_blocks(pieces: Pieces, most: int, part: slice | None = None) -> Iterator[slice]:
     """Yield blocks of tokens that have at most `most` pieces together, or are a single token."""
-    begin, count = 0, len(pieces.start) - 1
+    begin, count = (0, len(pieces.start) - 1) if part is None else (part.start, part.stop)
     while begin < count:
-        end = int(np.searchsorted(pieces.start, pieces.start[begin] + max(most, 1), "right")) - 1
+        end = min(int(np.searchsorted(pieces.start, pieces.start[begin] + max(most, 1), "right")) - 1, count)
         yield slice(begin, max(end, begin + 1))
         begin = max(end, begin + 1)
 
@@ -172,10 +189,10 @@ def nearest(
         spare: Keys beyond k to compare in float64 at first.
 
     Returns:
-        Places of the keys in `key_ids`, best first, int64 [M, k], and their cosines, float32 [M, k].
+        Places of the keys in `key_ids`, best first, int32 [M, k], and their cosines, float32 [M, k].
     """
     count, k = len(key_ids), min(k, len(key_ids))
-    places = np.zeros((len(query_ids), k), np.int64)
+    places = np.zeros((len(query_ids), k), np.int32)
     cosines = np.zeros((len(query_ids), k), np.float32)
     if not k:
         done(len(query_ids))
@@ -204,11 +221,12 @@ class _Search:
     def __init__(self, keys: HasRows, ids: np.ndarray, taken: int, width: int, memory: int, device: str) -> None:
         self.keys, self.ids, self.taken, self.device = keys, ids, taken, device
         self.columns = int(np.clip(memory // (16 * width), taken, min(len(ids), 1 << 14)))
-        self.lines = int(np.clip(memory // (4 * (2 * self.columns + 2 * width + 6 * taken)), 1, _BLOCK))
         self.starts = range(0, len(ids), self.columns)
         self.held: list[Tensor] = []
         if 4 * len(ids) * keys.width <= memory // 2:
             self.held = [self._key_block(start) for start in self.starts]
+            memory -= 4 * len(ids) * keys.width
+        self.lines = int(np.clip(memory // (4 * (2 * self.columns + 2 * width + 6 * taken)), 1, _BLOCK))
 
     def _key_block(self, start: int) -> Tensor:
         import torch
@@ -225,6 +243,7 @@ class _Search:
         for n, start in enumerate(self.starts):
             scores = block @ (self.held[n] if self.held else self._key_block(start)).T
             value, place = scores.topk(min(self.taken, scores.shape[1]), dim=1)
+            del scores  # not held beside the next ones
             best, index = torch.cat([best, value], 1), torch.cat([index, place + start], 1)
             best, order = best.topk(min(self.taken, best.shape[1]), dim=1)
             index = index.gather(1, order)
@@ -236,7 +255,7 @@ def _ordered(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Order keys by their cosine in float64 (rounded, so that equal rows tie), then by place."""
     exact = np.empty(found.shape, np.float64)
-    lines = int(np.clip(memory // (24 * found.shape[1] * keys.width), 1, _BLOCK))
+    lines = int(np.clip(memory // (96 * found.shape[1] * keys.width), 1, _BLOCK))
     for begin in range(0, len(found), lines):
         part = slice(begin, begin + lines)
         rows = unit(keys.rows(key_ids[found[part].reshape(-1)])).reshape(*found[part].shape, keys.width)

@@ -10,8 +10,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from tokswap.checkpoint.embeddings import NewRows
 from tokswap.init.base import DonorUse, Initializer, Pieces, Problem, Rows
 from tokswap.init.blend import read_method
+from tokswap.init.made_rows import Interleaved, MadeRows
 from tokswap.init.registry import CANDIDATES
 from tokswap.options.declare import option
 from tokswap.tokenizer.alignment import Alignment, Reason
@@ -54,33 +56,43 @@ class Auto(Initializer):
             found = read_method(_FALLBACK)(problem)
             note = f"auto: too few shared tokens to hide for a self-test; `{_FALLBACK}` is used"
             evidence: dict[str, Any] = {"chosen": {"all": _FALLBACK}}
-            rows = self._scoring(problem, found.rows)
+            rows = self._scoring(problem, found.made)
             return Rows(rows, found.diagnostics, evidence, notes=(note, *found.notes))
         errors, seconds = _try(test, problem.alignment.source_of[test.missing], names)
         kinds = _scripts(test)
         chosen = _choose(errors, kinds)
         evidence = _evidence(names, errors, kinds, seconds)
         evidence["chosen"] = {kind: names[n] for kind, n in chosen.items()}
-        rows = np.empty((len(problem.missing), problem.source.width), np.float32)
         winner = np.array([chosen.get(kind, chosen["all"]) for kind in _scripts(problem).tolist()], np.int64)
         diagnostics: Mapping[str, np.ndarray] = {}
         notes: tuple[str, ...] = ()
-        for n in np.unique(winner).tolist():
+        winners, place = np.unique(winner, return_inverse=True)
+        makers: list[NewRows] = []
+        for n in winners.tolist():
             own = winner == n
             found = read_method(names[n])(_some(problem, np.flatnonzero(own)))
-            rows[own] = found.rows
+            makers.append(found.made)
             notes += found.notes
             if own.all():  # a candidate that computes some rows has no diagnostics of the others
                 diagnostics = found.diagnostics
-            del found  # its rows would take memory while the next candidate works
+        rows = Interleaved(makers, place, problem.source.width)
         return Rows(self._scoring(problem, rows), diagnostics, evidence, notes=notes)
 
-    def _scoring(self, problem: Problem, rows: np.ndarray) -> np.ndarray:
+    def _scoring(self, problem: Problem, rows: NewRows) -> NewRows:
         """Mix in the first piece's rows, where rows score tokens."""
         if not problem.matrix.scores or not self.first:
             return rows
-        first = read_method("subword(weights=first)")(problem).rows
-        return np.asarray((1 - self.first) * rows + self.first * first, np.float32)
+        first = read_method("subword(weights=first)")(problem).made
+
+        def make(part: slice) -> np.ndarray:
+            return np.asarray((1 - self.first) * rows[part] + self.first * first[part], np.float32)
+
+        return MadeRows(len(rows), problem.source.width, make)
+
+    def held(self, missing: int, anchors: int, width: int, *, work: int) -> int:
+        """Count the largest candidate."""
+        names = CANDIDATES[True]
+        return max(read_method(name).held(missing, anchors, width, work=work) for name in names)
 
     def flops(self, missing: int, anchors: int, width: int) -> float:
         """Count the self-test, and the most likely winner."""

@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from tokswap.init.base import DonorUse, Initializer, Problem, Rows
+from tokswap.init.made_rows import MadeRows
 from tokswap.options.declare import option
 
 
@@ -31,13 +32,13 @@ class CLP(Initializer):
 
     def __call__(self, problem: Problem) -> Rows:
         """Average the shared tokens' rows."""
-        from tokswap.init.methods._sparse import combine_pieces, unit
+        from tokswap.init.methods._sparse import combine_pieces, mixed_pieces, unit
 
         donor, anchors = problem.donor, problem.anchors
         assert donor is not None
         if not len(anchors):
             note = "clp: no shared token is usable; each new token gets the mean of its pieces"
-            return Rows(combine_pieces(problem), notes=(note,))
+            return Rows(mixed_pieces(problem), notes=(note,))
         total = np.zeros(donor.width, np.float64)
         cross = np.zeros((donor.width, problem.source.width), np.float64)
         source_ids = problem.alignment.source_of[anchors]
@@ -45,22 +46,29 @@ class CLP(Initializer):
             theirs = unit(theirs)
             total += theirs.sum(axis=0)
             cross += theirs.T @ ours
-        rows = np.empty((len(problem.missing), problem.source.width), np.float32)
-        outside = np.zeros(len(rows), bool)
-        at = 0
-        for block in donor.blocks(problem.missing):
-            part = slice(at, at + len(block))
-            directions = unit(block).astype(np.float64)
-            weight = directions @ total
-            outside[part] = weight < self.floor * len(anchors)
-            rows[part] = directions @ cross / np.where(outside[part], 1.0, weight)[:, None]
-            at += len(block)
+        missing, least = problem.missing, self.floor * len(anchors)
+        weights = [unit(block).astype(np.float64) @ total for block in donor.blocks(missing)]
+        weight = np.concatenate([np.zeros(0), *weights])
+        outside = weight < least
+
+        def make(part: slice) -> np.ndarray:
+            lost = outside[part]
+            directions = unit(donor.rows(missing[part])).astype(np.float64)
+            rows = np.asarray(directions @ cross / np.where(lost, 1.0, weight[part])[:, None], np.float32)
+            if lost.any():
+                rows[lost] = combine_pieces(problem, pieces=problem.pieces[part.start + np.flatnonzero(lost)])
+            return rows
+
+        rows = MadeRows(len(missing), problem.source.width, make)
         if not outside.any():
             return Rows(rows)
-        rows[outside] = combine_pieces(problem, pieces=problem.pieces[np.flatnonzero(outside)])
         count = f"{outside.sum():,} of {len(rows):,} new tokens"
         note = f"clp: {count} resemble no shared token; each gets the mean of its pieces"
         return Rows(rows, notes=(note,))
+
+    def held(self, missing: int, anchors: int, width: int, *, work: int) -> int:
+        """Count the sum of products."""
+        return 8 * width * width
 
     def flops(self, missing: int, anchors: int, width: int) -> float:
         """Count two matrix products."""

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tokswap.init.base import BaseModel, DonorUse, Initializer, Pieces, Problem, Rows
+from tokswap.init.made_rows import MadeRows
 from tokswap.init.methods._sparse import Array, HasRows, Vectors, combine_pieces, nearest
 from tokswap.init.resources.protocol import Resources
 from tokswap.options.declare import option
@@ -57,12 +58,18 @@ class Focus(Initializer):
         if key not in cache:
             cache[key] = self._mixtures(problem)
         mixture, weights = cache[key]
-        rows = combine_pieces(problem, weights, mixture)
         support = np.diff(mixture.start).astype(np.float32)
+
+        def make(part: slice) -> np.ndarray:
+            rows = combine_pieces(problem, weights, mixture, part=part)
+            if len(lost := np.flatnonzero(support[part] == 0)):
+                rows[lost] = combine_pieces(problem, pieces=problem.pieces[part.start + lost])
+            return rows
+
+        rows = MadeRows(len(support), problem.source.width, make)
         lost = np.flatnonzero(support == 0)
         notes: tuple[str, ...] = ()
         if len(lost):
-            rows[lost] = combine_pieces(problem, pieces=problem.pieces[lost])
             count = f"{len(lost):,} of {len(rows):,} new tokens"
             notes = (f"focus: {count} have no auxiliary vector; each gets the mean of its pieces",)
         return Rows(rows, {"support": support}, notes=notes)
@@ -129,6 +136,10 @@ class Focus(Initializer):
             least=self.least,
             seed=problem.context.seed,
         )
+
+    def held(self, missing: int, anchors: int, width: int, *, work: int) -> int:
+        """Count the search and the mixtures."""
+        return 2 * work + 2 * (anchors + missing) * width + 500 * missing
 
     def flops(self, missing: int, anchors: int, width: int) -> float:
         """Count the cosines, and the search for the largest."""

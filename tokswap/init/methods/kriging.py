@@ -9,9 +9,12 @@ import numpy as np
 
 from tokswap.checkpoint.embeddings import EmbeddingSpace
 from tokswap.init.base import DonorUse, Initializer, Problem, Rows
+from tokswap.init.made_rows import MadeRows, parts
 from tokswap.options.declare import option
 
 _BLOCK = 2048
+_GATHERED = 1 << 22
+"""Elements of neighbours' rows that are gathered at a time; 16 MB in float32."""
 _TESTED = 512
 """Shared tokens that are estimated without themselves, to see how much of a row's norm is lost."""
 
@@ -45,23 +48,28 @@ class Kriging(Initializer):
         """Estimate the trend, correct it, and restore the norm."""
         anchors = problem.anchors
         if len(anchors) < 2:
-            from tokswap.init.methods._sparse import combine_pieces
+            from tokswap.init.methods._sparse import mixed_pieces
 
             few = f"{len(anchors)} usable shared tokens are too few"
             note = f"kriging: {few}; each new token gets the mean of its pieces"
-            return Rows(combine_pieces(problem), notes=(note,))
+            return Rows(mixed_pieces(problem), notes=(note,))
         pairs = problem.merge_pairs(anchors)
         trend = _Trend(problem, pairs, self.ridge)
         around = self._around(problem)
         tested = around.tested
         residual = problem.source.rows(problem.alignment.source_of[anchors])
         norms = np.linalg.norm(residual[tested], axis=1)
-        residual -= trend(anchors, pairs)
+        for part in parts(0, len(residual)):
+            residual[part] -= trend(anchors[part], pairs[part])
         estimate = around.of_tested.correct(trend(anchors[tested], pairs[tested]), residual)
         lost = norms / np.maximum(np.linalg.norm(estimate, axis=1), np.finfo(np.float32).tiny)
-        rows = around.of_missing.correct(trend(problem.missing, _ends(problem)), residual)
-        rows *= np.float32(1 + self.restore * float(np.clip(np.median(lost) - 1, 0, 1)))
-        return Rows(rows)
+        scale = np.float32(1 + self.restore * float(np.clip(np.median(lost) - 1, 0, 1)))
+        missing, ends = problem.missing, _ends(problem)
+
+        def make(part: slice) -> np.ndarray:
+            return around.of_missing[part].correct(trend(missing[part], ends[part]), residual) * scale
+
+        return Rows(MadeRows(len(missing), problem.source.width, make))
 
     def _around(self, problem: Problem) -> _Around:
         """Find the neighbours. They depend on donor rows and anchors alone, so several matrices share them."""
@@ -70,8 +78,7 @@ class Kriging(Initializer):
         key = ("kriging", donor.name, self, anchors.tobytes())
         if key not in cache:
             centre = donor.mean(anchors)
-            keys = EmbeddingSpace.from_array(donor.vocabulary, donor.rows(anchors) - centre)
-            queries = EmbeddingSpace.from_array(donor.vocabulary, donor.rows(problem.missing) - centre)
+            keys, queries = _Centred(donor, anchors, centre), _Centred(donor, problem.missing, centre)
             tested = np.unique(np.linspace(0, len(anchors) - 1, _TESTED).astype(np.int64))
             cache[key] = _Around(
                 of_missing=self._neighbours(problem, queries, np.arange(len(problem.missing)), keys),
@@ -83,9 +90,9 @@ class Kriging(Initializer):
     def _neighbours(
         self,
         problem: Problem,
-        queries: EmbeddingSpace,
+        queries: _Centred,
         ids: np.ndarray,
-        keys: EmbeddingSpace,
+        keys: _Centred,
         without: np.ndarray | None = None,
     ) -> _Neighbours:
         """Find the nearest keys of each query; `without` is the key that each query must not see, int64 [n]."""
@@ -93,13 +100,14 @@ class Kriging(Initializer):
 
         wanted = self.neighbours + (without is not None)
         memory, device = problem.context.memory, problem.context.device
-        places, cosines = nearest(queries, ids, keys, np.arange(len(keys)), wanted, memory=memory, device=device)
+        count = np.arange(len(problem.anchors))
+        places, cosines = nearest(queries, ids, keys, count, wanted, memory=memory, device=device)
         if without is not None:
             others = np.argsort(places == without[:, None], axis=1, kind="stable")[:, :-1]
             places, cosines = np.take_along_axis(places, others, 1), np.take_along_axis(cosines, others, 1)
         return _Neighbours(places, self._weights(problem, places, cosines, keys))
 
-    def _weights(self, problem: Problem, places: np.ndarray, cosines: np.ndarray, keys: EmbeddingSpace) -> np.ndarray:
+    def _weights(self, problem: Problem, places: np.ndarray, cosines: np.ndarray, keys: _Centred) -> np.ndarray:
         """Return the kriging weights of each query's neighbours, float32 [n, k]."""
         import torch
 
@@ -108,7 +116,7 @@ class Kriging(Initializer):
         memory, device = problem.context.memory, problem.context.device
         count = places.shape[1]
         weights = np.empty(places.shape, np.float32)
-        step = max(1, min(_BLOCK, memory // (8 * count * (count + keys.width))))
+        step = max(1, min(_BLOCK, memory // (96 * count * (count + keys.width))))
         for begin in range(0, len(places), step):
             part = slice(begin, begin + step)
             rows = unit(keys.rows(places[part].reshape(-1))).reshape(-1, count, keys.width)
@@ -121,6 +129,11 @@ class Kriging(Initializer):
             weights[part] = torch.cholesky_solve(near.unsqueeze(2), lower).squeeze(2).float().cpu().numpy()
         return weights
 
+    def held(self, missing: int, anchors: int, width: int, *, work: int) -> int:
+        """Count the largest of three stages: the neighbours, the trend, and the making of rows."""
+        neighbours = 8 * self.neighbours * missing
+        return max(2 * neighbours + work, 20 * (3 * width) ** 2, 4 * anchors * width + neighbours)
+
     def flops(self, missing: int, anchors: int, width: int) -> float:
         """Count the trend's Gram matrix, the search for neighbours, and a small system for each token."""
         k = min(self.neighbours, anchors)
@@ -132,17 +145,22 @@ class _Neighbours:
     """The nearest anchors of some tokens.
 
     Attributes:
-        places: Places of the anchors, int64 [n, k].
+        places: Places of the anchors, int32 [n, k].
         weights: Their kriging weights, float32 [n, k].
     """
 
     places: np.ndarray
     weights: np.ndarray
 
+    def __getitem__(self, part: slice) -> _Neighbours:
+        """Return those of some of the tokens."""
+        return _Neighbours(self.places[part], self.weights[part])
+
     def correct(self, trend: np.ndarray, residual: np.ndarray) -> np.ndarray:
         """Add the neighbours' residuals, float32 [N, D], to the trend, float32 [n, D], in place; return it."""
-        for begin in range(0, len(trend), _BLOCK):
-            part = slice(begin, begin + _BLOCK)
+        step = max(1, _GATHERED // max(1, self.places.shape[1] * trend.shape[1]))
+        for begin in range(0, len(trend), step):
+            part = slice(begin, begin + step)
             trend[part] += np.einsum("mk,mkd->md", self.weights[part], residual[self.places[part]])
         return trend
 
@@ -191,8 +209,8 @@ class _Trend:
             gram += features.T @ features
             cross += features.T @ (problem.source.rows(problem.alignment.source_of[anchors[part]]) - self.mean)
         # The least ridge is what rounding needs in directions that no shared token has.
-        gram += max(ridge, 1e-9) * max(np.trace(gram) / width, 1e-30) * np.eye(width)
-        self.matrix = np.asarray(solve(gram, cross, assume_a="pos"), np.float32)
+        gram[np.diag_indices(width)] += max(ridge, 1e-9) * max(np.trace(gram) / width, 1e-30)
+        self.matrix = np.asarray(solve(gram, cross, assume_a="pos", overwrite_a=True, overwrite_b=True), np.float32)
 
     def _features(self, ids: np.ndarray, ends: np.ndarray) -> np.ndarray:
         source = self.problem.source
@@ -206,6 +224,32 @@ class _Trend:
             part = slice(begin, begin + _BLOCK)
             result[part] = self.mean + self._features(ids[part], ends[part]) @ self.matrix
         return result
+
+
+@dataclass(frozen=True)
+class _Centred:
+    """Rows of some ids less a mean row, read on demand.
+
+    Attributes:
+        space: Where the rows are.
+        ids: Their ids, int64 [n].
+        mean: float32 [D].
+    """
+
+    space: EmbeddingSpace
+    ids: np.ndarray
+    mean: np.ndarray
+
+    @property
+    def width(self) -> int:
+        """Elements of a row."""
+        return self.space.width
+
+    def rows(self, places: np.ndarray) -> np.ndarray:
+        """Return the rows at some places of `ids`, float32 [len(places), D]."""
+        rows = self.space.rows(self.ids[places])
+        rows -= self.mean
+        return rows
 
 
 def _ends(problem: Problem) -> np.ndarray:

@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from tokswap.init.base import DonorUse, Initializer, Problem, Rows
+from tokswap.init.made_rows import MadeRows
 from tokswap.options.declare import option
 
 
@@ -34,7 +35,7 @@ class Linear(Initializer):
 
     def __call__(self, problem: Problem) -> Rows:
         """Fit the map and apply it."""
-        from tokswap.init.methods._sparse import combine_pieces
+        from tokswap.init.methods._sparse import mixed_pieces
 
         donor, anchors = problem.donor, problem.anchors
         assert donor is not None
@@ -42,7 +43,7 @@ class Linear(Initializer):
             note = (
                 f"linear: {len(anchors)} usable shared tokens are too few; each new token gets the mean of its pieces"
             )
-            return Rows(combine_pieces(problem), notes=(note,))
+            return Rows(mixed_pieces(problem), notes=(note,))
         notes: tuple[str, ...] = ()
         if self.map == "least-squares" and len(anchors) <= donor.width:
             notes = (
@@ -58,11 +59,8 @@ class Linear(Initializer):
             gram += theirs.T @ theirs
             cross += theirs.T @ (ours - goal)
         matrix = self._solve(gram, cross).astype(np.float32)
-        rows = np.empty((len(problem.missing), problem.source.width), np.float32)
-        at = 0
-        for block in donor.blocks(problem.missing):
-            rows[at : at + len(block)] = goal + (block - centre) @ matrix
-            at += len(block)
+        missing = problem.missing
+        rows = MadeRows(len(missing), len(goal), lambda part: goal + (donor.rows(missing[part]) - centre) @ matrix)
         return Rows(rows, notes=notes)
 
     def _solve(self, gram: np.ndarray, cross: np.ndarray) -> np.ndarray:
@@ -79,7 +77,12 @@ class Linear(Initializer):
 
         # The least ridge is what rounding needs in directions that no shared token has.
         ridge = max(self.ridge, 1e-9) * total / len(gram)
-        return np.asarray(solve(gram + ridge * np.eye(len(gram)), cross, assume_a="pos"))
+        gram[np.diag_indices_from(gram)] += ridge
+        return np.asarray(solve(gram, cross, assume_a="pos", overwrite_a=True, overwrite_b=True))
+
+    def held(self, missing: int, anchors: int, width: int, *, work: int) -> int:
+        """Count the Gram matrix, the targets of the regression, and their solution."""
+        return 24 * width * width
 
     def flops(self, missing: int, anchors: int, width: int) -> float:
         """Count the Gram matrix, its solution and the map."""

@@ -11,13 +11,14 @@ import numpy as np
 from tokswap.checkpoint.embeddings import row_norms
 from tokswap.errors import InputError
 from tokswap.init.base import DonorUse, Initializer, Problem, Rows
+from tokswap.init.made_rows import MadeRows
 from tokswap.options.declare import option
 from tokswap.tokenizer.vocabulary import Kind
 
 if TYPE_CHECKING:
     from tokswap.init.methods._pursuit import SparseCode
 
-_PART = 16384
+_PART, _LEAST_PART = 16384, 2048
 
 
 @dataclass(frozen=True)
@@ -59,18 +60,23 @@ class OMP(Initializer):
             cache[key] = self._code(problem)
         code: _Code = cache[key]
         source_ids = problem.alignment.source_of[code.anchors]
-        rows = combine(problem.source, source_ids[code.atoms], code.weights)
-        if self.centre:
-            centre = problem.source.mean(source_ids)
-            rows += centre - code.weights.sum(axis=1, keepdims=True) * centre
-        if self.norm_guard:
-            low, high = np.percentile(problem.source.norms(source_ids), [0.5, 99.5])
-            norms = np.maximum(row_norms(rows)[:, None], np.finfo(np.float32).tiny)
-            rows *= np.clip(norms, low, high) / norms
+        centre = problem.source.mean(source_ids) if self.centre else None
+        low, high = np.percentile(problem.source.norms(source_ids), [0.5, 99.5]) if self.norm_guard else (0, np.inf)
         zero = code.diagnostics["support"] == 0
-        if zero.any():
-            rows[zero] = problem.source_mean
-        return Rows(np.asarray(rows, np.float32), code.diagnostics)
+
+        def make(part: slice) -> np.ndarray:
+            weights = code.weights[part]
+            rows = combine(problem.source, source_ids[code.atoms[part]], weights)
+            if centre is not None:
+                rows += centre - weights.sum(axis=1, keepdims=True) * centre
+            if self.norm_guard:
+                norms = np.maximum(row_norms(rows)[:, None], np.finfo(np.float32).tiny)
+                rows *= np.clip(norms, low, high) / norms
+            if zero[part].any():
+                rows[zero[part]] = problem.source_mean
+            return np.asarray(rows, np.float32)
+
+        return Rows(MadeRows(len(zero), problem.source.width, make), code.diagnostics)
 
     def _code(self, problem: Problem) -> _Code:
         """Code the missing tokens' donor rows."""
@@ -82,16 +88,14 @@ class OMP(Initializer):
                 "no shared token has a usable donor row, so there is nothing to build new rows from",
                 "check that --donor belongs to the target tokenizer, or use --init subword",
             )
-        dictionary = donor.rows(anchors)
-        centre = dictionary.mean(axis=0) if self.centre else np.zeros(donor.width, np.float32)
-        dictionary -= centre
+        centre = donor.mean(anchors) if self.centre else np.zeros(donor.width, np.float32)
+        dictionary = _less(donor.rows(anchors), centre)
         norms = np.maximum(row_norms(dictionary), np.finfo(np.float32).tiny)
         dictionary /= norms[:, None]
-        size = context.backend.part(len(problem.missing), _PART)
-        targets = (  # the rows of one part in float32 at a time
-            donor.rows(problem.missing[start : start + size]) - centre
-            for start in range(0, max(len(problem.missing), 1), size)
-        )
+        size = min(_PART, max(_LEAST_PART, context.memory // (8 * donor.width)))
+        size = context.backend.part(len(problem.missing), size)
+        starts = range(0, max(len(problem.missing), 1), size)
+        targets = (_less(donor.rows(problem.missing[start : start + size]), centre) for start in starts)
         shared = _Shared(dictionary, self, memory=context.memory, device=context.device)
         parts = []
         with context.bar(len(problem.missing), f"omp, {problem.matrix.role} rows") as bar:
@@ -126,6 +130,11 @@ class OMP(Initializer):
                 seen.add(digest)
             at += len(block)
         return np.asarray(anchors[keep])
+
+    def held(self, missing: int, anchors: int, width: int, *, work: int) -> int:
+        """Count kernels, the dictionary in float32 and bfloat16, a part of the targets, and the codes."""
+        part = min(4 * min(missing, _PART) * width, work)
+        return 130_000_000 + 6 * anchors * width + part + 16 * self.k * missing + work
 
     def flops(self, missing: int, anchors: int, width: int) -> float:
         """Count searches of the dictionary, as measured for k = 64 (benchmarks/omp.md)."""
@@ -183,6 +192,12 @@ def _pursue(shared: _Shared, targets: np.ndarray, done: Callable[[int], object])
         device=shared.device,
         done=done,
     )
+
+
+def _less(rows: np.ndarray, centre: np.ndarray) -> np.ndarray:
+    """Subtract a row from all rows, in place."""
+    rows -= centre
+    return rows
 
 
 def _writeable(rows: np.ndarray) -> np.ndarray:

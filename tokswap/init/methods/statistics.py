@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from tokswap.init.base import Initializer, Problem, Rows
+from tokswap.init.made_rows import MadeRows
 from tokswap.options.declare import option
 
 
@@ -20,7 +21,8 @@ class Mean(Initializer):
 
     def __call__(self, problem: Problem) -> Rows:
         """Repeat the mean row."""
-        return Rows(np.tile(problem.source_mean, (len(problem.missing), 1)))
+        mean = problem.source_mean
+        return Rows(MadeRows(len(problem.missing), len(mean), lambda part: np.tile(mean, (part.stop - part.start, 1))))
 
     def flops(self, missing: int, anchors: int, width: int) -> float:
         """Count a copy."""
@@ -36,7 +38,10 @@ class Zero(Initializer):
 
     def __call__(self, problem: Problem) -> Rows:
         """Return zeros."""
-        return Rows(np.zeros((len(problem.missing), problem.source.width), np.float32))
+        width = problem.source.width
+        return Rows(
+            MadeRows(len(problem.missing), width, lambda part: np.zeros((part.stop - part.start, width), np.float32))
+        )
 
     def flops(self, missing: int, anchors: int, width: int) -> float:
         """Count nothing."""
@@ -65,8 +70,18 @@ class Gaussian(Initializer):
         # An eigendecomposition takes the rank-deficient covariance of a small vocabulary too; Cholesky would not.
         values, vectors = np.linalg.eigh(scatter / max(len(problem.trained), 1))
         factor = vectors * np.sqrt(np.maximum(values, 0.0))
-        noise = np.random.default_rng(problem.context.seed).standard_normal((len(problem.missing), width))
-        return Rows(np.asarray(mean + self.scale * (noise @ factor.T), np.float32))
+        factor *= self.scale
+        seed = problem.context.seed
+
+        def make(part: slice) -> np.ndarray:
+            noise = np.random.default_rng((seed, part.start)).standard_normal((part.stop - part.start, width))
+            return np.asarray(mean + noise @ factor.T, np.float32)
+
+        return Rows(MadeRows(len(problem.missing), width, make))
+
+    def held(self, missing: int, anchors: int, width: int, *, work: int) -> int:
+        """Count the covariance and its eigenvectors."""
+        return 40 * width * width
 
     def flops(self, missing: int, anchors: int, width: int) -> float:
         """Count two matrix products."""

@@ -34,9 +34,9 @@ class Subword(Initializer):
 
     def __call__(self, problem: Problem) -> Rows:
         """Average the pieces' rows."""
-        from tokswap.init.methods._sparse import combine_pieces
+        from tokswap.init.methods._sparse import mixed_pieces
 
-        return Rows(combine_pieces(problem, self._weights(problem)))
+        return Rows(mixed_pieces(problem, self._weights(problem)))
 
     def _weights(self, problem: Problem) -> np.ndarray | None:
         """Return the weight of each piece, float [P]; None where all are equal."""

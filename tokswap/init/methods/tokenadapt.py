@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from tokswap.init.base import BaseModel, DonorUse, Initializer, Problem, Rows
+from tokswap.init.made_rows import MadeRows
 from tokswap.init.methods._sparse import Array, HasRows, Vectors, combine, combine_pieces, nearest, piece_blocks, unit
 from tokswap.init.resources.protocol import Resources
 from tokswap.options.declare import option
@@ -68,12 +69,17 @@ class TokenAdapt(Initializer):
         mixture: _Mixture = cache[key]
         has_pieces, has_neighbours = np.diff(problem.pieces.start) > 0, mixture.weights.any(axis=1)
         share = np.where(has_pieces & has_neighbours, self.global_weight, has_neighbours).astype(np.float32)
-        rows = combine_pieces(problem, mixture.pieces)
-        mixed = np.flatnonzero(share > 0)
-        if len(mixed):
-            part = share[mixed, None]
-            nearby = combine(problem.source, mixture.neighbours[mixed], mixture.weights[mixed])
-            rows[mixed] = (1 - part) * rows[mixed] + part * nearby
+
+        def make(part: slice) -> np.ndarray:
+            rows = combine_pieces(problem, mixture.pieces, part=part)
+            mixed = np.flatnonzero(share[part] > 0)
+            if len(mixed):
+                own = share[part][mixed, None]
+                nearby = combine(problem.source, mixture.neighbours[part][mixed], mixture.weights[part][mixed])
+                rows[mixed] = (1 - own) * rows[mixed] + own * nearby
+            return rows
+
+        rows = MadeRows(len(share), problem.source.width, make)
         notes: tuple[str, ...] = ()
         if lost := int(np.count_nonzero(~has_pieces & ~has_neighbours)):
             notes = (f"tokenadapt: {lost:,} new tokens have no pieces and no neighbours; each gets the mean row",)
@@ -125,6 +131,10 @@ class TokenAdapt(Initializer):
         if self.encoder == "donor":
             return _donor_space(problem)
         return _text_space(problem, self.encoder)
+
+    def held(self, missing: int, anchors: int, width: int, *, work: int) -> int:
+        """Count the search."""
+        return 2 * work
 
     def flops(self, missing: int, anchors: int, width: int) -> float:
         """Count the search for neighbours, and a small encoder's work on short texts of both vocabularies."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from tokswap.errors import InputError
 from tokswap.init.base import BaseModel, Initializer, Problem, Rows, SupportsEncode
+from tokswap.init.made_rows import MadeRows
 from tokswap.init.methods._sparse import Array, Vectors, combine, combine_pieces, nearest
 from tokswap.init.resources.protocol import Resources, WordVectors
 from tokswap.options.declare import option
@@ -58,12 +59,19 @@ class Wechsel(Initializer):
             cache[key] = self._neighbours(problem)
         ids, weights, cosine = cache[key]
         found = weights.any(axis=1)
-        rows = np.empty((len(found), problem.source.width), np.float32)
-        rows[found] = combine(problem.source, ids[found], weights[found])
+
+        def make(part: slice) -> np.ndarray:
+            near = found[part]
+            rows = np.empty((len(near), problem.source.width), np.float32)
+            rows[near] = combine(problem.source, ids[part][near], weights[part][near])
+            if not near.all():
+                rows[~near] = combine_pieces(problem, pieces=problem.pieces[part.start + np.flatnonzero(~near)])
+            return rows
+
+        rows = MadeRows(len(found), problem.source.width, make)
         lost = np.flatnonzero(~found)
         notes: tuple[str, ...] = ()
         if len(lost):
-            rows[lost] = combine_pieces(problem, pieces=problem.pieces[lost])
             count = f"{len(lost):,} of {len(rows):,} new tokens"
             reason = "are part of no word that has a vector, or no source token is"
             notes = (f"wechsel: {count} {reason}; each gets the mean of its pieces",)
@@ -109,6 +117,10 @@ class Wechsel(Initializer):
                 source_vectors=self.source_vectors,
             )
         return theirs, ours
+
+    def held(self, missing: int, anchors: int, width: int, *, work: int) -> int:
+        """Count the search, and vectors of 300 elements."""
+        return 2 * work + 3600 * self.words
 
     def flops(self, missing: int, anchors: int, width: int) -> float:
         """Count the cosines of vectors with 300 elements."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from tokswap.errors import InputError, UsageError
 from tokswap.init.base import BaseModel, Initializer, Problem, Rows
+from tokswap.init.made_rows import MadeRows
 from tokswap.init.resources.protocol import Resources
 from tokswap.options.declare import option
 
@@ -61,19 +64,29 @@ class ZeTT(Initializer):
             raise InputError("wrong-base-model", "hypernetworks predict no rows of per-layer embeddings")
         key, cache = ("zett", self), problem.context.cache
         if key not in cache:
-            cache[key] = self._predict(problem)
-        predicted: Prediction = cache[key]
-        rows = predicted.input
-        if problem.matrix.role == "output" and predicted.output is not None:
-            rows = predicted.output
-        biases = [
-            # The solver subtracts the mean from biases. Without a prediction, a bias is the mean.
-            np.zeros(len(rows), np.float32) if predicted.bias is None else predicted.bias - np.float32(columns.shift)
-            for columns in problem.source.columns[1:]
-        ]
-        return Rows(np.column_stack([rows, *biases]).astype(np.float32, copy=False))
+            predict = self._predictor(problem)
+            if "output" in problem.spaces:  # two matrices need the predictions, and they take long
+                whole = predict(slice(0, len(problem.missing)))
+                predict = partial(_some, whole)
+            cache[key] = predict
+        predict = cache[key]
 
-    def _predict(self, problem: Problem) -> Prediction:
+        def make(part: slice) -> np.ndarray:
+            predicted = predict(part)
+            rows = predicted.input
+            if problem.matrix.role == "output" and predicted.output is not None:
+                rows = predicted.output
+            biases = [
+                # The solver subtracts the mean from biases. Without a prediction, a bias is the mean.
+                np.zeros(len(rows), np.float32) if predicted.bias is None else predicted.bias - np.float32(one.shift)
+                for one in problem.source.columns[1:]
+            ]
+            return np.column_stack([rows, *biases]).astype(np.float32, copy=False)
+
+        return Rows(MadeRows(len(problem.missing), problem.source.width, make))
+
+    def _predictor(self, problem: Problem) -> Callable[[slice], Prediction]:
+        """Return what predicts the rows of a part of the missing tokens."""
         resources = problem.context.resources
         assert resources is not None
         hypernet = resources.load_hypernet(self.path, device=problem.context.device)
@@ -83,8 +96,19 @@ class ZeTT(Initializer):
         parts = [problem.spaces.get(role, problem.source).rows(ids)[:, : config.n_embd] for role in roles]
         forms = hypernet.surface.forms([problem.target.token_bytes[token] for token in problem.missing.tolist()])
         source = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-        return hypernet(forms, source, config.language_index(self.lang))
+        index = config.language_index(self.lang)
+        return lambda part: hypernet(forms[part], source, index)
+
+    def held(self, missing: int, anchors: int, width: int, *, work: int) -> int:
+        """Count the source rows that the network reads, and its predictions."""
+        return 8 * (anchors + missing) * width
 
     def flops(self, missing: int, anchors: int, width: int) -> float:
         """Count three layers, four pieces per token, and a network twice as wide as the model."""
         return 750.0 * missing * width**2
+
+
+def _some(predicted: Prediction, part: slice) -> Prediction:
+    """Return a part of the predictions."""
+    head, bias = (None if column is None else column[part] for column in predicted[1:])
+    return predicted._replace(input=predicted.input[part], output=head, bias=bias)
