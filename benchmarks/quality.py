@@ -1,6 +1,7 @@
 """How good every method is, with mergekit's beside them: excess bits per byte on held-out texts, two pairs, one run.
 
-    python benchmarks/quality.py [--mergekit PYTHON] [--encoder DIR] [--texts DIR] [--work DIR] [--only NAME ...]
+    python benchmarks/quality.py [--mergekit PYTHON] [--encoder DIR] [--vectors FILE] [--texts DIR] [--work DIR]
+        [--only NAME ...]
 
 Pair 1 puts SmolLM2's tokenizer on Gemma-3-270m. Pair 2 puts Gemma's on SmolLM2, trimmed to the tokens of a selection
 text with a donor of the same rows, so that peers take minutes. The excess of a result is its bits per byte less those
@@ -8,10 +9,10 @@ of the source with its own tokenizer on the same text. The mean is over English,
 beside it: neither the source model of pair 2 nor the tokenizer of pair 1 knows much of it. The ratio is the mean over
 both pairs, relative to mergekit's omp.
 
---mergekit names the Python of an environment with mergekit==0.1.5; its tokensurgeon runs as a whole process. --work
-keeps the trimmed donor, mergekit's results and every score. A second run does only what is missing, and shows all
-scores on these texts. A method that failed is tried again where --only names it. The texts are those of
-`quality_texts.py`; --bytes shortens all of them, for a try.
+--mergekit names the Python of an environment with mergekit==0.1.5; its tokensurgeon runs as a whole process. --vectors
+names word vectors for wechsel, such as the words.vec of parallel.py. --work keeps the trimmed donor, mergekit's results
+and every score. A second run does only what is missing, and shows all scores on these texts. A method that failed is
+tried again where --only names it. The texts are those of `quality_texts.py`; --bytes shortens all of them, for a try.
 """
 
 from __future__ import annotations
@@ -193,8 +194,8 @@ def _run_mergekit(python: str, method: str, pair: Pair, out: Path, work: Path) -
     return {"wall_s": round(time.perf_counter() - begin, 1), "cpu_s": round(cpu, 1)}
 
 
-def our_methods(encoder: str | None) -> dict[str, dict[str, Any]]:
-    """Return the options of `plan_transplant` by name, for every method that needs no file but the encoder."""
+def our_methods(encoder: str | None, vectors: str | None) -> dict[str, dict[str, Any]]:
+    """Return the options of `plan_transplant` by name, for every method that needs no file but these two."""
     found: dict[str, dict[str, Any]] = {}
     for name in METHODS:
         if name == "tokenadapt":
@@ -202,7 +203,10 @@ def our_methods(encoder: str | None) -> dict[str, dict[str, Any]]:
                 found[f"{name}-{choice}"] = {"init": name, "settings": {"encoder": choice}}
             found[f"{name}-encoder"] = {"init": name, "settings": {"encoder": encoder}}
             continue
-        if name not in ("auto", "trans-tokenizer", "wechsel", "zett"):  # the last three need a file
+        if name == "wechsel":
+            found[name] = {"init": name, "settings": {"vectors": vectors}}
+            continue
+        if name not in ("auto", "trans-tokenizer", "zett"):  # the last two need a file
             found[name] = {"init": name}
     return {**found, **AUTO}
 
@@ -268,7 +272,8 @@ def read_texts(options: argparse.Namespace) -> tuple[Bench, Path, str]:
 
 def score_pair(bench: Bench, pair: Pair, options: argparse.Namespace) -> None:
     """Score all chosen methods on a pair."""
-    methods = our_methods(options.encoder)
+    methods = our_methods(options.encoder, options.vectors)
+    files = {"tokenadapt-encoder": options.encoder, "wechsel": options.vectors}
     base = bench.score(pair, "source", True, lambda: bench.source(pair))
     if "failed" in base:
         raise SystemExit(f"quality.py: the source of pair {pair.number} cannot be scored: {base['failed']}")
@@ -276,8 +281,8 @@ def score_pair(bench: Bench, pair: Pair, options: argparse.Namespace) -> None:
         if name in PEERS and not (options.mergekit or bench.peer_folder(pair, PEERS[name]).is_dir()):
             print(f"pair {pair.number}: {name} left out: give --mergekit", file=sys.stderr)
             continue
-        if name == "tokenadapt-encoder" and not options.encoder:
-            print(f"pair {pair.number}: {name} left out: give --encoder", file=sys.stderr)
+        if not files.get(name, True):
+            print(f"pair {pair.number}: {name} left out: give --encoder or --vectors", file=sys.stderr)
             continue
 
         def work(name: str = name) -> dict[str, Any]:
@@ -290,10 +295,11 @@ def score_pair(bench: Bench, pair: Pair, options: argparse.Namespace) -> None:
 
 def read_options() -> argparse.Namespace:
     """Read the command line."""
-    known = [*PEERS, *our_methods(None)]
+    known = [*PEERS, *our_methods(None, None)]
     parser = argparse.ArgumentParser()
     parser.add_argument("--mergekit", help="Python of an environment with mergekit 0.1.5")
     parser.add_argument("--encoder", help="sentence-transformers folder for tokenadapt")
+    parser.add_argument("--vectors", help="word vectors for wechsel, .vec or .npz")
     parser.add_argument("--texts", type=Path, help="DIR/{select,cal,held}/{en,code,de,ru}.txt; select may be missing")
     parser.add_argument("--work", type=Path, default=cache_folder() / "quality", help="keeps intermediate results")
     parser.add_argument("--pairs", nargs="+", choices=["1", "2"], default=["1", "2"])
