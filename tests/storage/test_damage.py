@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -63,15 +64,31 @@ def test_a_signal_is_answered(number: signal.Signals, swallowed: bool, monkeypat
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_in_a_destructor_is_answered(number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Python drops what a destructor raises, and the run would go on."""
+@pytest.mark.parametrize("weak", [False, True])
+def test_a_signal_where_errors_are_dropped_is_answered(
+    weak: bool, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python drops what a destructor raises, or what the callback of a weak reference does; the run would go on."""
 
     class Fragile:
         def __del__(self) -> None:
-            os.kill(os.getpid(), number)
+            if not weak:
+                os.kill(os.getpid(), number)
+
+    class Key:
+        asked = 0
+
+        def __hash__(self) -> int:
+            self.asked += 1
+            if weak and self.asked == 2:  # the callback removes what is gone
+                os.kill(os.getpid(), number)
+            return 1
 
     def hit(path: Path) -> None:
-        del [Fragile()][0]
+        table: weakref.WeakValueDictionary[Key, Fragile] = weakref.WeakValueDictionary()
+        value = Fragile()
+        table[Key()] = value
+        del value
         time.sleep(20)
 
     importlib.import_module("tokswap.checkpoint.inspect")

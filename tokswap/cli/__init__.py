@@ -44,6 +44,8 @@ COMMANDS = {
     "completion": "tokswap.cli.completion:completion",
 }
 """Command name -> "module:command", in the order of the help page."""
+_CALLBACKS, _WEAK = ("cb", "remove", "_remove"), ("importlib._bootstrap>", "weakref.py", "_weakrefset.py")
+"""Functions of Python's own that weak references call, and the files that they are in."""
 
 
 @contextmanager
@@ -51,7 +53,7 @@ def _noting_signals(seen: list[int]) -> Iterator[None]:
     """Answer SIGTERM as Ctrl-C: whoever asks a run to end wants it to tidy up. Signals are added to `seen`."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        if _in_destructor(frame):  # what is raised there is lost: a moment later it is not
+        if _is_lost(frame):  # a moment later it is not
             threading.Timer(0.05, os.kill, (os.getpid(), number)).start()
             return
         seen.append(number)
@@ -72,10 +74,14 @@ def _noting_signals(seen: list[int]) -> Iterator[None]:
             signal.signal(number, before[number])
 
 
-def _in_destructor(frame: FrameType | None) -> bool:
-    while frame is not None and frame.f_code.co_name != "__del__":
+def _is_lost(frame: FrameType | None) -> bool:
+    """Whether Python drops what is raised here: in a destructor, or where a weak reference tells that its object died."""
+    while frame is not None:
+        name, file = frame.f_code.co_name, frame.f_code.co_filename
+        if name == "__del__" or (name in _CALLBACKS and file.endswith(_WEAK)):
+            return True
         frame = frame.f_back
-    return frame is not None
+    return False
 
 
 class LazyGroup(click.Group):
