@@ -21,10 +21,8 @@ from tokswap.heal.train import HealTrainer
 Make = Callable[..., Path]
 
 COMMANDS = [
-    "trim",
-    "draft",
     "ensemble",
-    *(pytest.param(name, marks=pytest.mark.slow) for name in ("transplant", "extend")),
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("transplant", "extend", "trim", "draft")),
 ]
 
 

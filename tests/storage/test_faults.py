@@ -40,7 +40,7 @@ def test_every_command_that_writes_has_a_row() -> None:
         "transplant",
         pytest.param("transplant --force", marks=pytest.mark.slow),
         pytest.param("trim --like, adapter", marks=pytest.mark.slow),
-        "ensemble prepare",
+        pytest.param("ensemble prepare", marks=pytest.mark.slow),
     ],
 )
 def test_kill_9(ground: Ground, name: str) -> None:
@@ -62,7 +62,7 @@ def test_kill_9(ground: Ground, name: str) -> None:
         ("read-only folder", "alias", 1),
         ("source removed", "transplant", 2),
         ("two at once", "transplant", 2),
-        ("two at once", "transplant --force", 1),
+        pytest.param("two at once", "transplant --force", 1, marks=pytest.mark.slow),
         ("two at once", "alias", 2),
     ],
 )

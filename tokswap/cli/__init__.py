@@ -75,7 +75,7 @@ def _noting_signals(seen: list[int]) -> Iterator[None]:
 
 
 def _is_lost(frame: FrameType | None) -> bool:
-    """Whether Python drops what is raised here: in a destructor, or where a weak reference tells that its object died."""
+    """Whether Python drops what is raised here: in a destructor, or in the callback of a weak reference."""
     while frame is not None:
         name, file = frame.f_code.co_name, frame.f_code.co_filename
         if name == "__del__" or (name in _CALLBACKS and file.endswith(_WEAK)):
