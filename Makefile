@@ -18,12 +18,13 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: env
 	$(BIN)/python examples/demo.py
 
+# One thread for each of the two processes: with more they wait for each other, and training takes three times as long.
 test: env
-	$(BIN)/python -m pytest -n 2 --dist loadfile -rs -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -rs -m "not slow"
 
 # What takes longer than all the rest is worth at each change: more architectures, real models and engines.
 slow: env
-	$(BIN)/python -m pytest -n 2 --dist loadfile -rs -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -rs -m slow
 
 check: env
 	$(BIN)/ruff check .
