@@ -220,6 +220,13 @@ def test_rows_in_blocks_are_the_same(method: str, monkeypatch: pytest.MonkeyPatc
         np.testing.assert_allclose(rows, whole, rtol=1e-3, atol=1e-4)
 
 
+def test_blocks_that_are_read_do_not_show(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block of a wide matrix has fewer rows than one of a narrow matrix, as in models of two sizes."""
+    whole = run(method, problem())
+    monkeypatch.setattr("tokswap.checkpoint.embeddings._BLOCK_ELEMENTS", 5 * WIDTH)
+    np.testing.assert_allclose(run(method, problem()), whole, rtol=1e-3, atol=1e-4)
+
+
 def test_the_problem_is_left_alone(method: str) -> None:
     task = problem()
     before = task.source.columns[0].raw.copy(), task.donor.columns[0].raw.copy(), task.missing.copy()

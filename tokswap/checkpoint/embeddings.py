@@ -69,6 +69,12 @@ def encode(rows: np.ndarray, dtype: str) -> np.ndarray:
     return values.contiguous().view(torch.uint8).numpy()
 
 
+def _block_parts(count: int, width: int) -> Iterator[slice]:
+    """Split rows into blocks of a bounded number of rows and of elements."""
+    size = max(1, min(_BLOCK_ROWS, _BLOCK_ELEMENTS // max(width, 1)))
+    return (slice(start, start + size) for start in range(0, count, size))
+
+
 def row_norms(rows: np.ndarray) -> np.ndarray:
     """Return the Euclidean norm of each row, float32 [n].
 
@@ -166,9 +172,21 @@ class EmbeddingSpace:
 
     def blocks(self, ids: np.ndarray) -> Iterator[np.ndarray]:
         """Yield the rows of some ids in blocks, so that a pass over all rows needs the memory of one block."""
-        size = max(1, min(_BLOCK_ROWS, _BLOCK_ELEMENTS // max(self.width, 1)))
-        for start in range(0, len(ids), size):
-            yield self.rows(ids[start : start + size])
+        for part in _block_parts(len(ids), self.width):
+            yield self.rows(ids[part])
+
+    def blocks_beside(
+        self, ids: np.ndarray, other: EmbeddingSpace, other_ids: np.ndarray
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield blocks of rows of this space and of another, which may be narrower or wider, with equally many rows.
+
+        Args:
+            ids: Ids in this space, int64 [n].
+            other: The other space.
+            other_ids: Ids there, int64 [n].
+        """
+        for part in _block_parts(len(ids), max(self.width, other.width)):
+            yield self.rows(ids[part]), other.rows(other_ids[part])
 
     def mean(self, ids: np.ndarray) -> np.ndarray:
         """Return the mean row of some ids, float32 [D], summed in float64."""

@@ -42,7 +42,7 @@ class CLP(Initializer):
         total = np.zeros(donor.width, np.float64)
         cross = np.zeros((donor.width, problem.source.width), np.float64)
         source_ids = problem.alignment.source_of[anchors]
-        for theirs, ours in zip(donor.blocks(anchors), problem.source.blocks(source_ids), strict=True):
+        for theirs, ours in donor.blocks_beside(anchors, problem.source, source_ids):
             theirs = unit(theirs)
             total += theirs.sum(axis=0)
             cross += theirs.T @ ours

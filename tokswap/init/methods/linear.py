@@ -54,7 +54,7 @@ class Linear(Initializer):
         centre, goal = donor.mean(anchors), problem.source.mean(source_ids)
         gram = np.zeros((donor.width, donor.width), np.float64)
         cross = np.zeros((donor.width, problem.source.width), np.float64)
-        for theirs, ours in zip(donor.blocks(anchors), problem.source.blocks(source_ids), strict=True):
+        for theirs, ours in donor.blocks_beside(anchors, problem.source, source_ids):
             theirs = theirs - centre
             gram += theirs.T @ theirs
             cross += theirs.T @ (ours - goal)
