@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import json
 import os
@@ -53,6 +54,22 @@ def row_apart(name: str) -> dict[str, Any]:
     row: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
     print(json.dumps(row), file=sys.stderr, flush=True)
     return row
+
+
+def row_parser(about: str | None, rows: Iterable[str], folder: str) -> argparse.ArgumentParser:
+    """Return the command line of a script that makes rows: which rows, and where texts and models are.
+
+    Args:
+        about: The description.
+        rows: Names of the rows; all are made by default.
+        folder: Where models go by default.
+    """
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", nargs="*", default=[*rows], choices=[*rows])
+    parser.add_argument("--texts", type=Path, default=Path("bench-texts"))
+    parser.add_argument("--folder", type=Path, default=Path(folder))
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    return parser
 
 
 def missing_rows(result: str, names: Iterable[str], *, key: Callable[[str], str] = str, **more: Any) -> dict[str, Any]:

@@ -41,7 +41,7 @@ from _dynamic_rows import (
     merged,
     saved,
 )
-from _machine import missing_rows
+from _machine import missing_rows, row_parser
 from quality_texts import fetch_texts
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
@@ -141,11 +141,7 @@ ROWS: dict[str, str] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", nargs="*", default=list(ROWS), choices=list(ROWS))
-    parser.add_argument("--texts", type=Path, default=Path("bench-texts"))
-    parser.add_argument("--folder", type=Path, default=Path("bench-dynamic"))
-    parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser = row_parser(__doc__, ROWS, "bench-dynamic")
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     if given.one is not None:

@@ -9,7 +9,6 @@ its own; rows that have results already are not run again. `cpu_seconds` is the 
 
 from __future__ import annotations
 
-import argparse
 import json
 import resource
 import sys
@@ -19,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from _machine import missing_rows
+from _machine import missing_rows, row_parser
 from quality_texts import fetch_texts, healing_texts
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
@@ -44,13 +43,9 @@ LANGUAGES = ("en", "code", "de")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", nargs="*", default=list(ROWS), choices=list(ROWS))
+    parser = row_parser(__doc__, ROWS, "bench-heal")
     parser.add_argument("--kilobytes", type=int, default=120)
-    parser.add_argument("--texts", type=Path, default=Path("bench-texts"))
-    parser.add_argument("--folder", type=Path, default=Path("bench-heal"))
     parser.add_argument("--name", default="heal")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one is not None:
         print(json.dumps(one_row(given.one, given.kilobytes, given.texts, given.folder)))

@@ -9,7 +9,6 @@ already are not run again.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import time
@@ -18,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from _machine import missing_rows
+from _machine import missing_rows, row_parser
 from heal import LANGUAGES, excess
 from quality import trimmed_donor
 from quality_texts import LANGUAGES as SELECTED
@@ -49,11 +48,7 @@ class Case:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", nargs="*", default=[*CASES], choices=list(CASES))
-    parser.add_argument("--texts", type=Path, default=Path("bench-texts"))
-    parser.add_argument("--folder", type=Path, default=Path("bench-heal"))
-    parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser = row_parser(__doc__, CASES, "bench-heal")
     given = parser.parse_args()
     if given.one is not None:
         print(json.dumps(one_row(CASES[given.one], given.one, given.texts, given.folder)))

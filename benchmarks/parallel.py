@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from _machine import missing_rows
+from _machine import missing_rows, row_parser
 from quality_texts import HANDBOOK, fetch_texts, healing_texts, unpack
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
@@ -50,12 +50,8 @@ _SENTENCE = re.compile(r'(?<=[.!?:])\s+(?=[A-ZÄÖÜ"„(])')
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", nargs="*", default=list(ROWS), choices=list(ROWS))
-    parser.add_argument("--texts", type=Path, default=Path("bench-texts"))
-    parser.add_argument("--folder", type=Path, default=Path("bench-parallel"))
+    parser = row_parser(__doc__, ROWS, "bench-parallel")
     parser.add_argument("--heal-kilobytes", type=int, default=0, help="heal each result with so much German")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     if given.one is not None:

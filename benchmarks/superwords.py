@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from _machine import missing_rows
+from _machine import missing_rows, row_parser
 from quality_texts import SITE, fetch_texts, healing_texts
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
@@ -42,13 +42,9 @@ ROWS: dict[str, dict[str, Any]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", nargs="*", default=list(ROWS), choices=list(ROWS))
-    parser.add_argument("--texts", type=Path, default=Path("bench-texts"))
-    parser.add_argument("--folder", type=Path, default=Path("bench-superwords"))
+    parser = row_parser(__doc__, ROWS, "bench-superwords")
     parser.add_argument("--megabytes", type=int, default=30, help="of code to train the tokenizers on")
     parser.add_argument("--heal-kilobytes", type=int, default=60)
-    parser.add_argument("--one", help=argparse.SUPPRESS)
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     if given.one is not None:

@@ -151,6 +151,19 @@ def combine_pieces(
     return result
 
 
+def give_piece_means(problem: Problem, rows: np.ndarray, lost: np.ndarray, part: slice) -> None:
+    """Give the mean of their pieces to the tokens that a method has no row for.
+
+    Args:
+        problem: Has the pieces and the source rows.
+        rows: The rows of some tokens, float32 [n, D]; they change.
+        lost: Which of them, bool [n].
+        part: The tokens, with a start and a stop.
+    """
+    if lost.any():
+        rows[lost] = combine_pieces(problem, pieces=problem.pieces[part.start + np.flatnonzero(lost)])
+
+
 def piece_blocks(pieces: Pieces, most: int, part: slice | None = None) -> Iterator[slice]:
     """Yield blocks of tokens that have at most `most` pieces together, or are a single token."""
     begin, count = (0, len(pieces.start) - 1) if part is None else (part.start, part.stop)

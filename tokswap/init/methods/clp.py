@@ -32,7 +32,7 @@ class CLP(Initializer):
 
     def __call__(self, problem: Problem) -> Rows:
         """Average the shared tokens' rows."""
-        from tokswap.init.methods._sparse import combine_pieces, mixed_pieces, unit
+        from tokswap.init.methods._sparse import give_piece_means, mixed_pieces, unit
 
         donor, anchors = problem.donor, problem.anchors
         assert donor is not None
@@ -55,8 +55,7 @@ class CLP(Initializer):
             lost = outside[part]
             directions = unit(donor.rows(missing[part])).astype(np.float64)
             rows = np.asarray(directions @ cross / np.where(lost, 1.0, weight[part])[:, None], np.float32)
-            if lost.any():
-                rows[lost] = combine_pieces(problem, pieces=problem.pieces[part.start + np.flatnonzero(lost)])
+            give_piece_means(problem, rows, lost, part)
             return rows
 
         rows = MadeRows(len(missing), problem.source.width, make)

@@ -9,7 +9,7 @@ import numpy as np
 
 from tokswap.init.base import BaseModel, DonorUse, Initializer, Pieces, Problem, Rows
 from tokswap.init.made_rows import MadeRows
-from tokswap.init.methods._sparse import Array, HasRows, Vectors, combine_pieces, nearest
+from tokswap.init.methods._sparse import Array, HasRows, Vectors, combine_pieces, give_piece_means, nearest
 from tokswap.init.resources.protocol import Resources
 from tokswap.options.declare import option
 from tokswap.tokenizer.vocabulary import byte_level_token
@@ -62,8 +62,7 @@ class Focus(Initializer):
 
         def make(part: slice) -> np.ndarray:
             rows = combine_pieces(problem, weights, mixture, part=part)
-            if len(lost := np.flatnonzero(support[part] == 0)):
-                rows[lost] = combine_pieces(problem, pieces=problem.pieces[part.start + lost])
+            give_piece_means(problem, rows, support[part] == 0, part)
             return rows
 
         rows = MadeRows(len(support), problem.source.width, make)

@@ -9,6 +9,7 @@ import numpy as np
 
 from tokswap.errors import InputError
 from tokswap.init.base import BaseModel, Initializer, Pieces, Problem, Rows
+from tokswap.init.made_rows import MadeRows
 from tokswap.init.methods._translations import translations
 from tokswap.init.resources.protocol import Resources
 from tokswap.options.declare import option
@@ -64,12 +65,18 @@ class TransTokenizer(Initializer):
         )
         lost = links == 0
         own = np.where(lost, 1.0, self.pieces / np.maximum(links + self.pieces, np.finfo(float).tiny))
-        rows = own[:, None] * combine_pieces(problem) + (1 - own)[:, None] * combine_pieces(problem, weights, tokens)
+
+        def make(part: slice) -> np.ndarray:
+            share = own[part, None]
+            linked = combine_pieces(problem, weights, tokens, part=part)
+            return np.asarray(share * combine_pieces(problem, part=part) + (1 - share) * linked, np.float32)
+
         notes: tuple[str, ...] = ()
         if lost.any():
             count = f"{lost.sum():,} of {len(lost):,} new tokens"
             notes = (f"trans-tokenizer: {count} have no translation in this text; each gets the mean of its pieces",)
-        return Rows(rows.astype(np.float32), {"links": links.astype(np.float32)}, notes=notes)
+        rows = MadeRows(len(own), problem.source.width, make)
+        return Rows(rows, {"links": links.astype(np.float32)}, notes=notes)
 
     def _translate(self, problem: Problem) -> tuple[Pieces, np.ndarray]:
         """Return the source tokens that translate each missing token, and their counts, float64 [P]."""

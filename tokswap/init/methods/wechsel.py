@@ -11,7 +11,7 @@ import numpy as np
 from tokswap.errors import InputError
 from tokswap.init.base import BaseModel, Initializer, Problem, Rows, SupportsEncode
 from tokswap.init.made_rows import MadeRows
-from tokswap.init.methods._sparse import Array, Vectors, combine, combine_pieces, nearest
+from tokswap.init.methods._sparse import Array, Vectors, combine, give_piece_means, nearest
 from tokswap.init.resources.protocol import Resources, WordVectors
 from tokswap.options.declare import option
 
@@ -64,8 +64,7 @@ class Wechsel(Initializer):
             near = found[part]
             rows = np.empty((len(near), problem.source.width), np.float32)
             rows[near] = combine(problem.source, ids[part][near], weights[part][near])
-            if not near.all():
-                rows[~near] = combine_pieces(problem, pieces=problem.pieces[part.start + np.flatnonzero(~near)])
+            give_piece_means(problem, rows, ~near, part)
             return rows
 
         rows = MadeRows(len(found), problem.source.width, make)
