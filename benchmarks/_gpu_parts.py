@@ -18,7 +18,8 @@ from tokswap.checkpoint.embeddings import EmbeddingSpace
 from tokswap.hypernet import Hypernet, HypernetConfig
 from tokswap.hypernet.model import Network
 from tokswap.init.base import Context, Pieces, Problem, Tokenizers
-from tokswap.init.methods._pursuit import SparseCode, orthogonal_matching_pursuit
+from tokswap.init.pursuit.code import SparseCode
+from tokswap.init.pursuit.solve import orthogonal_matching_pursuit
 from tokswap.init.registry import make_initializer
 from tokswap.options.groups import WORK_BYTES
 from tokswap.tokenizer.alignment import align

@@ -32,6 +32,7 @@ from tokswap.storage.resolve import resolve_model
 ROWS: dict[str, dict[str, Any]] = {
     "before": {},
     "heal": {},
+    "heal, one epoch": {"epochs": 1},
     "heal, and as much text again that the teacher writes": {"self_text": 1.0},
     "no text: the teacher writes it": {"self_text": 1.0, "texts": False},
     "cross-entropy alone, the same steps": {"kl": 0.0, "cross_entropy": 1.0},

@@ -37,8 +37,8 @@ from tokswap.checkpoint.reader import open_checkpoint
 from tokswap.evaluation.losses import bits_per_byte
 from tokswap.evaluation.models import load_model
 from tokswap.init.base import Pieces, Problem
-from tokswap.init.methods._pursuit import orthogonal_matching_pursuit
 from tokswap.init.methods.omp import OMP
+from tokswap.init.pursuit.solve import orthogonal_matching_pursuit
 from tokswap.storage.resolve import resolve_model
 from tokswap.tokenizer.alignment import align
 from tokswap.tokenizer.tokenizer import read_tokenizer

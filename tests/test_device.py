@@ -26,9 +26,9 @@ from tokswap.heal.options import HealOptions
 from tokswap.heal.student import Student
 from tokswap.hypernet import Hypernet, HypernetConfig
 from tokswap.hypernet.convert import build
-from tokswap.init.methods import _pursuit
-from tokswap.init.methods._pursuit import orthogonal_matching_pursuit
 from tokswap.init.methods._sparse import Array, nearest
+from tokswap.init.pursuit import rounds, solve, textbook
+from tokswap.init.pursuit.solve import orthogonal_matching_pursuit
 from tokswap.init.registry import make_initializer
 
 DEVICE = os.environ.get("TOKSWAP_TEST_DEVICE", "cpu")
@@ -49,7 +49,8 @@ def test_matching_pursuit(exact: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     dictionary, targets = rows[:4500] / np.linalg.norm(rows[:4500], axis=1, keepdims=True), rows[4500:]
     right = orthogonal_matching_pursuit(dictionary, targets, 8, exact=True, tolerance=0.0)
     if DEVICE == "cpu":  # the torch path, which other devices take
-        monkeypatch.setattr(_pursuit, "_CpuSearch", lambda dictionary: _pursuit._TorchSearch(dictionary, "cpu"))
+        monkeypatch.setattr(solve, "CpuRounds", lambda dictionary: rounds.TorchRounds(dictionary, "cpu"))
+        monkeypatch.setattr(solve, "CpuTextbook", lambda dictionary: textbook.TorchTextbook(dictionary, "cpu"))
     code = orthogonal_matching_pursuit(dictionary, targets, 8, exact=exact, tolerance=0.0, device=DEVICE)
     rebuilt = np.einsum("mk,mkd->md", code.weights, dictionary[code.atoms])
     left = np.linalg.norm(targets - rebuilt, axis=1) / np.linalg.norm(targets, axis=1)

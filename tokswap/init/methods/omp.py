@@ -16,7 +16,7 @@ from tokswap.options.declare import option
 from tokswap.tokenizer.vocabulary import Kind
 
 if TYPE_CHECKING:
-    from tokswap.init.methods._pursuit import SparseCode
+    from tokswap.init.pursuit.code import SparseCode
 
 _PART, _LEAST_PART = 16384, 2048
 
@@ -31,7 +31,7 @@ class OMP(Initializer):
     """
 
     k: int = option(64, "most atoms per token", least=1)
-    exact: bool = option(False, "textbook OMP: search the whole dictionary before every step (about 3 times slower)")
+    exact: bool = option(False, "textbook OMP: search the whole dictionary before every step (about 8 times slower)")
     tolerance: float = option(1e-3, "stop when this share of a donor row is left unexplained", least=0.0, most=1.0)
     ridge: float = option(0.0, "added to the Gram matrix of the final least squares", least=0.0)
     centre: bool = option(False, "subtract the mean donor row first, and add the mean source row")
@@ -138,7 +138,8 @@ class OMP(Initializer):
 
     def flops(self, missing: int, anchors: int, width: int) -> float:
         """Count searches of the dictionary, as measured for k = 64 (benchmarks/omp.md)."""
-        sweeps = (27.0 if self.exact else 7.0) * min(self.k, anchors, width) / 64
+        share = min(self.k, anchors, width) / 64
+        sweeps = 25.0 * share if self.exact else 1.5 + 1.5 * share
         return 2.0 * sweeps * missing * anchors * width
 
 
@@ -178,7 +179,7 @@ class _Shared:
 
 def _pursue(shared: _Shared, targets: np.ndarray, done: Callable[[int], object]) -> SparseCode:
     """Code a part of the targets, float32 [n, D]. May run in another process."""
-    from tokswap.init.methods._pursuit import orthogonal_matching_pursuit
+    from tokswap.init.pursuit.solve import orthogonal_matching_pursuit
 
     method = shared.method
     return orthogonal_matching_pursuit(

@@ -1,0 +1,1 @@
+"""Sparse codes of many targets over a large dictionary: orthogonal matching pursuit, and a faster pursuit in rounds."""
