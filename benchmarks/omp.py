@@ -44,11 +44,6 @@ from tokswap.tokenizer.alignment import align
 from tokswap.tokenizer.tokenizer import read_tokenizer
 
 K = 64
-OURS = """
-import sys, tokswap
-model, tokenizer, out, exact = sys.argv[1:]
-tokswap.transplant_tokenizer(model, tokenizer, init="omp", out=out, settings={"exact": exact})
-"""
 TEXTS = Path(__file__).parent.parent / "tests" / "texts"
 
 
@@ -158,9 +153,11 @@ def kernels(atoms: np.ndarray, targets: np.ndarray, sklearn_tokens: int, exact: 
 def whole(model: Path, tokenizer: Path, mergekit: str | None, work: Path, exact: bool, pairs: int) -> dict[str, Any]:
     """Time whole transplants by tokswap and mergekit in turn, as processes of their own, and score the results."""
     rows: dict[str, Any] = {}
-    commands = {"fast": [sys.executable, "-c", OURS, str(model), str(tokenizer), str(work / "fast"), "no"]}
+    ours = [sys.executable, "-m", "tokswap", "transplant", "--model", str(model), "--tokenizer", str(tokenizer)]
+    ours += ["--init", "omp", "--quiet", "--out"]
+    commands = {"fast": [*ours, str(work / "fast")]}
     if exact:
-        commands["exact"] = [sys.executable, "-c", OURS, str(model), str(tokenizer), str(work / "exact"), "yes"]
+        commands["exact"] = [*ours, str(work / "exact"), "--set", "exact=true"]
     if mergekit:
         surgeon = "from mergekit.scripts.tokensurgeon import main; main()"
         commands["mergekit"] = [

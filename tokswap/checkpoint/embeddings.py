@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -196,5 +197,13 @@ class EmbeddingSpace:
         return np.asarray(total / max(len(ids), 1), np.float32)
 
     def norms(self, ids: np.ndarray) -> np.ndarray:
-        """Return the Euclidean norms of the rows of some ids, float32 [len(ids)]."""
-        return np.concatenate([np.zeros(0, np.float32), *map(row_norms, self.blocks(ids))])
+        """Return the Euclidean norms of the rows of some ids, float32 [len(ids)]. No row is read twice for them."""
+        new = np.unique(ids[np.isnan(self._known_norms[ids])])
+        for part in _block_parts(len(new), self.width):
+            self._known_norms[new[part]] = row_norms(self.rows(new[part]))
+        return np.asarray(self._known_norms[ids])
+
+    @cached_property
+    def _known_norms(self) -> np.ndarray:
+        """Norms that were computed, float32 [V]; NaN for the others."""
+        return np.full(max(len(self), len(self.vocabulary)), np.nan, np.float32)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _BLOCK = 4096
+_MIXED_ELEMENTS = 1 << 24
 _SPARE, _MOST_SPARE = 8, 1024
 
 
@@ -98,13 +99,20 @@ def combine(space: EmbeddingSpace, ids: np.ndarray, weights: np.ndarray) -> np.n
     Returns:
         float32 [M, D].
     """
-    result = np.empty((len(ids), space.width), np.float32)
-    block = max(1, min(_BLOCK, 2 * BLOCK_ELEMENTS // max(space.width, 1)) // max(ids.shape[1], 1))
-    for start in range(0, len(ids), block):
-        part = slice(start, start + block)
-        rows = space.rows(ids[part].reshape(-1)).reshape(*ids[part].shape, space.width)
-        result[part] = np.einsum("mk,mkd->md", weights[part], rows)
-    return result
+    import torch
+
+    if not ids.size:
+        return np.zeros((len(ids), space.width), np.float32)
+    own, place = np.unique(ids, return_inverse=True)
+    if len(ids) > 1 and len(own) * space.width > _MIXED_ELEMENTS:
+        half = len(ids) // 2
+        parts = (slice(0, half), slice(half, len(ids)))
+        return np.concatenate([combine(space, ids[part], weights[part]) for part in parts])
+    rows, places = torch.from_numpy(space.rows(own)), torch.from_numpy(place.reshape(ids.shape))
+    mixed = torch.nn.functional.embedding_bag(
+        places, rows, per_sample_weights=torch.from_numpy(np.asarray(weights, np.float32)), mode="sum"
+    )
+    return mixed.numpy()
 
 
 def mixed_pieces(problem: Problem, weights: np.ndarray | None = None, pieces: Pieces | None = None) -> MadeRows:
