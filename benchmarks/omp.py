@@ -212,6 +212,7 @@ def scaling() -> list[dict[str, Any]]:
     """Measure sweep counts over M, N, D and k, on random rows with the spectrum of embeddings."""
     rng = np.random.default_rng(0)
     points = []
+    orthogonal_matching_pursuit(np.eye(64, dtype=np.float32).repeat(100, 0), np.ones((2, 64), np.float32), 4)  # compile
     base = {"N": 32768, "D": 512, "M": 1024, "k": 64}
     grid = [base] + [
         {**base, key: value}

@@ -14,6 +14,7 @@ from tokswap.checkpoint.matrices import FLOATS
 from tokswap.tokenizer.vocabulary import Vocabulary
 
 _TORCH_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_NUMPY_TYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16}
 _BLOCK_ROWS, _FINITE_ROWS = 8192, 256
 _BLOCK_ELEMENTS, _READ_ELEMENTS = 1 << 22, 1 << 18
 """Most elements of a block of rows, and of what is converted at a time; 16 and 1 MB in float32."""
@@ -44,12 +45,12 @@ def decode(raw: np.ndarray, dtype: str) -> np.ndarray:
     Returns:
         float32 [n, D].
     """
-    import torch
-
-    if not raw.size:  # torch cannot view an empty tensor as another type
-        return np.empty((len(raw), raw.shape[1] // FLOATS[dtype]), np.float32)
-    view = torch.from_numpy(np.array(raw, order="C")).view(getattr(torch, _TORCH_NAMES[dtype]))
-    return view.to(torch.float32).numpy()
+    raw = np.ascontiguousarray(raw)
+    if dtype == "BF16":  # the upper half of a float32
+        words = raw.view(np.uint16).astype(np.uint32)
+        words <<= 16
+        return words.view(np.float32)
+    return raw.view(_NUMPY_TYPES[dtype]).astype(np.float32)
 
 
 def encode(rows: np.ndarray, dtype: str) -> np.ndarray:
