@@ -218,16 +218,16 @@ def digest(ids: Sequence[int]) -> str:
     return hashlib.sha256(str(list(ids)).encode()).hexdigest()[:12]
 
 
-def finished(rows: Mapping[str, Any]) -> dict[str, Any]:
-    """Compare the rows of an engine: extra tokens relative to universal assisted generation, speed to the target."""
+def finished(rows: Mapping[str, Any], beside: str = UNIVERSAL) -> dict[str, Any]:
+    """Compare the rows of an engine: extra tokens relative to the row `beside`, speed to the target alone."""
     result: dict[str, Any] = {}
     for name, found in rows.items():
         result[name] = {}
         for kind, one in found.items():
             own = dict(one)
-            alone, universal = (rows.get(other, {}).get(kind) for other in (ALONE, UNIVERSAL))
-            if universal and name != ALONE:
-                extra = (one["tokens_per_target_call"] - 1) / max(universal["tokens_per_target_call"] - 1, 1e-9)
+            alone, usual = (rows.get(other, {}).get(kind) for other in (ALONE, beside))
+            if usual and name != ALONE:
+                extra = (one["tokens_per_target_call"] - 1) / max(usual["tokens_per_target_call"] - 1, 1e-9)
                 own["extra_tokens_relative"] = round(extra, 3)
             if alone:
                 own["speed_relative"] = round(one["tokens_per_cpu_second"] / alone["tokens_per_cpu_second"], 3)

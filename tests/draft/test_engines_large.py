@@ -40,9 +40,9 @@ print(json.dumps(found))
 _VLLM = """
 import json, sys
 from vllm import LLM, SamplingParams
-folder, draft, prompts, count = json.loads(sys.argv[1])
-drafting = {"speculative_config": {"method": "draft_model", "model": draft, "num_speculative_tokens": 3}} if draft else {}
-engine = LLM(folder, dtype="float32", max_model_len=64, enforce_eager=True, **drafting)
+folder, drafting, prompts, count = json.loads(sys.argv[1])
+config = {"method": "draft_model", "num_speculative_tokens": 3, **drafting} if drafting else None
+engine = LLM(folder, dtype="float32", max_model_len=64, enforce_eager=True, speculative_config=config)
 settings = SamplingParams(temperature=0, max_tokens=count, ignore_eos=True, detokenize=False)
 answers = engine.generate([{"prompt_token_ids": prompt} for prompt in prompts], settings)
 print(json.dumps([list(answer.outputs[0].token_ids) for answer in answers]))
@@ -80,5 +80,14 @@ def test_vllm_gives_the_text_of_transformers(pair: tuple[Path, Path]) -> None:
     target, draft = pair
     alone = greedy(target, PROMPTS)
     assert asked(_VLLM, str(target), None, PROMPTS, 12) == alone
-    assert asked(_VLLM, str(target), str(draft), PROMPTS, 12) == alone
+    assert asked(_VLLM, str(target), {"model": str(draft)}, PROMPTS, 12) == alone
     assert asked(_VLLM, str(draft), None, PROMPTS, 12) == greedy(draft, PROMPTS)
+
+
+@vllm
+def test_vllm_takes_a_draft_with_another_vocabulary_only_where_it_is_told_to(pair: tuple[Path, Path]) -> None:
+    target, small = pair[0], pair[0].parent / "small"
+    with pytest.raises(AssertionError, match="should have the same vocabulary size"):
+        asked(_VLLM, str(target), {"model": str(small)}, PROMPTS, 12)
+    told = {"model": str(small), "use_heterogeneous_vocab": True}
+    assert asked(_VLLM, str(target), told, PROMPTS, 12) == greedy(target, PROMPTS)

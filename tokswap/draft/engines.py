@@ -173,6 +173,7 @@ _RULES = (
         "vocab_size is equal in both configs; what the ids mean is not tested",
         _vllm,
         release="vLLM 0.32.0",
+        tried=True,
         notes=_vllm_notes,
     ),
     _Rule(
