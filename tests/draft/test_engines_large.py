@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from engines import greedy
 from makers import make_model
+from transformers import AutoConfig, AutoModelForCausalLM
 
 import tokswap
 
@@ -58,12 +60,24 @@ def asked(code: str, *question: object) -> list[list[int]]:
     return found
 
 
+def wide_heads(folder: Path) -> Path:
+    """Give a tiny model attention heads of 32 numbers, the least that vLLM has on CPU."""
+    config = AutoConfig.from_pretrained(folder, head_dim=32)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    for parameter in model.parameters():
+        parameter.data *= 10 if parameter.dim() > 1 else 1  # so that texts differ
+    model.save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A target and a draft for it."""
     work = tmp_path_factory.mktemp("pair")
-    target = make_model("llama", work / "target", family="byte-level", vocab_size=700, rows=720)
-    small = make_model("llama", work / "small", vocab_size=640)
+    target = wide_heads(make_model("llama", work / "target", family="byte-level", vocab_size=700, rows=720))
+    small = wide_heads(make_model("llama", work / "small", vocab_size=640))
     tokswap.make_draft(small, target, init="subword", out=work / "draft")
     return target, work / "draft"
 
