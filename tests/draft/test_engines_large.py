@@ -52,11 +52,12 @@ print(json.dumps([list(answer.outputs[0].token_ids) for answer in answers]))
 
 
 def asked(code: str, *question: object) -> list[list[int]]:
-    """Run an engine in a process of its own; its last line is the answer."""
+    """Run an engine in a process of its own; the line that begins with two brackets is the answer."""
     command = [sys.executable, "-c", code, json.dumps(question)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]
-    found: list[list[int]] = json.loads(done.stdout.splitlines()[-1])
+    [answer] = [line for line in done.stdout.splitlines() if line.startswith("[[")]
+    found: list[list[int]] = json.loads(answer)
     return found
 
 
