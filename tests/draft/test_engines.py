@@ -21,7 +21,7 @@ def test_a_verdict_is_plain_data(drafted: Path, big: Path, small: Path) -> None:
         plain = verdict.as_dict()
         assert (plain["engine"], plain["ok"], plain["reasons"]) == (name, True, [])
         assert plain["release"] or name == "tokswap"
-        assert plain["tried"] == (name in ("llama.cpp", "transformers", "mlx-lm", "tokswap"))
+        assert plain["tried"] == (name in ("vLLM", "llama.cpp", "transformers", "mlx-lm", "tokswap"))
     refused = found(small, big)["vLLM"]
     [reason] = refused.as_dict()["reasons"]
     assert reason.startswith("vocab_size is 640, the target's 720; only `use_heterogeneous_vocab`")
