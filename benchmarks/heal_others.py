@@ -2,9 +2,9 @@
 
     python benchmarks/heal_others.py [--rows NAME ...] [--texts DIR] [--folder DIR]
 
-Students are made on first use. Texts are those of `quality_texts`: 40 kB to train on, a third of it English, code and
-German each, and held-out texts that no setting was chosen by. Each row is a process of its own; rows that have results
-already are not run again.
+Students are made on first use. Texts are those of `quality_texts`: 40 kB (or 120) to train on, a third of it English,
+code and German each, and held-out texts that no setting was chosen by. Each row is a process of its own; rows that have
+results already are not run again.
 """
 
 from __future__ import annotations
@@ -40,11 +40,13 @@ class Case:
         source: Name of the source model, which is the teacher.
         make: Writes the student from the source to a folder, with the texts.
         english: Whether to heal on 40 kB of English alone.
+        kilobytes: Size of the training text otherwise.
     """
 
     source: str
     make: Callable[[Path, Path, Path], Any]
     english: bool = False
+    kilobytes: int = 40
 
 
 def main() -> None:
@@ -63,7 +65,7 @@ def one_row(case: Case, name: str, texts: Path, folder: Path) -> dict[str, Any]:
     source, student = resolve_model(str(fetch(case.source))), folder / case.make.__name__
     if not student.is_dir():
         case.make(source, student, texts)
-    paths = healing_texts(texts, 120)[:1] if case.english else healing_texts(texts, 40)
+    paths = healing_texts(texts, 120)[:1] if case.english else healing_texts(texts, case.kilobytes)
     sets = {"excess": texts / "held", "development": texts / "dev"}
     row: dict[str, Any] = {"before": {where: excess(student, source, path) for where, path in sets.items()}}
     for key, settings in (("healed", {}), ("cross-entropy alone", CROSS_ENTROPY)):
@@ -123,6 +125,7 @@ def untied(source: Path, student: Path, texts: Path) -> None:
 
 CASES = {
     "SmolLM2 with Gemma's tokenizer": Case("smollm2", with_gemma),
+    "SmolLM2 with Gemma's tokenizer, 120 kB": Case("smollm2", with_gemma, kilobytes=120),
     "Gemma trimmed to half of what is exact": Case("gemma", half),
     "SmolLM2 with bytes for tokens": Case("smollm2", on_bytes),
     "Gemma with SmolLM2's tokenizer": Case("gemma", with_smollm2),

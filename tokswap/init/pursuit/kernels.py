@@ -17,7 +17,7 @@ ROUND_GUARD = 1e-2
 _FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
 
 
-@njit(inline="always", fastmath=_FASTMATH)  # type: ignore[untyped-decorator]
+@njit(fastmath=_FASTMATH)  # type: ignore[untyped-decorator]
 def _dot(a: np.ndarray, b: np.ndarray) -> Any:
     total = np.float32(0)
     for i in range(a.shape[0]):
@@ -25,7 +25,7 @@ def _dot(a: np.ndarray, b: np.ndarray) -> Any:
     return total
 
 
-@njit(inline="always", fastmath=_FASTMATH)  # type: ignore[untyped-decorator]
+@njit(fastmath=_FASTMATH)  # type: ignore[untyped-decorator]
 def _dots(rows: np.ndarray, count: int, vector: np.ndarray, products: np.ndarray) -> None:
     """Write the products of the first rows with a vector, four at a time."""
     i = 0
@@ -44,7 +44,7 @@ def _dots(rows: np.ndarray, count: int, vector: np.ndarray, products: np.ndarray
         i += 1
 
 
-@njit(inline="always", fastmath=_FASTMATH)  # type: ignore[untyped-decorator]
+@njit(fastmath=_FASTMATH)  # type: ignore[untyped-decorator]
 def _subtract(rows: np.ndarray, count: int, weights: np.ndarray, vector: np.ndarray) -> None:
     """Subtract the weighted sum of the first rows from a vector, four at a time."""
     i = 0
