@@ -27,7 +27,8 @@ class OMP(Initializer):
 
     The atoms are the donor rows of the shared tokens, scaled to norm 1 for the selection, without exact duplicates and
     untrained rows. `k` is at most the number of atoms and the donor's width. A new token whose donor row is zero gets
-    the mean source row.
+    the mean source row. By default atoms are found in rounds that also drop them again, which is faster than textbook
+    OMP (`exact`) and explains the donor rows as well.
     """
 
     k: int = option(64, "most atoms per token", least=1)
