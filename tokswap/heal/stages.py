@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -123,8 +123,8 @@ def _targets(inputs: HealInputs, text: HealText, model: Any, cache: Path) -> Tar
     key = targets_key(_identity(inputs), text.training, top, KEEP, inputs.dtype)
     store = TargetStore.open(cache / f"targets-{key}", text.training)
 
-    def read(missing: Sequence[int]) -> Iterable[Read]:
-        return read_passages(model, [text.training[n].teacher.ids for n in missing], side.lead, top=top)
+    def read(missing: Collection[int]) -> Iterable[Read]:
+        return read_passages(model, [one.teacher.ids for one in text.training], side.lead, top=top, missing=missing)
 
     store_targets(store, text.training, read, pieces)
     return store

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,7 +84,7 @@ class TargetStore:
 def store_targets(
     store: TargetStore,
     passages: Sequence[Passage],
-    read: Callable[[Sequence[int]], Iterable[Read]],
+    read: Callable[[Collection[int]], Iterable[Read]],
     pieces: Pieces,
 ) -> None:
     """Compute the targets that are not there yet.
@@ -92,17 +92,15 @@ def store_targets(
     Args:
         store: Where they go.
         passages: The passages.
-        read: Lets the teacher read some passages; yields a `Read` for each.
+        read: Lets the teacher read some passages; yields a `Read` for each, and maybe for others.
         pieces: What the student's tokenizer makes of each teacher token.
     """
-    missing = np.flatnonzero(store.done == 0).tolist()
-    for found in read(missing):
-        n = missing[found.index]
-        passage = passages[n]
+    for found in read(set(np.flatnonzero(store.done == 0).tolist())):
+        passage = passages[found.index]
         targets = project(
             passage.teacher, passage.student, (found.ids, found.probabilities), pieces, keep=store.ids.shape[1]
         )
-        store.put(n, targets)
+        store.put(found.index, targets)
 
 
 def targets_key(teacher: str, passages: Sequence[Passage], *settings: object) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,9 +35,18 @@ class Read:
 
 
 def read_passages(
-    model: Any, passages: Sequence[np.ndarray], lead: Sequence[int], *, top: int = 0, batch: int = _BATCH_TOKENS
+    model: Any,
+    passages: Sequence[np.ndarray],
+    lead: Sequence[int],
+    *,
+    top: int = 0,
+    batch: int = _BATCH_TOKENS,
+    missing: Collection[int] | None = None,
 ) -> Iterator[Read]:
     """Let a model predict passages. They come in batches of about the same length, not in their order.
+
+    The last bits of what is read depend on the batch, and batches do not depend on what is missing. So a reading that
+    was broken off gives the same when it goes on.
 
     Args:
         model: A causal language model in evaluation mode.
@@ -45,6 +54,7 @@ def read_passages(
         lead: Ids that come before every passage (bos, or none). Without one, the first token is not predicted.
         top: How many of the likeliest tokens to return, 0 for none.
         batch: Tokens to read at a time, padding included.
+        missing: Passages to read, all by default; the others of their batches come too.
     """
     form, head, low = find_form(model), model.get_output_embeddings(), None
     heap = Heap()
@@ -52,6 +62,8 @@ def read_passages(
     while order:
         size = max(1, batch // (len(passages[order[-1]]) + len(lead)))
         part, order = order[-size:], order[:-size]
+        if missing is not None and not any(n in missing for n in part):
+            continue
         inputs, mask, rows = padded([passages[n] for n in part], lead, model.device)
         wanted = torch.from_numpy(np.concatenate([passages[n][not lead :] for n in part])).to(model.device)
         with torch.inference_mode():
