@@ -11,7 +11,6 @@ that are in the folder are not made again.
 from __future__ import annotations
 
 import json
-import re
 import sys
 import time
 from pathlib import Path
@@ -27,11 +26,37 @@ from models import fetch
 import tokswap
 from tokswap.storage.resolve import resolve_model
 
-TOPICS = re.split(
-    ", ",
-    "the sea, bread, a bicycle, winter, a library, trees, the moon, a train, cooking rice, a garden, music, a letter, "
-    "rivers, glass, paper, honey, a bridge, the sun, sleep, a market, shoes, clouds, tea, a cat, a map, salt, snow, "
-    "a clock, birds, chess",
+TOPICS = (
+    "the sea",
+    "bread",
+    "a bicycle",
+    "winter",
+    "a library",
+    "trees",
+    "the moon",
+    "a train",
+    "cooking rice",
+    "a garden",
+    "music",
+    "a letter",
+    "rivers",
+    "glass",
+    "paper",
+    "honey",
+    "a bridge",
+    "the sun",
+    "sleep",
+    "a market",
+    "shoes",
+    "clouds",
+    "tea",
+    "a cat",
+    "a map",
+    "salt",
+    "snow",
+    "a clock",
+    "birds",
+    "chess",
 )
 FORMS = ("Tell me one thing about {}.", "Write two sentences about {}.", "Why do people like {}?")
 ROWS = ("its own tokenizer", "before healing", "healed on text", "healed on text and conversations")

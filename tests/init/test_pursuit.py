@@ -189,19 +189,19 @@ def test_ridge_shrinks_the_weights(exact: bool) -> None:
     assert (np.linalg.norm(ridge.weights, axis=1) < np.linalg.norm(plain.weights, axis=1)).all()
 
 
-@pytest.mark.parametrize("exact", [True, False])
-def test_ridge_on_several_threads(exact: bool) -> None:
+@pytest.mark.parametrize(("exact", "k"), [(True, 180), (False, 150)])
+def test_ridge_on_several_threads(exact: bool, k: int) -> None:
     """Each target's weights solve its own system, however many unknowns and threads there are."""
     dictionary, targets = task(600, 200, 24)
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        code = orthogonal_matching_pursuit(dictionary, targets, 150, exact=exact, ridge=0.05, tolerance=0.0)
+        code = orthogonal_matching_pursuit(dictionary, targets, k, exact=exact, ridge=0.05, tolerance=0.0)
     finally:
         torch.set_num_threads(threads)
     for atoms, weights, target in zip(dictionary[code.atoms], code.weights, targets, strict=True):
         wide = atoms.astype(np.float64)
-        wanted = np.linalg.solve(wide @ wide.T + 0.05 * np.eye(150), wide @ target)
+        wanted = np.linalg.solve(wide @ wide.T + 0.05 * np.eye(k), wide @ target)
         np.testing.assert_allclose(weights, wanted, atol=1e-3)
 
 

@@ -126,7 +126,7 @@ def step(
 
     Args:
         dictionary: Atoms of norm 1, float32 [N, D].
-        active: The targets, int64 [B]. The next arrays are those of `textbook._State`, which are updated.
+        active: Those that are not done, int64 [B]. The next arrays are those of all targets, and are updated.
         residuals: float32 [T, D].
         bases: float32 [T, k, D].
         uppers: float32 [T, k, k].

@@ -19,7 +19,7 @@ Reference:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -131,7 +131,7 @@ class TorchRounds:
     def code(self, targets: np.ndarray, k: int, tolerance: float, ridge: float) -> SparseCode:
         """Code targets of norm 1 or 0, float32 [B, D]."""
         schedule = _Schedule(k, targets.shape[1])
-        state = _TorchState(torch.from_numpy(targets).to(self.dictionary.device), schedule.most, self.wide)
+        state = _TorchState.begin(torch.from_numpy(targets).to(self.dictionary.device), schedule.most, self.wide)
         searched = torch.zeros(len(targets), device=self.dictionary.device)
         for turn, kept in enumerate(schedule.sizes):
             active, part = torch.nonzero(state.residual.norm(dim=1) > tolerance)[:, 0], turn % PARTS
@@ -156,6 +156,7 @@ class TorchRounds:
         return SparseCode(*(part.cpu().numpy() for part in parts))
 
 
+@dataclass
 class _TorchState:
     """Supports of some targets.
 
@@ -169,22 +170,30 @@ class _TorchState:
         rows: Rows of the atoms, [B, K, D]; only within a round.
     """
 
-    rows: torch.Tensor
+    target: torch.Tensor
+    residual: torch.Tensor
+    atoms: torch.Tensor
+    used: torch.Tensor
+    weights: torch.Tensor
+    inverse: torch.Tensor
+    rows: torch.Tensor = field(init=False)
 
-    def __init__(self, target: torch.Tensor, most: int, wide: torch.dtype) -> None:
-        count = len(target)
-        self.target, self.residual = target, target.clone()
-        self.atoms = torch.zeros((count, most), dtype=torch.int64, device=target.device)
-        self.used = torch.zeros((count, most), dtype=torch.bool, device=target.device)
-        self.weights = torch.zeros((count, most), dtype=wide, device=target.device)
-        self.inverse = torch.zeros((count, most, most), dtype=wide, device=target.device)
+    @classmethod
+    def begin(cls, target: torch.Tensor, most: int, wide: torch.dtype) -> _TorchState:
+        """Return empty supports with room for `most` atoms."""
+        shape, device = (len(target), most), target.device
+        return cls(
+            target,
+            residual=target.clone(),
+            atoms=torch.zeros(shape, dtype=torch.int64, device=device),
+            used=torch.zeros(shape, dtype=torch.bool, device=device),
+            weights=torch.zeros(shape, dtype=wide, device=device),
+            inverse=torch.zeros((*shape, most), dtype=wide, device=device),
+        )
 
     def of(self, which: torch.Tensor) -> _TorchState:
         """Return the states of some targets, as copies."""
-        some = object.__new__(_TorchState)
-        for name in ("target", *_KEPT):
-            setattr(some, name, getattr(self, name)[which])
-        return some
+        return _TorchState(self.target[which], **{name: getattr(self, name)[which] for name in _KEPT})
 
     def take(self, which: torch.Tensor, some: _TorchState) -> None:
         """Write back what `of` has given."""
