@@ -267,7 +267,7 @@ def test_the_target_teaches(small: Path, big: Path, tmp_path: Path) -> None:
     text.write_text("The ferry leaves the harbour at nine. " * 300, "utf-8")
     job = tokswap.plan_draft(small, big, distill=[text], self_text=4000, out=tmp_path / "out")
     assert job.step is not None
-    assert (job.step.texts, job.step.teacher, job.step.self_text) == ((text,), str(big), 4000)
+    assert (job.step.texts, job.step.teacher, job.step.settings["self_text"]) == ((text,), str(big), 4000)
     recorded = job.plan.as_dict()["options"]
     assert (recorded["distill"], recorded["self_text"]) == ([str(text)], 4000)
     assert "heal" not in recorded

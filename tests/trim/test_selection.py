@@ -16,9 +16,9 @@ import pytest
 
 from tokswap.errors import InputError, UsageError
 from tokswap.tokenizer.alignment import Reason
+from tokswap.tokenizer.languages import Language, language, script_tokens, surroundings
 from tokswap.tokenizer.tokenizer import Tokenizer, read_tokenizer
 from tokswap.trim.corpora import SAMPLE_BYTES, count, find_corpus, read_sample
-from tokswap.trim.languages import Language, language, script_tokens, surroundings
 from tokswap.trim.options import TrimChoice
 from tokswap.trim.selection import Selection, select
 from tokswap.trim.words import read_words, weigh

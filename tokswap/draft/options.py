@@ -7,13 +7,14 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from tokswap.heal.options import SelfTextOptions
 from tokswap.options.declare import Options, option
 from tokswap.options.groups import ComputeOptions, GgufOptions, MethodOptions, TrustOptions, WriteOptions
 from tokswap.transplant.options import TokenMapOptions, TransplantOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class DistillOptions(Options):
+class DistillOptions(SelfTextOptions):
     """What a draft learns from its target."""
 
     distill: Sequence[str | Path] = option(
@@ -21,13 +22,6 @@ class DistillOptions(Options):
         "Train the draft to predict what the target predicts on this text (100 kB is a good start); repeat for more.",
         metavar="TEXT",
         complete="files",
-    )
-    self_text: int | None = option(
-        None,
-        "Let the target write this many bytes of text, and train the draft on them too.",
-        kind="size",
-        metavar="SIZE",
-        least=1,
     )
 
 

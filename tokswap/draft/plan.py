@@ -18,7 +18,7 @@ from tokswap.checkpoint.source import named, open_source
 from tokswap.draft.options import DraftOptions
 from tokswap.draft.sides import config_ids
 from tokswap.errors import InputError, UsageError
-from tokswap.heal.inputs import check_model
+from tokswap.heal.inputs import check_languages, check_model
 from tokswap.heal.step import HealStep, check_step
 from tokswap.options.keywords import two_and_keywords
 from tokswap.report.record import Report
@@ -213,7 +213,8 @@ def _proposal_notes(prepared: Prepared, propose: str) -> tuple[str, ...]:
 
 
 def _distillation(options: DraftOptions, target: DraftTarget) -> HealStep | None:
-    """Return how the draft is trained: the target teaches. Raises UsageError missing-teacher."""
+    """Return how the draft is trained: the target teaches. Raises UsageError missing-teacher, missing-text."""
+    check_languages(options)
     if not options.distills:
         return None
     teacher = target.model
@@ -224,7 +225,8 @@ def _distillation(options: DraftOptions, target: DraftTarget) -> HealStep | None
             raise UsageError("missing-teacher", message, hint, target=target.folder)
         teacher = str(options.donor)
     check_model(open_source(teacher, trust_remote_code=options.trust_remote_code).checkpoint)
-    return HealStep(options.distill, teacher, options.self_text, settings=_SETTINGS)
+    written = {"self_text": options.self_text, "self_text_languages": options.self_text_languages}
+    return HealStep(options.distill, teacher, settings={**_SETTINGS, **written})
 
 
 def _with_fit_donor(options: DraftOptions, target: DraftTarget) -> tuple[DraftOptions, tuple[str, ...]]:

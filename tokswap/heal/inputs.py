@@ -16,10 +16,11 @@ from tokswap.checkpoint.source import SourceModel, open_source
 from tokswap.errors import InputError, TokswapError, UsageError
 from tokswap.evaluation.models import load_model
 from tokswap.heal.chats import chat_parts
-from tokswap.heal.options import HealOptions
+from tokswap.heal.options import HealOptions, SelfTextOptions
 from tokswap.heal.text import HealText, Side, paired_text, text_parts
 from tokswap.report.provenance import proposes_copied, read_provenance
 from tokswap.report.record import Report
+from tokswap.tokenizer.languages import language
 
 _HALF = ("BF16", "F16")
 
@@ -66,10 +67,11 @@ def open_inputs(
         made: How the model was made; None to read it from tokswap.json.
 
     Raises:
-        UsageError: missing-text, missing-teacher, no-new-rows.
+        UsageError: missing-text, unknown-language, missing-teacher, no-new-rows.
         InputError: missing-extra, not-causal, not-text-only, quantised-body, and what reading models and text raises.
     """
     check_extra()
+    check_languages(options)
     if not texts and not options.chats and not options.self_text:
         hint = "give --text FILE (100 kB is a good start), or --self-text 100kB to let the teacher write it"
         raise UsageError("missing-text", "there is no text to heal with", hint)
@@ -120,6 +122,20 @@ def check_extra() -> None:
     missing = [name for name in ("peft", "accelerate") if find_spec(name) is None]
     if missing:
         raise InputError("missing-extra", f"healing needs {' and '.join(missing)}", "pip install 'tokswap[heal]'")
+
+
+def check_languages(options: SelfTextOptions) -> None:
+    """Check that the teacher can write in the languages that are asked for.
+
+    Raises:
+        UsageError: missing-text, unknown-language.
+        InputError: missing-extra.
+    """
+    if options.self_text_languages and not options.self_text:
+        message = "--self-text-lang says in which languages the teacher writes, and nothing says how much"
+        raise UsageError("missing-text", message, "give --self-text 100kB too")
+    for code in options.self_text_languages:
+        language(code, most=1)
 
 
 def _opened(model: ModelLike, options: HealOptions) -> SourceModel:

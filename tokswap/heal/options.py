@@ -15,7 +15,27 @@ TRAINS = ("adapter", "embeddings", "full", "new")
 
 
 @dataclass(frozen=True, kw_only=True)
-class HealTextOptions(Options):
+class SelfTextOptions(Options):
+    """Text that the teacher writes; the teacher of a draft is its target."""
+
+    self_text: int | None = option(
+        None,
+        "Let the teacher, or the target of a draft, write this many bytes of text, and train on them too.",
+        kind="size",
+        metavar="SIZE",
+        least=1,
+    )
+    self_text_languages: Sequence[str] = option(
+        (),
+        "With --self-text: write in these languages too, by word lists: de,en.",
+        flag="--self-text-lang",
+        metavar="CODES",
+        kind="codes",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class HealTextOptions(SelfTextOptions):
     """Which text a model is healed on."""
 
     teacher: str | Path | Any = option(
@@ -24,13 +44,6 @@ class HealTextOptions(Options):
         metavar="MODEL",
         complete="models",
         recorded=False,
-    )
-    self_text: int | None = option(
-        None,
-        "Let the teacher write this many bytes of text, and train on them too.",
-        kind="size",
-        metavar="SIZE",
-        least=1,
     )
     chats: Sequence[str | Path] = option(
         (),

@@ -3,37 +3,48 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from tokswap.errors import InputError
 from tokswap.heal.text import Passage, Side
 from tokswap.storage.atomic import replace_file, write_error
 from tokswap.storage.documents import documents
+from tokswap.tokenizer.languages import Language
 
 NAME = "written by the teacher"
-_TOKENS, _TOP, _SEED_TOKENS, _BATCH = 288, 100, 8, 48
-_FREE = 4
-"""Every n-th text begins with nothing but bos; the others begin as a passage of the user's text does."""
+Beginnings = Callable[[int], np.ndarray]
+"""Returns the ids that so many texts begin with, or a few less, int64 [rows, n]."""
+
+_TOKENS, _TOP, _BATCH = 288, 100, 48
+_ROW_BYTES = 600
+"""About what a text has, to begin no more of them than are needed."""
+_SEED_TOKENS = 32
+"""Tokens of the user's text to go on with. After 8, much of what went on with German or code was English."""
+_SEED_WORDS, _LEAST_LETTERS = 3, 4
+"""Words of a language to go on with, long enough to belong to one language: after three, 15 of 16 texts stay in it."""
 
 
-def cached_text(path: Path, texts: Callable[[], Iterable[tuple[str, str]]]) -> list[tuple[str, str]]:
+def cached_text(path: Path, texts: Callable[[], Iterable[str]]) -> list[tuple[str, str]]:
     """Return texts from a file of JSON lines, which is written first where it is not there.
 
     The file can be given to another run as its text.
 
     Args:
         path: The file.
-        texts: Makes the texts with their names.
+        texts: Makes the texts.
 
     Raises:
         OutputError: disk-full, cannot-write.
     """
     if not path.is_file():
-        lines = [json.dumps({"text": text}, ensure_ascii=False) for _, text in texts()]
+        lines = [json.dumps({"text": text}, ensure_ascii=False) for text in texts()]
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             replace_file(path, "".join(f"{line}\n" for line in lines).encode("utf-8"))
@@ -42,45 +53,100 @@ def cached_text(path: Path, texts: Callable[[], Iterable[tuple[str, str]]]) -> l
     return [(NAME, text) for text, _ in documents(path, "text")]
 
 
-def write_text(
-    teacher: Any, side: Side, passages: Sequence[Passage], size: int, *, seed: int = 0
-) -> Iterator[tuple[str, str]]:
+def write_text(teacher: Any, side: Side, kinds: Sequence[Beginnings], size: int, *, seed: int = 0) -> Iterator[str]:
     """Let the teacher write texts, by sampling.
 
     Args:
         teacher: The model, in evaluation mode.
         side: How it reads text.
-        passages: Passages whose beginnings it goes on with; none where there is no text.
+        kinds: What the texts begin with. Each kind gets the same share of the bytes.
         size: Bytes to write.
         seed: Seed of the sampling.
 
-    Yields:
-        A name, and a text.
+    Raises:
+        InputError: text-too-small where the teacher writes nothing.
     """
     random = np.random.default_rng(seed)
     written = 0
-    while written < size:
-        free = not passages or random.random() < 1 / _FREE
-        if free and side.lead:
-            rows = np.tile(np.array(side.lead, np.int64), (_BATCH, 1))
-        elif passages:
-            some = [passages[n].teacher.ids for n in random.integers(len(passages), size=_BATCH).tolist()]
-            rows = np.array([[*side.lead, *_first(ids)] for ids in some], np.int64)
-        else:  # no bos and no text: begin with tokens that stand for text
-            pieces = np.flatnonzero(side.tokenizer.vocabulary.pieces)
-            rows = random.choice(pieces, size=(_BATCH, 1)).astype(np.int64)
-        for ids in _sampled(teacher, rows, side, int(random.integers(1 << 30))):
-            text = _text(side, ids)
-            written += len(text.encode("utf-8"))
-            if text.strip():
-                yield NAME, text
-            if written >= size:
-                return
+    for n, beginnings in enumerate(kinds):
+        wanted = size * (n + 1) // len(kinds)
+        while written < wanted:
+            before = written
+            rows = beginnings(min(_BATCH, -(-(wanted - written) // _ROW_BYTES)))
+            for ids in _sampled(teacher, rows, side, int(random.integers(1 << 30))):
+                text = _text(side, ids)
+                written += len(text.encode("utf-8"))
+                if text.strip():
+                    yield text
+                if written >= wanted:
+                    break
+            if written == before:
+                message = "the teacher writes nothing: it ends each text at once"
+                raise InputError("text-too-small", message, "give a text instead of --self-text")
 
 
-def _first(ids: np.ndarray) -> list[int]:
-    """Return as many first ids as every seed has; a short passage is repeated."""
-    return [int(token) for token in np.resize(ids, _SEED_TOKENS)]
+def beginnings_of(
+    side: Side, passages: Sequence[Passage], languages: Sequence[Language], *, seed: int = 0
+) -> list[Beginnings]:
+    """Return what texts begin with: parts of the user's text, and words of each language.
+
+    Args:
+        side: How the teacher reads text.
+        passages: Passages of the user's text; none where there is no text.
+        languages: Languages to write in.
+        seed: Seed of the choice.
+
+    Returns:
+        One for the text and one for each language; without any of them one that leaves the choice to the teacher.
+    """
+    random = np.random.default_rng(seed)
+    kinds = [_of_text(side, passages, random)] if passages else []
+    kinds += [_of_words(side, language, random) for language in languages]
+    return kinds or [_of_nothing(side, random)]
+
+
+def _of_text(side: Side, passages: Sequence[Passage], random: np.random.Generator) -> Beginnings:
+    """Begin as the user's text goes on somewhere: in all passages equally often."""
+    order = (n for _ in count() for n in random.permutation(len(passages)).tolist())
+    tokens = _SEED_TOKENS if side.longest is None else min(_SEED_TOKENS, side.longest // 4)
+
+    def some(rows: int) -> np.ndarray:
+        found = []
+        for _ in range(rows):
+            ids = passages[next(order)].teacher.ids
+            begin = int(random.integers(max(len(ids) - tokens, 0) + 1))
+            # A short passage is repeated: all rows have the same number of tokens.
+            found.append([*side.lead, *np.resize(ids[begin : begin + tokens], tokens).tolist()])
+        return np.array(found, np.int64)
+
+    return some
+
+
+def _of_words(side: Side, language: Language, random: np.random.Generator) -> Beginnings:
+    """Begin with frequent words of a language."""
+    least = _LEAST_LETTERS if language.spaced else 1
+    words = [word for word in language.words if len(word) >= least]
+    gap = " " if language.spaced else ""
+
+    def some(rows: int) -> np.ndarray:
+        drawn = random.choice(words, (16 * rows, _SEED_WORDS)).tolist()
+        ids = side.tokenizer.encode_batch([gap.join([first.capitalize(), *rest]) for first, *rest in drawn])
+        usual = Counter(map(len, ids)).most_common(1)[0][0]
+        return np.array([[*side.lead, *one] for one in ids if len(one) == usual][:rows], np.int64)
+
+    return some
+
+
+def _of_nothing(side: Side, random: np.random.Generator) -> Beginnings:
+    """Begin with bos alone, or with any token of text where there is no bos."""
+    pieces = np.flatnonzero(side.tokenizer.vocabulary.pieces)
+
+    def some(rows: int) -> np.ndarray:
+        if side.lead:
+            return np.tile(np.array(side.lead, np.int64), (rows, 1))
+        return random.choice(pieces, size=(rows, 1)).astype(np.int64)
+
+    return some
 
 
 def _sampled(teacher: Any, rows: np.ndarray, side: Side, seed: int) -> list[list[int]]:

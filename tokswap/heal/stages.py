@@ -18,18 +18,21 @@ from tokswap.heal.inputs import HealInputs, load
 from tokswap.heal.judge import Judged, judge
 from tokswap.heal.memory import give_back
 from tokswap.heal.project import crossing_rates, packed, teacher_pieces
-from tokswap.heal.self_text import NAME, cached_text, write_text
+from tokswap.heal.self_text import NAME, beginnings_of, cached_text, write_text
 from tokswap.heal.student import Student
 from tokswap.heal.targets import KEEP, TargetStore, store_targets, targets_key
 from tokswap.heal.teacher import Read, read_passages
 from tokswap.heal.team import Team
 from tokswap.heal.text import HealText, paired_text
 from tokswap.heal.train import Batches, Course, DivergedError, HealTrainer, Places, batch_order
+from tokswap.tokenizer.languages import language
 
 logger = logging.getLogger(__name__)
 
 _EVALUATIONS = 7
 _SPARE = 1.15
+_WORDS = 3000
+"""Most frequent words of a language, to begin texts with."""
 
 
 @dataclass(frozen=True)
@@ -107,11 +110,16 @@ def teach(inputs: HealInputs, cache: Path) -> Taught:
 
 def _written(inputs: HealInputs, model: Any, cache: Path) -> list[tuple[str, str]]:
     """Return what the teacher writes, from the cache where it has written it before."""
-    size, seed = inputs.options.self_text, inputs.options.seed
-    seeds = inputs.text.training if inputs.text is not None else ()
-    key = targets_key(_identity(inputs), seeds, size, seed, inputs.dtype)
-    path = cache / f"written-{key}.jsonl"
-    return cached_text(path, lambda: write_text(model, inputs.sides[0], seeds, size or 0, seed=seed))
+    options, side = inputs.options, inputs.sides[0]
+    own = inputs.text.training if inputs.text is not None else ()
+    codes = tuple(options.self_text_languages)
+    key = targets_key(_identity(inputs), own, options.self_text, codes, options.seed, inputs.dtype)
+
+    def texts() -> Iterable[str]:
+        kinds = beginnings_of(side, own, [language(code, _WORDS) for code in codes], seed=options.seed)
+        return write_text(model, side, kinds, options.self_text or 0, seed=options.seed)
+
+    return cached_text(cache / f"written-{key}.jsonl", texts)
 
 
 def _targets(inputs: HealInputs, text: HealText, model: Any, cache: Path) -> TargetStore:

@@ -26,13 +26,11 @@ class HealStep:
     Attributes:
         texts: Files, folders or patterns.
         teacher: The model to learn from.
-        self_text: Bytes of text that the teacher writes, None for none.
         settings: Options of healing by name, where they are not the usual ones.
     """
 
     texts: Sequence[str | Path]
     teacher: ModelLike
-    self_text: int | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -119,7 +117,7 @@ def _healed(
     from tokswap.heal.plan import plan_of
     from tokswap.heal.run import HealJob
 
-    options = dataclasses.replace(options, teacher=step.teacher, self_text=step.self_text, **step.settings)
+    options = dataclasses.replace(options, teacher=step.teacher, **step.settings)
     model: ModelLike = report.loaded if report.loaded is not None else made
     inputs = open_inputs(model, step.texts, options, report)
     plan = plan_of(inputs, report.path)

@@ -13,10 +13,10 @@ import numpy as np
 from tokswap.distributed import LOCAL, Backend, Done
 from tokswap.errors import InputError, UsageError, did_you_mean
 from tokswap.tokenizer.alignment import Reason
+from tokswap.tokenizer.languages import Language, language, script_tokens
 from tokswap.tokenizer.tokenizer import Tokenizer
 from tokswap.trim.closure import closed, pruned
 from tokswap.trim.corpora import Counts, count, find_corpus
-from tokswap.trim.languages import Language, language, script_tokens
 from tokswap.trim.options import TrimChoice
 from tokswap.trim.rebuild import added_ids, forced_ids, parts_of, spelling_ids
 from tokswap.trim.windows import Window

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from tokswap.errors import InputError
+from tokswap.tokenizer.languages import Language, surroundings
 from tokswap.tokenizer.tokenizer import Tokenizer
 from tokswap.trim.corpora import Counts
-from tokswap.trim.languages import Language, surroundings
 from tokswap.trim.windows import Window
 
 _GROUP = 200

@@ -93,8 +93,8 @@ def language(code: str, most: int = 200_000) -> Language:
     try:
         import wordfreq
     except ImportError as error:
-        hint = "pip install 'tokswap[lang]', or give a --corpus"
-        raise InputError("missing-extra", "--lang needs the word lists of wordfreq", hint) from error
+        hint = "pip install 'tokswap[lang]', or give a text instead of a language"
+        raise InputError("missing-extra", "word lists of languages come with wordfreq", hint) from error
     known = wordfreq.available_languages("best")
     if code not in known:
         raise UsageError(
