@@ -35,6 +35,11 @@ ROWS: dict[str, dict[str, Any]] = {
     "heal, one epoch": {"epochs": 1},
     "heal, and as much text again that the teacher writes": {"self_text": 1.0},
     "no text: the teacher writes it": {"self_text": 1.0, "texts": False},
+    "no text: the teacher writes it in English and German": {
+        "self_text": 1.0,
+        "texts": False,
+        "self_text_languages": ("en", "de"),
+    },
     "cross-entropy alone, the same steps": {"kl": 0.0, "cross_entropy": 1.0},
     "cross-entropy alone, three epochs": {"kl": 0.0, "cross_entropy": 1.0, "epochs": 3},
     "control: the source model, cross-entropy on the same text": {"kl": 0.0, "cross_entropy": 1.0, "source": True},
