@@ -148,6 +148,20 @@ def make_encoder(folder: Path, *, seed: int = 0) -> Path:
     return folder
 
 
+def make_draft_head(folder: Path, *, rows: int, width: int = 24) -> Path:
+    """Write the parts of an EAGLE-3 draft head that depend on the vocabulary: a row for each of the target's ids."""
+    import torch
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True)
+    config = {"architectures": ["LlamaForCausalLMEagle3"], "hidden_size": width, "vocab_size": rows}
+    write_json(folder / "config.json", config)
+    torch.manual_seed(0)
+    tensors = {"lm_head.weight": torch.randn(rows, width), "fc.weight": torch.randn(width, 3 * width)}
+    save_file(tensors, folder / "model.safetensors")
+    return folder
+
+
 def copy_model(source: Path, target: Path) -> Path:
     """Copy a made folder, so that a test may change the copy."""
     return Path(shutil.copytree(source, target))

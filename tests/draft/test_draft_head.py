@@ -29,14 +29,7 @@ def target(model_of: Make) -> Path:
 @pytest.fixture(scope="module")
 def eagle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A draft head with a row for each of the target's ids."""
-    folder = tmp_path_factory.mktemp("eagle") / "eagle"
-    folder.mkdir()
-    config = {"architectures": ["LlamaForCausalLMEagle3"], "hidden_size": WIDTH, "vocab_size": 720}
-    makers.write_json(folder / "config.json", config)
-    torch.manual_seed(0)
-    tensors = {"lm_head.weight": torch.randn(720, WIDTH), "fc.weight": torch.randn(WIDTH, 3 * WIDTH)}
-    save_file(tensors, folder / "model.safetensors")
-    return folder
+    return makers.make_draft_head(tmp_path_factory.mktemp("eagle") / "eagle", rows=720, width=WIDTH)
 
 
 @pytest.fixture(scope="module")

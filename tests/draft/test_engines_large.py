@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -44,7 +45,9 @@ import json, sys
 from vllm import LLM, SamplingParams
 folder, drafting, prompts, count = json.loads(sys.argv[1])
 config = {"method": "draft_model", "num_speculative_tokens": 3, **drafting} if drafting else None
-engine = LLM(folder, dtype="float32", max_model_len=64, enforce_eager=True, speculative_config=config)
+cache = 1 << 28  # by itself it asks for 92 % of the machine's memory
+shape = {"dtype": "float32", "max_model_len": 64, "enforce_eager": True, "kv_cache_memory_bytes": cache}
+engine = LLM(folder, speculative_config=config, **shape)
 settings = SamplingParams(temperature=0, max_tokens=count, ignore_eos=True, detokenize=False)
 answers = engine.generate([{"prompt_token_ids": prompt} for prompt in prompts], settings)
 print(json.dumps([list(answer.outputs[0].token_ids) for answer in answers]))
@@ -55,15 +58,17 @@ def asked(code: str, *question: object) -> list[list[int]]:
     """Run an engine in a process of its own; the line that begins with two brackets is the answer."""
     command = [sys.executable, "-c", code, json.dumps(question)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-2000:]
+    causes = [line for line in (done.stdout + done.stderr).splitlines() if "Error: " in line]  # vLLM's first is far up
+    assert done.returncode == 0, "\n".join([*causes, done.stderr[-2000:]])
     [answer] = [line for line in done.stdout.splitlines() if line.startswith("[[")]
     found: list[list[int]] = json.loads(answer)
     return found
 
 
 def wide_heads(folder: Path) -> Path:
-    """Give a tiny model attention heads of 32 numbers, the least that vLLM has on CPU."""
-    config = AutoConfig.from_pretrained(folder, head_dim=32)
+    """Give a tiny model heads of 32 numbers, the least that vLLM has on CPU; CTranslate2 takes hidden size / heads."""
+    shape = {"hidden_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32}
+    config = AutoConfig.from_pretrained(folder, **shape)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
@@ -71,6 +76,13 @@ def wide_heads(folder: Path) -> Path:
         parameter.data *= 10 if parameter.dim() > 1 else 1  # so that texts differ
     model.save_pretrained(folder)
     return folder
+
+
+@pytest.mark.skipif("TOKSWAP_ENGINES" not in os.environ, reason="`make engines` alone needs every engine")
+@pytest.mark.parametrize("engine", ["xllamacpp", "mlx_lm", "ctranslate2", "vllm"])
+def test_every_engine_loads(engine: str) -> None:
+    done = subprocess.run([sys.executable, "-c", f"import {engine}"], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 @pytest.fixture(scope="module")

@@ -24,12 +24,10 @@ from soak.readers import cli
 from tokswap.storage.resolve import short_name
 
 LEFT_OUT = {
-    "tokswap draft-head": "needs a target with more than 32,768 tokens",
     "tokswap hypernet import benjamin/": "reads a model hub",
     "tokswap transplant --model ./my-model.gguf": "runs on the demo models, in tests/test_demo.py",
     "tokswap completion": "prints a shell script, which has its own tests",
     "tokswap eval ./mine-with-theirs --text ./english.txt --against ./my-model --harness": "needs tasks; has its own tests",
-    "tokswap extend --model ./my-model --tokens terms.txt --map-token": "names tokens that a tiny vocabulary lacks",
     "tokswap tokenizer train --corpus '/usr/lib/*.so'": "reads files of the machine",
 }
 _ALIASES = {
@@ -64,7 +62,15 @@ _SHORT = [
     "1",
 ]
 """Added to a training, which would take an hour otherwise."""
-_SMALL = {"8000,16000,32000": "400,500,600", "32000": "600", "8192": "600", "2000": "20", "1000": "10", "100kB": "4kB"}
+_SMALL = {
+    "8000,16000,32000": "400,500,600",
+    "32000": "600",
+    "32768": "600",
+    "8192": "600",
+    "2000": "20",
+    "1000": "10",
+    "100kB": "4kB",
+}
 """Sizes that the small texts are enough for."""
 _FIRST = (
     "tokswap transplant --model ./my-model --tokenizer ./their-model --init subword --out ./mine-with-theirs",
@@ -96,13 +102,14 @@ def stage(folder: Path) -> None:
         "llama-tied", folder / "my-model", family="sentencepiece", vocab_size=640, adds_bos=True, **options
     )
     theirs = makers.make_model("gpt-neox", folder / "their-model", family="byte-level", vocab_size=700, **options)
-    for n, name in enumerate(("<end_of_turn>", "<fim_prefix>", "<fim_suffix>", "<fim_middle>")):
+    for n, name in enumerate(("<end_of_turn>", "<fim_prefix>", "<fim_suffix>", "<fim_middle>", "blood", "pressure")):
         _rename(mine, f"<unused{n}>", name)
-    for name in ("A", "gemma-3-270m", "a", "c", "small-model", "my-draft"):
+    for name in ("A", "gemma-3-270m", "a", "c", "small-model", "my-draft", "my-fine-tune"):
         shutil.copytree(mine, folder / name)
     for name in ("B", "smollm2-135m", "b", "big-model", "big-tokenizer"):
         shutil.copytree(theirs, folder / name)
     shutil.copy(theirs / "tokenizer.json", folder / "tokenizer.json")
+    makers.make_draft_head(folder / "eagle3", rows=700)
     make_hypernet(mine, folder / "hypernet")
     make_hypernet(mine, folder / "downloaded", hn_embed_lang_id=True, n_langs=2)
     _adapter(folder / "my-adapter", rows=makers.tokenizer_size(mine))
@@ -140,7 +147,7 @@ def _adapter(folder: Path, rows: int) -> None:
 
 
 def _rename(model: Path, before: str, after: str) -> None:
-    """Give a special token of a model another name."""
+    """Give a reserved token of a model another name."""
     for name in ("tokenizer.json", "tokenizer_config.json"):
         path = model / name
         path.write_text(path.read_text("utf-8").replace(f'"{before}"', f'"{after}"'), "utf-8")
@@ -170,6 +177,8 @@ def run(line: str) -> tuple[str, float]:
     words = [_SMALL.get(word, word) for word in shlex.split(line)]
     if words[1:3] == ["hypernet", "train"]:
         words += _SHORT
+    if words[1] == "draft-head" and not {"--size", "--check"} & set(words):
+        words += ["--size", "600"]
     out = _output(words)
     if out is not None and out.is_dir():
         shutil.rmtree(out)

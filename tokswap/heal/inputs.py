@@ -18,6 +18,7 @@ from tokswap.evaluation.models import load_model
 from tokswap.heal.chats import chat_parts
 from tokswap.heal.options import HealOptions, SelfTextOptions
 from tokswap.heal.text import HealText, Side, paired_text, text_parts
+from tokswap.options.launcher import check_launcher
 from tokswap.report.provenance import proposes_copied, read_provenance
 from tokswap.report.record import Report
 from tokswap.tokenizer.languages import language
@@ -67,10 +68,10 @@ def open_inputs(
         made: How the model was made; None to read it from tokswap.json.
 
     Raises:
-        UsageError: missing-text, unknown-language, missing-teacher, no-new-rows.
+        UsageError: missing-text, unknown-language, missing-teacher, no-new-rows, cannot-shard.
         InputError: missing-extra, not-causal, not-text-only, quantised-body, and what reading models and text raises.
     """
-    check_extra()
+    check_surroundings()
     check_languages(options)
     if not texts and not options.chats and not options.self_text:
         hint = "give --text FILE (100 kB is a good start), or --self-text 100kB to let the teacher write it"
@@ -115,10 +116,11 @@ def load(source: SourceModel, options: HealOptions, dtype: str) -> Any:
     return load_model(source.checkpoint.folder, dtype=dtype, device=options.device, trust_remote_code=trust)[0]
 
 
-def check_extra() -> None:
-    """Check that the packages are there. Raises InputError missing-extra."""
+def check_surroundings() -> None:
+    """Check the launcher and the packages. Raises UsageError cannot-shard, InputError missing-extra."""
     from importlib.util import find_spec
 
+    check_launcher()
     missing = [name for name in ("peft", "accelerate") if find_spec(name) is None]
     if missing:
         raise InputError("missing-extra", f"healing needs {' and '.join(missing)}", "pip install 'tokswap[heal]'")

@@ -49,16 +49,17 @@ def check_step(
         What the user should know.
 
     Raises:
+        UsageError: cannot-shard.
         InputError: missing-extra, not-causal, not-text-only, quantised-body, text-too-small, and what reading
             text raises.
     """
     if not texts and not self_text:
         return ()
     # Here, because a plan without healing need not wait for numba.
-    from tokswap.heal.inputs import check_extra, check_model
+    from tokswap.heal.inputs import check_model, check_surroundings
     from tokswap.heal.text import text_parts
 
-    check_extra()
+    check_surroundings()
     check_model(source)
     size = sum(len(part.encode("utf-8")) for _, part in text_parts(texts, "text"))
     if size + (self_text or 0) < _LEAST_BYTES:

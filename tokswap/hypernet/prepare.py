@@ -20,6 +20,7 @@ from tokswap.hypernet.sampling import Sampler, Texts
 from tokswap.hypernet.settings import TrainSettings
 from tokswap.hypernet.steps import Trainer
 from tokswap.hypernet.surface import Surface
+from tokswap.options.launcher import check_launcher
 from tokswap.storage.resolve import resolve_model, short_name
 from tokswap.tokenizer.byte_alphabet import byte_alphabet_spec
 from tokswap.tokenizer.tokenizer import Tokenizer
@@ -40,7 +41,7 @@ def prepare(model: str, texts: Sequence[Path], settings: TrainSettings) -> Train
         settings: The settings of the run.
 
     Raises:
-        UsageError: bad-setting.
+        UsageError: bad-setting, cannot-shard.
         InputError: missing-extra, bad-text, empty-text, not-byte-level, unsupported-base, not-causal.
     """
     try:
@@ -49,6 +50,7 @@ def prepare(model: str, texts: Sequence[Path], settings: TrainSettings) -> Train
         hint = "`pip install 'tokswap[hypernet]'`"
         raise InputError("missing-extra", "training needs accelerate", hint) from error
 
+    check_launcher()
     pieces = Texts.read(texts, _CHARACTERS * settings.length, settings.seed)
     accelerator = Accelerator(mixed_precision="bf16" if settings.bf16 else "no")
     share = Share(accelerator.process_index, accelerator.num_processes)

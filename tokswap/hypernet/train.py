@@ -47,7 +47,7 @@ def train(
         The folder `out`.
 
     Raises:
-        UsageError: bad-setting, settings-changed.
+        UsageError: bad-setting, settings-changed, cannot-shard.
         InputError: training-diverged, bad-text, empty-text, missing-extra, not-byte-level, unsupported-base,
             not-causal, bad-checkpoint.
         OutputError: output-exists, output-in-use, cannot-write, disk-full.
