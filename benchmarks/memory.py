@@ -28,7 +28,8 @@ import numpy as np
 from _machine import keep
 
 ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT / "examples"), str(ROOT / "tests")]
+sys.path.insert(0, str(ROOT / "examples"))
+sys.path.insert(0, str(ROOT / "tests"))
 import hypernets
 from models import fetch
 

@@ -81,19 +81,19 @@ def plan_members(
         message = f"an ensemble has two members at least, not {len(models)}"
         raise UsageError("too-few-members", message, "repeat --model")
     trust = options.trust_remote_code
-    target = list(open_target(tokenizer, trust_remote_code=trust).tokenizer.vocabulary.text)
+    target = open_target(tokenizer, trust_remote_code=trust)
+    sources = [open_source(model, trust_remote_code=trust) for model in models]
     names = _names(models)
     changes = []
-    for model in models:
-        source = open_source(model, trust_remote_code=trust)
+    for source in sources:
         facts = model_facts(source.checkpoint.config)
         facts.require_causal(source.checkpoint.folder, _PREDICTS)
         facts.require_text_only(source.checkpoint.folder)
-        changes.append(list(source.tokenizer.vocabulary.text) != target)
+        changes.append(list(source.tokenizer.vocabulary.text) != list(target.tokenizer.vocabulary.text))
 
     def member(n: int, bos: str) -> Prepared:
         own = options.of_member(out / names[n], bos, changes=changes[n])
-        return prepare(open_inputs(models[n], tokenizer, own), own)
+        return prepare(open_inputs(sources[n], target, own), own)
 
     prepared = _with_one_bos([member(n, options.bos) for n in range(len(models))], member)
     prepared = _with_one_eos(prepared, changes)

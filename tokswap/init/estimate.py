@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tokswap.checkpoint.edit import MatrixEdit
+from tokswap.init.base import Sizes
 from tokswap.init.made_rows import BLOCK, BLOCK_ELEMENTS
 from tokswap.init.solver import RowTask
 from tokswap.report.plan import Estimate
@@ -43,11 +44,18 @@ def estimate(task: RowTask, matrices: Sequence[MatrixEdit], *, written: int, che
     flops, held = 0.0, 0
     for edit in matrices:
         if edit.matrix.role != "bias" and task.computes(edit.matrix.role):
-            width = owner.width if owner is not None else edit.matrix.width
             method = task.methods.of(edit.matrix.role)
-            own = method.held(missing, anchors, width, work=task.context.memory)
-            flops += method.flops(missing, anchors, width)
-            held = max(held, own + _block_bytes(edit.matrix.width) + _PIECES_BYTES * missing + _READ_BYTES)
+            sizes = Sizes(
+                missing=missing,
+                anchors=anchors,
+                width=edit.matrix.width,
+                donor_width=owner.width if owner is not None else 0,
+                tied=task.source.checkpoint.tied,
+                work=task.context.memory,
+            )
+            flops += method.flops(missing, anchors, sizes.donor_width or sizes.width)
+            own = method.held(sizes) + _block_bytes(sizes.width)
+            held = max(held, own + _PIECES_BYTES * missing + _READ_BYTES)
     sides = ((task.source.tokenizer, len(task.source.tokenizer.vocabulary)), (task.target, len(alignment)))
     tokens = sum(size * _bytes_per_token(tokenizer) for tokenizer, size in sides)
     parsing = _PARSING_BYTES * max(size for _, size in sides)

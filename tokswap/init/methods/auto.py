@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tokswap.checkpoint.embeddings import NewRows
-from tokswap.init.base import DonorUse, Initializer, Pieces, Problem, Rows
+from tokswap.init.base import DonorUse, Initializer, Pieces, Problem, Rows, Sizes
 from tokswap.init.blend import read_method
 from tokswap.init.made_rows import Interleaved, MadeRows
 from tokswap.init.registry import CANDIDATES
@@ -89,10 +89,9 @@ class Auto(Initializer):
 
         return MadeRows(len(rows), problem.source.width, make)
 
-    def held(self, missing: int, anchors: int, width: int, *, work: int) -> int:
+    def held(self, sizes: Sizes) -> int:
         """Count the largest candidate."""
-        names = CANDIDATES[True]
-        return max(read_method(name).held(missing, anchors, width, work=work) for name in names)
+        return max(read_method(name).held(sizes) for name in CANDIDATES[sizes.donor_width > 0])
 
     def flops(self, missing: int, anchors: int, width: int) -> float:
         """Count the self-test, and the most likely winner."""

@@ -8,7 +8,7 @@ from typing import ClassVar, cast
 import numpy as np
 
 from tokswap.checkpoint.embeddings import EmbeddingSpace
-from tokswap.init.base import DonorUse, Initializer, Problem, Rows
+from tokswap.init.base import DonorUse, Initializer, Problem, Rows, Sizes
 from tokswap.init.made_rows import MadeRows
 from tokswap.init.methods._normal import NormalEquations
 from tokswap.options.declare import option
@@ -126,10 +126,12 @@ class Kriging(Initializer):
             lower = torch.linalg.cholesky(kernel)
             cosines[part] = torch.cholesky_solve(near.unsqueeze(2), lower).squeeze(2).float().cpu().numpy()
 
-    def held(self, missing: int, anchors: int, width: int, *, work: int) -> int:
-        """Count the largest of three stages: the neighbours, the trend, and the making of rows."""
-        neighbours = 8 * self.neighbours * missing
-        return max(2 * neighbours + work, 20 * (3 * width) ** 2, 4 * anchors * width + neighbours)
+    def held(self, sizes: Sizes) -> int:
+        """Count neighbours, and the larger of two stages: the search for them, and the trend's normal equations."""
+        features = 2 * sizes.width + sizes.donor_width
+        equations = 4 * features**2 + 8 * features * sizes.width
+        block = 2 * 4 * min(_FEATURES, _BLOCK * features)
+        return 8 * self.neighbours * sizes.missing + max(sizes.work, equations + block)
 
     def flops(self, missing: int, anchors: int, width: int) -> float:
         """Count the trend's Gram matrix, the search for neighbours, and a small system for each token."""

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from tokswap.init.base import BaseModel, DonorUse, Initializer, Problem, Rows
+from tokswap.init.base import BaseModel, DonorUse, Initializer, Problem, Rows, Sizes
 from tokswap.init.made_rows import MadeRows
 from tokswap.init.methods._sparse import Array, HasRows, Vectors, combine, combine_pieces, nearest, piece_blocks, unit
 from tokswap.init.resources.protocol import Resources
@@ -132,9 +132,9 @@ class TokenAdapt(Initializer):
             return _donor_space(problem)
         return _text_space(problem, self.encoder)
 
-    def held(self, missing: int, anchors: int, width: int, *, work: int) -> int:
+    def held(self, sizes: Sizes) -> int:
         """Count the search."""
-        return 2 * work
+        return 2 * sizes.work
 
     def flops(self, missing: int, anchors: int, width: int) -> float:
         """Count the search for neighbours, and a small encoder's work on short texts of both vocabularies."""
