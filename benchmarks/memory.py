@@ -27,15 +27,15 @@ from typing import Any
 import numpy as np
 from _machine import keep
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "examples"))
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 import hypernets
 from models import fetch
 
 from tokswap.storage.resolve import resolve_model
 from tokswap.tokenizer.tokenizer import read_tokenizer
 
+ROOT = Path(__file__).parent.parent
 RUNS = (
     "plan",
     "mean",

@@ -14,9 +14,10 @@ from tokswap.checkpoint.configs import Configs
 from tokswap.checkpoint.facts import model_facts
 from tokswap.checkpoint.loaded import ModelLike
 from tokswap.checkpoint.nested_configs import token_ids
-from tokswap.checkpoint.source import named, open_source, open_target
+from tokswap.checkpoint.source import SourceModel, named, open_source, open_target
 from tokswap.ensemble.options import MemberOptions
 from tokswap.errors import UsageError
+from tokswap.init.estimate import tokenizer_bytes
 from tokswap.report.record import versions
 from tokswap.storage.digests import digest_of
 from tokswap.tokenizer.loaded import TokenizerLike
@@ -97,11 +98,18 @@ def plan_members(
 
     prepared = _with_one_bos([member(n, options.bos) for n in range(len(models))], member)
     prepared = _with_one_eos(prepared, changes)
-    jobs = [finish(one, default_out=name) for one, name in zip(prepared, names, strict=True)]
+    jobs = [_beside(finish(one, default_out=name), sources) for one, name in zip(prepared, names, strict=True)]
     return tuple(
         MemberJob(name, job.plan.names.model, job, changes=changed)
         for name, job, changed in zip(names, jobs, changes, strict=True)
     )
+
+
+def _beside(job: TransplantJob, sources: Sequence[SourceModel]) -> TransplantJob:
+    """Count the tokenizers of the other members, which are held too."""
+    others = sum(tokenizer_bytes(source.tokenizer) for source in sources if source is not job.task.source)
+    needs = dataclasses.replace(job.plan.estimate, memory_bytes=job.plan.estimate.memory_bytes + others)
+    return dataclasses.replace(job, plan=dataclasses.replace(job.plan, estimate=needs))
 
 
 def _names(models: Sequence[ModelLike]) -> list[str]:

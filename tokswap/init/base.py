@@ -260,6 +260,7 @@ class Sizes:
     """What the memory of a method depends on.
 
     Attributes:
+        vocabulary: V, the source tokens.
         missing: M, the rows to make.
         anchors: N, the shared tokens.
         width: D, the elements of a row.
@@ -268,6 +269,7 @@ class Sizes:
         work: `Context.memory`.
     """
 
+    vocabulary: int
     missing: int
     anchors: int
     width: int

@@ -128,10 +128,13 @@ class Kriging(Initializer):
 
     def held(self, sizes: Sizes) -> int:
         """Count neighbours, and the larger of two stages: the search for them, and the trend's normal equations."""
+        from tokswap.init.methods._sparse import search_bytes
+
         features = 2 * sizes.width + sizes.donor_width
         equations = 4 * features**2 + 8 * features * sizes.width
         block = 2 * 4 * min(_FEATURES, _BLOCK * features)
-        return 8 * self.neighbours * sizes.missing + max(sizes.work, equations + block)
+        search = search_bytes(sizes.anchors, sizes.missing, sizes.donor_width, sizes.work)
+        return 8 * self.neighbours * sizes.missing + max(search, equations + block)
 
     def flops(self, missing: int, anchors: int, width: int) -> float:
         """Count the trend's Gram matrix, the search for neighbours, and a small system for each token."""

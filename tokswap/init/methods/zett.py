@@ -19,6 +19,9 @@ from tokswap.options.declare import option
 if TYPE_CHECKING:
     from tokswap.hypernet import Prediction
 
+_TOKEN_BYTES = 1400
+"""What a token of the tokenizer of surface forms takes."""
+
 
 @dataclass(frozen=True)
 class ZeTT(Initializer):
@@ -96,8 +99,9 @@ class ZeTT(Initializer):
         return lambda part: hypernet(forms[part], read, index)
 
     def held(self, sizes: Sizes) -> int:
-        """Count the network, what it computes for a block of tokens, and the predictions for the other matrix."""
-        network = sum(file.stat().st_size for file in Path(self.path).expanduser().glob("*.safetensors"))
+        """Count the network with its tokenizer, and the predictions for the other matrix."""
+        files = [*Path(self.path).expanduser().glob("*.safetensors")]
+        network = sum(file.stat().st_size for file in files) + _TOKEN_BYTES * sizes.vocabulary
         return network + (0 if sizes.tied else 2 * sizes.missing * sizes.width)
 
     def flops(self, missing: int, anchors: int, width: int) -> float:
