@@ -267,6 +267,7 @@ class Sizes:
         donor_width: D', those of a donor row; 0 without a donor.
         tied: Whether the model has no lm_head of its own.
         work: `Context.memory`.
+        resources: `Context.resources`.
     """
 
     vocabulary: int
@@ -276,6 +277,7 @@ class Sizes:
     donor_width: int
     tied: bool
     work: int
+    resources: Resources | None = None
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,7 @@ def estimate(task: RowTask, matrices: Sequence[MatrixEdit], *, written: int, che
                 donor_width=owner.width if owner is not None else 0,
                 tied=task.source.checkpoint.tied,
                 work=task.context.memory,
+                resources=task.context.resources,
             )
             flops += method.flops(missing, anchors, sizes.donor_width or sizes.width)
             own = method.held(sizes) + _block_bytes(sizes.width)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -100,8 +99,8 @@ class ZeTT(Initializer):
 
     def held(self, sizes: Sizes) -> int:
         """Count the network with its tokenizer, and the predictions for the other matrix."""
-        files = [*Path(self.path).expanduser().glob("*.safetensors")]
-        network = sum(file.stat().st_size for file in files) + _TOKEN_BYTES * sizes.vocabulary
+        assert sizes.resources is not None
+        network = sizes.resources.hypernet_bytes(self.path) + _TOKEN_BYTES * sizes.vocabulary
         return network + (0 if sizes.tied else 2 * sizes.missing * sizes.width)
 
     def flops(self, missing: int, anchors: int, width: int) -> float:
@@ -124,7 +123,7 @@ class _Predictions:
         self._kept: dict[str, _Kept] = {}
 
     def of(self, role: str, part: slice) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return the rows of a part of the tokens in a matrix, float32 [n, E], and their biases, float32 [n] or None."""
+        """Return rows of a part of the tokens, float32 [n, E], and their biases, float32 [n] or None."""
         kept = self._kept.get(role)
         if kept is not None and kept.known[part].all():
             return decode(kept.rows[part], self._dtypes[role]), None if kept.bias is None else kept.bias[part]
