@@ -16,6 +16,7 @@ from verdicts import ENGINES, found, refusals
 import tokswap
 from tokswap.cli import main
 from tokswap.errors import InputError, UsageError
+from tokswap.tokenizer.tokenizer import Tokenizer, read_tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -37,6 +38,19 @@ def test_a_draft_has_the_targets_vocabulary(drafted: Path, big: Path) -> None:
     assert {
         tensor.shape[0] for name, tensor in tools.weights(drafted).items() if name in tools.matrices_of("llama")
     } == {720}
+
+
+def test_the_targets_tokenizer_is_read_once(small: Path, big: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+
+    def reading(path: Path, **options: bool) -> Tokenizer:
+        read.append(path)
+        return read_tokenizer(path, **options)
+
+    monkeypatch.setattr("tokswap.checkpoint.source.read_tokenizer", reading)
+    monkeypatch.setattr("tokswap.draft.plan.read_tokenizer", reading, raising=False)
+    tokswap.plan_draft(str(small), str(big), init="subword")
+    assert sorted(read) == sorted([small, big])
 
 
 def test_every_engine_takes_it(drafted: Path, big: Path) -> None:

@@ -21,7 +21,9 @@ from tokswap.ensemble.members import FILE, read_ensemble, read_weights
 from tokswap.ensemble.options import MemberOptions
 from tokswap.ensemble.prepare import plan_ensemble, prepare_ensemble
 from tokswap.errors import InputError, OutputError, TokswapError, UsageError
+from tokswap.init.estimate import tokenizer_bytes
 from tokswap.storage.atomic import held
+from tokswap.tokenizer.tokenizer import Tokenizer, read_tokenizer
 from tokswap.transplant.run import TransplantJob
 
 Make = Callable[..., Path]
@@ -442,3 +444,26 @@ def test_options_reach_the_members_whose_vocabulary_changes(models: list[str], t
     assert (kept.method, kept.output_method) == ("mean", None)
     assert np.array_equal(plan.jobs[1].job.task.alignment.source_of, np.arange(700))
     assert dataclasses.replace(plan.jobs[0]).digest == plan.jobs[0].digest
+
+
+def test_plans_count_what_all_members_hold(models: list[str], tmp_path: Path) -> None:
+    """The source tokenizers of all members are in memory while one of them is made."""
+    two, three = (plan_ensemble(models[:count], models[1], tmp_path / str(count), init="subword") for count in (2, 3))
+    more = [
+        b.job.plan.estimate.memory_bytes - a.job.plan.estimate.memory_bytes
+        for a, b in zip(two.jobs, three.jobs[:2], strict=True)
+    ]
+    assert more == [tokenizer_bytes(three.jobs[2].job.task.source.tokenizer)] * 2
+
+
+def test_no_tokenizer_is_read_twice(models: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+
+    def reading(path: Path, **options: Any) -> Tokenizer:
+        read.append(path)
+        return read_tokenizer(path, **options)
+
+    monkeypatch.setattr("tokswap.checkpoint.source.read_tokenizer", reading)
+    job = plan_ensemble(models, models[1], tmp_path / "out", init="subword")
+    assert len(read) == 4, "of each model, and the shared one"
+    assert len({id(member.job.task.target.spec) for member in job.jobs}) == 1

@@ -304,3 +304,20 @@ def test_predictions_are_kept(model_of: Callable[..., Path], tmp_path: Path) -> 
     np.testing.assert_allclose(predicted.bias, direct.bias[[0, 1, 0]], rtol=0, atol=1e-6)  # type: ignore[index]
     assert ready.predict([]).input.shape == (0, 32)
     assert dataclasses.replace(ready).config.hn_predict_bias
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_source_rows_are_read_as_they_are_needed(tied: bool) -> None:
+    config = small(separate_out_embeddings=not tied)
+    hypernet, forms = network(config, random_weights(config)), some_forms(config, 30, seed=3)
+    source = np.random.default_rng(1).standard_normal((config.original_vocab_size, config.n_in), np.float32)
+    forms[forms == 7] = 8
+    read: set[int] = set()
+
+    def rows(ids: np.ndarray) -> np.ndarray:
+        read.update(ids.tolist())
+        return source[ids]
+
+    for found, wanted in zip(hypernet(forms, rows), hypernet(forms, source), strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    assert read <= {*forms.ravel().tolist(), config.original_vocab_size - 1}

@@ -791,3 +791,19 @@ def test_texts_may_be_paths(model_of: Callable[..., Path], tmp_path: Path) -> No
     )
     tokens = [(tmp_path / name / "tokenizer.json").read_bytes() for name in ("paths", "names")]
     assert tokens[0] == tokens[1]
+
+
+@pytest.mark.parametrize("check", ["full", "tokens"])
+def test_the_plan_counts_what_the_check_loads(
+    model_of: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, check: str
+) -> None:
+    (tmp_path / "text.txt").write_text("The ferry leaves at nine.\n")
+
+    def needed() -> int:
+        job = plan_trim(str(model_of("llama")), corpora=[tmp_path / "text.txt"], check=check, out=tmp_path / "out")
+        return job.plan.estimate.memory_bytes
+
+    monkeypatch.setattr("tokswap.trim.plan.reload_bytes", lambda tokenizer: 0)
+    before = needed()
+    monkeypatch.setattr("tokswap.trim.plan.reload_bytes", lambda tokenizer: 1000**4)
+    assert 1000**4 < needed() < 1000**4 + before

@@ -52,13 +52,15 @@ class TargetTokenizer:
     loaded: Any = None
 
 
-def open_source(model: ModelLike, *, trust_remote_code: bool = False) -> SourceModel:
-    """Open a source model: headers and configs, no weights.
+def open_source(model: ModelLike | SourceModel, *, trust_remote_code: bool = False) -> SourceModel:
+    """Open a source model: headers and configs, no weights. One that is open already is returned.
 
     Raises:
         InputError: source-too-small where text needs a token that has no row; remote-code; and what reading a
             checkpoint and a tokenizer raises.
     """
+    if isinstance(model, SourceModel):
+        return model
     loaded = as_loaded(model, trust_remote_code=trust_remote_code)
     if loaded is not None:
         checkpoint, tokenizer = loaded_checkpoint(loaded.model), read_loaded(loaded.tokenizer)
@@ -81,9 +83,15 @@ def open_source(model: ModelLike, *, trust_remote_code: bool = False) -> SourceM
 
 
 def open_target(
-    tokenizer: TokenizerLike, *, prefer_file: bool = False, trust_remote_code: bool = False
+    tokenizer: TokenizerLike | TargetTokenizer, *, prefer_file: bool = False, trust_remote_code: bool = False
 ) -> TargetTokenizer:
-    """Open a target tokenizer; see `read_tokenizer`. Raises what reading a tokenizer raises."""
+    """Open a target tokenizer; see `read_tokenizer`. One that is open already is returned.
+
+    Raises:
+        InputError: what reading a tokenizer raises.
+    """
+    if isinstance(tokenizer, TargetTokenizer):
+        return tokenizer
     if isinstance(tokenizer, (str, Path)):
         path = resolve_tokenizer(str(tokenizer))
         read = read_tokenizer(path, prefer_file=prefer_file, trust_remote_code=trust_remote_code)

@@ -14,7 +14,7 @@ from tokswap.checkpoint.loaded import ModelLike, as_loaded, loaded_checkpoint
 from tokswap.checkpoint.nested_configs import configs, text_config
 from tokswap.checkpoint.reader import has_weights, open_checkpoint
 from tokswap.checkpoint.rowless import ids_with_rows, with_rows
-from tokswap.checkpoint.source import named, open_source
+from tokswap.checkpoint.source import TargetTokenizer, named, open_source, open_target
 from tokswap.draft.options import DraftOptions
 from tokswap.draft.sides import config_ids
 from tokswap.errors import InputError, UsageError
@@ -25,8 +25,7 @@ from tokswap.report.record import Report
 from tokswap.report.wording import size
 from tokswap.storage.json_files import read_json
 from tokswap.storage.resolve import resolve_tokenizer
-from tokswap.tokenizer.loaded import read_loaded
-from tokswap.tokenizer.tokenizer import Tokenizer, read_tokenizer
+from tokswap.tokenizer.tokenizer import Tokenizer
 from tokswap.transplant.inputs import Inputs, open_inputs
 from tokswap.transplant.options import TransplantOptions
 from tokswap.transplant.plan import finish, prepare
@@ -44,7 +43,8 @@ class DraftTarget:
     """The big model that a draft is for: its tokenizer and configs. Its weights are not read.
 
     Attributes:
-        model: How the user named it, as a transplant takes it.
+        model: How the user named it, as a teacher is named.
+        opened: Its tokenizer, as a transplant takes it.
         name: Its name in the plan.
         folder: Its folder, for messages.
         config: Its config.json.
@@ -53,6 +53,7 @@ class DraftTarget:
     """
 
     model: Any
+    opened: TargetTokenizer
     name: str
     folder: Path
     config: Mapping[str, Any]
@@ -108,7 +109,7 @@ def plan_with(model: ModelLike, target: ModelLike, options: DraftOptions) -> Tra
     step = _distillation(options, opened)
     options, notes = _with_fit_donor(options, opened)
     transplant = options.as_transplant(opened.rows)
-    inputs = open_inputs(model, opened.model, transplant)
+    inputs = open_inputs(model, opened.opened, transplant)
     source = inputs.source.checkpoint
     notes = (*_check_kinds(model_facts(source.config), model_facts(opened.config), source.folder, opened), *notes)
     notes = (*notes, *check_step(options.distill, source, flag="--distill", self_text=options.self_text))
@@ -131,25 +132,29 @@ def _open_target(target: ModelLike, trust_remote_code: bool) -> DraftTarget:
     loaded = as_loaded(target, trust_remote_code=trust_remote_code)
     if loaded is not None:
         checkpoint = loaded_checkpoint(loaded.model)
+        target_tokenizer = open_target(loaded, trust_remote_code=trust_remote_code)
         opened = DraftTarget(
             model=loaded,
+            opened=target_tokenizer,
             name=str(checkpoint.folder),
             folder=checkpoint.folder,
             config=checkpoint.config,
             generation=checkpoint.generation_config,
-            tokenizer=read_loaded(loaded.tokenizer),
+            tokenizer=target_tokenizer.tokenizer,
         )
     else:
         folder = resolve_tokenizer(str(target))
         folder = folder.parent if folder.is_file() else folder
         generation = folder / "generation_config.json"
+        target_tokenizer = open_target(str(folder), trust_remote_code=trust_remote_code)
         opened = DraftTarget(
             model=str(folder),
+            opened=target_tokenizer,
             name=str(target),
             folder=folder,
             config=read_json(folder / "config.json", "config"),
             generation=read_json(generation, "config") if generation.is_file() else {},
-            tokenizer=read_tokenizer(folder, trust_remote_code=trust_remote_code),
+            tokenizer=target_tokenizer.tokenizer,
         )
     fit = with_rows(opened.tokenizer, opened.rows, opened.config, opened.generation)
     opened = dataclasses.replace(

@@ -14,9 +14,10 @@ from tokswap.checkpoint.configs import Configs
 from tokswap.checkpoint.facts import model_facts
 from tokswap.checkpoint.loaded import ModelLike
 from tokswap.checkpoint.nested_configs import token_ids
-from tokswap.checkpoint.source import named, open_source, open_target
+from tokswap.checkpoint.source import SourceModel, named, open_source, open_target
 from tokswap.ensemble.options import MemberOptions
 from tokswap.errors import UsageError
+from tokswap.init.estimate import tokenizer_bytes
 from tokswap.report.record import versions
 from tokswap.storage.digests import digest_of
 from tokswap.tokenizer.loaded import TokenizerLike
@@ -81,27 +82,34 @@ def plan_members(
         message = f"an ensemble has two members at least, not {len(models)}"
         raise UsageError("too-few-members", message, "repeat --model")
     trust = options.trust_remote_code
-    target = list(open_target(tokenizer, trust_remote_code=trust).tokenizer.vocabulary.text)
+    target = open_target(tokenizer, trust_remote_code=trust)
+    sources = [open_source(model, trust_remote_code=trust) for model in models]
     names = _names(models)
     changes = []
-    for model in models:
-        source = open_source(model, trust_remote_code=trust)
+    for source in sources:
         facts = model_facts(source.checkpoint.config)
         facts.require_causal(source.checkpoint.folder, _PREDICTS)
         facts.require_text_only(source.checkpoint.folder)
-        changes.append(list(source.tokenizer.vocabulary.text) != target)
+        changes.append(list(source.tokenizer.vocabulary.text) != list(target.tokenizer.vocabulary.text))
 
     def member(n: int, bos: str) -> Prepared:
         own = options.of_member(out / names[n], bos, changes=changes[n])
-        return prepare(open_inputs(models[n], tokenizer, own), own)
+        return prepare(open_inputs(sources[n], target, own), own)
 
     prepared = _with_one_bos([member(n, options.bos) for n in range(len(models))], member)
     prepared = _with_one_eos(prepared, changes)
-    jobs = [finish(one, default_out=name) for one, name in zip(prepared, names, strict=True)]
+    jobs = [_beside(finish(one, default_out=name), sources) for one, name in zip(prepared, names, strict=True)]
     return tuple(
         MemberJob(name, job.plan.names.model, job, changes=changed)
         for name, job, changed in zip(names, jobs, changes, strict=True)
     )
+
+
+def _beside(job: TransplantJob, sources: Sequence[SourceModel]) -> TransplantJob:
+    """Count the tokenizers of the other members, which are held too."""
+    others = sum(tokenizer_bytes(source.tokenizer) for source in sources if source is not job.task.source)
+    needs = dataclasses.replace(job.plan.estimate, memory_bytes=job.plan.estimate.memory_bytes + others)
+    return dataclasses.replace(job, plan=dataclasses.replace(job.plan, estimate=needs))
 
 
 def _names(models: Sequence[ModelLike]) -> list[str]:

@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from tokswap.errors import UsageError, did_you_mean
-from tokswap.init.base import DonorUse, Initializer, Pieces, Problem, Rows
+from tokswap.init.base import DonorUse, Initializer, Pieces, Problem, Rows, Sizes
 from tokswap.init.made_rows import MadeRows
 from tokswap.tokenizer.vocabulary import Vocabulary
 
@@ -63,9 +63,9 @@ class NewRows(Initializer):
         ]
         return dataclasses.replace(problem, pieces=Pieces.from_lists(lists))
 
-    def held(self, missing: int, anchors: int, width: int, *, work: int) -> int:
+    def held(self, sizes: Sizes) -> int:
         """Return what the method itself holds."""
-        return self.method.held(missing, anchors, width, work=work)
+        return self.method.held(sizes)
 
     def flops(self, missing: int, anchors: int, width: int) -> float:
         """Count those of the method."""

@@ -6,6 +6,7 @@ the device and in the dtype of the parameters.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,6 +15,8 @@ from torch.nn import functional as F
 
 from tokswap.hypernet.config import HypernetConfig
 
+Source = Tensor | Callable[[Tensor], Tensor]
+"""Source embeddings [V, n_in], or what reads the rows of some ids."""
 Embeddings = tuple[Tensor, Tensor | None, Tensor | None]
 """Input embeddings [n, E]; rows of lm_head [n, E], None if tied; its bias [n], None without one."""
 
@@ -131,14 +134,14 @@ class Network(nn.Module):
         if config.hn_embed_lang_id:
             self.lang_embeddings = nn.Embedding(config.n_langs, width)
 
-    def forward(self, forms: Tensor, source: Tensor, lang_index: int | None = None) -> Embeddings:
+    def forward(self, forms: Tensor, source: Source, lang_index: int | None = None) -> Embeddings:
         """Predict embeddings.
 
         Forms of one length are computed together and without their padding. This changes the cost and not the result.
 
         Args:
             forms: Surface forms, padded at the end, int64 [n, L].
-            source: Source embeddings, [V, n_in].
+            source: Source embeddings, [V, n_in], or what reads the rows of some ids, [m, n_in] of int64 [m].
             lang_index: Position among the language embeddings, None for networks without languages.
         """
         config = self.config
@@ -159,10 +162,11 @@ class Network(nn.Module):
             hidden = torch.cat(parts)[torch.cat(order).argsort()]
         return self._heads(hidden)
 
-    def _look_up(self, ids: Tensor, source: Tensor) -> Tensor:
+    def _look_up(self, ids: Tensor, source: Source) -> Tensor:
         """Return what the network reads for ids, [m, n_in]: scaled source rows, and its own embeddings from V on."""
         known = self.config.original_vocab_size
-        rows = source[ids.clamp(max=known - 1)].to(self.fallback_embeddings.weight.dtype)
+        own = ids.clamp(max=known - 1)
+        rows = (source(own) if callable(source) else source[own]).to(self.fallback_embeddings.weight.dtype)
         if self.config.hn_rescale_embeddings:
             rows = self.in_scaler(rows)
         return torch.where((ids >= known)[:, None], self.fallback_embeddings((ids - known).clamp(min=0)), rows)

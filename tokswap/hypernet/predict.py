@@ -16,7 +16,7 @@ from tokswap.hypernet.surface import Surface
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tokswap.hypernet.model import Network
+    from tokswap.hypernet.model import Network, Source
 
 BLOCK = 4096
 """Surface forms that are computed at once."""
@@ -68,7 +68,8 @@ class Hypernet:
         Args:
             surface_forms: Source ids of each token, an array or tensor of integers [n, L].
             source_embeddings: Embeddings of the base model, an array or tensor [V, n_in]. Each input embedding is
-                followed by the row of lm_head where that is a matrix of its own.
+                followed by the row of lm_head where that is a matrix of its own. A function is given ids, int64 [m],
+                and returns their rows, an array [m, n_in]: it is asked for the rows that a block of forms needs.
             lang_index: Position of the tokens' language among the language embeddings.
 
         Raises:
@@ -77,7 +78,7 @@ class Hypernet:
         import torch
 
         forms = torch.as_tensor(surface_forms, device=self.device).long()
-        source = torch.as_tensor(source_embeddings, device=self.device)
+        source = self._reader(source_embeddings)
         self._check(forms, source)
         self.config.check_language(lang_index)
         order = (forms != self.config.pad_token_id).sum(dim=1).argsort(stable=True)
@@ -92,12 +93,22 @@ class Hypernet:
         assert first is not None
         return Prediction(first, second, bias)
 
-    def _check(self, forms: Tensor, source: Tensor) -> None:
+    def _reader(self, source_embeddings: Any) -> Source:
+        """Return source embeddings as the network takes them."""
+        import torch
+
+        if not callable(source_embeddings):
+            return torch.as_tensor(source_embeddings, device=self.device)
+        return lambda ids: torch.as_tensor(source_embeddings(ids.cpu().numpy()), device=self.device)
+
+    def _check(self, forms: Tensor, source: Source) -> None:
         config = self.config
         if forms.ndim != 2 or not 0 < forms.shape[1] <= config.hn_surface_maxlen:
             most = config.hn_surface_maxlen
             raise UsageError("bad-surface-forms", f"surface forms must be [n, L] with L from 1 to {most}")
-        if source.ndim != 2 or source.shape[1] != config.n_in or len(source) < config.original_vocab_size:
+        if not callable(source) and (
+            source.ndim != 2 or source.shape[1] != config.n_in or len(source) < config.original_vocab_size
+        ):
             wanted = f"[{config.original_vocab_size}, {config.n_in}]"
             raise UsageError("bad-surface-forms", f"source embeddings must be {wanted}, not {list(source.shape)}")
         ids = config.original_vocab_size + config.hn_n_extra_tokens

@@ -256,6 +256,31 @@ class BaseModel:
 
 
 @dataclass(frozen=True)
+class Sizes:
+    """What the memory of a method depends on.
+
+    Attributes:
+        vocabulary: V, the source tokens.
+        missing: M, the rows to make.
+        anchors: N, the shared tokens.
+        width: D, the elements of a row.
+        donor_width: D', those of a donor row; 0 without a donor.
+        tied: Whether the model has no lm_head of its own.
+        work: `Context.memory`.
+        resources: `Context.resources`.
+    """
+
+    vocabulary: int
+    missing: int
+    anchors: int
+    width: int
+    donor_width: int
+    tied: bool
+    work: int
+    resources: Resources | None = None
+
+
+@dataclass(frozen=True)
 class Initializer(ABC):
     """A method. Each subclass is a frozen dataclass whose fields are the method's hyperparameters."""
 
@@ -274,15 +299,8 @@ class Initializer(ABC):
     def flops(self, missing: int, anchors: int, width: int) -> float:
         """Return about how many floating-point operations a matrix costs, for the plan's estimate."""
 
-    def held(self, missing: int, anchors: int, width: int, *, work: int) -> int:
-        """Return about how many bytes a matrix takes besides blocks of its rows, for the plan's estimate.
-
-        Args:
-            missing: M, the rows to make.
-            anchors: N, the shared tokens.
-            width: Elements of a row.
-            work: `Context.memory`.
-        """
+    def held(self, sizes: Sizes) -> int:
+        """Return about how many bytes a matrix takes besides blocks of its rows, for the plan's estimate."""
         return 0
 
     def donor_use(self) -> DonorUse:

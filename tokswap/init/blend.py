@@ -12,7 +12,7 @@ import numpy as np
 
 from tokswap.checkpoint.embeddings import NewRows
 from tokswap.errors import UsageError
-from tokswap.init.base import BaseModel, DonorUse, Initializer, Problem, Rows
+from tokswap.init.base import BaseModel, DonorUse, Initializer, Problem, Rows, Sizes
 from tokswap.init.made_rows import MadeRows
 from tokswap.init.registry import make_initializer
 from tokswap.init.resources.protocol import Resources
@@ -65,9 +65,9 @@ class Blend(Initializer):
         rows = MadeRows(len(problem.missing), problem.source.width, make)
         return Rows(rows, diagnostics, evidence, notes=notes)
 
-    def held(self, missing: int, anchors: int, width: int, *, work: int) -> int:
+    def held(self, sizes: Sizes) -> int:
         """Return the sum over the parts."""
-        return sum(method.held(missing, anchors, width, work=work) for _, _, method in self.parts)
+        return sum(method.held(sizes) for _, _, method in self.parts)
 
     def flops(self, missing: int, anchors: int, width: int) -> float:
         """Return the sum over the parts."""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tokswap.checkpoint.edit import MatrixEdit
+from tokswap.init.base import Sizes
 from tokswap.init.made_rows import BLOCK, BLOCK_ELEMENTS
 from tokswap.init.solver import RowTask
 from tokswap.report.plan import Estimate
@@ -16,7 +17,7 @@ from tokswap.tokenizer.families import UNIGRAM
 from tokswap.tokenizer.tokenizer import Tokenizer
 
 _LIBRARIES_BYTES = 310_000_000
-_TOKEN_BYTES, _UNIGRAM_TOKEN_BYTES = 1400, 2800
+TOKEN_BYTES, _UNIGRAM_TOKEN_BYTES = 1400, 2800
 """Measured with 250,000 tokens: what a token takes as text, bytes, parsed JSON and in the tokenizers library."""
 _PARSING_BYTES = 400
 """What a token of the larger tokenizer takes besides while its file is parsed; it is free again afterwards."""
@@ -43,20 +44,30 @@ def estimate(task: RowTask, matrices: Sequence[MatrixEdit], *, written: int, che
     flops, held = 0.0, 0
     for edit in matrices:
         if edit.matrix.role != "bias" and task.computes(edit.matrix.role):
-            width = owner.width if owner is not None else edit.matrix.width
             method = task.methods.of(edit.matrix.role)
-            own = method.held(missing, anchors, width, work=task.context.memory)
-            flops += method.flops(missing, anchors, width)
-            held = max(held, own + _block_bytes(edit.matrix.width) + _PIECES_BYTES * missing + _READ_BYTES)
-    sides = ((task.source.tokenizer, len(task.source.tokenizer.vocabulary)), (task.target, len(alignment)))
-    tokens = sum(size * _bytes_per_token(tokenizer) for tokenizer, size in sides)
-    parsing = _PARSING_BYTES * max(size for _, size in sides)
+            sizes = Sizes(
+                vocabulary=len(task.source.tokenizer.vocabulary),
+                missing=missing,
+                anchors=anchors,
+                width=edit.matrix.width,
+                donor_width=owner.width if owner is not None else 0,
+                tied=task.source.checkpoint.tied,
+                work=task.context.memory,
+                resources=task.context.resources,
+            )
+            flops += method.flops(missing, anchors, sizes.donor_width or sizes.width)
+            own = method.held(sizes) + _block_bytes(sizes.width)
+            held = max(held, own + _PIECES_BYTES * missing + _READ_BYTES)
+    sides = (task.source.tokenizer, task.target)
+    tokens = sum(map(tokenizer_bytes, sides))
+    parsing = _PARSING_BYTES * max(len(tokenizer.vocabulary) for tokenizer in sides)
     seconds = flops / flops_per_second() + written / 1e9 + 2.0
     return Estimate(_LIBRARIES_BYTES + tokens + max(parsing, held, checks), round(seconds, 1))
 
 
-def _bytes_per_token(tokenizer: Tokenizer) -> int:
-    return _UNIGRAM_TOKEN_BYTES if tokenizer.family == UNIGRAM else _TOKEN_BYTES
+def tokenizer_bytes(tokenizer: Tokenizer) -> int:
+    """Return about how much memory a tokenizer takes."""
+    return len(tokenizer.vocabulary) * (_UNIGRAM_TOKEN_BYTES if tokenizer.family == UNIGRAM else TOKEN_BYTES)
 
 
 def _block_bytes(width: int) -> int:

@@ -75,7 +75,11 @@ class Inputs:
 
 
 def open_inputs(
-    model: ModelLike, tokenizer: TokenizerLike, options: TransplantOptions, *, prefer_file: bool = False
+    model: ModelLike | SourceModel,
+    tokenizer: TokenizerLike | TargetTokenizer,
+    options: TransplantOptions,
+    *,
+    prefer_file: bool = False,
 ) -> Inputs:
     """Open what a transplant reads.
 

@@ -21,6 +21,8 @@ _TEXTS, _TOKENS = 4, 96
 """How many sequences a model runs on, and their greatest number of tokens."""
 _CHARACTERS = 4096
 _ALIGNMENT = 64
+_LOADED_BYTES, _LOADED_TOKEN_BYTES = 50_000_000, 700
+"""Measured with 128,000 and 262,000 tokens: what is not given back of the choice and the check of tokens."""
 _POSITIONS = (
     "max_position_embeddings",
     "n_positions",
@@ -104,6 +106,15 @@ def model_figures(models: ModelPair, source_of: np.ndarray, ids: Sequence[Sequen
     equal = all(torch.equal(a, b) for a, b in zip(hidden, hidden_after, strict=True))
     result = {"tokens": sum(map(len, ids)), "hidden_states": len(hidden), "hidden_states_equal": equal}
     return result | (_logit_figures(logits, logits_after, source_of) if logits else {})
+
+
+def reload_bytes(tokenizer: Tokenizer) -> int:
+    """Return about how much memory it takes to choose tokens, and to load both tokenizers with transformers.
+
+    Args:
+        tokenizer: The source tokenizer.
+    """
+    return _LOADED_BYTES + _LOADED_TOKEN_BYTES * len(tokenizer.vocabulary)
 
 
 def comparison_bytes(checkpoint: Checkpoint) -> int:

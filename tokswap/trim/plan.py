@@ -32,7 +32,7 @@ from tokswap.tokenizer.alignment import Alignment
 from tokswap.trim.corpora import find_corpus, read_sample
 from tokswap.trim.ids import map_file, rows_of
 from tokswap.trim.options import TrimOptions
-from tokswap.trim.outputs import comparison_bytes
+from tokswap.trim.outputs import comparison_bytes, reload_bytes
 from tokswap.trim.rebuild import Trimmed, rebuilt
 from tokswap.trim.run import TrimJob
 from tokswap.trim.selection import Selection
@@ -160,9 +160,7 @@ def plan_with(model: ModelLike, options: TrimOptions) -> TrimJob:
         coverage=chosen.alignment.counts(),
         matrices=matrix_plans(source.checkpoint, matrices),
         sizes=sizes_of(source.checkpoint, layout, options.link),
-        estimate=estimate(
-            task, matrices, written=written, checks=comparison_bytes(source.checkpoint) if compared else 0
-        ),
+        estimate=estimate(task, matrices, written=written, checks=_check_bytes(source, compared)),
         notes=(*notes, *(gguf.notes if gguf else ())),
         counted=TrimFacts(chosen.selection.corpora, chosen.selection.least),
     )
@@ -178,6 +176,10 @@ def plan_with(model: ModelLike, options: TrimOptions) -> TrimJob:
         compares_outputs=compares,
         gguf=gguf,
     )
+
+
+def _check_bytes(source: SourceModel, compared: bool) -> int:
+    return reload_bytes(source.tokenizer) + (comparison_bytes(source.checkpoint) if compared else 0)
 
 
 def _left_out(options: TrimOptions, compares: bool) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from tokswap.init.made_rows import BLOCK_ELEMENTS, MadeRows
 if TYPE_CHECKING:
     from torch import Tensor
 
-_BLOCK = 4096
+_BLOCK, _COLUMNS = 4096, 1 << 14
 _MIXED_ELEMENTS = 1 << 24
 _SPARE, _MOST_SPARE = 8, 1024
 
@@ -236,12 +236,27 @@ def nearest(
     return places, cosines
 
 
+def search_bytes(keys: int, queries: int, width: int, memory: int) -> int:
+    """Return about how much memory `nearest` takes besides its result.
+
+    Args:
+        keys: N.
+        queries: M.
+        width: Elements of a row.
+        memory: What blocks may take.
+    """
+    held = 4 * keys * width if 4 * keys * width <= memory // 2 else 0
+    columns = min(keys, memory // (16 * width), _COLUMNS)
+    lines = min(queries, _BLOCK, (memory - held) // (8 * (columns + width)))
+    return held + 12 * columns * width + 4 * lines * (columns + 2 * width)
+
+
 class _Search:
     """Products of a block of queries with blocks of keys. All keys are held where half of the memory suffices."""
 
     def __init__(self, keys: HasRows, ids: np.ndarray, taken: int, width: int, memory: int, device: str) -> None:
         self.keys, self.ids, self.taken, self.device = keys, ids, taken, device
-        self.columns = int(np.clip(memory // (16 * width), taken, min(len(ids), 1 << 14)))
+        self.columns = int(np.clip(memory // (16 * width), taken, min(len(ids), _COLUMNS)))
         self.starts = range(0, len(ids), self.columns)
         self.held: list[Tensor] = []
         if 4 * len(ids) * keys.width <= memory // 2:

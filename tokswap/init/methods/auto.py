@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tokswap.checkpoint.embeddings import NewRows
-from tokswap.init.base import DonorUse, Initializer, Pieces, Problem, Rows
+from tokswap.init.base import DonorUse, Initializer, Pieces, Problem, Rows, Sizes
 from tokswap.init.blend import read_method
-from tokswap.init.made_rows import Interleaved, MadeRows
+from tokswap.init.made_rows import BLOCK_ELEMENTS, Interleaved, MadeRows, parts
 from tokswap.init.registry import CANDIDATES
 from tokswap.options.declare import option
 from tokswap.tokenizer.alignment import Alignment, Reason
@@ -89,10 +89,9 @@ class Auto(Initializer):
 
         return MadeRows(len(rows), problem.source.width, make)
 
-    def held(self, missing: int, anchors: int, width: int, *, work: int) -> int:
+    def held(self, sizes: Sizes) -> int:
         """Count the largest candidate."""
-        names = CANDIDATES[True]
-        return max(read_method(name).held(missing, anchors, width, work=work) for name in names)
+        return max(read_method(name).held(sizes) for name in CANDIDATES[sizes.donor_width > 0])
 
     def flops(self, missing: int, anchors: int, width: int) -> float:
         """Count the self-test, and the most likely winner."""
@@ -107,13 +106,16 @@ def _scripts(problem: Problem) -> np.ndarray:
 
 def _try(test: Problem, sources: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, list[float]]:
     """Return the error of each hidden token under each candidate, float64 [candidates, hidden], and their seconds."""
-    true = test.source.rows(sources).astype(np.float64)
-    spread = np.maximum(np.square(true - test.source_mean).sum(axis=1), np.finfo(np.float32).tiny)
-    errors, seconds = np.empty((len(names), len(true))), []
+    errors, seconds = np.empty((len(names), len(sources))), []
+    tiny, size = np.finfo(np.float32).tiny, max(1, BLOCK_ELEMENTS // test.source.width)
     for n, name in enumerate(names):
         begin = time.perf_counter()
-        rows = read_method(name)(dataclasses.replace(test, context=dataclasses.replace(test.context, cache={}))).rows
-        errors[n] = np.minimum(np.square(rows - true).sum(axis=1) / spread, 4.0)  # one wild row must not decide
+        made = read_method(name)(dataclasses.replace(test, context=dataclasses.replace(test.context, cache={}))).made
+        for part in parts(0, len(sources), size):
+            true = test.source.rows(sources[part]).astype(np.float64)
+            spread = np.maximum(np.square(true - test.source_mean).sum(axis=1), tiny)
+            true -= made[part]
+            errors[n, part] = np.minimum(np.square(true).sum(axis=1) / spread, 4.0)  # one wild row must not decide
         seconds.append(time.perf_counter() - begin)
     return errors, seconds
 

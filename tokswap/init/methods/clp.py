@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from tokswap.init.base import DonorUse, Initializer, Problem, Rows
+from tokswap.init.base import DonorUse, Initializer, Problem, Rows, Sizes
 from tokswap.init.made_rows import MadeRows
 from tokswap.options.declare import option
 
@@ -65,9 +65,9 @@ class CLP(Initializer):
         note = f"clp: {count} resemble no shared token; each gets the mean of its pieces"
         return Rows(rows, notes=(note,))
 
-    def held(self, missing: int, anchors: int, width: int, *, work: int) -> int:
+    def held(self, sizes: Sizes) -> int:
         """Count the sum of products."""
-        return 8 * width * width
+        return 8 * sizes.width * max(sizes.width, sizes.donor_width)
 
     def flops(self, missing: int, anchors: int, width: int) -> float:
         """Count two matrix products."""

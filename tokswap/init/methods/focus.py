@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tokswap.init.base import BaseModel, DonorUse, Initializer, Pieces, Problem, Rows
+from tokswap.init.base import BaseModel, DonorUse, Initializer, Pieces, Problem, Rows, Sizes
 from tokswap.init.made_rows import MadeRows
 from tokswap.init.methods._sparse import Array, HasRows, Vectors, combine_pieces, give_piece_means, nearest
 from tokswap.init.resources.protocol import Resources
@@ -136,9 +136,9 @@ class Focus(Initializer):
             seed=problem.context.seed,
         )
 
-    def held(self, missing: int, anchors: int, width: int, *, work: int) -> int:
+    def held(self, sizes: Sizes) -> int:
         """Count the search and the mixtures."""
-        return 2 * work + 2 * (anchors + missing) * width + 500 * missing
+        return 2 * sizes.work + 2 * (sizes.anchors + sizes.missing) * sizes.width + 500 * sizes.missing
 
     def flops(self, missing: int, anchors: int, width: int) -> float:
         """Count the cosines, and the search for the largest."""

@@ -8,13 +8,14 @@ from typing import ClassVar, cast
 import numpy as np
 
 from tokswap.checkpoint.embeddings import EmbeddingSpace
-from tokswap.init.base import DonorUse, Initializer, Problem, Rows
-from tokswap.init.made_rows import MadeRows, parts
+from tokswap.init.base import DonorUse, Initializer, Problem, Rows, Sizes
+from tokswap.init.made_rows import MadeRows
+from tokswap.init.methods._normal import NormalEquations
 from tokswap.options.declare import option
 
 _BLOCK = 2048
-_GATHERED = 1 << 22
-"""Elements of neighbours' rows that are gathered at a time; 16 MB in float32."""
+_FEATURES = 1 << 24
+"""Most elements of the features that are computed at a time; 64 MB in float32."""
 _TESTED = 512
 """Shared tokens that are estimated without themselves, to see how much of a row's norm is lost."""
 
@@ -54,20 +55,17 @@ class Kriging(Initializer):
             note = f"kriging: {few}; each new token gets the mean of its pieces"
             return Rows(mixed_pieces(problem), notes=(note,))
         pairs = problem.merge_pairs(anchors)
-        trend = _Trend(problem, pairs, self.ridge)
         around = self._around(problem)
+        trend = _Trend(problem, pairs, self.ridge)
         tested = around.tested
-        residual = problem.source.rows(problem.alignment.source_of[anchors])
-        norms = np.linalg.norm(residual[tested], axis=1)
-        for part in parts(0, len(residual)):
-            residual[part] -= trend(anchors[part], pairs[part])
-        estimate = around.of_tested.correct(trend(anchors[tested], pairs[tested]), residual)
+        norms = np.linalg.norm(problem.source.rows(problem.alignment.source_of[anchors[tested]]), axis=1)
+        estimate = trend.corrected(anchors[tested], pairs[tested], around.of_tested)
         lost = norms / np.maximum(np.linalg.norm(estimate, axis=1), np.finfo(np.float32).tiny)
         scale = np.float32(1 + self.restore * float(np.clip(np.median(lost) - 1, 0, 1)))
         missing, ends = problem.missing, _ends(problem)
 
         def make(part: slice) -> np.ndarray:
-            return around.of_missing[part].correct(trend(missing[part], ends[part]), residual) * scale
+            return trend.corrected(missing[part], ends[part], around.of_missing[part]) * scale
 
         return Rows(MadeRows(len(missing), problem.source.width, make))
 
@@ -105,17 +103,17 @@ class Kriging(Initializer):
         if without is not None:
             others = np.argsort(places == without[:, None], axis=1, kind="stable")[:, :-1]
             places, cosines = np.take_along_axis(places, others, 1), np.take_along_axis(cosines, others, 1)
-        return _Neighbours(places, self._weights(problem, places, cosines, keys))
+        self._weigh(problem, places, cosines, keys)
+        return _Neighbours(places, cosines)
 
-    def _weights(self, problem: Problem, places: np.ndarray, cosines: np.ndarray, keys: _Centred) -> np.ndarray:
-        """Return the kriging weights of each query's neighbours, float32 [n, k]."""
+    def _weigh(self, problem: Problem, places: np.ndarray, cosines: np.ndarray, keys: _Centred) -> None:
+        """Put the kriging weights of each query's neighbours in the place of their cosines, float32 [n, k]."""
         import torch
 
         from tokswap.init.methods._sparse import unit
 
         memory, device = problem.context.memory, problem.context.device
         count = places.shape[1]
-        weights = np.empty(places.shape, np.float32)
         step = max(1, min(_BLOCK, memory // (96 * count * (count + keys.width))))
         for begin in range(0, len(places), step):
             part = slice(begin, begin + step)
@@ -126,13 +124,17 @@ class Kriging(Initializer):
             near = torch.exp((torch.from_numpy(cosines[part]).to(device).double() - 1) / self.scale)
             # By Cholesky: the batched LU of torch 2.13 (`linalg.solve`) is wrong here with several threads and k > 128.
             lower = torch.linalg.cholesky(kernel)
-            weights[part] = torch.cholesky_solve(near.unsqueeze(2), lower).squeeze(2).float().cpu().numpy()
-        return weights
+            cosines[part] = torch.cholesky_solve(near.unsqueeze(2), lower).squeeze(2).float().cpu().numpy()
 
-    def held(self, missing: int, anchors: int, width: int, *, work: int) -> int:
-        """Count the largest of three stages: the neighbours, the trend, and the making of rows."""
-        neighbours = 8 * self.neighbours * missing
-        return max(2 * neighbours + work, 20 * (3 * width) ** 2, 4 * anchors * width + neighbours)
+    def held(self, sizes: Sizes) -> int:
+        """Count neighbours, and the larger of two stages: the search for them, and the trend's normal equations."""
+        from tokswap.init.methods._sparse import search_bytes
+
+        features = 2 * sizes.width + sizes.donor_width
+        equations = 4 * features**2 + 8 * features * sizes.width
+        block = 2 * 4 * min(_FEATURES, _BLOCK * features)
+        search = search_bytes(sizes.anchors, sizes.missing, sizes.donor_width, sizes.work)
+        return 8 * self.neighbours * sizes.missing + max(search, equations + block)
 
     def flops(self, missing: int, anchors: int, width: int) -> float:
         """Count the trend's Gram matrix, the search for neighbours, and a small system for each token."""
@@ -155,14 +157,6 @@ class _Neighbours:
     def __getitem__(self, part: slice) -> _Neighbours:
         """Return those of some of the tokens."""
         return _Neighbours(self.places[part], self.weights[part])
-
-    def correct(self, trend: np.ndarray, residual: np.ndarray) -> np.ndarray:
-        """Add the neighbours' residuals, float32 [N, D], to the trend, float32 [n, D], in place; return it."""
-        step = max(1, _GATHERED // max(1, self.places.shape[1] * trend.shape[1]))
-        for begin in range(0, len(trend), step):
-            part = slice(begin, begin + step)
-            trend[part] += np.einsum("mk,mkd->md", self.weights[part], residual[self.places[part]])
-        return trend
 
 
 @dataclass(frozen=True)
@@ -190,40 +184,67 @@ class _Trend:
     """
 
     def __init__(self, problem: Problem, pairs: np.ndarray, ridge: float) -> None:
-        from scipy.linalg import solve
-
         assert problem.donor is not None
-        self.problem, self.donor = problem, problem.donor
-        anchors = problem.anchors
-        self.donor_mean = self.donor.mean(anchors)
-        self.mean = problem.source.mean(problem.alignment.source_of[anchors])
-        width = 2 * problem.source.width + self.donor.width
-        gram = np.zeros((width, width), np.float64)
-        cross = np.zeros((width, problem.source.width), np.float64)
+        self.source, self.donor = problem.source, problem.donor
+        self.anchors, self.pairs = problem.anchors, pairs
+        self.source_ids = problem.alignment.source_of[self.anchors]
+        self.donor_mean = self.donor.mean(self.anchors)
+        self.mean = self.source.mean(self.source_ids)
+        width = 2 * self.source.width + self.donor.width
+        self.block = max(1, min(_BLOCK, _FEATURES // width))
+        equations = NormalEquations(width, self.source.width)
         trained = np.flatnonzero(pairs[:, 0] >= 0)
         if len(trained) < width // 4:
-            trained = np.arange(len(anchors))
-        for begin in range(0, len(trained), _BLOCK):
-            part = trained[begin : begin + _BLOCK]
-            features = self._features(anchors[part], pairs[part])
-            gram += features.T @ features
-            cross += features.T @ (problem.source.rows(problem.alignment.source_of[anchors[part]]) - self.mean)
+            trained = np.arange(len(self.anchors))
+        for begin in range(0, len(trained), self.block):
+            part = trained[begin : begin + self.block]
+            features = self._features(self.anchors[part], pairs[part])
+            equations.add(features, self.source.rows(self.source_ids[part]) - self.mean)
         # The least ridge is what rounding needs in directions that no shared token has.
-        gram[np.diag_indices(width)] += max(ridge, 1e-9) * max(np.trace(gram) / width, 1e-30)
-        self.matrix = np.asarray(solve(gram, cross, assume_a="pos", overwrite_a=True, overwrite_b=True), np.float32)
+        self.matrix = np.asarray(equations.solve(max(ridge, 1e-9)), np.float32)
 
     def _features(self, ids: np.ndarray, ends: np.ndarray) -> np.ndarray:
-        source = self.problem.source
-        pieces = [np.where(end[:, None] >= 0, source.rows(np.maximum(end, 0)) - self.mean, 0) for end in ends.T]
-        return np.asarray(np.concatenate([*pieces, self.donor.rows(ids) - self.donor_mean], axis=1), np.float32)
+        """Return the features of target ids [n] with these first and last pieces, int [n, 2]; float32 [n, W]."""
+        return self._mixed(ids[:, None], ends[:, None], np.ones((len(ids), 1), np.float32))
 
-    def __call__(self, ids: np.ndarray, ends: np.ndarray) -> np.ndarray:
-        """Return the trend, float32 [n, D], of target ids [n] with these first and last pieces, int [n, 2]."""
+    def _mixed(self, ids: np.ndarray, ends: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Return weighted sums of features, float32 [n, W], of target ids [n, k] with ends [n, k, 2]."""
+        known = np.where(ends >= 0, weights[:, :, None], 0)
+        pieces = [_mixed(self.source, np.maximum(ends[..., n], 0), known[..., n], self.mean) for n in (0, 1)]
+        return np.concatenate([*pieces, _mixed(self.donor, ids, weights, self.donor_mean)], axis=1)
+
+    def corrected(self, ids: np.ndarray, ends: np.ndarray, near: _Neighbours) -> np.ndarray:
+        """Return the trend of some tokens, plus the weighted residuals of their neighbours.
+
+        The trend is linear, so the residuals' sum is that of the neighbours' rows, less the trend of that of their
+        features. No residual is held.
+
+        Args:
+            ids: Target ids, int64 [n].
+            ends: First and last pieces, int [n, 2].
+            near: Their neighbours.
+
+        Returns:
+            float32 [n, D].
+        """
         result = np.empty((len(ids), len(self.mean)), np.float32)
-        for begin in range(0, len(ids), _BLOCK):
-            part = slice(begin, begin + _BLOCK)
-            result[part] = self.mean + self._features(ids[part], ends[part]) @ self.matrix
+        for begin in range(0, len(ids), self.block):
+            part = slice(begin, begin + self.block)
+            places, weights = near.places[part], near.weights[part]
+            features = self._features(ids[part], ends[part])
+            features -= self._mixed(self.anchors[places], self.pairs[places], weights)
+            result[part] = self.mean + features @ self.matrix
+            result[part] += _mixed(self.source, self.source_ids[places], weights, self.mean)
         return result
+
+
+def _mixed(space: EmbeddingSpace, ids: np.ndarray, weights: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Return weighted sums of rows less their mean, float32 [n, D], of ids int [n, k]."""
+    from tokswap.init.methods._sparse import combine
+
+    rows = combine(space, ids, weights)
+    rows -= weights.sum(axis=1, keepdims=True) * mean
+    return rows
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from tokswap.init.base import DonorUse, Initializer, Problem, Rows
+from tokswap.init.base import DonorUse, Initializer, Problem, Rows, Sizes
 from tokswap.init.made_rows import MadeRows
 from tokswap.options.declare import option
 
@@ -80,9 +80,9 @@ class Linear(Initializer):
         gram[np.diag_indices_from(gram)] += ridge
         return np.asarray(solve(gram, cross, assume_a="pos", overwrite_a=True, overwrite_b=True))
 
-    def held(self, missing: int, anchors: int, width: int, *, work: int) -> int:
+    def held(self, sizes: Sizes) -> int:
         """Count the Gram matrix, the targets of the regression, and their solution."""
-        return 24 * width * width
+        return 12 * sizes.donor_width * (sizes.donor_width + sizes.width)
 
     def flops(self, missing: int, anchors: int, width: int) -> float:
         """Count the Gram matrix, its solution and the map."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from tokswap.checkpoint.embeddings import row_norms
 from tokswap.errors import InputError
-from tokswap.init.base import DonorUse, Initializer, Problem, Rows
+from tokswap.init.base import DonorUse, Initializer, Problem, Rows, Sizes
 from tokswap.init.made_rows import MadeRows
 from tokswap.options.declare import option
 from tokswap.tokenizer.vocabulary import Kind
@@ -132,10 +132,11 @@ class OMP(Initializer):
             at += len(block)
         return np.asarray(anchors[keep])
 
-    def held(self, missing: int, anchors: int, width: int, *, work: int) -> int:
+    def held(self, sizes: Sizes) -> int:
         """Count kernels, the dictionary in float32 and bfloat16, a part of the targets, and the codes."""
-        part = min(4 * min(missing, _PART) * width, work)
-        return 130_000_000 + 6 * anchors * width + part + 16 * self.k * missing + work
+        part = min(4 * min(sizes.missing, _PART) * sizes.donor_width, sizes.work)
+        dictionary = 6 * sizes.anchors * sizes.donor_width
+        return 130_000_000 + dictionary + part + 16 * self.k * sizes.missing + sizes.work
 
     def flops(self, missing: int, anchors: int, width: int) -> float:
         """Count searches of the dictionary, as measured for k = 64 (benchmarks/omp.md)."""

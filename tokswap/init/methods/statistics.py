@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from tokswap.init.base import Initializer, Problem, Rows
+from tokswap.init.base import Initializer, Problem, Rows, Sizes
 from tokswap.init.made_rows import MadeRows
 from tokswap.options.declare import option
 
@@ -79,9 +79,9 @@ class Gaussian(Initializer):
 
         return Rows(MadeRows(len(problem.missing), width, make))
 
-    def held(self, missing: int, anchors: int, width: int, *, work: int) -> int:
+    def held(self, sizes: Sizes) -> int:
         """Count the covariance and its eigenvectors."""
-        return 40 * width * width
+        return 40 * sizes.width**2
 
     def flops(self, missing: int, anchors: int, width: int) -> float:
         """Count two matrix products."""

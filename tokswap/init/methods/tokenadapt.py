@@ -7,9 +7,19 @@ from typing import ClassVar
 
 import numpy as np
 
-from tokswap.init.base import BaseModel, DonorUse, Initializer, Problem, Rows
+from tokswap.init.base import BaseModel, DonorUse, Initializer, Problem, Rows, Sizes
 from tokswap.init.made_rows import MadeRows
-from tokswap.init.methods._sparse import Array, HasRows, Vectors, combine, combine_pieces, nearest, piece_blocks, unit
+from tokswap.init.methods._sparse import (
+    Array,
+    HasRows,
+    Vectors,
+    combine,
+    combine_pieces,
+    nearest,
+    piece_blocks,
+    search_bytes,
+    unit,
+)
 from tokswap.init.resources.protocol import Resources
 from tokswap.options.declare import option
 from tokswap.tokenizer.vocabulary import Kind, Vocabulary
@@ -132,9 +142,14 @@ class TokenAdapt(Initializer):
             return _donor_space(problem)
         return _text_space(problem, self.encoder)
 
-    def held(self, missing: int, anchors: int, width: int, *, work: int) -> int:
-        """Count the search."""
-        return 2 * work
+    def held(self, sizes: Sizes) -> int:
+        """Count the search, or the cosines of pieces."""
+        if self.encoder not in ("source", "donor"):
+            return 2 * sizes.work
+        own = self.encoder == "source"
+        keys, width = (sizes.vocabulary, sizes.width) if own else (sizes.anchors, sizes.donor_width)
+        search = search_bytes(keys, sizes.missing, width, sizes.work)
+        return max(search, min(sizes.work, 16 * 4 * sizes.missing * width))
 
     def flops(self, missing: int, anchors: int, width: int) -> float:
         """Count the search for neighbours, and a small encoder's work on short texts of both vocabularies."""

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from tokswap.errors import InputError
-from tokswap.init.base import BaseModel, Initializer, Problem, Rows, SupportsEncode
+from tokswap.init.base import BaseModel, Initializer, Problem, Rows, Sizes, SupportsEncode
 from tokswap.init.made_rows import MadeRows
 from tokswap.init.methods._sparse import Array, Vectors, combine, give_piece_means, nearest
 from tokswap.init.resources.protocol import Resources, WordVectors
@@ -117,9 +117,9 @@ class Wechsel(Initializer):
             )
         return theirs, ours
 
-    def held(self, missing: int, anchors: int, width: int, *, work: int) -> int:
+    def held(self, sizes: Sizes) -> int:
         """Count the search, and vectors of 300 elements."""
-        return 2 * work + 3600 * self.words
+        return 2 * sizes.work + 3600 * self.words
 
     def flops(self, missing: int, anchors: int, width: int) -> float:
         """Count the cosines of vectors with 300 elements."""

@@ -87,6 +87,10 @@ class DiskResources:
 
         return open_surface(path)
 
+    def hypernet_bytes(self, path: str) -> int:
+        """Return the size of a hypernetwork's weights on disk."""
+        return sum(file.stat().st_size for kind in ("safetensors", "msgpack") for file in Path(path).glob(f"*.{kind}"))
+
     def load_hypernet(self, path: str, *, device: str) -> Hypernet:
         """See `hypernet.load_hypernet`."""
         from tokswap.hypernet import load_hypernet

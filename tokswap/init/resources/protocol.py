@@ -75,6 +75,10 @@ class Resources(Protocol):
         """Read the configuration and the tokenizer of a hypernetwork, without its weights."""
         ...
 
+    def hypernet_bytes(self, path: str) -> int:
+        """Return the size of a hypernetwork's weights on disk."""
+        ...
+
     def load_hypernet(self, path: str, *, device: str) -> Hypernet:
         """Load a hypernetwork."""
         ...
