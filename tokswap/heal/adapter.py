@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.nn import Embedding, Linear, Module, Parameter
+from torch.nn import Embedding, Linear, Parameter
+from transformers.pytorch_utils import Conv1D
 
 from tokswap.errors import InputError
 from tokswap.heal.options import HealOptions
@@ -39,15 +39,19 @@ class Reach:
     body: int
 
     @property
+    def share(self) -> float:
+        """The share of the body that it leaves as it is."""
+        return sum(self.left.values()) / max(self.body, 1)
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What the user should know."""
-        share = sum(self.left.values()) / max(self.body, 1)
-        if share < _LEAST_SHARE:
+        if self.share < _LEAST_SHARE:
             return ()
         names = ", ".join([*self.left][:3])
         return (
-            f"a LoRA adapter fits plain linear layers: {share:.0%} of the body stay as they are ({names}); "
-            "--train full trains them too",
+            f"a LoRA adapter fits plain linear layers: {self.share:.0%} of the body stays as it is ({names}); "
+            "--train full trains it too",
         )
 
 
@@ -56,19 +60,16 @@ def reach_of(model: Any) -> Reach:
 
     A layer is left out if its class computes something else than a linear layer does (a router that is one by
     inheritance), if another layer has the same weight (a change of one could not be written), or if PEFT does not
-    take it: output projections of state-space blocks, and layers named like the experts that transformers has fused.
+    take it or cannot load what it saves of it: output projections of state-space blocks, and layers named like the
+    experts that transformers has fused.
     """
-    from transformers.pytorch_utils import Conv1D
-
-    plain: dict[Any, Callable[..., Any]] = {Linear: Linear.forward, Conv1D: Conv1D.forward}
     ends = [model.get_input_embeddings(), model.get_output_embeddings()]
     own = {id(one) for end in ends if end is not None for one in end.parameters()}
     users = Counter(id(one) for _, one in _uses(model))
     blocks = {f"{name}.out_proj" for name, one in model.named_modules() if set(one._parameters) >= _STATE_SPACE}
     found: dict[str, Any] = {}
     for name, module in model.named_modules():
-        kind = next((kind for kind in plain if isinstance(module, kind)), None)
-        if kind is None or type(module).forward is not plain[kind] or name in blocks:
+        if not isinstance(module, (Linear, Conv1D)) or name in blocks or not _is_linear(module):
             continue
         if id(module.weight) not in own and users[id(module.weight)] == 1:
             found[name] = module
@@ -82,7 +83,8 @@ def reach_of(model: Any) -> Reach:
         body += one.numel()
         if id(one) not in taken:
             left[re.sub(r"\.\d+(?=\.)", ".*", name)] += one.numel()
-    return Reach(tuple(kept), sum(sum(found[name].weight.shape) for name in kept), dict(left.most_common()), body)
+    sides = sum(sum(found[name].weight.shape) for name in kept)
+    return Reach(layers=tuple(kept), sides=sides, left=dict(left.most_common()), body=body)
 
 
 def check_parts(model: Any, reach: Reach, train: str) -> None:
@@ -132,21 +134,45 @@ def _uses(model: Any) -> list[tuple[str, Parameter]]:
     return [(name, one) for module in model.modules() for name, one in module._parameters.items() if one is not None]
 
 
-def _taken_by_peft(layers: dict[str, Module], model: Any) -> list[str]:
-    """Return the names of the layers that PEFT changes where it is given them.
+@torch.no_grad()
+def _is_linear(module: Any) -> bool:
+    """Whether a linear layer, or one of a class of its own, makes a row of a row."""
+    if type(module).forward in (Linear.forward, Conv1D.forward):
+        return True
+    rows, columns = module.weight.shape if isinstance(module, Linear) else module.weight.shape[::-1]
+    try:
+        found = module(torch.zeros(1, columns, dtype=module.weight.dtype, device=module.weight.device))
+    except Exception:  # it wants other inputs
+        return False
+    return isinstance(found, torch.Tensor) and found.shape == (1, rows)
 
-    In models whose experts transformers has fused, PEFT takes names such as `gate_proj` for those of experts.
+
+def _taken_by_peft(layers: dict[str, Any], model: Any) -> list[str]:
+    """Return the names of the layers that PEFT changes, and loads again from its files.
+
+    Where transformers has fused the experts of a model, PEFT takes names such as `gate_proj` for those of experts, in
+    its config and in its files.
     """
     try:
-        from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
+        from peft.utils.transformers_weight_conversion import (
+            convert_peft_adapter_state_dict_for_transformers,
+            convert_peft_config_for_transformers,
+        )
     except ImportError:  # releases for transformers 4, whose experts are layers
         return list(layers)
     from peft import LoraConfig
 
-    leaves = {name.rpartition(".")[2] for name in layers}
-    probe = LoraConfig(target_modules=sorted(leaves))
+    probe = LoraConfig(target_modules=sorted({_leaf(name) for name in layers}))
     convert_peft_config_for_transformers(probe, model, None)
-    return [name for name in layers if name.rpartition(".")[2] in (probe.target_modules or ())]
+    taken = [name for name in layers if _leaf(name) in (probe.target_modules or ())]
+    keys = {name: [f"base_model.model.{name}.lora_{half}.weight" for half in "AB"] for name in taken}
+    state = {key: torch.zeros(1, 1, device="meta") for pair in keys.values() for key in pair}
+    loaded = convert_peft_adapter_state_dict_for_transformers(model, probe, state)
+    return [name for name in taken if all(key in loaded for key in keys[name])]
+
+
+def _leaf(name: str) -> str:
+    return name.rpartition(".")[2]
 
 
 def skeleton(folder: Any, *, trust_remote_code: bool) -> Any | None:
