@@ -24,7 +24,8 @@ Make = Callable[..., Path]
 pytestmark = pytest.mark.filterwarnings("ignore")  # what transformers says of tiny configs, and PEFT uses
 
 KINDS = {
-    "mixtral": "its files have a tensor for each expert, and PEFT takes names of linear layers for experts",
+    "mixtral": "its files have a tensor for each expert",
+    "deepseek_v3": "PEFT takes names of its linear layers for those of experts",
     "aria_text": "its experts are turned in the files",
     "mamba": "PEFT refuses a layer that the kernels read without calling it",
     "gemma3n_text": "a vocabulary matrix is part of its body",
