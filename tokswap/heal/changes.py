@@ -93,7 +93,7 @@ def body_changes(student: Student, checkpoint: Checkpoint) -> dict[str, Convert]
     if missing:
         raise InputError(
             "cannot-merge",
-            f"the files of this model have no tensor {missing[0]}: transformers builds it from others when it loads",
+            f"the files of this model have no tensor {missing[0]}, which was trained",
             "write the changes beside the model with --save adapter",
             model=checkpoint.folder,
         )
