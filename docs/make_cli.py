@@ -125,7 +125,7 @@ An architecture *works* if
 - each result loads with the class of the source, with no other missing, unexpected or mismatched tensors.
 """
 _HEAL_HEAD = """\
-Every causal architecture, after one training step of a tiny model with random weights. Outcomes of {date} with
+Every causal architecture, after two training steps of a tiny model with random weights. Outcomes of {date} with
 transformers {transformers} and torch {torch}, on CPU. It *works* if
 
 - embeddings and layers get gradients, and as many numbers learn as the plan says;

@@ -52,7 +52,7 @@ class HealOutcome:
 def try_healing(model_type: str, work: Path, tokenizers: tuple[Path, Path]) -> HealOutcome:
     """Make a model of an architecture, train it, and give it new tokens.
 
-    1. It is trained for one step, with a LoRA adapter and in full, and written as `tokswap heal` does. The written
+    1. It is trained for two steps, with a LoRA adapter and in full, and written as `tokswap heal` does. The written
        model, and with an adapter its PEFT folder too, gives the logits of the trained one.
     2. It gets new tokens: hidden states of a text without one stay equal bit for bit, and logits of old tokens too.
     """
@@ -87,7 +87,7 @@ def made(model_type: str, work: Path, tokenizers: tuple[Path, Path]) -> tuple[Pa
 
 
 def healed(source: Path, base: Loaded, work: Path, train: str) -> float:
-    """Train a model for one step, write it, and compare. Returns the share of the body that an adapter leaves."""
+    """Train a model for two steps, write it, and compare. Returns the share of the body that an adapter leaves."""
     model = open_source(str(source))
     check_model(model.checkpoint)
     reach = check_body(model, train, trust_remote_code=False)
@@ -120,7 +120,7 @@ def healed(source: Path, base: Loaded, work: Path, train: str) -> float:
 
 
 def trained(source: Path, train: str) -> Student:
-    """Return a model after one step with random targets, as a healing loads it."""
+    """Return a model after two steps with random targets, as a healing loads it."""
     from tokswap.evaluation.models import load_model
 
     torch.manual_seed(0)
