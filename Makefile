@@ -44,7 +44,8 @@ bench: env
 	$(BIN)/python benchmarks/ensemble.py
 	$(BIN)/python benchmarks/infill.py
 
-# Every architecture that transformers lists, through transplant and trim: writes docs/compatibility.md. Some minutes.
+# Every architecture that transformers lists, through transplant, trim, heal and extend: writes docs/compatibility.md.
+# Some minutes.
 compatibility: env
 	$(BIN)/python benchmarks/compatibility.py
 

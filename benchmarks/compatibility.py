@@ -1,9 +1,11 @@
-"""Which architectures can be transplanted and trimmed: all that transformers lists, with tiny random weights.
+"""Which architectures can be transplanted, trimmed, healed and extended: all that transformers lists, with tiny weights.
 
-    python benchmarks/compatibility.py [--only llama --only t5]
+    python benchmarks/compatibility.py [--part vocabulary] [--only llama --only t5]
 
-`try_one` in tests/architectures.py describes what is tried. The outcomes are kept in results/compatibility.json and
-shown in docs/compatibility.md. With --only, they are only printed.
+`try_one` in tests/architectures.py describes what is tried of transplants and trims (the part `vocabulary`), and
+`try_healing` in tests/healing.py what of `heal` and `extend` (the part `healing`). The outcomes are kept in
+results/compatibility.json and results/compatibility-heal.json, and shown in docs/compatibility.md. With --only, they
+are only printed.
 """
 
 from __future__ import annotations
@@ -36,15 +38,23 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 sys.path.insert(0, str(Path(__file__).parent.parent / "docs"))
 
 import architectures
+import healing
 import make_cli
 
 SECONDS = 180
 """An architecture that takes longer counts as one that cannot be made small enough."""
 
 
-def one(job: tuple[str, str, tuple[Path, Path]]) -> architectures.Outcome:
+PARTS = {"vocabulary": "compatibility", "healing": "compatibility-heal"}
+"""What is tried -> the file in results/ that keeps the outcomes."""
+
+Job = tuple[str, str, str, tuple[Path, Path]]
+"""A part, a task, a model type and two tokenizers."""
+
+
+def one(job: Job) -> architectures.Outcome | healing.HealOutcome:
     """Try one architecture, for at most `SECONDS`."""
-    task, model_type, tokenizers = job
+    part, task, model_type, tokenizers = job
 
     def stop(*_: object) -> None:
         raise TimeoutError(f"took longer than {SECONDS} s")
@@ -54,37 +64,44 @@ def one(job: tuple[str, str, tuple[Path, Path]]) -> architectures.Outcome:
     signal.alarm(SECONDS)
     try:
         with tempfile.TemporaryDirectory() as work:
+            if part == "healing":
+                return healing.try_healing(model_type, Path(work), tokenizers)
             return architectures.try_one(task, model_type, Path(work), tokenizers)
     finally:
         signal.alarm(0)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--only", action="append", help="model type to try; repeat for more")
-    parser.add_argument("--workers", type=int, default=2)
-    options = parser.parse_args()
+def tried(part: str, only: list[str], workers: int) -> list[dict[str, Any]]:
+    """Try all architectures of a part."""
+    outcomes: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name:
         tokenizers = architectures.two_tokenizers(Path(name))
         jobs = [
-            (task, kind, tokenizers)
-            for task in architectures.TASKS
+            (part, task, kind, tokenizers)
+            for task in (architectures.TASKS if part == "vocabulary" else ["causal"])
             for kind in architectures.listed(task)
-            if not options.only or kind in options.only
+            if not only or kind in only
         ]
-        outcomes: list[dict[str, Any]] = []
-        with multiprocessing.get_context("spawn").Pool(options.workers) as pool:
+        with multiprocessing.get_context("spawn").Pool(workers) as pool:
             for outcome in pool.imap(one, jobs):
                 outcomes.append(dataclasses.asdict(outcome))
-                print(
-                    f"{outcome.task}, {outcome.model_type}: {outcome.transplant[:100]}; {outcome.trim[:100]}",
-                    flush=True,
-                )
-    count = Counter(outcome["transplant"].split(":")[0] for outcome in outcomes)
-    print(dict(count))
-    if not options.only:
-        print("kept in", keep("compatibility", {"outcomes": outcomes}))
-        (make_cli.DOCS / "compatibility.md").write_text(make_cli.compatibility(), "utf-8")
+                print("; ".join(str(value)[:100] for value in outcomes[-1].values()), flush=True)
+    return outcomes
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--part", action="append", choices=[*PARTS], help="what to try; both parts by default")
+    parser.add_argument("--only", action="append", default=[], help="model type to try; repeat for more")
+    parser.add_argument("--workers", type=int, default=2)
+    options = parser.parse_args()
+    for part in options.part or PARTS:
+        outcomes = tried(part, options.only, options.workers)
+        key = "transplant" if part == "vocabulary" else "adapter"
+        print(dict(Counter(outcome[key].split(":")[0] for outcome in outcomes)))
+        if not options.only:
+            print("kept in", keep(PARTS[part], {"outcomes": outcomes}))
+            (make_cli.DOCS / "compatibility.md").write_text(make_cli.compatibility(), "utf-8")
 
 
 if __name__ == "__main__":

@@ -124,6 +124,21 @@ An architecture *works* if
   passes;
 - each result loads with the class of the source, with no other missing, unexpected or mismatched tensors.
 """
+_HEAL_HEAD = """\
+Every causal architecture, after two training steps of a tiny model with random weights. Outcomes of {date} with
+transformers {transformers} and torch {torch}, on CPU. It *works* if
+
+- embeddings and layers get gradients, and as many numbers learn as the plan says;
+- the written model loads as the source does and predicts what the trained one does; with an adapter its PEFT folder,
+  loaded by PEFT itself, does too;
+- after `tokswap extend` hidden states and the logits of old tokens are equal bit for bit and within 1e-4, new tokens
+  come out of the tokenizer, and `verify` passes.
+"""
+_LEFT = """\
+A LoRA adapter fits plain linear layers. The plan names what it leaves as it is, mostly the experts of each layer; `--train
+full` trains all. Here is the share of the body, where it is a tenth or more. It is that of tiny models: in real ones
+experts are more of the body.
+"""
 _STARRED = """\
 \\* These count positions from the id of their pad token. A transplant needs a tokenizer whose pad token has the same
 id, and is refused otherwise (`pad-defines-positions`). A trim has no such condition.
@@ -145,6 +160,7 @@ def compatibility() -> str:
         "What is refused": "Before anything is written, with the reason.\n\n" + _with_reason(found, "refuses"),
         "What fails": _with_reason(found, "fails"),
         "What could not be made here": f"{_NOT_MADE}\n{_with_reason(found, 'not made')}",
+        "Healing and new tokens": healing(),
         "Tests in other environments": environments(),
     }
     return "\n".join(
@@ -152,6 +168,36 @@ def compatibility() -> str:
             _COMPATIBILITY_HEAD.format(date=kept["date"], **kept["machine"]["versions"]),
             _table(("task", "listed", "works", "refused", "fails", "not made here"), counts),
             *(f"## {title}\n\n{text}" for title, text in sections.items()),
+        ]
+    )
+
+
+_HEAL_COLUMNS = {"adapter": "`heal`", "full": "`heal --train full`", "extend": "`extend`"}
+"""What was tried of healing and extension -> its name."""
+
+
+def healing() -> str:
+    """Return the outcomes of healing and extension."""
+    kept = json.loads((RESULTS / "compatibility-heal.json").read_text("utf-8"))
+    found = kept["outcomes"]
+    rows = [
+        (shown, str(len(found)), *(str(sum(one[key].startswith(word) for one in found)) for word in _OUTCOMES))
+        for key, shown in _HEAL_COLUMNS.items()
+    ]
+    others = [
+        (f"`{one['model_type']}`", shown, one[key].replace("<", "&lt;"))
+        for one in found
+        for key, shown in _HEAL_COLUMNS.items()
+        if not one[key].startswith(("works", "not made")) and not (key == "full" and one[key] == one["adapter"])
+    ]
+    left = sorted(((one["left"], one["model_type"]) for one in found if (one["left"] or 0) >= 10), reverse=True)
+    return "\n".join(
+        [
+            _HEAL_HEAD.format(date=kept["date"], **kept["machine"]["versions"]),
+            _table(("command", "listed", "works", "refused", "fails", "not made here"), rows),
+            "What does not work, with the reason. `--train full` is refused for the same reasons as an adapter.\n",
+            _table(("model type", "command", "reason"), others),
+            f"{_LEFT}\n{', '.join(f'`{name}` {share} %' for share, name in left)}\n",
         ]
     )
 

@@ -89,6 +89,12 @@ REFUSED: dict[str, tuple[str, dict[str, Any], Shapes, dict[str, str]]] = {
     ),
     "fewer rows than the config says": ("vocab-size-mismatch", CAUSAL, {"model.embed_tokens.weight": (V - 1, D)}, {}),
     "a head with more rows": ("vocab-size-mismatch", CAUSAL, {**BODY, "lm_head.weight": (V + 5, D)}, {}),
+    "tied embeddings with rows that are no tokens (CPM-Ant)": (
+        "vocab-size-mismatch",
+        {**CAUSAL, "tie_word_embeddings": True},
+        {"cpmant.input_embedding.weight": (V + 32, D), "lm_head.weight": (V, D)},
+        {},
+    ),
     "a GPT-NeoX head with more rows": (
         "vocab-size-mismatch",
         CAUSAL,

@@ -33,7 +33,7 @@ _NAMES: Mapping[Role, re.Pattern[str]] = {
     "bias": re.compile(rf"(^|\.)(({_HEADS}|predictions)\.bias|final_logits_bias)$"),
     "input": re.compile(
         r"(^|\.)(embed_tokens|wte|word_embeddings?|tok_embeddings|embed_in|shared|tokens_embed|token_embedding"
-        r"|token_embeddings|word_embed_proj|embeddings|embedding|embed|transformer\.w)\.weight$"
+        r"|token_embeddings|input_embedding|word_embed_proj|embeddings|embedding|embed|transformer\.w)\.weight$"
     ),
 }
 

@@ -29,7 +29,13 @@ POSITIONS_FOLLOW_PAD = (
     "xmod",
 )
 """Model types that count positions from pad_token_id, so that the pad id is part of the position embeddings."""
-_KEYS = ("max_position_embeddings", "n_positions", "max_encoder_position_embeddings", "max_target_positions")
+_KEYS = (
+    "max_position_embeddings",
+    "n_positions",
+    "max_encoder_position_embeddings",
+    "max_target_positions",
+    "max_seq_len",
+)
 _COMPUTED = ("rope", "rotary", "alibi")
 """Parts of the keys of models that compute their positions, and so read more of them, if worse."""
 _UNLIMITED = 1e29
@@ -47,6 +53,8 @@ def longest_input(text: Mapping[str, Any]) -> int | None:
         return None
     if text.get("model_type") in POSITIONS_FOLLOW_PAD:
         limit -= max(id_list(text.get("pad_token_id")), default=-1) + 1
+    if text.get("model_type") == "prophetnet":
+        limit -= 1  # it reads the position after each token too
     return max([limit, *_stretched(text, limit)])
 
 

@@ -89,7 +89,8 @@ def plan_with(model: ModelLike, options: ExtendOptions) -> TransplantJob:
     out = result_folder(options.out, f"{named(model)}-extended", in_memory=source.loaded is not None)
     if out is not None:  # before the corpora are read
         check_output(out, sources=_sources(source), needed=0, force=options.force)
-    check_step(options.heal, source.checkpoint)
+    trust = options.trust_remote_code
+    check_step(options.heal, source, train=options.heal_train, trust_remote_code=trust)
     base, chosen, sample = _choose(source, options)
     prepared, rows = _prepare(source, methods, (base, chosen.extended), options)
     job = finish(prepared, default_out=f"{named(model)}-extended", operation="extend", owner=source.name)

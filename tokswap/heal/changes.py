@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from tokswap.checkpoint.result_files import MAP_NAME, result_files
 from tokswap.checkpoint.source import SourceModel
 from tokswap.checkpoint.writer import Solve
 from tokswap.errors import InputError
+from tokswap.heal.file_names import Compute, as_in_files
 from tokswap.heal.student import Student
 
 
@@ -31,20 +33,25 @@ def changed_edit(source: SourceModel, student: Student, *, trust_remote_code: bo
         InputError: cannot-merge where a trained weight has no tensor in the files.
     """
     checkpoint, tokenizer = source.checkpoint, source.tokenizer
-    trained: dict[str, MatrixEdit] = {
-        one.role: _computed(one, student.new) for one in checkpoint.matrices if one.role in _TRAINED
+    changed = body_changes(student, checkpoint)
+    tables = [one for one in checkpoint.matrices if one.role not in _TRAINED and one.names[0] in changed]
+    of_body = {one.names[0]: changed.pop(one.names[0]) for one in tables}  # per-layer embeddings
+    trained = [one for one in checkpoint.matrices if one.role in _TRAINED]
+    edits = {id(one): _computed(one, student.new) for one in trained} | {
+        id(one): _computed(one, None) for one in tables
     }
-    matrices = tuple(trained.get(one.role, _kept(one)) for one in checkpoint.matrices)
-    rows = _matrix_rows(student, trained)
+    matrices = tuple(edits.get(id(one), _kept(one)) for one in checkpoint.matrices)
+    rows = _matrix_rows(student, [edits[id(one)] for one in trained])
     own = Configs(checkpoint.config, checkpoint.generation_config, tokenizer.config)
     files = result_files(checkpoint, tokenizer, own, own=True, trust_remote_code=trust_remote_code)
     map_file = checkpoint.folder / MAP_NAME  # healing changes no id, so what a trim or extension says still holds
-    kept = {MAP_NAME: map_file} if map_file.is_file() else {}
-    changed = body_changes(student, checkpoint)
-    edit = Edit(checkpoint, matrices, files.configs, files={**files.files, **kept}, changed=changed)
+    more = {MAP_NAME: map_file} if map_file.is_file() else {}
+    edit = Edit(checkpoint, matrices, files.configs, files={**files.files, **more}, changed=changed)
 
     def solve(group: tuple[MatrixEdit, ...]) -> GroupRows:
-        return {one.name: rows.get(one.name, np.zeros((0, one.matrix.width), np.float32)) for one in group}
+        none = {one.name: np.zeros((0, one.matrix.width), np.float32) for one in group}
+        body = {one.name: of_body[one.name](none[one.name]) for one in group if one.name in of_body}
+        return {name: body.get(name, rows.get(name, none[name])) for name in none}
 
     return edit, solve
 
@@ -63,12 +70,12 @@ def _kept(matrix: VocabMatrix) -> MatrixEdit:
     return MatrixEdit(matrix, matrix.names, np.arange(matrix.rows, dtype=np.int32))
 
 
-def _matrix_rows(student: Student, trained: Mapping[str, MatrixEdit]) -> dict[str, np.ndarray]:
+def _matrix_rows(student: Student, trained: Sequence[MatrixEdit]) -> dict[str, np.ndarray]:
     """Return the trained rows of each matrix, float32 [n, D], by the name of its edit."""
     causal = student.causal
     weights = {"input": causal.get_input_embeddings().weight, "output": causal.get_output_embeddings().weight}
     rows = slice(None) if student.new is None else torch.from_numpy(student.new)
-    return {edit.name: weights[role].detach()[rows].float().cpu().numpy() for role, edit in trained.items()}
+    return {one.name: weights[one.matrix.role].detach()[rows].float().cpu().numpy() for one in trained}
 
 
 def body_changes(student: Student, checkpoint: Checkpoint) -> dict[str, Convert]:
@@ -77,35 +84,49 @@ def body_changes(student: Student, checkpoint: Checkpoint) -> dict[str, Convert]
     Raises:
         InputError: cannot-merge.
     """
-    found: dict[str, Convert] = {}
-    if student.adapted is not None:
-        from peft.tuners.lora import LoraLayer
-
-        layers = {name: one for name, one in student.causal.named_modules() if isinstance(one, LoraLayer)}
-        found = {f"{name}.weight": _adapted(layer) for name, layer in layers.items()}
-    elif student.full:
-        vocabulary = {id(one) for one in student.matrices()}
-        body = {name: one for name, one in student.causal.named_parameters() if id(one) not in vocabulary}
-        found = {name: _replaced(one) for name, one in body.items()}
-    missing = sorted(set(found) - set(checkpoint.tensors))
+    trained = _added(student) if student.adapted is not None else _replaced(student) if student.full else {}
+    if trained and checkpoint.memory is None:
+        trained = as_in_files(student.causal, trained, checkpoint.tensors)
+    written = {name: one for name, one in trained.items() if name in checkpoint.tensors}
+    same = {id(one) for one in written.values()}
+    missing = sorted(name for name, one in trained.items() if id(one) not in same)
     if missing:
         raise InputError(
             "cannot-merge",
-            f"the files of this model have no tensor {missing[0]}: transformers builds it from others when it loads",
+            f"the files of this model have no tensor {missing[0]}, which was trained",
             "write the changes beside the model with --save adapter",
             model=checkpoint.folder,
         )
-    return found
+    return {name: _convert(one, added=student.adapted is not None) for name, one in written.items()}
 
 
-def _adapted(layer: Any) -> Convert:
+def _added(student: Student) -> dict[str, Compute]:
+    """Return what the adapter adds to each weight. Layers that the model never ran have learnt nothing."""
+    from peft.tuners.lora import LoraLayer
+
+    layers: dict[str, Any] = {name: one for name, one in student.causal.named_modules() if isinstance(one, LoraLayer)}
+    return {
+        f"{name}.weight": partial(layer.get_delta_weight, "default")
+        for name, layer in layers.items()
+        if bool(layer.lora_B["default"].weight.any())
+    }
+
+
+def _replaced(student: Student) -> dict[str, Compute]:
+    """Return the weights of the body that learn, by all their names; the files have one of those of a shared weight."""
+    vocabulary = {id(one) for one in student.matrices()}
+    found: dict[int, Compute] = {}
+    names: dict[str, Compute] = {}
+    for name, one in student.causal.named_parameters(remove_duplicate=False):
+        if one.requires_grad and id(one) not in vocabulary:
+            names[name] = found.setdefault(id(one), one.detach)
+    return names
+
+
+def _convert(compute: Compute, *, added: bool) -> Convert:
     def change(old: np.ndarray) -> np.ndarray:
         with torch.no_grad():
-            delta = layer.get_delta_weight("default").float().cpu().numpy()
-        return np.asarray(old + delta, np.float32)
+            new = compute().float().cpu().numpy()
+        return np.asarray(old + new if added else new, np.float32)
 
     return change
-
-
-def _replaced(weight: torch.Tensor) -> Convert:
-    return lambda old: weight.detach().float().cpu().numpy()

@@ -60,6 +60,9 @@ def find_form(causal: Any) -> HeadForm | None:
     ids = torch.arange(1, 5, device=head.weight.device)[None]
     mask = torch.ones_like(ids)
     own = causal(input_ids=ids, attention_mask=mask, use_cache=False).logits.float()
-    again = form.apply((hidden_states(causal, ids, mask).to(head.weight.dtype) @ head.weight.T).float())
+    hidden = hidden_states(causal, ids, mask)
+    if hidden.shape[-1] != head.weight.shape[1]:
+        return None
+    again = form.apply((hidden.to(head.weight.dtype) @ head.weight.T).float())
     close = own.shape == again.shape and torch.allclose(own, again, rtol=0.02, atol=0.02 * float(own.std()))
     return form if close else None

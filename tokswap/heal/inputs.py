@@ -15,6 +15,7 @@ from tokswap.checkpoint.reader import Checkpoint
 from tokswap.checkpoint.source import SourceModel, open_source
 from tokswap.errors import InputError, TokswapError, UsageError
 from tokswap.evaluation.models import load_model
+from tokswap.heal.adapter import Reach, check_parts, reach_of, skeleton
 from tokswap.heal.chats import chat_parts
 from tokswap.heal.options import HealOptions, SelfTextOptions
 from tokswap.heal.text import HealText, Side, paired_text, text_parts
@@ -38,6 +39,7 @@ class HealInputs:
         options: What the user asked for.
         new: The rows that learn where only new ones do, int64 [n]; None where all do.
         fixed: The rows of lm_head that stay neutral, as the draft must not propose their tokens, int64 [n].
+        reach: What a LoRA adapter can change of the student; None where only the run can tell.
     """
 
     student: SourceModel
@@ -47,6 +49,7 @@ class HealInputs:
     options: HealOptions
     new: np.ndarray | None = None
     fixed: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    reach: Reach | None = None
 
     @property
     def dtype(self) -> str:
@@ -69,7 +72,8 @@ def open_inputs(
 
     Raises:
         UsageError: missing-text, unknown-language, missing-teacher, no-new-rows, cannot-shard.
-        InputError: missing-extra, not-causal, not-text-only, quantised-body, and what reading models and text raises.
+        InputError: missing-extra, not-causal, not-text-only, quantised-body, no-lora-targets, no-plain-embeddings, and
+            what reading models and text raises.
     """
     check_surroundings()
     check_languages(options)
@@ -77,6 +81,7 @@ def open_inputs(
         hint = "give --text FILE (100 kB is a good start), or --self-text 100kB to let the teacher write it"
         raise UsageError("missing-text", "there is no text to heal with", hint)
     student = _opened(model, options)
+    reach = check_body(student, options.train, trust_remote_code=options.trust_remote_code)
     teacher = _opened(_teacher_of(model, student, options), options)
     sides = (_side(teacher), _side(student))
     text = None
@@ -86,7 +91,7 @@ def open_inputs(
     new, copied_head = _made_rows(student, made)
     rows = _checked(new, student) if options.train == "new" else None
     fixed = new if copied_head else new[:0]
-    return HealInputs(student, teacher, sides, text=text, options=options, new=rows, fixed=fixed)
+    return HealInputs(student, teacher, sides, text=text, options=options, new=rows, fixed=fixed, reach=reach)
 
 
 def _made_rows(student: SourceModel, made: Report | None) -> tuple[np.ndarray, bool]:
@@ -157,6 +162,31 @@ def check_model(checkpoint: Checkpoint) -> None:
             "heal the checkpoint before quantisation, and quantise the result; a .gguf file is dequantised by itself",
             model=checkpoint.folder,
         )
+
+
+def check_body(source: SourceModel, train: str, *, trust_remote_code: bool) -> Reach | None:
+    """Check that a model has what is to be trained, without reading a weight.
+
+    Args:
+        source: The model.
+        train: What learns, as `--train` says.
+        trust_remote_code: Whether code that comes with the model may run.
+
+    Returns:
+        What a LoRA adapter can change of it; None where only the run can tell.
+
+    Raises:
+        InputError: no-lora-targets, no-plain-embeddings.
+    """
+    if source.loaded is not None:
+        model = source.loaded.model
+    else:
+        model = skeleton(source.checkpoint.folder, trust_remote_code=trust_remote_code)
+    if model is None:
+        return None
+    reach = reach_of(model)
+    check_parts(model, reach, train)
+    return reach
 
 
 def _teacher_of(model: ModelLike, student: SourceModel, options: HealOptions) -> ModelLike:

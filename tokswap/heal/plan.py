@@ -93,6 +93,8 @@ def plan_of(inputs: HealInputs, out: Path | None) -> HealPlan:
     tokens = (text.tokens if text else 0) + (options.self_text or 0) // 4
     trained = tokens * options.epochs
     notes = [*inputs.student.notes]
+    if options.train == "adapter" and inputs.reach is not None:
+        notes += inputs.reach.notes
     if options.self_text:
         notes.append(f"the teacher writes {options.self_text:,} bytes of text first")
     if inputs.sides[1].tokenizer.chat_templates and not options.chats:
@@ -121,18 +123,21 @@ def plan_of(inputs: HealInputs, out: Path | None) -> HealPlan:
 
 
 def _learning(inputs: HealInputs) -> int:
-    """Parameters that learn: the matrices, and the adapter or the body. The adapter is counted from shapes alone."""
+    """Parameters that learn: the matrices, and the adapter or the body. All are counted from shapes."""
     checkpoint, options = inputs.student.checkpoint, inputs.options
-    names = {name for one in checkpoint.matrices for name in one.names}
-    matrices = sum(math.prod(one.shape) for one in checkpoint.matrices if one.role in ("input", "output"))
-    body = [info.shape for name, info in checkpoint.tensors.items() if name not in names]
-    if options.train == "full":
-        return matrices + sum(map(math.prod, body))
+    trained = [one for one in checkpoint.matrices if one.role in ("input", "output")]
     if inputs.new is not None:
-        return sum(len(inputs.new) * one.width for one in checkpoint.matrices if one.role in ("input", "output"))
+        return sum(len(inputs.new) * one.width for one in trained)
+    matrices = sum(math.prod(one.shape) for one in trained)
     if options.train == "embeddings":
         return matrices
-    return matrices + sum(options.rank * sum(shape) for shape in body if len(shape) == 2)
+    if inputs.reach is None or options.train == "full":
+        names = {name for one in checkpoint.matrices if one.role != "per-layer" for name in one.names}
+        body = [info.shape for name, info in checkpoint.tensors.items() if name not in names]
+        if options.train == "full":
+            return matrices + sum(map(math.prod, body))
+        return matrices + sum(options.rank * sum(shape) for shape in body if len(shape) == 2)
+    return matrices + options.rank * inputs.reach.sides
 
 
 def _memory(inputs: HealInputs) -> int:

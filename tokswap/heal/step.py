@@ -10,7 +10,7 @@ from typing import Any
 
 from tokswap.checkpoint.gguf_file import GgufFile, beside
 from tokswap.checkpoint.loaded import ModelLike
-from tokswap.checkpoint.reader import Checkpoint
+from tokswap.checkpoint.source import SourceModel
 from tokswap.errors import InputError
 from tokswap.heal.options import HealOptions
 from tokswap.report.record import REPORT_NAME, Report
@@ -35,7 +35,13 @@ class HealStep:
 
 
 def check_step(
-    texts: Sequence[str | Path], source: Checkpoint, *, flag: str = "--heal", self_text: int | None = None
+    texts: Sequence[str | Path],
+    source: SourceModel,
+    *,
+    flag: str = "--heal",
+    train: str = "adapter",
+    self_text: int | None = None,
+    trust_remote_code: bool = False,
 ) -> tuple[str, ...]:
     """Check before a run what healing its result needs.
 
@@ -43,24 +49,27 @@ def check_step(
         texts: What the user gave with the flag; nothing is checked where there is no text at all.
         source: The source model.
         flag: How the user asked for it.
+        train: What learns, as `--train` says.
         self_text: Bytes of text that the teacher writes, None for none.
+        trust_remote_code: Whether code that comes with the model may run.
 
     Returns:
         What the user should know.
 
     Raises:
         UsageError: cannot-shard.
-        InputError: missing-extra, not-causal, not-text-only, quantised-body, text-too-small, and what reading
-            text raises.
+        InputError: missing-extra, not-causal, not-text-only, quantised-body, no-lora-targets, no-plain-embeddings,
+            text-too-small, and what reading text raises.
     """
     if not texts and not self_text:
         return ()
     # Here, because a plan without healing need not wait for numba.
-    from tokswap.heal.inputs import check_model, check_surroundings
+    from tokswap.heal.inputs import check_body, check_model, check_surroundings
     from tokswap.heal.text import text_parts
 
     check_surroundings()
-    check_model(source)
+    check_model(source.checkpoint)
+    reach = check_body(source, train, trust_remote_code=trust_remote_code)
     size = sum(len(part.encode("utf-8")) for _, part in text_parts(texts, "text"))
     if size + (self_text or 0) < _LEAST_BYTES:
         message = f"the text of {flag} has {size:,} bytes, too few to learn from"
@@ -68,7 +77,8 @@ def check_step(
     read = f"{size:,} bytes of text" if size else ""
     written = f"{self_text:,} bytes that the teacher writes" if self_text else ""
     text = " and ".join(part for part in (read, written) if part)
-    return (f"then the result is trained on {text}; `tokswap heal --dry-run` states what that takes",)
+    more = reach.notes if reach is not None and train == "adapter" else ()
+    return (f"then the result is trained on {text}; `tokswap heal --dry-run` states what that takes", *more)
 
 
 def with_healing(

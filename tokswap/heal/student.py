@@ -5,7 +5,6 @@ The body keeps its weights; PEFT adds a LoRA adapter to every linear layer. Embe
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 from torch.nn import Embedding, Module, Parameter
 
-from tokswap.errors import InputError
+from tokswap.heal.adapter import check_parts, reach_of, with_adapter
 from tokswap.heal.heads import find_form, hidden_states
 from tokswap.heal.loss import FusedLoss, Wanted, Weights, plain_loss
 from tokswap.heal.options import HealOptions
@@ -54,15 +53,11 @@ class Student(Module):
             InputError: no-lora-targets, no-plain-embeddings.
         """
         super().__init__()
+        reach = reach_of(model)
+        check_parts(model, reach, options.train)
         embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-        if not isinstance(embedding, Embedding) or head is None or not hasattr(head, "weight"):
-            raise InputError(
-                "no-plain-embeddings",
-                f"the embeddings of {type(model).__name__} are not a plain matrix, so they cannot be trained",
-                "heal models whose embeddings and lm_head are plain matrices",
-            )
         model.requires_grad_(False)
-        self.adapted = _with_adapter(model, options) if options.train == "adapter" else None
+        self.adapted = with_adapter(model, reach, options) if options.train == "adapter" else None
         self.causal = model
         self.full = options.train == "full"
         self.weights = Weights(options.kl, options.cross_entropy)
@@ -70,9 +65,7 @@ class Student(Module):
         if self.full:
             model.requires_grad_(True)
         for module in (embedding, head):  # rows move by less than bfloat16 resolves
-            _as_float32(module)
-        if head.weight.shape == embedding.weight.shape and model.config.get_text_config().tie_word_embeddings:
-            head.weight = embedding.weight
+            _as_float32(module, model)
         self.autocast, self.new = autocast, new
         if new is not None:
             for weight in self.matrices():
@@ -81,7 +74,9 @@ class Student(Module):
             others = np.setdiff1d(np.arange(len(head.weight)), fixed)
             head.weight.register_hook(_only(others, head.weight))
         if dtype != torch.float32:
-            embedding.register_forward_hook(lambda module, given, found: found.to(dtype))
+            for module in _with_weight(model, embedding.weight):
+                if isinstance(module, Embedding):
+                    module.register_forward_hook(lambda module, given, found: found.to(dtype))
             head.register_forward_pre_hook(lambda module, given: (given[0].to(module.weight.dtype), *given[1:]))
         self.form = find_form(model)
         if options.gradient_checkpointing:
@@ -122,27 +117,6 @@ class Student(Module):
         return dict(zip(("loss", "kl", "cross_entropy"), found, strict=True))
 
 
-def _with_adapter(model: Any, options: HealOptions) -> Any:
-    """Add LoRA to all linear layers but the lm_head. Raises InputError no-lora-targets."""
-    from peft import LoraConfig, get_peft_model
-    from transformers.pytorch_utils import Conv1D
-
-    head = model.get_output_embeddings()
-    targets = [module for module in model.modules() if isinstance(module, (torch.nn.Linear, Conv1D))]
-    if not [module for module in targets if module is not head]:
-        raise InputError(
-            "no-lora-targets",
-            f"{type(model).__name__} has no linear layers that a LoRA adapter could change",
-            "use --train embeddings, or --train full",
-        )
-    config = LoraConfig(
-        r=options.rank, lora_alpha=options.rank, target_modules="all-linear", lora_dropout=0.0, task_type="CAUSAL_LM"
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PEFT uses what transformers deprecates
-        return get_peft_model(model, config)
-
-
 def _only(rows: np.ndarray, weight: Parameter) -> Callable[[torch.Tensor], torch.Tensor]:
     """Return a hook that keeps the gradient of some rows. A row without a gradient does not move: nothing decays."""
     mask = torch.zeros(len(weight), 1, device=weight.device)
@@ -161,6 +135,15 @@ def _body_dtype(model: Any) -> torch.dtype:
     return max(found, key=lambda one: one.numel()).dtype if found else torch.float32
 
 
-def _as_float32(module: Module) -> None:
+def _with_weight(model: Module, weight: Parameter) -> list[Module]:
+    """Return all modules with a weight: some models read and predict with one, and name it in their decoder too."""
+    return [module for module in model.modules() if any(one is weight for one in module._parameters.values())]
+
+
+def _as_float32(module: Module, model: Module) -> None:
+    """Give the parameters of a module type float32, everywhere in the model. Of these, only weights learn."""
     for name, one in list(module.named_parameters(recurse=False)):
-        setattr(module, name, Parameter(one.detach().float(), requires_grad=name == "weight"))
+        new = Parameter(one.detach().float(), requires_grad=name == "weight")
+        for user in _with_weight(model, one):
+            for key in [key for key, other in user._parameters.items() if other is one]:
+                setattr(user, key, new)

@@ -196,7 +196,9 @@ def finish(
     owner = owner if owner is not None else inputs.target.name
     result = GgufTarget(inputs.target.tokenizer, out, prepared.bos, owner=owner)
     gguf = plan_gguf(options, edit, layout, result, force=options.force)
-    more = [*(gguf.notes if gguf else ()), *check_step(options.heal, source.checkpoint)]
+    trust = options.trust_remote_code
+    step_notes = check_step(options.heal, source, train=options.heal_train, trust_remote_code=trust)
+    more = [*(gguf.notes if gguf else ()), *step_notes]
     task = RowTask(
         source=source,
         target=inputs.target.tokenizer,

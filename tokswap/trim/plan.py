@@ -194,7 +194,8 @@ def _check_out(out: Path | None, source: SourceModel, needed: int, options: Trim
 
 def _choose(source: SourceModel, options: TrimOptions, backend: Backend) -> Chosen:
     """Choose the tokens of the result."""
-    step_notes = check_step(options.heal, source.checkpoint)  # before the corpora are counted
+    trust = options.trust_remote_code  # the corpora are counted after this check
+    step_notes = check_step(options.heal, source, train=options.heal_train, trust_remote_code=trust)
     tokenizer, rows = source.tokenizer, source.checkpoint.matrices[0].rows
     size = len(tokenizer.vocabulary)
     needed = _needed(source.checkpoint, size, rows)
