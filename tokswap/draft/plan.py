@@ -150,13 +150,14 @@ def _open_target(target: ModelLike, trust_remote_code: bool) -> DraftTarget:
         folder = resolve_tokenizer(str(target))
         folder = folder.parent if folder.is_file() else folder
         generation = folder / "generation_config.json"
+        config = read_json(folder / "config.json", "config")
         target_tokenizer = open_target(str(folder), trust_remote_code=trust_remote_code)
         opened = DraftTarget(
             model=str(folder),
             opened=target_tokenizer,
             name=str(target),
             folder=folder,
-            config=read_json(folder / "config.json", "config"),
+            config=config,
             generation=read_json(generation, "config") if generation.is_file() else {},
             tokenizer=target_tokenizer.tokenizer,
         )
