@@ -240,7 +240,8 @@ def test_text_in_json_lines_folders_and_packed(text: Path, swapped: Callable[[st
 
 
 def test_the_teacher_writes_the_text(swapped: Callable[[str], Path], tmp_path: Path) -> None:
-    report = tokswap.heal_model(swapped("llama-tied"), [], self_text=12_000, out=tmp_path / "out", **QUICK)
+    written = {"self_text": 12_000, "self_text_languages": ["de"]}
+    report = tokswap.heal_model(swapped("llama-tied"), [], out=tmp_path / "out", **written, **QUICK)
     assert report.healing["text"]["written_by_the_teacher"] == report.healing["text"]["bytes"] > 6000
 
 

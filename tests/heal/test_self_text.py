@@ -122,12 +122,3 @@ def test_languages_need_an_amount_and_a_word_list(model_of: Make, tmp_path: Path
     with pytest.raises(UsageError) as unknown:
         tokswap.plan_draft(model, model, self_text=9000, self_text_languages=["xx"], out=tmp_path / "out")
     assert unknown.value.code == "unknown-language"
-
-
-def test_healing_in_a_language(model_of: Make, tmp_path: Path) -> None:
-    source = model_of("llama", adds_bos=True)
-    student = tmp_path / "student"
-    tokswap.transplant_tokenizer(source, model_of("gpt2"), init="subword", out=student)
-    quick = {"batch_tokens": 128, "rate": 0.02, "embedding_rate": 0.1, "epochs": 1}
-    report = tokswap.heal_model(student, [], self_text=9_000, self_text_languages=["de"], out=tmp_path / "out", **quick)
-    assert report.healing["text"]["written_by_the_teacher"] > 5000
