@@ -169,7 +169,8 @@ def _output(words: list[str]) -> Path | None:
         return Path(f"{named['--model']}-{named['--tokenizer']}")
     if words[1] == "draft":
         return Path(f"{named['--model']}-for-{named['--target']}")
-    return Path(f"{named['--model']}-trimmed") if words[1] == "trim" else None
+    made = {"trim": "trimmed", "extend": "extended"}
+    return Path(f"{named['--model']}-{made[words[1]]}") if words[1] in made else None
 
 
 def run(line: str) -> tuple[str, float]:
