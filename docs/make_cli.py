@@ -195,7 +195,8 @@ def healing() -> str:
         [
             _HEAL_HEAD.format(date=kept["date"], **kept["machine"]["versions"]),
             _table(("command", "listed", "works", "refused", "fails", "not made here"), rows),
-            "What does not work, with the reason. `--train full` is refused for the same reasons as an adapter.\n",
+            "What does not work, with the reason. `--train full` is refused for the same reasons as an adapter. `youtu` fails "
+            "because transformers sets the pad token's row to zero whenever it loads such a model.\n",
             _table(("model type", "command", "reason"), others),
             f"{_LEFT}\n{', '.join(f'`{name}` {share} %' for share, name in left)}\n",
         ]
