@@ -96,7 +96,10 @@ def plan_of(inputs: HealInputs, out: Path | None) -> HealPlan:
     if options.train == "adapter" and inputs.reach is not None:
         notes += inputs.reach.notes
     if options.self_text:
-        notes.append(f"the teacher writes {options.self_text:,} bytes of text first")
+        kinds = ["as your text goes on"] if text is not None else []
+        kinds += [f"in {code}" for code in options.self_text_languages]
+        how = f": {', '.join(kinds)}" if kinds else ""
+        notes.append(f"the teacher writes {options.self_text:,} bytes of text first{how}")
     if inputs.sides[1].tokenizer.chat_templates and not options.chats:
         notes.append("a chat model, and the text has no conversations: it may answer worse; add some with --chat")
     if text is not None and text.skipped:
