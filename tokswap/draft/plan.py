@@ -112,9 +112,12 @@ def plan_with(model: ModelLike, target: ModelLike, options: DraftOptions) -> Tra
     inputs = open_inputs(model, opened.opened, transplant)
     source = inputs.source.checkpoint
     notes = (*_check_kinds(model_facts(source.config), model_facts(opened.config), source.folder, opened), *notes)
-    trust, self_text = options.trust_remote_code, options.self_text
     step_notes = check_step(
-        options.distill, inputs.source, flag="--distill", self_text=self_text, trust_remote_code=trust
+        options.distill,
+        inputs.source,
+        flag="--distill",
+        self_text=options.self_text,
+        trust_remote_code=options.trust_remote_code,
     )
     notes = (*notes, *step_notes)
     prepared = prepare(inputs, _untied(transplant, inputs, options.propose))

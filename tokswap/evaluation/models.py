@@ -45,6 +45,12 @@ def only_last(model: Any, count: int) -> dict[str, int]:
     return {name: count} if name in inspect.signature(model.forward).parameters else {}
 
 
+def without_cache(model: Any) -> dict[str, bool]:
+    """Return the argument that keeps a model from making a cache, {} for a model that takes none."""
+    name = "use_cache"
+    return {name: False} if name in inspect.signature(model.forward).parameters else {}
+
+
 def load_model(
     folder: str | Path, *, dtype: str = "float32", device: str = "cpu", trust_remote_code: bool = False
 ) -> tuple[Any, Any]:
@@ -157,9 +163,8 @@ def _reads_ahead(model: Any) -> bool:
     import torch
 
     some = [n * model.config.get_text_config().vocab_size // 7 for n in range(1, 6)]
-    accepted = inspect.signature(model.forward).parameters
-    no_cache = {"use_cache": False} if "use_cache" in accepted else {}  # that of xLSTM has a wrong shape
     with torch.inference_mode():
         ids = torch.tensor([some[:4], [*some[:3], some[4]]], device=model.device)
-        rows = model(ids, **no_cache).logits[:, :3].float()
+        # The cache of xLSTM has a wrong shape.
+        rows = model(ids, **without_cache(model)).logits[:, :3].float()
     return float((rows[0] - rows[1]).abs().max()) > 1e-2 * float(rows.std())

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tokswap.checkpoint.edit import MatrixEdit
-from tokswap.init.base import Sizes
+from tokswap.init.base import TOKEN_BYTES, Sizes
 from tokswap.init.made_rows import BLOCK, BLOCK_ELEMENTS
 from tokswap.init.solver import RowTask
 from tokswap.report.plan import Estimate
@@ -17,8 +17,7 @@ from tokswap.tokenizer.families import UNIGRAM
 from tokswap.tokenizer.tokenizer import Tokenizer
 
 _LIBRARIES_BYTES = 310_000_000
-TOKEN_BYTES, _UNIGRAM_TOKEN_BYTES = 1400, 2800
-"""Measured with 250,000 tokens: what a token takes as text, bytes, parsed JSON and in the tokenizers library."""
+_UNIGRAM_TOKEN_BYTES = 2 * TOKEN_BYTES
 _PARSING_BYTES = 400
 """What a token of the larger tokenizer takes besides while its file is parsed; it is free again afterwards."""
 _PIECES_BYTES = 500

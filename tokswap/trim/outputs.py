@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ import numpy as np
 from tokswap.checkpoint.nested_configs import configs, is_text_path
 from tokswap.checkpoint.reader import Checkpoint
 from tokswap.errors import InputError
+from tokswap.evaluation.models import without_cache
 from tokswap.storage.trust import check_code
 from tokswap.tokenizer.tokenizer import Tokenizer
 from tokswap.trim.checks import ModelPair
@@ -193,14 +193,12 @@ def _outputs(
     check_code(folder, models.trust_remote_code)
     cls = getattr(transformers, models.architecture, transformers.AutoModel)
     model = aligned(cls.from_pretrained(str(folder), dtype="auto", local_files_only=True).to(models.device).eval())
-    accepted = inspect.signature(model.forward).parameters
     hidden: list[Any] = []
     logits: list[Any] = []
     for row in ids:
         batch = torch.tensor([list(row)], device=models.device)
         more: dict[str, Any] = {"decoder_input_ids": batch} if model.config.is_encoder_decoder else {}
-        if "use_cache" in accepted:
-            more["use_cache"] = False
+        more |= without_cache(model)
         try:
             with torch.inference_mode():
                 output = model(input_ids=batch, output_hidden_states=True, **more)

@@ -10,16 +10,13 @@ import numpy as np
 
 from tokswap.checkpoint.embeddings import decode, encode
 from tokswap.errors import InputError, UsageError
-from tokswap.init.base import BaseModel, Initializer, Problem, Rows, Sizes
+from tokswap.init.base import TOKEN_BYTES, BaseModel, Initializer, Problem, Rows, Sizes
 from tokswap.init.made_rows import MadeRows
 from tokswap.init.resources.protocol import Resources
 from tokswap.options.declare import option
 
 if TYPE_CHECKING:
     from tokswap.hypernet import Prediction
-
-_TOKEN_BYTES = 1400
-"""What a token of the tokenizer of surface forms takes."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +97,7 @@ class ZeTT(Initializer):
     def held(self, sizes: Sizes) -> int:
         """Count the network with its tokenizer, and the predictions for the other matrix."""
         assert sizes.resources is not None
-        network = sizes.resources.hypernet_bytes(self.path) + _TOKEN_BYTES * sizes.vocabulary
+        network = sizes.resources.hypernet_bytes(self.path) + TOKEN_BYTES * sizes.vocabulary
         return network + (0 if sizes.tied else 2 * sizes.missing * sizes.width)
 
     def flops(self, missing: int, anchors: int, width: int) -> float:
