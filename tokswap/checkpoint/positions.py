@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tokswap.checkpoint.nested_configs import id_list, vocabulary_configs
+from tokswap.checkpoint.nested_configs import configs, id_list, is_text_path, vocabulary_configs
 
 POSITIONS_FOLLOW_PAD = (
     "camembert",
@@ -36,6 +36,13 @@ _KEYS = (
     "max_target_positions",
     "max_seq_len",
 )
+_OTHER_KEYS = (
+    "n_ctx",
+    "max_sequence_length",
+    "max_source_positions",
+    "max_decoder_position_embeddings",
+)
+"""Keys that limit positions too, those of a part that need not read the text among them."""
 _COMPUTED = ("rope", "rotary", "alibi")
 """Parts of the keys of models that compute their positions, and so read more of them, if worse."""
 _UNLIMITED = 1e29
@@ -61,6 +68,24 @@ def longest_input(text: Mapping[str, Any]) -> int | None:
 def longest_input_of(model: Any) -> int | None:
     """Return the longest input of a loaded model in tokens, None where its config sets no limit."""
     return longest_input(model.config.get_text_config().to_dict())
+
+
+def least_input(config: Mapping[str, Any]) -> int | None:
+    """Return a length in tokens that every part of a model surely reads, None where the config sets no limit.
+
+    Args:
+        config: The whole config.json.
+    """
+    texts = [child for path, child in configs(config) if is_text_path(path)]
+    keys = (*_KEYS, *_OTHER_KEYS)
+    limits: list[int] = [child[key] for child in texts for key in keys if type(child.get(key)) is int]
+    limits = [limit for limit in limits if limit > 0]
+    if not limits:
+        return None
+    # Positions may begin after the id of the padding token, whatever the type of the model.
+    pads: list[int] = [child["pad_token_id"] for child in texts if type(child.get("pad_token_id")) is int]
+    first = max(pads, default=-1) + 1
+    return min(limits) - (first if first < min(limits) // 4 else 0)
 
 
 def fitting_length(settings: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from tokswap.checkpoint.nested_configs import configs, is_text_path
 from tokswap.checkpoint.reader import Checkpoint
 from tokswap.errors import InputError
 from tokswap.evaluation.models import without_cache
@@ -23,37 +22,7 @@ _CHARACTERS = 4096
 _ALIGNMENT = 64
 _LOADED_BYTES, _LOADED_TOKEN_BYTES = 50_000_000, 700
 """Measured with 128,000 and 262,000 tokens: what is not given back of the choice and the check of tokens."""
-_POSITIONS = (
-    "max_position_embeddings",
-    "n_positions",
-    "n_ctx",
-    "max_seq_len",
-    "max_sequence_length",
-    "max_source_positions",
-    "max_target_positions",
-    "max_encoder_position_embeddings",
-    "max_decoder_position_embeddings",
-)
-"""Keys of config.json that limit the number of positions."""
 _STATES = ("hidden_states", "encoder_hidden_states", "decoder_hidden_states", "last_hidden_state")
-
-
-def positions(config: Mapping[str, Any]) -> int | None:
-    """Return how many tokens a model surely reads, by its config; None without a limit.
-
-    Args:
-        config: config.json, parsed.
-    """
-    texts = [child for path, child in configs(config) if is_text_path(path)]
-    limits: list[int] = [
-        child[key] for child in texts for key in _POSITIONS if type(child.get(key)) is int and child[key] > 0
-    ]
-    if not limits:
-        return None
-    # RoBERTa's positions begin after the id of its padding token.
-    pads: list[int] = [child["pad_token_id"] for child in texts if type(child.get("pad_token_id")) is int]
-    first = max(pads, default=-1) + 1
-    return min(limits) - (first if first < min(limits) // 4 else 0)
 
 
 def sequences(before: Tokenizer, trimmed: Trimmed, texts: Sequence[str], limit: int | None = None) -> list[list[int]]:

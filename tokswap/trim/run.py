@@ -14,6 +14,7 @@ from tokswap.checkpoint.edit import Edit, GroupRows, MatrixEdit
 from tokswap.checkpoint.gguf_file import GgufFile, beside
 from tokswap.checkpoint.layout import Layout
 from tokswap.checkpoint.loaded import rebuilt_model
+from tokswap.checkpoint.positions import least_input
 from tokswap.checkpoint.writer import Hooks, write_result
 from tokswap.errors import OutputError
 from tokswap.heal.options import HealOptions
@@ -27,7 +28,7 @@ from tokswap.tokenizer.loaded import to_transformers
 from tokswap.trim.chat import render_chats
 from tokswap.trim.checks import ModelPair, failures, reload_figures, token_figures, unreachable
 from tokswap.trim.options import TrimOptions
-from tokswap.trim.outputs import model_figures, positions, sequences
+from tokswap.trim.outputs import model_figures, sequences
 from tokswap.trim.rebuild import Trimmed
 from tokswap.trim.windows import Window
 
@@ -156,7 +157,7 @@ class TrimJob:
             trust_remote_code=self.options.trust_remote_code,
         )
         checks: dict[str, Any] = {"reloaded": reload_figures(pair, self.trimmed, texts)}
-        ids = sequences(source.tokenizer, self.trimmed, texts, positions(source.checkpoint.config))
+        ids = sequences(source.tokenizer, self.trimmed, texts, least_input(source.checkpoint.config))
         if self.compares_outputs and ids:
             checks["model"] = model_figures(pair, self.task.alignment.source_of, ids)
         return checks
