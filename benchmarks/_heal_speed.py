@@ -11,11 +11,11 @@ from typing import Any
 import torch
 
 from tokswap.evaluation.models import load_model
+from tokswap.heal.batches import Batches, batch_order
 from tokswap.heal.inputs import open_inputs
 from tokswap.heal.options import HealOptions
 from tokswap.heal.student import Student
 from tokswap.heal.targets import TargetStore
-from tokswap.heal.train import Batches, batch_order
 
 WARM_UP = 4
 

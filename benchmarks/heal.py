@@ -123,11 +123,11 @@ def speed(student: Path, paths: list[Path]) -> dict[str, float]:
     """Compare a step of healing with a bare one: the same body, adapter and batch, cross-entropy, AdamW."""
     import torch
 
+    from tokswap.heal.batches import Batches, batch_order
     from tokswap.heal.inputs import open_inputs
     from tokswap.heal.options import HealOptions
     from tokswap.heal.student import Student
     from tokswap.heal.targets import TargetStore
-    from tokswap.heal.train import Batches, batch_order
 
     options = HealOptions(teacher=resolve_model(str(fetch("gemma"))))
     inputs = open_inputs(student, paths, options)

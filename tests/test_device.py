@@ -26,7 +26,7 @@ from tokswap.heal.options import HealOptions
 from tokswap.heal.student import Student
 from tokswap.hypernet import Hypernet, HypernetConfig
 from tokswap.hypernet.convert import build
-from tokswap.init.methods._sparse import Array, nearest
+from tokswap.init.methods._nearest import Array, nearest
 from tokswap.init.pursuit import rounds, solve, textbook
 from tokswap.init.pursuit.solve import orthogonal_matching_pursuit
 from tokswap.init.registry import make_initializer

@@ -523,8 +523,8 @@ def test_a_full_disk_while_teaching(
 
 
 def test_the_batches_hold_every_passage_once_an_epoch() -> None:
+    from tokswap.heal.batches import batch_order
     from tokswap.heal.options import HealOptions
-    from tokswap.heal.train import batch_order
 
     sizes = np.random.default_rng(0).integers(50, 400, 100).tolist()
     order = batch_order(sizes, HealOptions(epochs=2, batch_tokens=512))

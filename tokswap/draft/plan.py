@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tokswap.checkpoint.configs import Configs
 from tokswap.checkpoint.facts import ModelFacts, model_facts
-from tokswap.checkpoint.loaded import ModelLike, as_loaded, loaded_checkpoint
+from tokswap.checkpoint.loaded import ModelLike
 from tokswap.checkpoint.nested_configs import configs, text_config
 from tokswap.checkpoint.reader import has_weights, open_checkpoint
-from tokswap.checkpoint.rowless import ids_with_rows, with_rows
-from tokswap.checkpoint.source import TargetTokenizer, named, open_source, open_target
+from tokswap.checkpoint.source import named, open_source
 from tokswap.draft.options import DraftOptions
 from tokswap.draft.sides import config_ids
+from tokswap.draft.target import DraftTarget, open_draft_target
 from tokswap.errors import InputError, UsageError
 from tokswap.heal.inputs import check_languages, check_model
 from tokswap.heal.step import HealStep, check_step
 from tokswap.options.keywords import two_and_keywords
 from tokswap.report.record import Report
 from tokswap.report.wording import size
-from tokswap.storage.json_files import read_json
-from tokswap.storage.resolve import resolve_tokenizer
-from tokswap.tokenizer.tokenizer import Tokenizer
 from tokswap.transplant.inputs import Inputs, open_inputs
 from tokswap.transplant.options import TransplantOptions
 from tokswap.transplant.plan import finish, prepare
@@ -36,34 +32,6 @@ _KINDS = {"causal": "a causal language model", "encoder-decoder": "an encoder-de
 _SETTINGS = {"epochs": 1}
 """How a draft is distilled: more text is worth more than a second epoch."""
 _READS_MORE = "the target also reads images or audio, and the draft does not: it guesses the text after them blindly"
-
-
-@dataclass(frozen=True)
-class DraftTarget:
-    """The big model that a draft is for: its tokenizer and configs. Its weights are not read.
-
-    Attributes:
-        model: How the user named it, as a teacher is named.
-        opened: Its tokenizer, as a transplant takes it.
-        name: Its name in the plan.
-        folder: Its folder, for messages.
-        config: Its config.json.
-        generation: Its generation_config.json, {} without one.
-        tokenizer: Its tokenizer.
-    """
-
-    model: Any
-    opened: TargetTokenizer
-    name: str
-    folder: Path
-    config: Mapping[str, Any]
-    generation: Mapping[str, Any]
-    tokenizer: Tokenizer
-
-    @property
-    def rows(self) -> int:
-        """Rows of its vocabulary matrices, padding included."""
-        return int(text_config(self.config, self.folder)[1]["vocab_size"])
 
 
 @two_and_keywords(DraftOptions)
@@ -105,7 +73,7 @@ def plan_draft(model: ModelLike, target: ModelLike, options: DraftOptions) -> Tr
 
 def plan_with(model: ModelLike, target: ModelLike, options: DraftOptions) -> TransplantJob:
     """Do what `plan_draft` does, with an options object."""
-    opened = _open_target(target, options.trust_remote_code)
+    opened = open_draft_target(target, options.trust_remote_code)
     step = _distillation(options, opened)
     options, notes = _with_fit_donor(options, opened)
     transplant = options.as_transplant(opened.rows)
@@ -132,54 +100,6 @@ def plan_with(model: ModelLike, target: ModelLike, options: DraftOptions) -> Tra
     recorded |= options.own
     request = dataclasses.replace(job.plan.request, options=recorded)
     return dataclasses.replace(job, plan=dataclasses.replace(job.plan, request=request), step=step)
-
-
-def _open_target(target: ModelLike, trust_remote_code: bool) -> DraftTarget:
-    """Read the tokenizer and configs of the target. Raises InputError unequal-vocabulary."""
-    loaded = as_loaded(target, trust_remote_code=trust_remote_code)
-    if loaded is not None:
-        checkpoint = loaded_checkpoint(loaded.model)
-        target_tokenizer = open_target(loaded, trust_remote_code=trust_remote_code)
-        opened = DraftTarget(
-            model=loaded,
-            opened=target_tokenizer,
-            name=str(checkpoint.folder),
-            folder=checkpoint.folder,
-            config=checkpoint.config,
-            generation=checkpoint.generation_config,
-            tokenizer=target_tokenizer.tokenizer,
-        )
-    else:
-        folder = resolve_tokenizer(str(target))
-        folder = folder.parent if folder.is_file() else folder
-        generation = folder / "generation_config.json"
-        config = read_json(folder / "config.json", "config")
-        target_tokenizer = open_target(str(folder), trust_remote_code=trust_remote_code)
-        opened = DraftTarget(
-            model=str(folder),
-            opened=target_tokenizer,
-            name=str(target),
-            folder=folder,
-            config=config,
-            generation=read_json(generation, "config") if generation.is_file() else {},
-            tokenizer=target_tokenizer.tokenizer,
-        )
-    fit = with_rows(opened.tokenizer, opened.rows, opened.config, opened.generation)
-    opened = dataclasses.replace(
-        opened,
-        tokenizer=fit.tokenizer,
-        config=ids_with_rows(opened.config, opened.rows),
-        generation=ids_with_rows(opened.generation, opened.rows),
-    )
-    if len(opened.tokenizer.vocabulary) > opened.rows:
-        raise InputError(
-            "unequal-vocabulary",
-            f"the target's tokenizer has {len(opened.tokenizer.vocabulary):,} ids, and its vocab_size is "
-            f"{opened.rows:,}: no draft can have both",
-            "tokens without a row cannot be used: remove them from the tokenizer.json, or correct the vocab_size",
-            target=opened.folder,
-        )
-    return opened
 
 
 def _check_kinds(small: ModelFacts, big: ModelFacts, folder: Path, target: DraftTarget) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from tokswap.errors import InputError
+from tokswap.heal.batches import Batches, batch_order
 from tokswap.heal.inputs import HealInputs, load
 from tokswap.heal.judge import Judged, judge
 from tokswap.heal.memory import give_back
@@ -24,7 +25,7 @@ from tokswap.heal.targets import KEEP, TargetStore, store_targets, targets_key
 from tokswap.heal.teacher import Read, read_passages
 from tokswap.heal.team import Team
 from tokswap.heal.text import HealText, paired_text
-from tokswap.heal.train import Batches, Course, DivergedError, HealTrainer, Places, batch_order
+from tokswap.heal.train import Course, DivergedError, HealTrainer, Places
 from tokswap.tokenizer.languages import language
 
 logger = logging.getLogger(__name__)

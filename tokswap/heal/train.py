@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,15 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from torch.utils.data import Dataset, SequentialSampler
+from torch.utils.data import SequentialSampler
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
+from tokswap.heal.batches import Batches
 from tokswap.heal.memory import Heap
 from tokswap.heal.options import HealOptions
 from tokswap.heal.student import Student
-from tokswap.heal.targets import TargetStore
 from tokswap.heal.team import Team
-from tokswap.heal.text import Passage, padded
 from tokswap.storage.json_files import json_bytes, read_json
 
 WARM_UP, LAST_RATE, BETAS, CLIP = 0.05, 0.05, (0.9, 0.95), 1.0
@@ -34,56 +33,6 @@ Judge = Callable[[], float]
 
 class DivergedError(Exception):
     """The loss of a step is not finite. Its argument is the step."""
-
-
-@dataclass(frozen=True)
-class Batches(Dataset[dict[str, torch.Tensor]]):
-    """The batches of all epochs, in their order.
-
-    Attributes:
-        passages: The passages.
-        lead: Ids that come before each.
-        order: The passages of each batch.
-        store: Targets from the teacher; None for the real tokens.
-        processes: How many processes share a batch; item n is the share of process n % processes.
-    """
-
-    passages: Sequence[Passage]
-    lead: tuple[int, ...]
-    order: Sequence[Sequence[int]]
-    store: TargetStore | None = None
-    processes: int = 1
-
-    def __len__(self) -> int:
-        return len(self.order) * self.processes
-
-    def __getitem__(self, n: int) -> dict[str, torch.Tensor]:
-        step, rank = divmod(n, self.processes)
-        whole = self.order[step]
-        part = whole[rank :: self.processes]
-        # The mean over processes is then that over the tokens of the step. One without a passage reads another's.
-        weight = self.processes * self._predicted(part) / self._predicted(whole)
-        return {**self._batch(part or whole[:1]), "weight": torch.tensor(weight, dtype=torch.float32)}
-
-    def _predicted(self, part: Sequence[int]) -> int:
-        return sum(len(self.passages[n].student.ids) - int(not self.lead) for n in part)
-
-    def _batch(self, part: Sequence[int]) -> dict[str, torch.Tensor]:
-        skip = int(not self.lead)
-        inputs, mask, rows = padded([self.passages[one].student.ids for one in part], self.lead, "cpu")
-        tokens = np.concatenate([self.passages[one].student.ids[skip:] for one in part]).astype(np.int64)
-        if self.store is None:
-            ids, probabilities = tokens[:, None], np.ones((len(tokens), 1), np.float32)
-        else:
-            found = [self.store.of(one) for one in part]
-            ids, probabilities = (np.concatenate([pair[which][skip:] for pair in found]) for which in (0, 1))
-        wanted = {"tokens": tokens, "ids": ids, "probabilities": probabilities}
-        return {
-            "inputs": inputs,
-            "mask": mask,
-            "rows": rows,
-            **{name: torch.from_numpy(value) for name, value in wanted.items()},
-        }
 
 
 @dataclass(frozen=True)
@@ -112,28 +61,6 @@ class Course:
     loss: list[tuple[int, float, float, float]] = field(default_factory=list)
     held_out: list[tuple[int, int, float]] = field(default_factory=list)
     stopped: str = ""
-
-
-def batch_order(sizes: Sequence[int], options: HealOptions) -> list[list[int]]:
-    """Return the passages of each step, for all epochs: another order each time, about `batch_tokens` tokens a step.
-
-    Args:
-        sizes: Student tokens of each passage.
-        options: epochs, batch_tokens and seed count.
-    """
-    random = np.random.default_rng(options.seed)
-    batches: list[list[int]] = []
-    for _ in range(options.epochs):
-        total, open_batch = 0, False
-        for n in random.permutation(len(sizes)).tolist():
-            # A passage joins the batch where that brings it nearer to the wanted size.
-            if open_batch and abs(total + sizes[n] - options.batch_tokens) <= abs(total - options.batch_tokens):
-                batches[-1].append(n)
-                total += sizes[n]
-            else:
-                batches.append([n])
-                total, open_batch = sizes[n], True
-    return batches
 
 
 class HealTrainer(Trainer):  # type: ignore[misc]

@@ -32,7 +32,8 @@ class CLP(Initializer):
 
     def __call__(self, problem: Problem) -> Rows:
         """Average the shared tokens' rows."""
-        from tokswap.init.methods._sparse import give_piece_means, mixed_pieces, unit
+        from tokswap.init.methods._combine import give_piece_means, mixed_pieces
+        from tokswap.init.methods._nearest import unit
 
         donor, anchors = problem.donor, problem.anchors
         assert donor is not None

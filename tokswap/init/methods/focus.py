@@ -9,7 +9,8 @@ import numpy as np
 
 from tokswap.init.base import BaseModel, DonorUse, Initializer, Pieces, Problem, Rows, Sizes
 from tokswap.init.made_rows import MadeRows
-from tokswap.init.methods._sparse import Array, HasRows, Vectors, combine_pieces, give_piece_means, nearest
+from tokswap.init.methods._combine import combine_pieces, give_piece_means
+from tokswap.init.methods._nearest import Array, HasRows, Vectors, nearest
 from tokswap.init.resources.protocol import Resources
 from tokswap.options.declare import option
 from tokswap.tokenizer.vocabulary import byte_level_token

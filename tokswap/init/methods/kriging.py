@@ -49,7 +49,7 @@ class Kriging(Initializer):
         """Estimate the trend, correct it, and restore the norm."""
         anchors = problem.anchors
         if len(anchors) < 2:
-            from tokswap.init.methods._sparse import mixed_pieces
+            from tokswap.init.methods._combine import mixed_pieces
 
             few = f"{len(anchors)} usable shared tokens are too few"
             note = f"kriging: {few}; each new token gets the mean of its pieces"
@@ -94,7 +94,7 @@ class Kriging(Initializer):
         without: np.ndarray | None = None,
     ) -> _Neighbours:
         """Find the nearest keys of each query; `without` is the key that each query must not see, int64 [n]."""
-        from tokswap.init.methods._sparse import nearest
+        from tokswap.init.methods._nearest import nearest
 
         wanted = self.neighbours + (without is not None)
         memory, device = problem.context.memory, problem.context.device
@@ -110,7 +110,7 @@ class Kriging(Initializer):
         """Put the kriging weights of each query's neighbours in the place of their cosines, float32 [n, k]."""
         import torch
 
-        from tokswap.init.methods._sparse import unit
+        from tokswap.init.methods._nearest import unit
 
         memory, device = problem.context.memory, problem.context.device
         count = places.shape[1]
@@ -128,7 +128,7 @@ class Kriging(Initializer):
 
     def held(self, sizes: Sizes) -> int:
         """Count neighbours, and the larger of two stages: the search for them, and the trend's normal equations."""
-        from tokswap.init.methods._sparse import search_bytes
+        from tokswap.init.methods._nearest import search_bytes
 
         features = 2 * sizes.width + sizes.donor_width
         equations = 4 * features**2 + 8 * features * sizes.width
@@ -240,7 +240,7 @@ class _Trend:
 
 def _mixed(space: EmbeddingSpace, ids: np.ndarray, weights: np.ndarray, mean: np.ndarray) -> np.ndarray:
     """Return weighted sums of rows less their mean, float32 [n, D], of ids int [n, k]."""
-    from tokswap.init.methods._sparse import combine
+    from tokswap.init.methods._combine import combine
 
     rows = combine(space, ids, weights)
     rows -= weights.sum(axis=1, keepdims=True) * mean

@@ -35,7 +35,7 @@ class Linear(Initializer):
 
     def __call__(self, problem: Problem) -> Rows:
         """Fit the map and apply it."""
-        from tokswap.init.methods._sparse import mixed_pieces
+        from tokswap.init.methods._combine import mixed_pieces
 
         donor, anchors = problem.donor, problem.anchors
         assert donor is not None

@@ -52,7 +52,7 @@ class OMP(Initializer):
         Raises:
             InputError: no-anchor.
         """
-        from tokswap.init.methods._sparse import combine
+        from tokswap.init.methods._combine import combine
 
         assert problem.donor is not None
         # Matrices that share a donor matrix share the dictionary work: only the rows that are mixed differ.

@@ -34,7 +34,7 @@ class Subword(Initializer):
 
     def __call__(self, problem: Problem) -> Rows:
         """Average the pieces' rows."""
-        from tokswap.init.methods._sparse import mixed_pieces
+        from tokswap.init.methods._combine import mixed_pieces
 
         return Rows(mixed_pieces(problem, self._weights(problem)))
 

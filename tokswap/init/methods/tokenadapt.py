@@ -9,17 +9,8 @@ import numpy as np
 
 from tokswap.init.base import BaseModel, DonorUse, Initializer, Problem, Rows, Sizes
 from tokswap.init.made_rows import MadeRows
-from tokswap.init.methods._sparse import (
-    Array,
-    HasRows,
-    Vectors,
-    combine,
-    combine_pieces,
-    nearest,
-    piece_blocks,
-    search_bytes,
-    unit,
-)
+from tokswap.init.methods._combine import combine, combine_pieces, piece_blocks
+from tokswap.init.methods._nearest import Array, HasRows, Vectors, nearest, search_bytes, unit
 from tokswap.init.resources.protocol import Resources
 from tokswap.options.declare import option
 from tokswap.tokenizer.vocabulary import Kind, Vocabulary

@@ -54,7 +54,7 @@ class TransTokenizer(Initializer):
         Raises:
             InputError: bad-text, unequal-lines.
         """
-        from tokswap.init.methods._sparse import combine_pieces
+        from tokswap.init.methods._combine import combine_pieces
 
         key, cache = ("trans-tokenizer", self), problem.context.cache
         if key not in cache:

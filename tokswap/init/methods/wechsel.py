@@ -11,7 +11,8 @@ import numpy as np
 from tokswap.errors import InputError
 from tokswap.init.base import BaseModel, Initializer, Problem, Rows, Sizes, SupportsEncode
 from tokswap.init.made_rows import MadeRows
-from tokswap.init.methods._sparse import Array, Vectors, combine, give_piece_means, nearest
+from tokswap.init.methods._combine import combine, give_piece_means
+from tokswap.init.methods._nearest import Array, Vectors, nearest
 from tokswap.init.resources.protocol import Resources, WordVectors
 from tokswap.options.declare import option
 

@@ -1,4 +1,4 @@
-"""The parts that methods share: mixtures of piece rows, and the search for neighbours."""
+"""The search for the nearest rows."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_methods import NEW, SHARED, WIDTH, in_context, problem, vocabulary
+from test_methods import vocabulary
 
 from tokswap.checkpoint.embeddings import EmbeddingSpace
-from tokswap.init.methods._sparse import combine_pieces, nearest
+from tokswap.init.methods._nearest import nearest
 
 
 def space(rows: np.ndarray) -> EmbeddingSpace:
@@ -75,18 +75,3 @@ def test_no_key_gives_no_neighbour() -> None:
     rows = np.ones((3, 4), np.float32)
     places, cosines = nearest(space(rows), np.arange(3), space(rows), np.arange(0), 2, memory=1 << 20)
     assert places.shape == cosines.shape == (3, 0)
-
-
-@pytest.mark.parametrize("memory", [1, 1000, 1 << 20])
-def test_mixtures_of_pieces_whatever_the_memory(memory: int) -> None:
-    task = in_context(problem(), memory=memory)
-    weights = np.random.default_rng(1).random(len(task.pieces.ids))
-    weights[task.pieces.start[3] : task.pieces.start[6]] = 0
-    rows = combine_pieces(task, weights)
-    every = task.source.rows(np.arange(SHARED)).astype(np.float64)
-    for n in range(NEW):
-        part = slice(task.pieces.start[n], task.pieces.start[n + 1])
-        share = weights[part]
-        wanted = share @ every[task.pieces.ids[part]] / share.sum() if share.sum() else task.source_mean
-        np.testing.assert_allclose(rows[n], wanted, atol=1e-5)
-    assert rows.shape == (NEW, WIDTH)
