@@ -71,7 +71,7 @@ def edit_config(config: Mapping[str, Any], ids: IdMap, rows: int) -> Edited:
             child["vocab_size_per_layer_input"] = rows
         if type(child.get("unpadded_vocab_size")) is int:  # logits past it are discarded
             child["unpadded_vocab_size"] = min(rows, len(ids.target))
-        notes += _edit_ids(child, ids)
+        notes += edit_ids(child, ids)
         notes += _edit_strangers(child, ids, rows, multimodal=model_facts(config).multimodal)
         if child.get("model_type") in POSITIONS_FOLLOW_PAD:
             _check_pad(config, child)
@@ -94,7 +94,7 @@ def edit_generation_config(
     """
     also_eos = list(also_eos)
     result = deepcopy(dict(generation))
-    notes = _edit_ids(result, ids)
+    notes = edit_ids(result, ids)
     if not generation:
         known = {key: (config or {}).get(key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
         if set(also_eos) <= set(id_list(known["eos_token_id"])):
@@ -140,8 +140,16 @@ def _named_ids(key: str, value: Any) -> list[int]:
     return []
 
 
-def _edit_ids(config: dict[str, Any], ids: IdMap) -> list[str]:
-    """Translate the ids of one config in place; returns notes."""
+def edit_ids(config: dict[str, Any], ids: IdMap) -> list[str]:
+    """Translate the ids of one config in place; returns notes.
+
+    Args:
+        config: The config, without those inside it.
+        ids: How ids translate.
+
+    Raises:
+        InputError: unmapped-id where the model needs a token that the target lacks.
+    """
     notes: list[str] = []
     for key, value in list(config.items()):
         match = _ID_KEY.match(key)

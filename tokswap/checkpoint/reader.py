@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from tokswap.checkpoint.configs import needed_ids
 from tokswap.checkpoint.facts import ModelFacts, model_facts
 from tokswap.checkpoint.find_matrices import find_matrices
 from tokswap.checkpoint.matrices import VocabMatrix
+from tokswap.checkpoint.modules import read_modules
 from tokswap.checkpoint.schema import check_config
 from tokswap.checkpoint.shards import Shard, TensorInfo, read_shard
 from tokswap.checkpoint.weight_index import INDEX, WeightFiles, check_index, tensors_of, weight_files
@@ -56,6 +58,19 @@ class Checkpoint:
     def facts(self) -> ModelFacts:
         """What the config says about the model."""
         return model_facts(self.config)
+
+    @cached_property
+    def modules(self) -> Mapping[str, Mapping[str, Any]]:
+        """The settings of sentence-transformers beside the model. See `read_modules` for what this raises."""
+        return read_modules(self.folder) if self.on_disk else {}
+
+    @cached_property
+    def named_ids(self) -> Mapping[int, str]:
+        """The ids that the configs and the modules beside them name, and the key of each."""
+        found: dict[int, str] = {}
+        for config in (self.config, self.generation_config, *self.modules.values()):
+            found = {**needed_ids(config), **found}
+        return found
 
     @cached_property
     def matrices(self) -> tuple[VocabMatrix, ...]:

@@ -98,7 +98,10 @@ def _learned(model: Any, positions: int) -> bool:
 
 
 def _named(folder: Folder) -> Named:
-    return {**_flat("config", folder.config), **_flat("generation_config", folder.generation)}
+    found = {**_flat("config", folder.config), **_flat("generation_config", folder.generation)}
+    for name, config in folder.modules.items():
+        found |= _flat(name, config)
+    return found
 
 
 def _flat(path: str, config: Mapping[str, Any]) -> Named:
