@@ -118,6 +118,8 @@ def test_ids_at_every_level_follow(model_of: Callable[..., Path], tmp_path: Path
         eos_token_id=[1, 9],
         suppress_tokens=[word, 333],
         bad_words_ids=[[word], [333, 334]],
+        sequence_bias=[[[word], -2.0], [[word, 333], 1.0]],
+        force_words_ids=[[word], [[word], [333]], [333]],
         forced_decoder_ids=[[1, 5]],
         lang_to_id={"<|de|>": 6},
     )
@@ -138,6 +140,8 @@ def test_ids_at_every_level_follow(model_of: Callable[..., Path], tmp_path: Path
     assert generation["eos_token_id"] == [new_of[1], new_of[9]]
     assert generation["suppress_tokens"] == [new_of[word]]
     assert generation["bad_words_ids"] == [[new_of[word]]]
+    assert generation["sequence_bias"] == [[[new_of[word]], -2.0]]
+    assert generation["force_words_ids"] == [[new_of[word]], [[new_of[word]]]]
     assert generation["forced_decoder_ids"] == [[1, new_of[5]]]
     assert generation["lang_to_id"] == {"<|de|>": new_of[6]}
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tokswap.checkpoint.class_defaults import with_class_size
 from tokswap.checkpoint.loaded import Loaded, ModelLike
 from tokswap.checkpoint.modules import fixed_texts
 from tokswap.checkpoint.nested_configs import configs, text_config
@@ -123,6 +124,7 @@ def _with_owner(opened: TargetTokenizer, donor: Checkpoint | None) -> Target:
         config, generation = donor.config, donor.generation_config
     else:
         config, generation = (_config(opened.path, name) for name in ("config.json", "generation_config.json"))
+        config = with_class_size(config) if config else config
         if not any("vocab_size" in child for _, child in configs(config)):
             config = {}
     original = opened.loaded.tokenizer if isinstance(opened.loaded, Loaded) else opened.loaded
