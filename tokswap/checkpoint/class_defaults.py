@@ -5,15 +5,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
-from tokswap.checkpoint.nested_configs import configs, is_text_path, vocabulary_configs
+from tokswap.checkpoint.nested_configs import configs, id_role, is_text_path, vocabulary_configs
 from tokswap.tokenizer.vocabulary import ROLES, Kind, Vocabulary
-
-_ID_KEY = re.compile(r"^(?P<role>.+)_token_(id|index)$")
 
 
 def with_class_size(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -49,8 +46,8 @@ def with_class_ids(config: Mapping[str, Any], vocabulary: Vocabulary) -> dict[st
             continue
         assert isinstance(child, dict)
         for key, token in complete.get(path, {}).items():
-            match = _ID_KEY.match(key)
-            if match is not None and key not in child and _is_meant(match["role"], token, vocabulary):
+            role = id_role(str(key))  # a class makes numbers of the keys of id2label
+            if role is not None and key not in child and _is_meant(role, token, vocabulary):
                 child[key] = token
     return result
 
