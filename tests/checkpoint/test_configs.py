@@ -198,6 +198,30 @@ def test_an_impossible_id_in_the_target_config_is_ignored(pad: object) -> None:
     assert ids(target=target, target_config={"pad_token_id": pad}).role("pad") is None
 
 
+def test_ids_under_other_names() -> None:
+    """MiniCPM-V and HunYuan-VL leave out the word token, XLM calls the pad id an index, which cannot be null."""
+    assert edited({"im_start_id": 4, "pad_index": 0}) == {
+        "vocab_size": ROWS,
+        "im_start_id": edited({"image_token_id": 4})["image_token_id"],
+        "pad_index": edited({"pad_token_id": 0})["pad_token_id"],
+    }
+    lacks = ids(target=vocabulary("x hello"))
+    assert edited({"pad_index": 0}, lacks)["pad_index"] == 0
+    assert noted({"pad_index": 0}, lacks) == ()
+
+
+def test_sizes_under_other_names() -> None:
+    assert edited({"padded_vocab_size": 9, "type_vocab_size": 2})["padded_vocab_size"] == ROWS
+
+
+def test_ids_that_are_counted_from_an_offset() -> None:
+    """Gemma-3n: ids past the text are rows of other matrices."""
+    edited({"vision_config": {"vocab_offset": 0}})
+    with pytest.raises(InputError, match=r"vision_config\.vocab_offset") as caught:
+        edited({"vision_config": {"vocab_offset": 9}})
+    assert caught.value.code == "unmapped-id"
+
+
 def test_an_id_that_was_mapped_by_hand() -> None:
     assert edited({"image_token_id": 4}, ids(mapped={7: 8, 8: 4}))["image_token_id"] == 8
 

@@ -56,6 +56,16 @@ def test_an_index_cannot_point_out_of_its_folder(name: str, tmp_path: Path) -> N
     assert code_of(open_checkpoint, folder) == "outside-shard"
 
 
+def test_an_index_may_name_the_head_of_a_tied_model(tmp_path: Path) -> None:
+    """transformers looks for no lm_head there. A head of its own must be in a file."""
+    folder = two_shards(tmp_path / "model")
+    save_file({"model.layers.0.weight": torch.zeros(2)}, folder / "model-00002-of-00002.safetensors", {"format": "pt"})
+    assert code_of(open_checkpoint, folder) == "bad-index"
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": True}))
+    assert open_checkpoint(folder).tied
+
+
 def test_a_missing_shard_is_named(tmp_path: Path) -> None:
     folder = two_shards(tmp_path / "model")
     (folder / "model-00002-of-00002.safetensors").unlink()

@@ -382,3 +382,69 @@ def test_a_result_gives_its_model_what_the_source_gave(model_of: Callable[..., P
     tokswap.transplant_tokenizer(str(model_of("llama")), str(target), init="mean", out=tmp_path / "out")
     assert "token_type_ids" in load(target)("the ferry")
     assert set(load(tmp_path / "out")("the ferry")) == set(load(model_of("llama"))("the ferry"))
+
+
+CODES = ["en_XX", "de_DE", "ru_RU"]
+
+
+def translator(folder: Path) -> Path:
+    """A tiny mBART, whose class builds another pre-tokenizer than its tokenizer.json has."""
+    from transformers import MBartConfig, MBartForConditionalGeneration
+
+    makers.make_tokenizer("unigram", folder)
+    spec = makers.read_json(folder / "tokenizer.json")
+    first = ["<s>", "<pad>", "</s>", "<unk>"]
+    pieces = [entry for entry in spec["model"]["vocab"] if entry[0] not in first]
+    vocab = [*([token, 0.0] for token in first), *pieces]
+    spec["model"] |= {"vocab": vocab, "unk_id": 3}
+    more = enumerate([*CODES, "<mask>"], len(vocab))
+    spec["added_tokens"] = [{"id": n, "content": token, **ENTRY} for n, token in [*enumerate(first), *more]]
+    spec["added_tokens"][-1]["lstrip"] = True
+    makers.write_json(folder / "tokenizer.json", spec)
+    roles = {
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "pad_token": "<pad>",
+        "unk_token": "<unk>",
+        "mask_token": "<mask>",
+    }
+    settings = {"tokenizer_class": "MBartTokenizer", "src_lang": "en_XX", "additional_special_tokens": CODES, **roles}
+    makers.write_json(folder / "tokenizer_config.json", settings)
+    size = {"encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    config = MBartConfig(
+        vocab_size=len(vocab) + 4, d_model=16, encoder_ffn_dim=16, decoder_ffn_dim=16, decoder_start_token_id=2, **size
+    )
+    MBartForConditionalGeneration(config).save_pretrained(folder)
+    return folder
+
+
+@tools.needs_release_5
+def test_a_class_that_switches_languages_stays(tmp_path: Path) -> None:
+    """With the plain class, `src_lang` would do nothing, and every text would be said to be English."""
+    source = translator(tmp_path / "source")
+    text = makers.TEXTS / "german.txt"
+    tokswap.trim_vocabulary(str(source), corpora=[text], out=tmp_path / "trimmed")
+    target = tmp_path / "trimmed"
+    model = makers.make_model("t5", tmp_path / "t5")
+    tokswap.transplant_tokenizer(str(model), str(source), init="subword", out=tmp_path / "onto")
+    for folder in (source, target, tmp_path / "onto"):
+        loaded = load(folder)
+        for code in CODES:
+            loaded.src_lang = code
+            assert loaded.convert_ids_to_tokens(loaded("der")["input_ids"])[-2:] == ["</s>", code]
+    assert load(target).tokenize("der Hafen") == load(source).tokenize("der Hafen")
+
+
+@tools.needs_release_5
+def test_special_tokens_that_only_a_class_names(tmp_path: Path) -> None:
+    """T5's class names its sentinels; the plain class of the result must be told."""
+    folder = makers.make_tokenizer("unigram", tmp_path / "t5")
+    sentinels = [f"<extra_id_{n}>" for n in range(3)]
+    spec = makers.read_json(folder / "tokenizer.json")
+    size = len(spec["model"]["vocab"])
+    spec["added_tokens"] += [{"id": size + n, "content": token, **ENTRY} for n, token in enumerate(sentinels)]
+    makers.write_json(folder / "tokenizer.json", spec)
+    makers.edit_json(folder / "tokenizer_config.json", tokenizer_class="T5Tokenizer", extra_ids=3)
+    tokenizer = read_tokenizer(folder)
+    assert tokenizer.config["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert set(sentinels) <= set(tokenizer.config["additional_special_tokens"])

@@ -43,6 +43,9 @@ def code_of(function: Callable[..., object], *arguments: Any, **options: Any) ->
         ("bad_words_ids", 3),
         ("bad_words_ids", [[{}]]),
         ("bad_words_ids", [4]),
+        ("sequence_bias", [[1, 2.0]]),
+        ("sequence_bias", [[[1], "a"]]),
+        ("force_words_ids", [1]),
         ("forced_decoder_ids", [[1]]),
         ("forced_decoder_ids", [[1, "a"]]),
     ],
@@ -57,6 +60,8 @@ def test_a_config_of_other_kinds(key: str, value: object) -> None:
 def test_configs_as_they_are() -> None:
     check_config({"vocab_size": 5, "architectures": None, "model_type": "bert", "suppress_tokens": None}, HERE)
     check_config({"forced_decoder_ids": [[1, None], [2, 50360]], "bad_words_ids": [[1, 2], []]}, HERE)
+    check_config({"sequence_bias": [[[1, 2], -1.0]], "force_words_ids": [[1], [[1, 2], [3]]]}, HERE)
+    check_config({"sequence_bias": {"(1, 2)": 3}}, HERE)
 
 
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}

@@ -213,6 +213,20 @@ def test_an_adapter_that_depends_on_every_row_is_refused(
     assert not (tmp_path / "out").exists()
 
 
+def test_the_words_that_call_an_adapter_follow(bases: Callable[[str], tuple[Path, Path]], tmp_path: Path) -> None:
+    """An aLoRA works after certain ids only, so with old ids it would never begin."""
+    from transformers import AutoTokenizer
+
+    source, trimmed = bases("llama")
+    before, after = (AutoTokenizer.from_pretrained(folder) for folder in (source, trimmed))
+    words = before("the ferry", add_special_tokens=False)["input_ids"]
+    settings = {"task_type": "CAUSAL_LM", "alora_invocation_tokens": words}
+    adapter = tuned(Case("llama", settings=settings), source, tmp_path / "adapter")
+    run("trim", "--model", adapter, "--like", trimmed, "--out", tmp_path / "out")
+    found = makers.read_json(tmp_path / "out" / "adapter_config.json")["alora_invocation_tokens"]
+    assert found == after("the ferry", add_special_tokens=False)["input_ids"] != words
+
+
 def test_an_unknown_tensor_of_the_vocabularys_size_is_refused(
     bases: Callable[[str], tuple[Path, Path]], tmp_path: Path
 ) -> None:

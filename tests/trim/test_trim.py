@@ -118,6 +118,8 @@ def test_ids_at_every_level_follow(model_of: Callable[..., Path], tmp_path: Path
         eos_token_id=[1, 9],
         suppress_tokens=[word, 333],
         bad_words_ids=[[word], [333, 334]],
+        sequence_bias=[[[word], -2.0], [[word, 333], 1.0]],
+        force_words_ids=[[word], [[word], [333]], [333]],
         forced_decoder_ids=[[1, 5]],
         lang_to_id={"<|de|>": 6},
     )
@@ -138,6 +140,8 @@ def test_ids_at_every_level_follow(model_of: Callable[..., Path], tmp_path: Path
     assert generation["eos_token_id"] == [new_of[1], new_of[9]]
     assert generation["suppress_tokens"] == [new_of[word]]
     assert generation["bad_words_ids"] == [[new_of[word]]]
+    assert generation["sequence_bias"] == [[[new_of[word]], -2.0]]
+    assert generation["force_words_ids"] == [[new_of[word]], [[new_of[word]]]]
     assert generation["forced_decoder_ids"] == [[1, new_of[5]]]
     assert generation["lang_to_id"] == {"<|de|>": new_of[6]}
 
@@ -215,7 +219,7 @@ def test_matrices_of_integers_follow(model_of: Callable[..., Path], tmp_path: Pa
 
 
 def test_a_model_that_needs_more_than_text(model_of: Callable[..., Path], tmp_path: Path) -> None:
-    """Speech models need sound. The comparison of both models finds that, and the error names a way around it."""
+    """A model that needs more than tokens is trimmed, and the report says that its outputs were not compared."""
     from transformers import LlamaForCausalLM
 
     def forward(self: object, input_ids: object = None, **inputs: object) -> None:
@@ -223,10 +227,57 @@ def test_a_model_that_needs_more_than_text(model_of: Callable[..., Path], tmp_pa
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(LlamaForCausalLM, "forward", forward)
-        error = refused(tmp_path, model_of("llama", **SIZES), "cannot-run", InputError)
+        report = trim_vocabulary(str(model_of("llama", **SIZES)), corpora=[str(GERMAN)], out=tmp_path / "out")
+        assert "input_features" in report.checks["not_compared"]["reason"]
+        assert "model" not in report.checks
+        error = refused(tmp_path, model_of("llama", **SIZES), "cannot-run", InputError, check="full")
         assert "input_features" in error.message
         assert "--check tokens" in error.hint
-        trim_vocabulary(str(model_of("llama", **SIZES)), corpora=[str(GERMAN)], out=tmp_path / "out", check="tokens")
+
+
+def test_a_body_that_cannot_be_loaded_here(model_of: Callable[..., Path], tmp_path: Path) -> None:
+    """The package that a quantised body needs may be missing where its vocabulary is trimmed."""
+    source = makers.copy_model(model_of("llama", **SIZES), tmp_path / "source")
+    makers.edit_json(source / "config.json", quantization_config={"quant_method": "gptq", "bits": 4, "group_size": 128})
+    report = trim_vocabulary(str(source), corpora=[str(GERMAN)], out=tmp_path / "out")
+    assert "cannot be loaded" in report.checks["not_compared"]["reason"]
+
+
+@pytest.mark.parametrize("name", ["BertForTokenClassification", "BertForSequenceClassification"])
+def test_a_classifier(model_of: Callable[..., Path], tmp_path: Path, name: str) -> None:
+    """The logits of a token classifier have a place for each label, not for each token."""
+    import transformers
+
+    source = makers.copy_model(model_of("bert", **SIZES), tmp_path / "source")
+    getattr(transformers, name).from_pretrained(source, local_files_only=True).save_pretrained(source)
+    report = trim_vocabulary(str(source), corpora=[str(GERMAN)], out=tmp_path / "out")
+    assert report.checks["model"]["hidden_states_equal"]
+    assert "logit_difference" not in report.checks["model"]
+
+
+def test_the_decoder_of_a_model_that_hears(tmp_path: Path) -> None:
+    """The encoder reads sound, so only the decoder is compared."""
+    from transformers import WhisperConfig, WhisperForConditionalGeneration
+
+    source = makers.make_tokenizer("byte-level", tmp_path / "source")
+    config = WhisperConfig(
+        vocab_size=makers.tokenizer_size(source),
+        d_model=16,
+        encoder_layers=1,
+        decoder_layers=1,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=16,
+        decoder_ffn_dim=16,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        decoder_start_token_id=1,
+    )
+    WhisperForConditionalGeneration(config).save_pretrained(source)
+    report = trim_vocabulary(str(source), corpora=[str(GERMAN)], out=tmp_path / "out")
+    assert report.checks["model"]["hidden_states_equal"]
+    assert report.checks["model"]["logit_difference"] < 1e-4
 
 
 def test_models_are_compared_in_memory_that_begins_alike() -> None:
@@ -746,7 +797,7 @@ def test_a_failed_check_leaves_nothing(
 ) -> None:
     key, words = FAILURES[check]
     real = getattr(run, check)
-    monkeypatch.setattr(run, check, lambda *given: {**real(*given), key: 0})
+    monkeypatch.setattr(run, check, lambda *given, **more: {**real(*given, **more), key: 0})
     source = model_of("llama-tied", chat_template=makers.CHAT_TEMPLATE, **SIZES)
     error = refused(tmp_path, source, "check-failed", OutputError)
     assert words in error.message

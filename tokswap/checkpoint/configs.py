@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
@@ -10,12 +9,12 @@ from typing import Any
 
 from tokswap.checkpoint.facts import model_facts
 from tokswap.checkpoint.id_map import IdMap
-from tokswap.checkpoint.nested_configs import configs, id_list, is_text_path, text_config
+from tokswap.checkpoint.nested_configs import configs, id_list, id_role, is_text_path, text_config
 from tokswap.checkpoint.positions import POSITIONS_FOLLOW_PAD
 from tokswap.errors import InputError
 from tokswap.tokenizer.vocabulary import ROLES
 
-_ID_KEY = re.compile(r"^(?P<role>.+)_token_(id|ids|index)$")
+_SIZES = ("vocab_size", "decoder_vocab_size", "output_vocab_size", "padded_vocab_size", "text_vocab_size", "n_words")
 _ID_LISTS = ("suppress_tokens", "begin_suppress_tokens")
 _ID_MAPS = ("lang_to_id", "task_to_id", "vocabulary_map")
 _WORD_LISTS = ("bad_words_ids", "forced_decoder_ids", "sequence_bias", "force_words_ids")
@@ -62,16 +61,17 @@ def edit_config(config: Mapping[str, Any], ids: IdMap, rows: int) -> Edited:
     old_size, old_per_layer = text["vocab_size"], text.get("vocab_size_per_layer_input")
     for path, child in configs(result):
         if not is_text_path(path):
+            _check_offset(path, child)
             continue
         assert isinstance(child, dict)
-        for key in ("vocab_size", "decoder_vocab_size", "n_words"):
+        for key in _SIZES:
             if child.get(key) == old_size:
                 child[key] = rows
         if old_per_layer is not None and child.get("vocab_size_per_layer_input") == old_per_layer:
             child["vocab_size_per_layer_input"] = rows
         if type(child.get("unpadded_vocab_size")) is int:  # logits past it are discarded
             child["unpadded_vocab_size"] = min(rows, len(ids.target))
-        notes += _edit_ids(child, ids)
+        notes += edit_ids(child, ids)
         notes += _edit_strangers(child, ids, rows, multimodal=model_facts(config).multimodal)
         if child.get("model_type") in POSITIONS_FOLLOW_PAD:
             _check_pad(config, child)
@@ -94,7 +94,7 @@ def edit_generation_config(
     """
     also_eos = list(also_eos)
     result = deepcopy(dict(generation))
-    notes = _edit_ids(result, ids)
+    notes = edit_ids(result, ids)
     if not generation:
         known = {key: (config or {}).get(key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
         if set(also_eos) <= set(id_list(known["eos_token_id"])):
@@ -131,7 +131,7 @@ def set_tie(config: Mapping[str, Any], tie: bool | None) -> dict[str, Any]:
 
 
 def _named_ids(key: str, value: Any) -> list[int]:
-    if _ID_KEY.match(key):
+    if id_role(key) is not None:
         return id_list(value)
     if key in _ID_MAPS and isinstance(value, dict):
         return id_list(list(value.values()))
@@ -140,13 +140,21 @@ def _named_ids(key: str, value: Any) -> list[int]:
     return []
 
 
-def _edit_ids(config: dict[str, Any], ids: IdMap) -> list[str]:
-    """Translate the ids of one config in place; returns notes."""
+def edit_ids(config: dict[str, Any], ids: IdMap) -> list[str]:
+    """Translate the ids of one config in place; returns notes.
+
+    Args:
+        config: The config, without those inside it.
+        ids: How ids translate.
+
+    Raises:
+        InputError: unmapped-id where the model needs a token that the target lacks.
+    """
     notes: list[str] = []
     for key, value in list(config.items()):
-        match = _ID_KEY.match(key)
-        if match and (type(value) is int or isinstance(value, list) or match["role"] in ROLES):
-            config[key], problem = _new_ids(key, match["role"], value, ids)
+        role = id_role(key)
+        if role is not None and (type(value) is int or isinstance(value, list) or role in ROLES):
+            config[key], problem = _new_ids(key, role, value, ids)
             notes += problem
         elif key in _ID_LISTS and isinstance(value, list):
             config[key] = _unique(found for found in map(ids.translate, value) if found is not None)
@@ -175,6 +183,8 @@ def _new_ids(key: str, role: str, value: Any, ids: IdMap) -> tuple[Any, list[str
         if role != "eos":
             found = found[:1]
         named = any(token >= 0 for token in id_list(value))
+        if not found and key.endswith("_index"):  # XLM takes no null there
+            return value, []
         lost = [f"`{key}` is now unset: the target tokenizer has no such token"] if named and not found else []
         return (found if isinstance(value, list) else (found[0] if len(found) == 1 else found or None)), lost
     if None in new:
@@ -198,9 +208,9 @@ def _edit_strangers(config: dict[str, Any], ids: IdMap, rows: int, *, multimodal
     """
     notes = []
     for key, value in list(config.items()):
-        match = _ID_KEY.match(key)
+        role = id_role(key)
         strangers = [token for token in id_list(value) if token >= 0 and not ids.has(token)]
-        if match is None or match["role"] in ROLES or not strangers:
+        if role is None or role in ROLES or not strangers:
             continue
         name = f"the id {strangers[0]:,} (`{key}`)"
         if not multimodal:
@@ -215,6 +225,17 @@ def _edit_strangers(config: dict[str, Any], ids: IdMap, rows: int, *, multimodal
                 "trim the model instead, or use a target tokenizer with fewer tokens",
             )
     return notes
+
+
+def _check_offset(path: str, config: Mapping[str, Any]) -> None:
+    """Refuse a model that counts the ids of images and sound from a number: they follow the rows of its text."""
+    if id_list(config.get("vocab_offset")) not in ([], [0]):
+        raise InputError(
+            "unmapped-id",
+            f"ids from {config['vocab_offset']:,} on are those of images or sound (`{path}.vocab_offset`), and tokswap "
+            "cannot move them",
+            "save the language model on its own, and change that",
+        )
 
 
 def _check_pad(old: Mapping[str, Any], config: Mapping[str, Any]) -> None:

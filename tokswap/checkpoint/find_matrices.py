@@ -13,7 +13,7 @@ from typing import Any
 
 from tokswap.checkpoint.facts import model_facts
 from tokswap.checkpoint.matrices import FLOATS, INTEGERS, VocabMatrix, head_name, role_by_name, role_of
-from tokswap.checkpoint.nested_configs import configs, text_config
+from tokswap.checkpoint.nested_configs import configs, id_role, text_config
 from tokswap.checkpoint.ties import head_as_input, join_copies, mark_head
 from tokswap.errors import InputError
 
@@ -66,7 +66,7 @@ def find_matrices(
 def explained(config: Mapping[str, Any], size: int) -> bool:
     """Return whether another number of the config equals the vocabulary size. Such an axis then proves nothing."""
     return any(
-        type(value) is int and value == size and "vocab" not in key and not re.search(r"_token_(id|index)$", key)
+        type(value) is int and value == size and "vocab" not in key and id_role(key) is None
         for _, child in configs(config)
         for key, value in child.items()
     )

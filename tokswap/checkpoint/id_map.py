@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -117,6 +118,20 @@ class KeptIds:
         """Translate words; a word with a token that is gone cannot occur any more."""
         if key == "forced_decoder_ids":
             return [[place, None if token is None else self.new_of[token]] for place, token in value]
-        if key == "bad_words_ids":
-            return [[self.new_of[token] for token in word] for word in value if all(t in self.new_of for t in word)]
-        return None
+        if key == "sequence_bias":  # a list of [word, bias], or a mapping from the word as text
+            pairs = value.items() if isinstance(value, dict) else value
+            words = [(self._word(word), bias) for word, bias in pairs]
+            return [[word, bias] for word, bias in words if word]
+        if key == "force_words_ids":  # a word, or several forms of it; one that is gone cannot be forced any more
+            return [found for found in map(self._forms, value) if found]
+        return [found for found in map(self._word, value) if found]
+
+    def _word(self, word: Any) -> list[int] | None:
+        """Return a word in new ids, None where one of its tokens is gone."""
+        ids = list(map(int, re.findall(r"\d+", word))) if isinstance(word, str) else list(word)
+        return [self.new_of[token] for token in ids] if all(token in self.new_of for token in ids) else None
+
+    def _forms(self, value: Any) -> list[Any] | None:
+        if value and isinstance(value[0], list):
+            return [found for found in map(self._word, value) if found]
+        return self._word(value)

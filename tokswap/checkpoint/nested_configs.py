@@ -9,6 +9,22 @@ from typing import Any
 
 from tokswap.errors import InputError
 
+_ID_KEY = re.compile(r"^(?P<role>.+)_token_(id|ids|index)$|^(?P<index>bos|eos|pad|unk|sep|cls|mask)_index$")
+"""Keys that name tokens; XLM says `pad_index`."""
+_MORE_ID_KEYS = frozenset(
+    [
+        "im_start_id",
+        "im_end_id",
+        "im_newline_id",
+        "image_start_id",
+        "image_end_id",
+        "image_patch_id",
+        "slice_start_id",
+        "slice_end_id",
+        "newline_id",
+    ]
+)
+"""Keys without the word: HunYuan-VL, Molmo 2, MiniCPM-V."""
 _NOT_TEXT = re.compile(r"(vision|audio|speech|image|video|codec|depth|vq|qformer)")
 
 
@@ -58,6 +74,18 @@ def text_config(config: Mapping[str, Any], folder: Path | str = "") -> tuple[str
     if differ or owners[0][1].get("share_encoder_decoder_embeddings") is False:
         raise InputError("two-vocabularies", "encoder and decoder have separate vocabularies", folder=folder)
     return owners[0]
+
+
+def id_role(key: str) -> str | None:
+    """Return what the tokens are for that a key of a config names, None for a key that names no tokens.
+
+    Args:
+        key: The key, such as `pad_token_id`, which gives "pad".
+    """
+    match = _ID_KEY.match(key)
+    if match is not None:
+        return match["role"] or match["index"]
+    return key.removesuffix("_id") if key in _MORE_ID_KEYS else None
 
 
 def token_ids(config: Mapping[str, Any], key: str) -> list[int]:

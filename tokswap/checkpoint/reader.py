@@ -10,9 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from tokswap.checkpoint.class_defaults import with_class_size
+from tokswap.checkpoint.configs import needed_ids
 from tokswap.checkpoint.facts import ModelFacts, model_facts
 from tokswap.checkpoint.find_matrices import find_matrices
 from tokswap.checkpoint.matrices import VocabMatrix
+from tokswap.checkpoint.modules import read_modules
+from tokswap.checkpoint.nested_configs import vocabulary_configs
 from tokswap.checkpoint.schema import check_config
 from tokswap.checkpoint.shards import Shard, TensorInfo, read_shard
 from tokswap.checkpoint.weight_index import INDEX, WeightFiles, check_index, tensors_of, weight_files
@@ -56,6 +60,19 @@ class Checkpoint:
     def facts(self) -> ModelFacts:
         """What the config says about the model."""
         return model_facts(self.config)
+
+    @cached_property
+    def modules(self) -> Mapping[str, Mapping[str, Any]]:
+        """The settings of sentence-transformers beside the model. See `read_modules` for what this raises."""
+        return read_modules(self.folder) if self.on_disk else {}
+
+    @cached_property
+    def named_ids(self) -> Mapping[int, str]:
+        """The ids that the configs and the modules beside them name, and the key of each."""
+        found: dict[int, str] = {}
+        for config in (self.config, self.generation_config, *self.modules.values()):
+            found = {**needed_ids(config), **found}
+        return found
 
     @cached_property
     def matrices(self) -> tuple[VocabMatrix, ...]:
@@ -146,12 +163,14 @@ def open_checkpoint(folder: str | Path) -> Checkpoint:
     has_generation = (folder / "generation_config.json").is_file()
     generation = read_json(folder / "generation_config.json", "config") if has_generation else {}
     check_config(config, folder / "config.json")
+    if not vocabulary_configs(config):
+        config = with_class_size(config)
     check_config(generation, folder / "generation_config.json")
     weights = weight_files(folder, config)
     check_links(folder, [*weights.names, *([weights.index_name] if weights.index_name else [])])
     shards = tuple(read_shard(folder / name) for name in weights.names)
     tensors = tensors_of(shards)
-    notes = check_index(weights, tensors, folder)
+    notes = check_index(weights, tensors, folder, tied=model_facts(config).tied is True)
     return Checkpoint(
         folder=folder,
         config=config,

@@ -10,6 +10,7 @@ from typing import Any
 from tokswap.checkpoint.configs import Configs
 from tokswap.checkpoint.positions import fitting_length
 from tokswap.checkpoint.reader import Checkpoint
+from tokswap.storage.json_files import json_bytes
 from tokswap.storage.links import check_links
 from tokswap.tokenizer.tokenizer import COMPANIONS, Tokenizer
 
@@ -20,6 +21,7 @@ _CARRIED = (
     "modules.json",
     "sentence_bert_config.json",
     "config_sentence_transformers.json",
+    "artifact.metadata",
     "[0-9]_*",
     "LICENSE*",
     "NOTICE*",
@@ -74,6 +76,7 @@ def result_files(
     *,
     bos: int | None = None,
     own: bool = False,
+    modules: Mapping[str, Mapping[str, Any]] | None = None,
     input_names: Sequence[str] | None = None,
     trust_remote_code: bool = False,
 ) -> ResultFiles:
@@ -85,6 +88,7 @@ def result_files(
         configs: Its configs; the tokenizer config is the target's own, before anything is done to it.
         bos: Id that the tokenizer must put first, None to leave its template alone.
         own: Whether the target is the source's own tokenizer, which goes on being loaded as it was.
+        modules: The new content of files of sentence-transformers that change, see `edit_modules`.
         input_names: What the source's tokenizer gives to the model, for a target that is not its own.
         trust_remote_code: Whether to carry over the source's Python code.
     """
@@ -94,6 +98,8 @@ def result_files(
             if path.name not in COMPANIONS:
                 check_links(source.folder, [path.name])
                 files.setdefault(path.name, path)
+    for name, config in (modules or {}).items():
+        files = _with_file(files, name, json_bytes(config))
     files.pop("tokenizer_config.json", None)
     notes: list[str] = []
     model = dict(configs.model)
@@ -109,6 +115,16 @@ def result_files(
         files |= code
         notes += (*note, *shorter)
     return ResultFiles(Configs(model=model, generation=configs.generation, tokenizer=settings), files, tuple(notes))
+
+
+def _with_file(files: Mapping[str, bytes | Path], name: str, content: bytes) -> dict[str, bytes | Path]:
+    """Replace one file, which may lie in a folder that would be copied whole."""
+    folder = Path(name).parts[0]
+    whole = files.get(folder)
+    if not isinstance(whole, Path) or not whole.is_dir():
+        return {**files, name: content}
+    inside = {f"{folder}/{path.relative_to(whole).as_posix()}": path for path in whole.rglob("*") if path.is_file()}
+    return {**{other: path for other, path in files.items() if other != folder}, **inside, name: content}
 
 
 def _loadable(

@@ -35,6 +35,21 @@ def _is_pairs(value: Any) -> bool:
     )
 
 
+def _is_biases(value: Any) -> bool:
+    pairs = list(value.items()) if isinstance(value, dict) else value
+    return isinstance(pairs, list) and all(
+        isinstance(pair, (list, tuple))
+        and len(pair) == 2
+        and (isinstance(pair[0], str) or is_ids(pair[0]))
+        and isinstance(pair[1], (int, float))
+        for pair in pairs
+    )
+
+
+def _is_forms(value: Any) -> bool:
+    return isinstance(value, list) and all(is_ids(word) or _is_words(word) for word in value)
+
+
 _KEYS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "architectures": ("a list of names", _is_names),
     "model_type": ("a name", _is_name),
@@ -42,6 +57,8 @@ _KEYS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "vocab_size_per_layer_input": (f"a number up to {MOST_IDS:,}", _is_size),
     "suppress_tokens": ("a list of ids", is_ids),
     "begin_suppress_tokens": ("a list of ids", is_ids),
+    "sequence_bias": ("a list of words, as ids, and their biases", _is_biases),
+    "force_words_ids": ("a list of words, as ids", _is_forms),
     "bad_words_ids": ("a list of lists of ids", _is_words),
     "forced_decoder_ids": ("a list of pairs of numbers", _is_pairs),
 }

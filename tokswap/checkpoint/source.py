@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tokswap.checkpoint.class_defaults import with_class_ids
 from tokswap.checkpoint.loaded import Loaded, ModelLike, as_loaded, loaded_checkpoint
 from tokswap.checkpoint.reader import Checkpoint, open_checkpoint
 from tokswap.checkpoint.rowless import with_rows
@@ -68,6 +69,7 @@ def open_source(model: ModelLike | SourceModel, *, trust_remote_code: bool = Fal
         checkpoint = open_checkpoint(resolve_model(str(model)))
         check_remote_code(checkpoint.folder, checkpoint.config, trust_remote_code)
         tokenizer = read_tokenizer(checkpoint.folder, trust_remote_code=trust_remote_code)
+        checkpoint = replace(checkpoint, config=with_class_ids(checkpoint.config, tokenizer.vocabulary))
     rows = checkpoint.matrices[0].rows
     fit = with_rows(tokenizer, rows, checkpoint.config, checkpoint.generation_config)
     size = len(fit.tokenizer.vocabulary)

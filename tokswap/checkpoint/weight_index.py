@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tokswap.checkpoint.matrices import role_by_name
 from tokswap.checkpoint.shards import Shard, TensorInfo
 from tokswap.errors import InputError
 from tokswap.storage.json_files import read_json
@@ -105,10 +106,19 @@ def tensors_of(shards: Iterable[Shard]) -> dict[str, TensorInfo]:
     return tensors
 
 
-def check_index(weights: WeightFiles, tensors: Mapping[str, TensorInfo], folder: Path) -> tuple[str, ...]:
+def check_index(
+    weights: WeightFiles, tensors: Mapping[str, TensorInfo], folder: Path, *, tied: bool = False
+) -> tuple[str, ...]:
     """Check that the weight files hold every tensor of their index.
 
-    Like transformers, take a tensor from the file that holds it, and keep a tensor that the index does not name.
+    Like transformers, take a tensor from the file that holds it, and keep a tensor that the index does not name. An
+    lm_head that is tied to the input embeddings need not be stored, though the index may name it.
+
+    Args:
+        weights: The weight files and their index.
+        tensors: What the files hold.
+        folder: Where they are.
+        tied: Whether config.json says that input embeddings and lm_head are one matrix.
 
     Returns:
         A note, where the index puts tensors into files that do not hold them.
@@ -117,11 +127,12 @@ def check_index(weights: WeightFiles, tensors: Mapping[str, TensorInfo], folder:
         InputError: bad-index, where no file holds a tensor.
     """
     weight_map = weights.index["weight_map"] if weights.index is not None else {}
+    left_out = {name for name in weight_map if name not in tensors and tied and role_by_name(name) == "output"}
     for name, file in weight_map.items():
-        if name not in tensors:
+        if name not in tensors and name not in left_out:
             message = f"the index puts {name} into {file}, and no weight file holds it"
             raise InputError("bad-index", message, file=folder / weights.index_name)
-    moved = sum(tensors[name].file != file for name, file in weight_map.items())
+    moved = sum(tensors[name].file != file for name, file in weight_map.items() if name not in left_out)
     return (f"the index names the wrong file for {moved:,} tensors; the result's index is right",) if moved else ()
 
 

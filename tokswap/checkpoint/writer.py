@@ -147,6 +147,7 @@ def _write_file(path: Path, content: bytes | Path) -> None:
     if isinstance(content, Path) and content.is_dir():
         shutil.copytree(content, path)
         return
+    path.parent.mkdir(exist_ok=True)  # a module of sentence-transformers has a folder
     with open(path, "wb") as file:
         file.write(content if isinstance(content, bytes) else content.read_bytes())
         file.flush()

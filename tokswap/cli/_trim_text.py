@@ -57,6 +57,8 @@ def report_lines(report: Report) -> list[str]:
     lines.append(f"  tokens that no text produces: {before:,} -> {after:,}")
     if "model" in checks:
         lines.append(_outputs(checks["model"]))
+    if "not_compared" in checks:
+        lines.append(f"  model: outputs not compared: {checks['not_compared']['reason']}")
     if "healing" in report.evidence:
         lines += step_lines(report.evidence["healing"])
     return [*lines, *note_lines(report.notes), "", f"next: tokswap verify {names.out} --against {names.model}"]

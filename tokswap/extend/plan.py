@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from tokswap.checkpoint.configs import Configs, edit_config, edit_generation_config, needed_ids
+from tokswap.checkpoint.configs import Configs, edit_config, edit_generation_config
 from tokswap.checkpoint.id_map import KeptIds
 from tokswap.checkpoint.loaded import ModelLike
+from tokswap.checkpoint.modules import edit_modules
 from tokswap.checkpoint.reader import Checkpoint
 from tokswap.checkpoint.result_files import MAP_NAME, ResultFiles, result_files
 from tokswap.checkpoint.source import SourceModel, named, open_source, result_folder
@@ -139,7 +140,7 @@ def _choose(source: SourceModel, options: ExtendOptions) -> tuple[Base, Chosen, 
 def _first(source: SourceModel) -> int:
     """The first new id: after the tokenizer's ids, and after rows past them that the config names."""
     rows = source.checkpoint.matrices[0].rows
-    named_ids = {**needed_ids(source.checkpoint.config), **needed_ids(source.checkpoint.generation_config)}
+    named_ids = source.checkpoint.named_ids
     return max(len(source.tokenizer.vocabulary), *(token + 1 for token in named_ids if token < rows), 0)
 
 
@@ -211,15 +212,17 @@ def _result(source: SourceModel, base: Base, found: Extended, *, rows: int, trus
     ids = KeptIds(source.tokenizer.vocabulary, tokenizer.vocabulary, new_of)
     model = edit_config(checkpoint.config, ids, rows)
     generation = edit_generation_config(checkpoint.generation_config, ids)
+    modules, module_notes = edit_modules(checkpoint.modules, ids, (old_rows, rows))
     result = result_files(
         checkpoint,
         tokenizer,
         Configs(model=model.config, generation=generation.config, tokenizer=tokenizer.config),
         own=True,
+        modules=modules,
         trust_remote_code=trust,
     )
     files = {**result.files, MAP_NAME: map_file(base.kept, old_rows)}
-    return ResultFiles(result.configs, files, notes=(*model.notes, *generation.notes, *result.notes))
+    return ResultFiles(result.configs, files, notes=(*model.notes, *generation.notes, *module_notes, *result.notes))
 
 
 def _facts(source: Checkpoint, base: Base, chosen: Chosen) -> ExtendFacts:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tokswap.checkpoint.configs import needed_ids
+from tokswap.checkpoint.modules import fixed_texts
 from tokswap.checkpoint.source import SourceModel
 from tokswap.errors import InputError
 from tokswap.extend.options import ExtendOptions
@@ -16,6 +16,7 @@ from tokswap.trim.chat import render_chats
 from tokswap.trim.closure import closed, pruned
 from tokswap.trim.corpora import count, find_corpus
 from tokswap.trim.rebuild import forced_ids, parts_of, rebuilt
+from tokswap.trim.target import text_ids
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,10 @@ def with_room(source: SourceModel, found: Extended, options: ExtendOptions) -> B
     tokenizer = source.tokenizer
     vocabulary = tokenizer.vocabulary
     chats = render_chats(tokenizer)
-    needed = {*needed_ids(source.checkpoint.config), *needed_ids(source.checkpoint.generation_config)}
-    forced = forced_ids(tokenizer) | {token for token in needed if 0 <= token < len(vocabulary)}
+    checkpoint = source.checkpoint
+    forced = forced_ids(tokenizer) | {token for token in checkpoint.named_ids if 0 <= token < len(vocabulary)}
     forced |= {token for row in tokenizer.encode_batch([*chats.plain, *chats.others]) for token in row}
+    forced |= text_ids(fixed_texts(checkpoint.config, checkpoint.modules), tokenizer)
     forced |= {part for own in found.parts for part in own if part < found.first}
     every = [token for token, text in enumerate(vocabulary.text) if text]
     parts = parts_of(tokenizer, every)

@@ -29,6 +29,7 @@ _MODEL_SETTINGS = {
     "max_input_chars_per_word": 100,
 }
 """Settings of a model besides its tokens, with the library's defaults."""
+_TOKEN_LISTS = ("additional_special_tokens", "extra_special_tokens")
 _OF_OTHER_CLASSES = ("auto_map", "add_bos_token", "add_eos_token")
 """Settings that would make the plain class do something else than tokenizer.json says."""
 
@@ -122,6 +123,17 @@ def settings_of(config: Mapping[str, Any], tokenizer: Any) -> dict[str, Any]:
     return result | {"model_input_names": list(tokenizer.model_input_names)}
 
 
+def switches_languages(tokenizer: Any) -> bool:
+    """Return whether a loaded tokenizer frames texts by the language that its user sets, as those of NLLB and mBART do.
+
+    No tokenizer.json can hold that, so a result keeps the class.
+
+    Args:
+        tokenizer: The transformers tokenizer.
+    """
+    return hasattr(tokenizer, "set_src_lang_special_tokens")
+
+
 def plain_settings(config: Mapping[str, Any], tokenizer: Any, spec: Mapping[str, Any]) -> dict[str, Any]:
     """Return a tokenizer_config.json with which the plain class does the same as another class.
 
@@ -132,6 +144,10 @@ def plain_settings(config: Mapping[str, Any], tokenizer: Any, spec: Mapping[str,
     """
     result = {key: value for key, value in config.items() if key not in _OF_OTHER_CLASSES}
     result["tokenizer_class"] = PLAIN
+    special = [getattr(tokenizer, key, None) for key in _TOKEN_LISTS]  # release 5 has the second, release 4 the first
+    named = next((list(map(str, tokens)) for tokens in special if isinstance(tokens, (list, tuple)) and tokens), [])
+    if named and not any(config.get(key) for key in _TOKEN_LISTS):
+        result["additional_special_tokens"] = named  # those that the class names itself, as T5's `<extra_id_0>`
     for key in ("padding_side", "truncation_side", "clean_up_tokenization_spaces"):
         if hasattr(tokenizer, key):
             result[key] = getattr(tokenizer, key)

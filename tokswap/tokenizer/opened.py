@@ -9,9 +9,16 @@ from typing import Any
 
 from tokswap.errors import InputError
 from tokswap.storage.json_files import read_json
-from tokswap.tokenizer.auto import PLAIN_CLASSES, auto_tokenizer, backend_of, plain_tokenizer
+from tokswap.tokenizer.auto import PLAIN, PLAIN_CLASSES, auto_tokenizer, backend_of, plain_tokenizer
 from tokswap.tokenizer.backend import Backend
-from tokswap.tokenizer.classes import changes_of_class, plain_settings, settings_of, whole_spec, with_todays_parts
+from tokswap.tokenizer.classes import (
+    changes_of_class,
+    plain_settings,
+    settings_of,
+    switches_languages,
+    whole_spec,
+    with_todays_parts,
+)
 from tokswap.tokenizer.schema import check_tokenizer
 from tokswap.tokenizer.tiktoken_files import find_tiktoken, read_tiktoken
 
@@ -75,10 +82,13 @@ def open_folder(
     loaded, notes = _load(folder, spec is not None, trust_remote_code and _has_code(folder, config))
     backend = backend_of(loaded, folder)
     settings, path = settings_of(config, loaded), folder / "tokenizer.json"
+    languages = switches_languages(loaded)
+    prefer_file = prefer_file and not languages
     if spec is None:
         whole = whole_spec(backend, folder)
         check_tokenizer(whole, folder)
-        settings = plain_settings(settings, loaded, whole)
+        if not languages:
+            settings = plain_settings(settings, loaded, whole)
         return _without_dropout(Opened(whole, settings, True, notes=notes, backend=backend))
     name = type(loaded).__name__
     spec = with_todays_parts(spec, path)
@@ -86,10 +96,12 @@ def open_folder(
     rebuilt = sorted(set(changes) - {"post_processor", "added_tokens"})
     kept = _file_wins(changes, spec) if prefer_file else changes
     result = {**spec, **kept}
-    if rebuilt or (name in PLAIN_CLASSES and config.get("tokenizer_class", name) not in PLAIN_CLASSES):
+    if languages:
+        settings["tokenizer_class"] = name
+    elif rebuilt or (name in PLAIN_CLASSES and config.get("tokenizer_class", name) not in PLAIN_CLASSES):
         settings = plain_settings(settings, loaded, result)
     if rebuilt:
-        notes = (*notes, _rebuilt_note(name, rebuilt, prefer_file))
+        notes = (*notes, _rebuilt_note(name, rebuilt, prefer_file, languages))
     notes = (*notes, *_added_notes(spec, result))
     same = kept == changes
     return _without_dropout(Opened(result, settings, bool(kept), notes=notes, backend=backend if same else None))
@@ -128,16 +140,17 @@ def _file_wins(changes: Mapping[str, Any], spec: Mapping[str, Any]) -> dict[str,
     return kept
 
 
-def _rebuilt_note(name: str, rebuilt: list[str], prefer_file: bool) -> str:
+def _rebuilt_note(name: str, rebuilt: list[str], prefer_file: bool, languages: bool) -> str:
     parts = " and ".join(part.replace("_", "-") for part in rebuilt)
     if prefer_file:
         return (
             f"transformers loads this tokenizer with {name}, which replaces its {parts}: the result does what "
             "tokenizer.json says, with the class PreTrainedTokenizerFast"
         )
+    how = "keeps the class, which switches languages" if languages else "does the same with the class " + PLAIN
     return (
         f"transformers loads this tokenizer with {name}, which replaces the {parts} of tokenizer.json: tokswap works "
-        "with what the class does, and a result does the same with the class PreTrainedTokenizerFast"
+        f"with what the class does, and a result {how}"
     )
 
 

@@ -51,6 +51,7 @@ COMPANIONS = (
     "chat_template.jinja",
     "chat_template.json",
     "added_tokens.json",
+    "normalizer.json",  # spellings that Whisper's class makes alike
     *CONVERTIBLE,
     "additional_chat_templates",
 )

@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tokswap.checkpoint.class_defaults import with_class_size
 from tokswap.checkpoint.loaded import Loaded, ModelLike
+from tokswap.checkpoint.modules import fixed_texts
 from tokswap.checkpoint.nested_configs import configs, text_config
 from tokswap.checkpoint.reader import Checkpoint
 from tokswap.checkpoint.rowless import with_rows
@@ -111,7 +113,7 @@ def open_inputs(
         target, more = _with_digits(target, options.digits, options.trust_remote_code)
         notes = (*notes, *more)
     if options.trims:
-        target, donor, more = _trimmed(target, donor, options, backend)
+        target, donor, more = _trimmed(source.checkpoint, target, donor, options, backend)
         notes = (*notes, *more)
     return Inputs(source, target, donor, methods=methods, backend=backend, notes=notes)
 
@@ -122,6 +124,7 @@ def _with_owner(opened: TargetTokenizer, donor: Checkpoint | None) -> Target:
         config, generation = donor.config, donor.generation_config
     else:
         config, generation = (_config(opened.path, name) for name in ("config.json", "generation_config.json"))
+        config = with_class_size(config) if config else config
         if not any("vocab_size" in child for _, child in configs(config)):
             config = {}
     original = opened.loaded.tokenizer if isinstance(opened.loaded, Loaded) else opened.loaded
@@ -174,12 +177,18 @@ def _config(path: Path | None, name: str) -> Mapping[str, Any]:
 
 
 def _trimmed(
-    target: Target, donor: Donor | None, options: TransplantOptions, backend: Backend
+    source: Checkpoint, target: Target, donor: Donor | None, options: TransplantOptions, backend: Backend
 ) -> tuple[Target, Donor | None, tuple[str, ...]]:
     """Trim the target vocabulary; the donor's rows follow."""
     choice = TrimChoice(corpora=options.trim_corpora, languages=options.trim_languages, target_size=options.trim_size)
     cut = trim_target(
-        target.tokenizer, target.config, target.generation, choice, backend=backend, progress=options.progress
+        target.tokenizer,
+        target.config,
+        target.generation,
+        choice,
+        texts=fixed_texts(source.config, source.modules),
+        backend=backend,
+        progress=options.progress,
     )
     trimmed = Target(
         name=target.name,

@@ -14,6 +14,7 @@ from tokswap.checkpoint.gguf_file import GgufTarget, plan_gguf
 from tokswap.checkpoint.id_map import AlignedIds
 from tokswap.checkpoint.layout import lay_out
 from tokswap.checkpoint.loaded import ModelLike
+from tokswap.checkpoint.modules import edit_modules
 from tokswap.checkpoint.nested_configs import token_ids
 from tokswap.checkpoint.result_files import MAP_NAME, ResultFiles, result_files
 from tokswap.checkpoint.source import named, result_folder
@@ -161,18 +162,20 @@ def _result(inputs: Inputs, options: TransplantOptions, alignment: Alignment, bo
     config = set_tie(model.config, options.tie)
     owner_eos = [token for token in token_ids(target.generation, "eos_token_id") if token < rows]
     generation = edit_generation_config(source.checkpoint.generation_config, ids, owner_eos, config)
+    modules, module_notes = edit_modules(source.checkpoint.modules, ids, (source.checkpoint.matrices[0].rows, rows))
     result = result_files(
         source.checkpoint,
         target.tokenizer,
         Configs(model=config, generation=generation.config, tokenizer=target.tokenizer.config),
         bos=bos,
+        modules=modules,
         input_names=source.tokenizer.config.get("model_input_names"),
         trust_remote_code=options.trust_remote_code,
     )
     files = dict(result.files)
     if target.map_file is not None:
         files[MAP_NAME] = target.map_file
-    return ResultFiles(result.configs, files, notes=(*model.notes, *generation.notes, *result.notes))
+    return ResultFiles(result.configs, files, notes=(*model.notes, *generation.notes, *module_notes, *result.notes))
 
 
 def finish(

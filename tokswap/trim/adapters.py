@@ -19,8 +19,8 @@ from tokswap.trim.ids import VocabMap, read_map
 
 _WEIGHTS = "adapter_model.safetensors"
 _CONFIG = "adapter_config.json"
-_TOKEN_LISTS = ("trainable_token_indices", "token_indices", "cpt_token_ids")
-"""Settings that list ids."""
+_TOKEN_LISTS = ("trainable_token_indices", "token_indices", "cpt_token_ids", "alora_invocation_tokens")
+"""Settings that list ids: rows that are trained one by one, and the words that an aLoRA begins to work after."""
 
 
 def is_adapter(name: str) -> bool:
@@ -65,7 +65,7 @@ def remap_adapter(
     check_links(folder, sorted(file.name for file in folder.iterdir()))
     settings = read_json(folder / _CONFIG, "config")
     ids = read_map(target)
-    settings |= _trained_rows(settings, ids.new_of)
+    settings |= _listed_ids(settings, ids.new_of)
     check_output(path, sources=[folder, target], needed=(folder / _WEIGHTS).stat().st_size, force=force)
     tensors, metadata = load_tensors(folder / _WEIGHTS)
     model = open_checkpoint(target)
@@ -107,27 +107,27 @@ def _copy_files(folder: Path, target: Path, work: Path) -> None:
             shutil.copyfile(file, work / file.name)
 
 
-def _trained_rows(settings: Mapping[str, Any], new_of: Mapping[int, int]) -> dict[str, Any]:
-    """Return the setting that lists rows trained one by one, in new ids; each of the rows must still exist."""
+def _listed_ids(settings: Mapping[str, Any], new_of: Mapping[int, int]) -> dict[str, Any]:
+    """Return the settings that list ids, in new ids; each of the tokens must still exist."""
     new: dict[str, Any] = {}
     for key in _TOKEN_LISTS:
         value = settings.get(key)
         if isinstance(value, dict):
-            new[key] = {name: _new_ids(ids, new_of) for name, ids in value.items()}
+            new[key] = {name: _new_ids(key, ids, new_of) for name, ids in value.items()}
         elif isinstance(value, list):
-            new[key] = _new_ids(value, new_of)
+            new[key] = _new_ids(key, value, new_of)
     return new
 
 
-def _new_ids(ids: Any, new_of: Mapping[int, int]) -> list[int]:
+def _new_ids(key: str, ids: Any, new_of: Mapping[int, int]) -> list[int]:
     if not (isinstance(ids, list) and all(type(token) is int for token in ids)):
-        message = "the rows that the adapter has trained must be a list of ids"
+        message = f"`{key}` of the adapter must be a list of ids"
         raise InputError("adapter-format", message, "save it again with peft's save_pretrained")
     gone = [token for token in ids if token not in new_of]
     if gone:
         raise InputError(
             "unmapped-row",
-            f"the adapter has trained the row of id {gone[0]}, which the changed model has dropped",
-            "trim again with --keep-token for each token that the adapter has trained, or extend without --replace",
+            f"the adapter needs the token of id {gone[0]} (`{key}`), which the changed model has dropped",
+            "trim again with --keep-token for each token that the adapter needs, or extend without --replace",
         )
     return [new_of[token] for token in ids]

@@ -20,6 +20,8 @@ _TEXTS, _TOKENS = 4, 96
 """How many sequences a model runs on, and their greatest number of tokens."""
 _CHARACTERS = 4096
 _ALIGNMENT = 64
+_STATES_READ = 8
+"""States of an encoder of sound or pictures that its decoder is given."""
 _LOADED_BYTES, _LOADED_TOKEN_BYTES = 50_000_000, 700
 """Measured with 128,000 and 262,000 tokens: what is not given back of the choice and the check of tokens."""
 _STATES = ("hidden_states", "encoder_hidden_states", "decoder_hidden_states", "last_hidden_state")
@@ -45,16 +47,19 @@ def sequences(before: Tokenizer, trimmed: Trimmed, texts: Sequence[str], limit: 
     return [(leading + row)[:most] for row in rows if row]
 
 
-def model_figures(models: ModelPair, source_of: np.ndarray, ids: Sequence[Sequence[int]]) -> dict[str, Any]:
+def model_figures(
+    models: ModelPair, source_of: np.ndarray, ids: Sequence[Sequence[int]], *, may_fail: bool = False
+) -> dict[str, Any]:
     """Run both models, one after the other, on the same tokens.
 
     Args:
         models: The two folders, and how to run what is in them.
         source_of: Source id of each row of the result, -1 for none (int [V_new]).
         ids: Sequences of source ids, all of them kept.
+        may_fail: Whether a source model that cannot run here is no error.
 
     Returns:
-        Plain data with these keys.
+        Plain data with these keys; with the key `reason` alone where the source model cannot run.
         tokens: Number of tokens.
         hidden_states: Number of hidden states that were compared.
         hidden_states_equal: Whether all of them are equal bit for bit.
@@ -70,8 +75,14 @@ def model_figures(models: ModelPair, source_of: np.ndarray, ids: Sequence[Sequen
 
     new_of = {int(old): new for new, old in reversed(list(enumerate(source_of.tolist())))}
     translated = [[new_of[token] for token in row] for row in ids]
-    hidden, logits = _outputs(models.before, ids, models, lambda row: _kept_logits(row, source_of))
-    hidden_after, logits_after = _outputs(models.after, translated, models, lambda row: row)
+    try:
+        least = int(source_of.max()) + 1
+        hidden, logits = _outputs(models.before, ids, models, least, lambda row: _kept_logits(row, source_of))
+    except InputError as error:
+        if not may_fail or error.code != "cannot-run":
+            raise
+        return {"reason": error.message}
+    hidden_after, logits_after = _outputs(models.after, translated, models, len(source_of), lambda row: row)
     equal = all(torch.equal(a, b) for a, b in zip(hidden, hidden_after, strict=True))
     result = {"tokens": sum(map(len, ids)), "hidden_states": len(hidden), "hidden_states_equal": equal}
     return result | (_logit_figures(logits, logits_after, source_of) if logits else {})
@@ -153,33 +164,67 @@ def _logit_figures(before: list[_KeptLogits], after: list[Any], source_of: np.nd
 
 
 def _outputs(
-    folder: Path, ids: Sequence[Sequence[int]], models: ModelPair, keep: Callable[[Any], Any]
+    folder: Path, ids: Sequence[Sequence[int]], models: ModelPair, rows: int, keep: Callable[[Any], Any]
 ) -> tuple[list[Any], list[Any]]:
-    """Return the hidden states of some sequences, and what is kept of the float32 logits of each."""
+    """Return the hidden states of some sequences, and what is kept of the float32 logits of each.
+
+    rows: Least number of logits of a token; fewer are labels, as those of a token classifier.
+    """
     import torch
+
+    model = _loaded(folder, models)
+    hidden: list[Any] = []
+    logits: list[Any] = []
+    for row in ids:
+        try:
+            with torch.inference_mode():
+                output = model(**_inputs(model, row), output_hidden_states=True)
+        except Exception as error:  # a model of speech or pictures can need more than tokens, or memory runs out
+            raise _cannot_run(models, "does not run on these tokens", error) from error
+        for name in _STATES:
+            hidden += _tensors(output.get(name))
+        scores = output.get("logits")
+        if scores is not None and scores.dim() == 3 and scores.shape[-1] >= rows:
+            logits.append(keep(scores[0].float().cpu()))
+    return [state.cpu() for state in hidden], logits
+
+
+def _loaded(folder: Path, models: ModelPair) -> Any:
+    """Load a model. Raises InputError cannot-run, for a quantised body whose package is missing for instance."""
     import transformers
 
     check_code(folder, models.trust_remote_code)
     cls = getattr(transformers, models.architecture, transformers.AutoModel)
-    model = aligned(cls.from_pretrained(str(folder), dtype="auto", local_files_only=True).to(models.device).eval())
-    hidden: list[Any] = []
-    logits: list[Any] = []
-    for row in ids:
-        batch = torch.tensor([list(row)], device=models.device)
-        more: dict[str, Any] = {"decoder_input_ids": batch} if model.config.is_encoder_decoder else {}
-        more |= without_cache(model)
-        try:
-            with torch.inference_mode():
-                output = model(input_ids=batch, output_hidden_states=True, **more)
-        except Exception as error:  # a model of speech or pictures can need more than tokens, or memory runs out
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-            message = f"{models.architecture} does not run on these tokens: {reason}"
-            raise InputError("cannot-run", message, "--check tokens skips the comparison of outputs") from error
-        for name in _STATES:
-            hidden += _tensors(output.get(name))
-        if output.get("logits") is not None and output.logits.dim() == 3:
-            logits.append(keep(output.logits[0].float().cpu()))
-    return [state.cpu() for state in hidden], logits
+    try:
+        return aligned(cls.from_pretrained(str(folder), dtype="auto", local_files_only=True).to(models.device).eval())
+    except Exception as error:  # transformers raises whatever the model's own code raises
+        raise _cannot_run(models, "cannot be loaded", error) from error
+
+
+def _inputs(model: Any, ids: Sequence[int]) -> dict[str, Any]:
+    """Return what a model reads a sequence of tokens with.
+
+    An encoder of sound or pictures reads no tokens. Its decoder does, beside any states of the encoder.
+    """
+    import torch
+
+    batch = torch.tensor([list(ids)], device=model.device)
+    inputs: dict[str, Any] = {"input_ids": batch}
+    if model.config.is_encoder_decoder:
+        inputs["decoder_input_ids"] = batch
+        if model.main_input_name != "input_ids":
+            width = getattr(model.config, "encoder", model.config).hidden_size
+            inputs = {
+                "decoder_input_ids": batch,
+                "encoder_outputs": (torch.ones(1, _STATES_READ, width, device=model.device, dtype=model.dtype),),
+            }
+    return inputs | without_cache(model)
+
+
+def _cannot_run(models: ModelPair, what: str, error: Exception) -> InputError:
+    reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    hint = "--check tokens skips the comparison of outputs"
+    return InputError("cannot-run", f"{models.architecture} {what}: {reason}", hint)
 
 
 def _tensors(states: Any) -> list[Any]:

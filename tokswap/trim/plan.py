@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from tokswap.checkpoint.configs import Configs, edit_config, edit_generation_config, needed_ids
+from tokswap.checkpoint.configs import Configs, edit_config, edit_generation_config
 from tokswap.checkpoint.edit import Edit, MatrixEdit
 from tokswap.checkpoint.gguf_file import GgufTarget, plan_gguf
 from tokswap.checkpoint.id_map import KeptIds
 from tokswap.checkpoint.layout import lay_out
 from tokswap.checkpoint.loaded import ModelLike
+from tokswap.checkpoint.modules import edit_modules, fixed_texts
 from tokswap.checkpoint.reader import Checkpoint
 from tokswap.checkpoint.result_files import MAP_NAME, ResultFiles, result_files
 from tokswap.checkpoint.source import SourceModel, named, open_source, result_folder
@@ -206,6 +207,7 @@ def _choose(source: SourceModel, options: TrimOptions, backend: Backend) -> Chos
             options.choice,
             tokenizer,
             needed.ids,
+            texts=fixed_texts(source.checkpoint.config, source.checkpoint.modules),
             extra_rows=len(needed.extra),
             multiple=options.pad_to_multiple,
             backend=backend,
@@ -218,9 +220,8 @@ def _choose(source: SourceModel, options: TrimOptions, backend: Backend) -> Chos
 
 
 def _needed(source: Checkpoint, size: int, rows: int) -> Needed:
-    named = {**needed_ids(source.config), **needed_ids(source.generation_config)}
-    inside = {token for token in named if 0 <= token < size}
-    return Needed(inside, tuple(sorted(token for token in named if size <= token < rows)))
+    inside = {token for token in source.named_ids if 0 <= token < size}
+    return Needed(inside, tuple(sorted(token for token in source.named_ids if size <= token < rows)))
 
 
 def _assign(source: Checkpoint, alignment: Alignment) -> tuple[MatrixEdit, ...]:
@@ -238,15 +239,18 @@ def _result(source: SourceModel, chosen: Chosen, options: TrimOptions) -> Result
     ids = KeptIds(source.tokenizer.vocabulary, tokenizer.vocabulary, chosen.new_of)
     model = edit_config(checkpoint.config, ids, len(chosen.alignment))
     generation = edit_generation_config(checkpoint.generation_config, ids)
+    rows = (checkpoint.matrices[0].rows, len(chosen.alignment))
+    modules, module_notes = edit_modules(checkpoint.modules, ids, rows)
     result = result_files(
         checkpoint,
         tokenizer,
         Configs(model=model.config, generation=generation.config, tokenizer=tokenizer.config),
         own=True,
+        modules=modules,
         trust_remote_code=options.trust_remote_code,
     )
     ids_file = map_file(chosen.alignment.source_of[: len(chosen.new_of)], checkpoint.matrices[0].rows)
-    notes = [*model.notes, *generation.notes, *result.notes]
+    notes = [*model.notes, *generation.notes, *module_notes, *result.notes]
     if left_out := sorted(set(source.tokenizer.files) - set(tokenizer.files)):
         notes.append(f"left out {', '.join(left_out)}: these files have the old ids, and tokenizer.json says it all")
     return ResultFiles(result.configs, {**result.files, MAP_NAME: ids_file}, notes=tuple(notes))

@@ -159,7 +159,9 @@ class TrimJob:
         checks: dict[str, Any] = {"reloaded": reload_figures(pair, self.trimmed, texts)}
         ids = sequences(source.tokenizer, self.trimmed, texts, least_input(source.checkpoint.config))
         if self.compares_outputs and ids:
-            checks["model"] = model_figures(pair, self.task.alignment.source_of, ids)
+            auto = self.options.check == "auto"
+            figures = model_figures(pair, self.task.alignment.source_of, ids, may_fail=auto)
+            checks["not_compared" if "reason" in figures else "model"] = figures
         return checks
 
     def _in_memory(self, checks: dict[str, Any], clock: Clock) -> Report:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,7 @@ def trim_target(
     generation: Mapping[str, Any],
     choice: TrimChoice,
     *,
+    texts: Sequence[str] = (),
     backend: Backend = LOCAL,
     progress: bool = False,
 ) -> TrimmedTarget:
@@ -62,6 +63,7 @@ def trim_target(
         config: config.json of the model that owns it, {} if unknown.
         generation: generation_config.json of that model, {} if unknown.
         choice: Which tokens to keep.
+        texts: Texts that the model reads before others, such as prompts.
         backend: Where corpora are counted.
         progress: Whether to show a progress bar.
     """
@@ -69,7 +71,7 @@ def trim_target(
     vocabulary = tokenizer.vocabulary
     named = {**needed_ids(config), **needed_ids(generation)}
     needed = {token for token in named if 0 <= token < len(vocabulary)}
-    selection = counted(choice, tokenizer, needed, backend=backend, progress=progress)
+    selection = counted(choice, tokenizer, needed, texts=texts, backend=backend, progress=progress)
     trimmed = rebuilt(tokenizer, selection.ids.tolist())
     new_of = {old: new for new, old in enumerate(trimmed.kept.tolist())}
     ids = KeptIds(vocabulary, trimmed.tokenizer.vocabulary, new_of)
@@ -91,6 +93,7 @@ def counted(
     tokenizer: Tokenizer,
     needed: set[int],
     *,
+    texts: Sequence[str] = (),
     extra_rows: int = 0,
     multiple: int | None = None,
     backend: Backend = LOCAL,
@@ -102,6 +105,7 @@ def counted(
         choice: What the user asks to keep.
         tokenizer: The tokenizer to trim.
         needed: Ids that the model's configs name.
+        texts: Texts that the model reads before others, such as prompts.
         extra_rows: Rows of the target size that are no tokens.
         multiple: The rows will be filled up to a multiple of it.
         backend: Where corpora are counted.
@@ -122,13 +126,27 @@ def counted(
         selection = select(
             choice,
             tokenizer,
-            needed | plain,
+            needed | plain | text_ids(texts, tokenizer),
             wanted=others,
             extra_rows=extra_rows,
             backend=backend,
             progress=bar.update,
         )
     return replace(selection, notes=(*refused, *selection.notes))
+
+
+def text_ids(texts: Sequence[str], tokenizer: Tokenizer) -> set[int]:
+    """Return the tokens of texts, and those that they name.
+
+    sentence-transformers looks a prompt such as `[unused0]` up in the vocabulary, where the tokenizer would split it.
+
+    Args:
+        texts: The texts.
+        tokenizer: The tokenizer.
+    """
+    words = {word for text in texts for word in (text, *text.split())}
+    named = {token for word in words if (token := tokenizer.vocabulary.id_of_text.get(word)) is not None}
+    return named.union(*tokenizer.encode_batch(list(texts)))
 
 
 def as_in(folder: Path, tokenizer: Tokenizer, needed: set[int]) -> Selection:

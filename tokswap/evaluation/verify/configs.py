@@ -11,6 +11,8 @@ from tokswap.evaluation.verify.reference import Reference
 from tokswap.report.wording import listed
 
 _KEYS = ("_token_id", "_token_ids", "_token_index")
+_MORE_KEYS = ("im_start_id", "im_end_id", "im_newline_id", "image_start_id", "image_end_id", "image_patch_id")
+_MORE_KEYS += ("slice_start_id", "slice_end_id", "newline_id")
 _NOT_TEXT = ("vision", "audio")
 _FINITE = 10**9
 """transformers says a far larger number where a tokenizer has no limit."""
@@ -98,7 +100,10 @@ def _learned(model: Any, positions: int) -> bool:
 
 
 def _named(folder: Folder) -> Named:
-    return {**_flat("config", folder.config), **_flat("generation_config", folder.generation)}
+    found = {**_flat("config", folder.config), **_flat("generation_config", folder.generation)}
+    for name, config in folder.modules.items():
+        found |= _flat(name, config)
+    return found
 
 
 def _flat(path: str, config: Mapping[str, Any]) -> Named:
@@ -108,7 +113,7 @@ def _flat(path: str, config: Mapping[str, Any]) -> Named:
         if isinstance(value, Mapping):
             if not any(word in key for word in _NOT_TEXT):
                 found |= _flat(f"{path}.{key}", value)
-        elif str(key).endswith(_KEYS):
+        elif str(key).endswith(_KEYS) or key in _MORE_KEYS:
             values = value if isinstance(value, list) else [value]
             found[f"{path}.{key}"] = [token for token in values if type(token) is int]
     return found

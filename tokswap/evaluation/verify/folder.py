@@ -43,6 +43,13 @@ class Folder:
         return _optional(self.path / "generation_config.json")
 
     @cached_property
+    def modules(self) -> Mapping[str, Mapping[str, Any]]:
+        """The settings of the modules of sentence-transformers beside the model, by their folders."""
+        if not self.path.is_dir():
+            return {}
+        return {path.parent.name: _optional(path) for path in sorted(self.path.glob("[0-9]_*/config.json"))}
+
+    @cached_property
     def tokenizer(self) -> Any:
         """The transformers tokenizer, without BPE dropout. Raises InputError bad-tokenizer."""
         if self.given is not None:

@@ -94,6 +94,8 @@ def _checks(checks: Mapping[str, Any]) -> Section:
         for name, found in texts
     ]
     rows += _reloaded(checks.get("reloaded")) + _model(checks.get("model"))
+    if "not_compared" in checks:
+        rows.append(("hidden states", "not compared", checks["not_compared"]["reason"]))
     before, after = checks["unreachable"]
     rows.append(("tokens that no text produces", "measured", f"{before:,} → {after:,}"))
     drawings = [
