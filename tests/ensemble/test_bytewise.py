@@ -340,6 +340,29 @@ def test_canonical_of_families(tokenizer_of: Make, loaded: Any) -> None:
     assert text.value.code == "bad-text"
 
 
+MIXES_UP = {
+    "mamba": {"state_size": 4},
+    "mamba2": {"state_size": 4, "num_heads": 4, "head_dim": 16, "n_groups": 1},
+    "rwkv": {"attention_hidden_size": 32},
+    "mpt": {"d_model": 32, "n_heads": 4, "n_layers": 2},
+    "lfm2": {"layer_types": ["conv", "full_attention"], "num_attention_heads": 4, "num_key_value_heads": 2},
+}
+
+
+@pytest.mark.parametrize("model_type", MIXES_UP)
+def test_a_model_that_mixes_continuations_up_is_refused(model_type: str, tokenizer_of: Make) -> None:
+    """A recurrent state takes no mask, and some models compute positions of their own."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    size = {"vocab_size": 600, "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64}
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **size, **MIXES_UP[model_type])).eval()
+    with pytest.raises(InputError) as caught:
+        ByteModel(model, read_tokenizer(tokenizer_of("byte-level")))
+    assert caught.value.code == "not-bytewise"
+
+
 # Mixtures.
 
 

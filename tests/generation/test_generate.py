@@ -188,3 +188,46 @@ def test_the_command(folder: Path, model_of: Make) -> None:
     assert "as it is tokenized" in run("generate", other, "The", "--tokens", 2).stderr
     refused = run("generate", other, "The", "--exact-prompt", "--json", status=1)
     assert one_document(refused.stdout)["error"]["code"] == "not-bytewise"
+
+
+STATES: dict[str, dict[str, Any]] = {
+    "mamba": {"state_size": 4},
+    "rwkv": {"attention_hidden_size": 32},
+    "jamba": {
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "num_experts": 2,
+        "num_experts_per_tok": 1,
+        "attn_layer_period": 2,
+        "attn_layer_offset": 1,
+        "use_mamba_kernels": False,
+    },
+}
+
+
+@pytest.mark.parametrize("model_type", STATES)
+def test_a_prompt_that_a_recurrent_model_reads(model_type: str, model_of: Make) -> None:
+    """The beginnings have the probabilities of plain passes, whatever a model keeps in place of a cache."""
+    from transformers import AutoConfig
+
+    folder = model_of("llama", family="byte-level", adds_bos=True)
+    torch.manual_seed(0)
+    size = {"vocab_size": 600, "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64, "eos_token_id": 2}
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **size, **STATES[model_type])).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    found = beginnings(model, read_tokenizer(folder), Prompt(tuple(tokenizer(PREFIX)["input_ids"])))
+    assert found is not None
+    logs = []
+    for ids in found.ids[:5]:
+        with torch.no_grad():
+            after = model(torch.tensor([ids])).logits[0].log_softmax(-1)
+        logs.append(sum(float(after[n - 1, ids[n]]) for n in range(1, len(ids))))
+    expected = np.log(found.chances[:5])
+    assert np.abs((np.array(logs) - logs[0]) - (expected - expected[0])).max() < 1e-3
+    assert continue_text(model, tokenizer, PREFIX, tokens=3).exact
+
+
+def test_a_prompt_without_a_common_first_token(model_of: Make) -> None:
+    folder = model_of("llama", family="byte-level")
+    for prompt in ("   ", "The", "T"):
+        assert tokswap.generate_text(str(folder), prompt, tokens=2).tokens == 2

@@ -10,6 +10,7 @@ from typing import Any
 import makers
 import numpy as np
 import pytest
+import tools
 from engines import PROMPTS, greedy, llama_cpp, llama_cpp_run
 from gguf_files import differing, llama_cpp_ids, transformers_ids
 from transformers import AutoTokenizer
@@ -142,11 +143,17 @@ _LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 32,
 }
+_YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 64}
 _CONFIGS: dict[str, dict[str, Any]] = {
     "mistral": {"model_type": "mistral", "sliding_window": None, "head_dim": 16},
     "qwen3": {"model_type": "qwen3", "head_dim": 16, "tie_word_embeddings": True},
     "phi3": {"model_type": "phi3", "sliding_window": 100},
     "phi3 in part": {"model_type": "phi3", "sliding_window": None, "partial_rotary_factor": 0.5},
+    "phi3 as transformers 5 saves it": {
+        "model_type": "phi3",
+        "sliding_window": None,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5},
+    },
     "llama with biases": {"model_type": "llama", "attention_bias": True, "mlp_bias": True},
     "llama3 scaling": {"model_type": "llama", "rope_parameters": _LLAMA3},
     "linear scaling": {
@@ -155,12 +162,7 @@ _CONFIGS: dict[str, dict[str, Any]] = {
     },
     "yarn scaling": {
         "model_type": "qwen2",
-        "rope_parameters": {
-            "rope_type": "yarn",
-            "rope_theta": 1e4,
-            "factor": 4.0,
-            "original_max_position_embeddings": 64,
-        },
+        "rope_parameters": _YARN,
     },
 }
 
@@ -362,6 +364,13 @@ def test_what_llama_cpp_computes_otherwise_is_refused(model_of: Make, tmp_path: 
         "head size": ("gemma3", {"query_pre_attn_scalar": 99}),
         "softcapping": ("gemma3", {"final_logit_softcapping": 30.0}),
         "RoPE scaling": ("llama", {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}),
+        "its factor alone": ("llama", {"rope_parameters": {**_YARN, "attention_factor": 1.5}}),
+        "beta_fast": ("llama", {"rope_parameters": {**_YARN, "beta_fast": 8}}),
+        "truncate": ("llama", {"rope_parameters": {**_YARN, "truncate": False}}),
+        "sliding window": ("gemma3", {"rope_parameters": {"sliding_attention": {**_YARN, "rope_type": "linear"}}}),
+        "bidirectional": ("gemma3", {"use_bidirectional_attention": True}),
+        "attention of GPT-2": ("gpt2", {"scale_attn_by_inverse_layer_idx": True}),
+        "scales the attention": ("gpt2", {"scale_attn_weights": False}),
     }
     for words, (architecture, change) in changes.items():
         model = makers.copy_model(model_of(architecture), tmp_path / words.replace(" ", "-"))
@@ -369,6 +378,19 @@ def test_what_llama_cpp_computes_otherwise_is_refused(model_of: Make, tmp_path: 
         error = refused(model, model, tmp_path)
         assert error.code == "gguf-architecture"
         assert words in error.message
+
+
+def test_biases_that_llama_cpp_does_not_know_are_refused(model_of: Make, tmp_path: Path) -> None:
+    """It would not load the file."""
+    from safetensors.torch import save_file
+
+    model = makers.copy_model(model_of("gemma3"), tmp_path / "model")
+    tensors = tools.weights(model)
+    tensors["model.layers.0.self_attn.q_proj.bias"] = tensors["model.layers.0.self_attn.q_proj.weight"][:, 0].clone()
+    save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
+    error = refused(model, model, tmp_path)
+    assert error.code == "gguf-architecture"
+    assert "self_attn.q_proj.bias" in error.message
 
 
 def test_other_tokenizers_are_refused(model_of: Make, tmp_path: Path) -> None:

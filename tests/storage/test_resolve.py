@@ -15,6 +15,7 @@ from tokswap.storage.resolve import (
     ALIASES,
     cache_folder,
     config_folder,
+    lasting_name,
     resolve_model,
     resolve_tokenizer,
     set_alias,
@@ -321,3 +322,9 @@ PARENT = "the folder above"
 )
 def test_short_name(name: str, expected: str, tmp_path: Path) -> None:
     assert short_name(name) == (tmp_path.name if expected is PARENT else expected)
+
+
+def test_a_lasting_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert lasting_name(Path("/cache/hub/models--owner--a-model/snapshots/0123")) == "owner/a-model"
+    monkeypatch.chdir(tmp_path)
+    assert lasting_name(Path("model")) == str(tmp_path / "model")

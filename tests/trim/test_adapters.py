@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -149,6 +150,28 @@ def test_an_adapter_follows(name: str, bases: Callable[[str], tuple[Path, Path]]
     assert (expected - plain).abs().max() > 0.01
     assert logits.shape[1] % 16 == 0
     assert (logits.argmax(dim=1) < len(new_of)).all()  # no padding row
+
+
+@pytest.mark.parametrize("name", ["factors", "whole matrices"])
+def test_a_followed_adapter_names_the_changed_model(
+    name: str, bases: Callable[[str], tuple[Path, Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """AutoPeftModel and inference engines load the model that an adapter names."""
+    import peft
+    import torch
+
+    source, trimmed = bases("llama")
+    adapter = tuned(FOLLOWING[name], source, tmp_path / "adapter")
+    shutil.copy(source / "tokenizer.json", adapter)
+    shutil.copy(source / "tokenizer_config.json", adapter)
+    makers.edit_json(adapter / "adapter_config.json", revision="old")
+    monkeypatch.chdir(trimmed.parent)
+    run("trim", "--model", adapter, "--like", trimmed.name, "--out", tmp_path / "out")
+    monkeypatch.chdir(tmp_path)
+    ids = torch.tensor([[*range(5, 40)]])
+    expected = peft.PeftModel.from_pretrained(load(trimmed, FOLLOWING[name]), tmp_path / "out").eval()(ids).logits
+    found = peft.AutoPeftModelForCausalLM.from_pretrained(tmp_path / "out").eval()(ids).logits
+    torch.testing.assert_close(found, expected)
 
 
 @pytest.fixture(scope="session")

@@ -104,6 +104,7 @@ def plan_gguf(options: GgufOptions, edit: Edit, layout: Layout, target: GgufTarg
     check_installed()
     config, generation = edit.configs.model, edit.configs.generation or {}
     architecture, filled = find_architecture(config)
+    architecture.keys(filled)  # refuses what llama.cpp computes otherwise, before a row is made
     tensors = [tensor for shard in layout.shards for tensor in shard.tensors]
     for tensor in tensors:
         architecture.tensor(tensor.name)

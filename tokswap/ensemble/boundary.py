@@ -21,7 +21,7 @@ from tokswap.ensemble.bytewise.covers import Covers
 from tokswap.ensemble.bytewise.order import TokenOrder
 from tokswap.ensemble.bytewise.paths import End
 from tokswap.ensemble.bytewise.reader import text_ends
-from tokswap.evaluation.models import cache_name
+from tokswap.evaluation.models import cache_name, without_cache
 from tokswap.tokenizer.families import BYTE_LEVEL, SENTENCEPIECE
 from tokswap.tokenizer.tokenizer import Tokenizer
 from tokswap.tokenizer.vocabulary import Kind
@@ -90,7 +90,8 @@ def beginnings(model: Any, tokenizer: Tokenizer, prompt: Prompt, *, tolerance: f
         tolerance: See `ByteModel`.
 
     Returns:
-        The beginnings, or None where nothing can be left open: the tokenizer is no BPE tokenizer, or it changes text.
+        The beginnings, or None where nothing can be left open: the tokenizer is no BPE tokenizer, it changes text, or
+        the prompt has no token that every split of it begins with.
     """
     if tokenizer.family not in (BYTE_LEVEL, SENTENCEPIECE):
         return None
@@ -106,6 +107,8 @@ def beginnings(model: Any, tokenizer: Tokenizer, prompt: Prompt, *, tolerance: f
     starts = [n for n in range(least, len(data) + 1) if np.diff(order.longer_than(data[n:]))[0] > 0]
     found = [(start, encoding) for start in starts for encoding in canonical.encodings(data[:start])]
     found = [(start, encoding) for start, encoding in found if lead or encoding]
+    if not lead and len({encoding[0] for _, encoding in found}) > 1:
+        return None  # nothing comes before their first tokens, so nothing says how likely these are
     ends = text_ends(model, tokenizer) if prompt.ends is None else prompt.ends
     covers = Covers(order, canonical, ends=ends, tolerance=tolerance)
     read = _read(model, [[*lead, *encoding] for _, encoding in found])
@@ -129,7 +132,7 @@ def beginnings(model: Any, tokenizer: Tokenizer, prompt: Prompt, *, tolerance: f
 
 
 def _read(model: Any, sequences: Sequence[Sequence[int]]) -> list[tuple[float, np.ndarray]]:
-    """Let a model read sequences that differ at their ends.
+    """Let a model read sequences that differ at their ends. What they share is read once, if it has a cache for that.
 
     Returns:
         The log-probability of each after what all have in common, and those of the tokens after it, float32 [V].
@@ -139,22 +142,41 @@ def _read(model: Any, sequences: Sequence[Sequence[int]]) -> list[tuple[float, n
     common = 0
     while all(len(one) > common and one[common] == sequences[0][common] for one in sequences):
         common += 1
-
-    def run(ids: Sequence[int], cache: Any) -> tuple[torch.Tensor, Any]:
-        given = {} if cache is None else {name: cache}
-        done = model(input_ids=torch.tensor([list(ids)], device=model.device), use_cache=True, **given)
-        return torch.log_softmax(done.logits[0].float(), -1), done["cache" if "cache" in done else "past_key_values"]
-
-    name = cache_name(model.forward)
     with torch.inference_mode():
-        begun, cache = run(sequences[0][:common], None)
-        found = []
-        for one in sequences:
-            rest, before, log = one[common:], begun[-1], 0.0
-            if rest:
-                after = run(rest, copy.deepcopy(cache))[0]
-                rows = [before, *after[:-1]]
-                log = sum(float(row[token]) for row, token in zip(rows, rest, strict=True))
-                before = after[-1]
-            found.append((log, before.cpu().numpy()))
+        try:
+            shared, ends = _with_cache(model, sequences, common)
+        except Exception:  # a cache that takes one token at a time only, or has a wrong shape
+            shared, ends = _with_cache(model, sequences, common, cached=False)
+    found = []
+    for one, after in zip(sequences, ends, strict=True):
+        rows = [shared[-1], *after]
+        log = sum(float(row[token]) for row, token in zip(rows, one[common:], strict=False))
+        found.append((log, rows[-1].cpu().numpy()))
     return found
+
+
+def _with_cache(
+    model: Any, sequences: Sequence[Sequence[int]], common: int, *, cached: bool = True
+) -> tuple[Any, list[Any]]:
+    """Return log-probabilities after the tokens that all sequences share, and after the other tokens of each.
+
+    Mamba and RWKV have states of their own in place of a cache: then each sequence is read as a whole.
+    """
+    import torch
+
+    def run(ids: Sequence[int], cache: Any = None) -> tuple[torch.Tensor, Any]:
+        given = {"use_cache": True} if cached else without_cache(model)
+        given |= {} if cache is None else {cache_name(model.forward): cache}
+        done = model(input_ids=torch.tensor([list(ids)], device=model.device), **given)
+        return torch.log_softmax(done.logits[0].float(), -1), done.get("cache", done.get("past_key_values"))
+
+    shared, cache = run(sequences[0][:common])
+    ends = []
+    for one in sequences:
+        if len(one) == common:
+            ends.append(shared[:0])
+        elif cache is None or not cached:
+            ends.append(run(one)[0][common:])
+        else:
+            ends.append(run(one[common:], copy.deepcopy(cache))[0])
+    return shared, ends

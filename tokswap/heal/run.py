@@ -28,7 +28,7 @@ from tokswap.report.result_card import result_card
 from tokswap.storage.atomic import held, workspace
 from tokswap.storage.digests import digest_of
 from tokswap.storage.json_files import json_bytes
-from tokswap.storage.resolve import cache_folder
+from tokswap.storage.resolve import cache_folder, lasting_name
 
 _CURVE = 200
 """Points of the loss that the report keeps."""
@@ -135,7 +135,8 @@ class HealJob:
         """Write a PEFT folder: the adapter and the new embeddings."""
         out, options = Path(self.plan.out).resolve(), self.inputs.options
         with workspace(out, options.force) as work:
-            student.adapted.peft_config["default"].base_model_name_or_path = str(self.inputs.student.checkpoint.folder)
+            base = lasting_name(self.inputs.student.checkpoint.folder)
+            student.adapted.peft_config["default"].base_model_name_or_path = base
             student.adapted.save_pretrained(work, save_embedding_layers=True)
             clock.end(rest="write")
             report = dataclasses.replace(report, seconds=clock.seconds)

@@ -184,6 +184,19 @@ def short_name(name: str) -> str:
     return name.removesuffix(".gguf").removesuffix(".json")
 
 
+def lasting_name(folder: Path) -> str:
+    """Return a name by which a model can be loaded from anywhere: its hub id if it is in the hub's cache, else its path.
+
+    Args:
+        folder: The resolved folder.
+    """
+    folder = folder.absolute()
+    cached = folder.parent.parent.name
+    if folder.parent.name == "snapshots" and cached.startswith("models--"):
+        return cached.removeprefix("models--").replace("--", "/")
+    return str(folder)
+
+
 def gguf_file(name: str) -> Path | None:
     """Return the .gguf file that a name stands for, directly or as an alias; None for anything else."""
     aliases = {**ALIASES, **user_aliases()}

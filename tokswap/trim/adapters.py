@@ -13,6 +13,7 @@ from tokswap.errors import InputError
 from tokswap.storage.atomic import check_output, workspace
 from tokswap.storage.json_files import json_bytes, read_json
 from tokswap.storage.links import check_links
+from tokswap.storage.resolve import lasting_name
 from tokswap.tokenizer.tokenizer import CONVERTIBLE
 from tokswap.trim.adapter_tensors import followed_axis, padded, refuse_settings
 from tokswap.trim.ids import VocabMap, read_map
@@ -66,6 +67,8 @@ def remap_adapter(
     settings = read_json(folder / _CONFIG, "config")
     ids = read_map(target)
     settings |= _listed_ids(settings, ids.new_of)
+    # AutoPeftModel and inference engines load the model that the adapter names, and on the old one its ids are wrong.
+    settings |= {"base_model_name_or_path": lasting_name(target), "revision": None}
     check_output(path, sources=[folder, target], needed=(folder / _WEIGHTS).stat().st_size, force=force)
     tensors, metadata = load_tensors(folder / _WEIGHTS)
     model = open_checkpoint(target)

@@ -28,7 +28,7 @@ from tokswap.ensemble.bytewise.covers import END, Covers
 from tokswap.ensemble.bytewise.encoder import GrowingEncoder
 from tokswap.ensemble.bytewise.order import TokenOrder
 from tokswap.ensemble.bytewise.paths import End, Paths
-from tokswap.ensemble.bytewise.tree import Tree
+from tokswap.ensemble.bytewise.tree import Tree, check_tree
 from tokswap.errors import InputError, UsageError
 from tokswap.tokenizer.tokenizer import Tokenizer
 
@@ -75,6 +75,7 @@ class ByteModel:
         self.order = TokenOrder(tokenizer.vocabulary)
         self.start = _start(tokenizer)
         self.ends = text_ends(model, tokenizer)
+        check_tree(model, self.start)
 
     @cached_property
     def prefix(self) -> bytes:

@@ -7,10 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from tokswap.evaluation.models import cache_name
+from tokswap.errors import InputError
+from tokswap.evaluation.models import cache_name, without_cache
 
 _ROOM = 256
 """Nodes that fit into the first attention matrix."""
+_CLOSE = {"torch.float32": 0.01}
+"""Type of a model -> how far its log-probabilities may be from those of a plain pass, in their standard deviations."""
+_CLOSE_IN_HALF = 0.1
 
 
 class Tree:
@@ -144,3 +148,48 @@ class Tree:
         bias = torch.zeros(allowed.shape, dtype=self.model.dtype)
         bias.masked_fill_(torch.from_numpy(~allowed), torch.finfo(self.model.dtype).min)
         return bias[None, None].to(self.model.device)
+
+
+def check_tree(model: Any, start: Sequence[int]) -> None:
+    """Check that a model reads a tree as it reads each of its paths alone, on a few tokens.
+
+    Recurrent states go from a token to the next one whatever the mask says, and some models compute positions and
+    masks of their own. What they predict in a tree would be wrong without a sign.
+
+    Args:
+        model: The causal language model, in evaluation mode.
+        start: Ids that every text begins with.
+
+    Raises:
+        InputError: not-bytewise.
+    """
+    size = model.config.get_text_config().vocab_size
+    a, b, c, d = (n * size // 5 for n in range(1, 5))
+    paths = [[a, b, c], [a, b, d], [d, c, a]]
+    close = _CLOSE.get(str(model.dtype), _CLOSE_IN_HALF)
+    try:
+        tree = Tree(model, start)
+        root, first = tree.root, len(tree)
+        trunk = tree.extend([root, first, first + 1], paths[0])
+        branches = tree.extend([first + 1, root, first + 4, first + 5], [d, *paths[2]])
+        expected = _plain(model, [[*start, *path] for path in paths])[:, len(start) :]
+        found = np.stack([trunk, np.stack([trunk[0], trunk[1], branches[0]]), branches[1:]])
+        problem = "" if float(np.abs(found - expected).max()) <= close * float(expected.std()) else "it mixes them up"
+    except Exception as error:  # whatever a model raises that has no place for the mask, the positions or the cache
+        problem = (str(error).splitlines() or [type(error).__name__])[0]
+    if problem:
+        raise InputError(
+            "not-bytewise",
+            f"{type(model).__name__} cannot read several continuations of a text at once: {problem}",
+            "byte mixtures need attention that takes a mask; put the models on one tokenizer with `ensemble prepare`",
+        )
+
+
+def _plain(model: Any, rows: Sequence[Sequence[int]]) -> np.ndarray:
+    """Return the log-probabilities after each token of sequences of one length (float32 [rows, n, V])."""
+    import torch
+
+    with torch.inference_mode():
+        logits = model(input_ids=torch.tensor([list(row) for row in rows], device=model.device), **without_cache(model))
+        found: np.ndarray = torch.log_softmax(logits.logits.float(), dim=-1).cpu().numpy()
+    return found

@@ -5,6 +5,7 @@ They are those of llama.cpp's converter. What llama.cpp computes otherwise than 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -94,6 +95,7 @@ class Architecture:
         activation: The activation that llama.cpp computes.
         keys: Returns its keys, without the name of the architecture in front.
         convert: Makes the values of the file of those of the checkpoint.
+        biases: Whether llama.cpp knows biases of its linear layers.
     """
 
     name: str
@@ -101,6 +103,7 @@ class Architecture:
     activation: str
     keys: Callable[[Any], Keys]
     convert: Callable[[str, np.ndarray, Any], np.ndarray] = _unchanged
+    biases: bool = True
 
     def tensor(self, name: str) -> str | None:
         """Return the name of a tensor in the file; None for a buffer, which is not written.
@@ -109,7 +112,7 @@ class Architecture:
             InputError: gguf-architecture, for a tensor that is not known.
         """
         layer = _LAYER.fullmatch(name)
-        if layer is not None and layer[2] in self.tensors:
+        if layer is not None and layer[2] in self.tensors and (layer[3] == "weight" or self.biases):
             return f"blk.{layer[1]}.{self.tensors[layer[2]]}.{layer[3]}"
         module, _, kind = name.removeprefix("transformer.").rpartition(".")
         if module in _TOP and (kind == "weight" or _TOP[module] == "output_norm"):
@@ -133,7 +136,7 @@ def _decoder_keys(config: Any) -> Keys:
         "attention.key_length": head_dim,
         "attention.value_length": head_dim,
         "attention.layer_norm_rms_epsilon": float(config.rms_norm_eps),
-        "rope.dimension_count": int(head_dim * getattr(config, "partial_rotary_factor", 1.0)),
+        "rope.dimension_count": head_dim,
     }
 
 
@@ -147,11 +150,21 @@ def _rope_keys(config: Any) -> Keys:
     if kind not in ("linear", "yarn"):
         raise refused(f"tokswap does not write the RoPE scaling {kind!r}")
     keys |= {"rope.scaling.type": kind, "rope.scaling.factor": float(rope["factor"])}
-    if kind == "yarn":
-        keys["rope.scaling.original_context_length"] = int(
-            rope.get("original_max_position_embeddings") or config.max_position_embeddings
-        )
-    return keys
+    return {**keys, **_yarn_keys(config, rope)} if kind == "yarn" else keys
+
+
+def _yarn_keys(config: Any, rope: Mapping[str, Any]) -> Keys:
+    """Return the keys of YaRN. llama.cpp reads no others of these architectures from a file."""
+    factor = float(rope["factor"])
+    usual = 0.1 * math.log(factor) + 1 if factor > 1 else 1.0
+    scale = rope.get("attention_factor")
+    if (scale is not None and not math.isclose(scale, usual, rel_tol=1e-3)) or rope.get("mscale"):
+        raise refused("llama.cpp scales the attention of YaRN by its factor alone, and the config says otherwise")
+    for name, own in (("beta_fast", 32), ("beta_slow", 1), ("truncate", True)):
+        if rope.get(name) not in (None, own):
+            raise refused(f"llama.cpp computes YaRN with {name} {own}, and the config says {rope[name]}")
+    length = rope.get("original_max_position_embeddings") or config.max_position_embeddings
+    return {"rope.scaling.original_context_length": int(length)}
 
 
 def rope_of(config: Any, kind: str = "full_attention") -> Mapping[str, Any]:
@@ -166,26 +179,38 @@ def _llama_keys(config: Any) -> Keys:
     return {**_decoder_keys(config), **_rope_keys(config)}
 
 
+def _phi3_keys(config: Any) -> Keys:
+    """Return the keys of Phi-3, which turns only a part of each head. transformers 5 keeps that with RoPE's parameters."""
+    keys = _llama_keys(config)
+    share = rope_of(config).get("partial_rotary_factor", getattr(config, "partial_rotary_factor", 1.0))
+    return {**keys, "rope.dimension_count": int(keys["rope.dimension_count"] * share)}
+
+
 def _gemma3_keys(config: Any) -> Keys:
     head_dim = config.head_dim
     if config.query_pre_attn_scalar != head_dim:
         raise refused(f"llama.cpp scales by the head size {head_dim}, the config by {config.query_pre_attn_scalar}")
-    for name in ("attn_logit_softcapping", "final_logit_softcapping"):
+    for name in ("attn_logit_softcapping", "final_logit_softcapping", "use_bidirectional_attention"):
         if getattr(config, name, None):
             raise refused(f"tokswap does not write {name} of Gemma 3")
+    local = rope_of(config, "sliding_attention")
+    if local.get("rope_type", "default") != "default":
+        raise refused("llama.cpp does not scale RoPE in layers with a sliding window")
     full = [number for number, kind in enumerate(config.layer_types) if kind == "full_attention"]
     pattern = full[0] + 1 if full else config.num_hidden_layers + 1
     if full != list(range(pattern - 1, config.num_hidden_layers, pattern)):
         raise refused(f"full attention in the layers {full}, which is no regular pattern")
     return {
         **_llama_keys(config),
-        "rope.freq_base_swa": float(rope_of(config, "sliding_attention")["rope_theta"]),
+        "rope.freq_base_swa": float(local["rope_theta"]),
         "attention.sliding_window": config.sliding_window,
         "attention.sliding_window_pattern": pattern,
     }
 
 
 def _gpt2_keys(config: Any) -> Keys:
+    if not config.scale_attn_weights or config.scale_attn_by_inverse_layer_idx:
+        raise refused("llama.cpp scales the attention of GPT-2 by the head size, and the config says otherwise")
     return {
         "context_length": config.n_positions,
         "embedding_length": config.n_embd,
@@ -201,9 +226,11 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "llama": Architecture("llama", _LLAMA, "silu", keys=_llama_keys, convert=_interleaved),
     "mistral": Architecture("llama", _LLAMA, "silu", keys=_llama_keys, convert=_interleaved),
     "qwen2": Architecture("qwen2", _LLAMA, "silu", keys=_llama_keys),
-    "qwen3": Architecture("qwen3", _QWEN3, "silu", keys=_llama_keys),
-    "gemma3_text": Architecture("gemma3", _GEMMA3, "gelu_pytorch_tanh", keys=_gemma3_keys, convert=_plus_one),
-    "phi3": Architecture("phi3", _PHI3, "silu", keys=_llama_keys),
+    "qwen3": Architecture("qwen3", _QWEN3, "silu", keys=_llama_keys, biases=False),
+    "gemma3_text": Architecture(
+        "gemma3", _GEMMA3, "gelu_pytorch_tanh", keys=_gemma3_keys, convert=_plus_one, biases=False
+    ),
+    "phi3": Architecture("phi3", _PHI3, "silu", keys=_phi3_keys, biases=False),
     "gpt2": Architecture("gpt2", _GPT2, "gelu_new", keys=_gpt2_keys, convert=_transposed),
 }
 """`model_type` of a config -> how it is written."""
