@@ -11,8 +11,17 @@ from tokswap.evaluation.verify.reference import Reference
 from tokswap.report.wording import listed
 
 _KEYS = ("_token_id", "_token_ids", "_token_index")
-_MORE_KEYS = ("im_start_id", "im_end_id", "im_newline_id", "image_start_id", "image_end_id", "image_patch_id")
-_MORE_KEYS += ("slice_start_id", "slice_end_id", "newline_id")
+_MORE_KEYS = (
+    "im_start_id",
+    "im_end_id",
+    "im_newline_id",
+    "image_start_id",
+    "image_end_id",
+    "image_patch_id",
+    "slice_start_id",
+    "slice_end_id",
+    "newline_id",
+)
 _NOT_TEXT = ("vision", "audio")
 _FINITE = 10**9
 """transformers says a far larger number where a tokenizer has no limit."""
