@@ -198,6 +198,14 @@ def test_an_impossible_id_in_the_target_config_is_ignored(pad: object) -> None:
     assert ids(target=target, target_config={"pad_token_id": pad}).role("pad") is None
 
 
+def test_numbers_that_are_no_ids_of_the_source() -> None:
+    """-1 stands for nothing, and ids past the vocabulary have no row: no token of the target is meant."""
+    lacks = ids(target=vocabulary("x hello <new> [BOS] [EOS]", bos="[BOS]", eos="[EOS]"))
+    result = edit_generation_config({"suppress_tokens": [-1, 0, 999], "lang_to_id": {"de": -1}}, lacks)
+    assert result.config["suppress_tokens"] == [token for token in [lacks.translate(0)] if token is not None]
+    assert result.config["lang_to_id"] == {}
+
+
 def test_ids_under_other_names() -> None:
     """MiniCPM-V and HunYuan-VL leave out the word token, XLM calls the pad id an index, which cannot be null."""
     assert edited({"im_start_id": 4, "pad_index": 0}) == {

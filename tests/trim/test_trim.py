@@ -280,6 +280,25 @@ def test_the_decoder_of_a_model_that_hears(tmp_path: Path) -> None:
     assert report.checks["model"]["logit_difference"] < 1e-4
 
 
+@pytest.mark.parametrize("kind", ["CLIP", "Siglip"])
+def test_the_text_tower_of_a_model_that_sees(tmp_path: Path, kind: str) -> None:
+    """The whole model needs an image; its text tower is compared, by verify too. A second tokenizer stays."""
+    import transformers
+
+    source = makers.make_tokenizer("byte-level", tmp_path / "source", adds_bos=True)
+    makers.make_tokenizer("wordpiece", source / "qformer_tokenizer")
+    both = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    text = {"vocab_size": makers.tokenizer_size(source), "max_position_embeddings": 32}
+    text |= {f"{role}_token_id": token for role, token in makers.role_ids(source).items()}
+    vision = {"image_size": 32, "patch_size": 16, **both}
+    config = getattr(transformers, f"{kind}Config")(text_config={**text, **both}, vision_config=vision)
+    getattr(transformers, f"{kind}Model")(config).save_pretrained(source)
+    report = trim_vocabulary(str(source), corpora=[str(GERMAN)], out=tmp_path / "out")
+    assert report.checks["model"]["hidden_states_equal"]
+    assert [check for check in verify_checkpoint(str(tmp_path / "out"), against=str(source)) if not check.ok] == []
+    assert (tmp_path / "out" / "qformer_tokenizer" / "tokenizer.json").is_file()
+
+
 def test_models_are_compared_in_memory_that_begins_alike() -> None:
     """Otherwise the same weights, mapped from two files, can give sums that differ in their last bits."""
     import torch

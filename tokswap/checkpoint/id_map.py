@@ -77,6 +77,8 @@ class AlignedIds:
 
     def translate(self, token: int, wanted: str | None = None) -> int | None:
         """Return the target id for a source id: the same role first, then the row that is copied from it."""
+        if not self.has(token):  # -1 stands for no token, and -1 is where a missing row comes from
+            return None
         for role in sorted(self.source.roles_of(token), key=lambda role: role != wanted):
             found = self.role(role)
             if found is not None:

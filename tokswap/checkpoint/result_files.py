@@ -23,11 +23,15 @@ _CARRIED = (
     "config_sentence_transformers.json",
     "artifact.metadata",
     "[0-9]_*",
+    "*_tokenizer",
     "LICENSE*",
     "NOTICE*",
     "USE_POLICY*",
 )
-"""Files of the source, besides weights and configs, that the result needs and that no tokenizer owns."""
+"""Files of the source, besides weights and configs, that the result needs and that no tokenizer owns.
+
+A folder such as `qformer_tokenizer` holds the second tokenizer of a processor.
+"""
 
 _CLASS_OF_MODEL_TYPE = {
     "hyperclovax_vision_v2": "GPT2Tokenizer",

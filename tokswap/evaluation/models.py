@@ -51,6 +51,12 @@ def without_cache(model: Any) -> dict[str, bool]:
     return {name: False} if name in inspect.signature(model.forward).parameters else {}
 
 
+def text_tower(model: Any) -> Any:
+    """Return the part of a model that reads text without images (CLIP, SigLIP); the model itself where it has none."""
+    tower = getattr(model, "text_model", None)
+    return tower if tower is not None and hasattr(model, "vision_model") else model
+
+
 def load_model(
     folder: str | Path, *, dtype: str = "float32", device: str = "cpu", trust_remote_code: bool = False
 ) -> tuple[Any, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from tokswap.checkpoint.reader import Checkpoint
 from tokswap.errors import InputError
-from tokswap.evaluation.models import without_cache
+from tokswap.evaluation.models import text_tower, without_cache
 from tokswap.storage.trust import check_code
 from tokswap.tokenizer.tokenizer import Tokenizer
 from tokswap.trim.checks import ModelPair
@@ -196,7 +196,8 @@ def _loaded(folder: Path, models: ModelPair) -> Any:
     check_code(folder, models.trust_remote_code)
     cls = getattr(transformers, models.architecture, transformers.AutoModel)
     try:
-        return aligned(cls.from_pretrained(str(folder), dtype="auto", local_files_only=True).to(models.device).eval())
+        model = cls.from_pretrained(str(folder), dtype="auto", local_files_only=True).to(models.device).eval()
+        return aligned(text_tower(model))
     except Exception as error:  # transformers raises whatever the model's own code raises
         raise _cannot_run(models, "cannot be loaded", error) from error
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tokswap.evaluation.checks import Check, check_empty
+from tokswap.evaluation.models import text_tower
 from tokswap.evaluation.verify.configs import positions_of
 from tokswap.evaluation.verify.folder import Folder
 from tokswap.evaluation.verify.reference import Reference
@@ -30,6 +31,7 @@ def running_checks(
         ends: Ids at which its generation must stop.
         device: Where torch computes.
     """
+    model = text_tower(model)
     if model.main_input_name != "input_ids":
         yield Check("model runs", True, f"not tried: this model reads {model.main_input_name}")
         return
@@ -66,7 +68,7 @@ def _ends(model: Any) -> list[int]:
     config = getattr(model, "generation_config", None) or model.config
     found = getattr(config, "eos_token_id", None)
     ids = [token for token in (found if isinstance(found, list) else [found]) if token is not None]
-    rows = int(model.get_input_embeddings().weight.shape[0])
+    rows = int(text_tower(model).get_input_embeddings().weight.shape[0])
     return [token for token in ids if token < rows]
 
 

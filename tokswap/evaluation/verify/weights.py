@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from tokswap.evaluation.models import text_tower
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -30,7 +32,7 @@ class Weights:
     @cached_property
     def embeddings(self) -> dict[str, Any]:
         """The matrices with a row per token that the model itself names: "input", and "output" where it is another."""
-        found = {"input": self.model.get_input_embeddings()}
+        found = {"input": text_tower(self.model).get_input_embeddings()}
         output = getattr(self.model, "get_output_embeddings", lambda: None)()
         weights = {role: module.weight for role, module in (*found.items(), ("output", output)) if module is not None}
         if "output" in weights and weights["output"].data_ptr() == weights["input"].data_ptr():
