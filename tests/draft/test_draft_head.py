@@ -121,6 +121,36 @@ def test_the_head_of_a_whole_model(target: Path, texts: dict[str, str], tmp_path
     assert all(check.ok for check in tokswap.check_draft_head(tmp_path / "out", target))
 
 
+def test_the_head_of_a_model_in_a_larger_one(target: Path, texts: dict[str, str], tmp_path: Path) -> None:
+    """Its lm_head has another name, and is not its input embeddings."""
+    source = makers.copy_model(target, tmp_path / "source")
+    tensors = {f"language_model.model.layers.0.{n}.weight": torch.randn(4, 4) for n in "ab"}
+    tensors |= {f"language_model.{name}.weight": torch.randn(720, 8) for name in ("model.embed_tokens", "lm_head")}
+    save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
+    text = {"model_type": "llama", "vocab_size": 720, "hidden_size": 8, "tie_word_embeddings": False}
+    config = {"architectures": ["LlavaForConditionalGeneration"], "model_type": "llava", "text_config": text}
+    makers.write_json(source / "config.json", {**config, "tie_word_embeddings": False})
+    tokswap.reduce_draft_head(source, target, size=100, corpora=[texts["english"]], out=tmp_path / "out")
+    made = load_file(tmp_path / "out/model.safetensors")
+    ids = torch.arange(100) + made["d2t"]
+    assert torch.equal(made["lm_head.weight"], tensors["language_model.lm_head.weight"][ids])
+
+
+def test_a_head_without_lm_head_is_refused(target: Path, texts: dict[str, str], tmp_path: Path) -> None:
+    """Its input embeddings are no head: EAGLE-1 and EAGLE-2 use their target's."""
+    heads = {
+        "eagle": {"architectures": ["LlamaForCausalLMEagle"], "vocab_size": 720},
+        "body": {"architectures": ["LlamaModel"], "model_type": "llama", "vocab_size": 720, "hidden_size": 8},
+    }
+    for name, config in heads.items():
+        (tmp_path / name).mkdir()
+        save_file({"embed_tokens.weight": torch.randn(720, 8)}, tmp_path / name / "model.safetensors")
+        makers.write_json(tmp_path / name / "config.json", config)
+        with pytest.raises(InputError) as caught:
+            tokswap.plan_draft_head(tmp_path / name, target, size=100, corpora=[texts["english"]])
+        assert caught.value.code == "bad-draft-head"
+
+
 def test_tokens_that_a_draft_never_proposes_take_no_place(
     model_of: Make, target: Path, texts: dict[str, str], tmp_path: Path
 ) -> None:

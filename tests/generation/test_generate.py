@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from commands import one_document, run
-from makers import copy_model
+from makers import copy_model, edit_json
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
@@ -231,3 +231,40 @@ def test_a_prompt_without_a_common_first_token(model_of: Make) -> None:
     folder = model_of("llama", family="byte-level")
     for prompt in ("   ", "The", "T"):
         assert tokswap.generate_text(str(folder), prompt, tokens=2).tokens == 2
+
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "penalty": {"repetition_penalty": 1.9, "no_repeat_ngram_size": 1, "bad_words_ids": [[7]], "top_p": 0.1},
+    "beams": {"num_beams": 3, "num_return_sequences": 2},
+    "more returned": {"return_dict_in_generate": True, "output_scores": True},
+    "stop strings": {"stop_strings": ["e"], "prompt_lookup_num_tokens": 3, "max_time": 1e-5},
+    "another cache": {"cache_implementation": "quantized"},
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_models_own_settings_do_not_count(name: str, model_of: Make, tmp_path: Path) -> None:
+    """Greedy is greedy, samples are from the model's distribution, and special ids stay."""
+    from tokswap.evaluation.continuations import continuations
+    from tokswap.evaluation.models import load_model
+    from tokswap.heal.self_text import write_text
+    from tokswap.heal.text import Side
+
+    folder = model_of("llama", family="byte-level", adds_bos=True)
+    changed = copy_model(folder, tmp_path / "changed")
+    edit_json(changed / "generation_config.json", **SETTINGS[name])
+    tokenizer = read_tokenizer(folder)
+
+    def results(model: Path) -> list[object]:
+        loaded = load_model(model)
+        sampled = [*write_text(loaded[0], Side(tokenizer, tokenizer.leading), [beginning], 400)]
+        assert loaded[0].generation_config.eos_token_id == 2
+        texts = [tokswap.generate_text(loaded, PREFIX, tokens=6, temperature=t).text for t in (None, 0.8)]
+        return [*texts, continuations(loaded[0], [[1, 20, 30]], [6]), sampled]
+
+    def beginning(rows: int) -> np.ndarray:
+        return np.ones((rows, 1), np.int64)
+
+    assert results(changed) == results(folder)
+    failed = [check for check in tokswap.verify_checkpoint(changed) if not check.ok]
+    assert failed == [check for check in tokswap.verify_checkpoint(folder) if not check.ok]

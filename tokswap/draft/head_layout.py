@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from tokswap.checkpoint.reader import open_checkpoint
 from tokswap.errors import InputError
 from tokswap.evaluation.checks import Check
 from tokswap.storage.json_files import read_json
 from tokswap.storage.resolve import resolve_model
 
 HEAD, TO_TARGET, TO_DRAFT = "lm_head.weight", "d2t", "t2d"
-_EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight")
 _HINT = "give the folder of a draft head, or of a model with an lm_head, in safetensors"
 
 
@@ -51,15 +51,21 @@ class HeadFiles:
 
     @cached_property
     def head(self) -> str:
-        """The tensor that holds the head: lm_head, or the input embeddings it is tied to.
+        """The tensor that holds the head: lm_head, or the input embeddings of a whole model that it is tied to.
 
         Raises:
-            InputError: bad-draft-head.
+            InputError: bad-draft-head, and what reading a checkpoint raises.
         """
         if HEAD in self.files:
             return HEAD
-        found = [name for name in self.files if name.endswith(_EMBEDDINGS)]
-        if len(found) != 1:
+        if self.is_draft_head:
+            message = "this draft head has no lm_head: it uses that of its target, and nothing of it can be reduced"
+            hint = "give the target as --model: SGLang takes the token map of that (hot_token_ids.pt) for such a head"
+            raise InputError("bad-draft-head", message, hint, folder=self.folder)
+        matrices = open_checkpoint(self.folder).matrices
+        heads = [one for one in matrices if (one.role == "output" or one.is_head) and one.axis == 0]
+        found = [name for one in heads for name in one.names if name in self.files]
+        if not found:
             raise InputError("bad-draft-head", "there is no lm_head here", _HINT, folder=self.folder)
         return found[0]
 

@@ -16,6 +16,7 @@ from transformers.generation.streamers import BaseStreamer
 from tokswap.ensemble.boundary import Prompt, beginnings
 from tokswap.ensemble.bytewise import ByteMixture
 from tokswap.errors import UsageError
+from tokswap.evaluation.models import plain_generation
 from tokswap.tokenizer.loaded import read_loaded
 from tokswap.tokenizer.tokenizer import Tokenizer
 from tokswap.tokenizer.vocabulary import Kind, Vocabulary
@@ -127,7 +128,8 @@ def continue_text(
     if tokens > count and not ended:
         inputs = torch.tensor([ids], device=model.device)
         mask = torch.ones_like(inputs)
-        output = model.generate(inputs, attention_mask=mask, max_new_tokens=tokens - count, streamer=stream, **how)
+        with plain_generation(model):
+            output = model.generate(inputs, attention_mask=mask, max_new_tokens=tokens - count, streamer=stream, **how)
         count += int(output.shape[1] - inputs.shape[1])
     stream.end()
     return Continuation("".join(pieces), count, time.perf_counter() - begin, exact=found is not None)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from tokswap.checkpoint.nested_configs import id_list
-from tokswap.evaluation.models import cache_name, only_last
+from tokswap.evaluation.models import cache_name, only_last, plain_generation
 
 _BATCH = 32
 """Most prompts that are continued at once."""
@@ -58,7 +58,7 @@ def continuations(
 
     padded = padded and not getattr(model, "_is_stateful", False)  # a recurrent state would contain the padding
     written: list[list[int]] = [[] for _ in prompts]
-    with torch.inference_mode():
+    with torch.inference_mode(), plain_generation(model):
         shared = None if padded else _read_shared(model, prompts)
         for batch in _batches(prompts, padded):
             limits = [most[n] for n in batch]

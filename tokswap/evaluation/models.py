@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -118,6 +119,33 @@ def evaluation_mode(model: Any) -> Iterator[None]:
         yield
     finally:
         model.train(training)
+
+
+@contextmanager
+def plain_generation(model: Any) -> Iterator[None]:
+    """Let a model generate without its own settings for a while; its special ids stay.
+
+    A repetition penalty, or a limit on the time, would change what a model writes and so what is measured or learnt
+    from it. Beams, stop strings or assisted generation would not go with batches and streams.
+
+    Args:
+        model: A transformers model that generates.
+    """
+    from transformers import GenerationConfig
+
+    own = getattr(model, "generation_config", None)
+    if own is None:
+        yield
+        return
+    plain = copy.deepcopy(own)
+    for name, value in vars(GenerationConfig()).items():
+        if not name.startswith("_") and (not name.endswith("_token_id") or name == "forced_eos_token_id"):
+            setattr(plain, name, value)
+    model.generation_config = plain
+    try:
+        yield
+    finally:
+        model.generation_config = own
 
 
 def _check_code(folder: str | Path, trust_remote_code: bool) -> ModelFacts:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from tokswap.errors import InputError
+from tokswap.evaluation.models import plain_generation
 from tokswap.heal.text import Passage, Side
 from tokswap.storage.atomic import replace_file, write_error
 from tokswap.storage.documents import documents
@@ -162,7 +163,7 @@ def _sampled(teacher: Any, rows: np.ndarray, side: Side, seed: int) -> list[list
         one = torch.multinomial(best.softmax(-1), 1, generator=random)
         return scores.zero_().scatter_(1, ids.gather(1, one), 1.0)
 
-    with torch.inference_mode():
+    with torch.inference_mode(), plain_generation(teacher):
         found = teacher.generate(
             input_ids=inputs,
             attention_mask=torch.ones_like(inputs),

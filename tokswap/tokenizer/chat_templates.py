@@ -8,6 +8,7 @@ from typing import Any
 
 from tokswap.errors import InputError
 from tokswap.storage.json_files import read_json
+from tokswap.tokenizer.vocabulary import Vocabulary
 
 DEFAULT = "default"
 """Name of the template that is used where nobody names one."""
@@ -34,6 +35,33 @@ def read_templates(config: Mapping[str, Any], files: Mapping[str, Path]) -> dict
         templates = _in_config(content)
         found |= {_processor_name(name): text for name, text in templates.items() if text not in found.values()}
     return found
+
+
+def choose_template(templates: Mapping[str, str], *, with_tools: bool = False) -> str:
+    """Return the template that transformers uses for a conversation.
+
+    Args:
+        templates: Name -> template, at least one.
+        with_tools: Whether the conversation has tools.
+    """
+    names = [*(["tool_use"] if with_tools else []), DEFAULT, *templates]
+    return next(templates[name] for name in names if name in templates)
+
+
+def token_names(config: Mapping[str, Any], vocabulary: Vocabulary) -> dict[str, str]:
+    """Return the tokens that a template can write by name, such as `bos_token`.
+
+    Args:
+        config: The parsed tokenizer_config.json.
+        vocabulary: The tokens of the tokenizer, with their roles.
+    """
+    tokens = {
+        key: entry.get("content") if isinstance(entry, dict) else entry
+        for key, entry in config.items()
+        if key.endswith("_token")
+    }
+    roles = {f"{role}_token": vocabulary.text[token] for role, token in vocabulary.roles.items()}
+    return {key: text for key, text in tokens.items() if isinstance(text, str)} | roles
 
 
 def _in_files(files: Mapping[str, Path]) -> dict[str, str]:

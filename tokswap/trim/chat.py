@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tokswap.tokenizer.chat_templates import token_names
 from tokswap.tokenizer.tokenizer import Tokenizer
 
 Conversation = list[dict[str, Any]]
@@ -68,7 +69,7 @@ def render_chats(tokenizer: Tokenizer) -> Chats:
     plain: dict[str, None] = {}
     others: dict[str, None] = {}
     refusing = []
-    names = _token_names(tokenizer)
+    names = token_names(tokenizer.config, tokenizer.vocabulary)
     for name, template in tokenizer.chat_templates.items():
         found = dict.fromkeys(text for talk in _PLAIN for text in _rendered(template, talk, names))
         if not found:
@@ -77,18 +78,6 @@ def render_chats(tokenizer: Tokenizer) -> Chats:
         for talk, settings in _other_requests(template):
             others |= dict.fromkeys(_rendered(template, talk, {**names, **settings}))
     return Chats(tuple(plain), tuple(text for text in others if text not in plain), tuple(refusing))
-
-
-def _token_names(tokenizer: Tokenizer) -> dict[str, str]:
-    """Return the tokens that a template can write by name, such as `bos_token`."""
-    vocabulary = tokenizer.vocabulary
-    tokens = {
-        key: entry.get("content") if isinstance(entry, dict) else entry
-        for key, entry in tokenizer.config.items()
-        if key.endswith("_token")
-    }
-    roles = {f"{role}_token": vocabulary.text[token] for role, token in vocabulary.roles.items()}
-    return {key: text for key, text in tokens.items() if isinstance(text, str)} | roles
 
 
 def _rendered(template: str, talk: Conversation, settings: Mapping[str, Any]) -> Iterator[str]:

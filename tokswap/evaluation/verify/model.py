@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tokswap.evaluation.checks import Check, check_empty
-from tokswap.evaluation.models import text_tower
+from tokswap.evaluation.models import plain_generation, text_tower
 from tokswap.evaluation.verify.configs import positions_of
 from tokswap.evaluation.verify.folder import Folder
 from tokswap.evaluation.verify.reference import Reference
@@ -132,6 +132,6 @@ def _generate(model: Any, folder: Folder, end: int | None = None) -> tuple[int, 
             scores[:, end] = 0
         return scores
 
-    with torch.inference_mode():
+    with torch.inference_mode(), plain_generation(model):
         output = model.generate(**inputs, max_new_tokens=_NEW_TOKENS, do_sample=False, logits_processor=[force])
     return begin, output[0].tolist()
