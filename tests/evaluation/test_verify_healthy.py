@@ -122,3 +122,17 @@ def test_a_model_without_an_end(model_of: Make, tmp_path: Path) -> None:
     for name in ("config.json", "generation_config.json"):
         edit_json(copy / name, eos_token_id=None, bos_token_id=None)
     assert details(copy)["generation stops"] == "not tried: no eos is named"
+
+
+def test_a_pad_without_a_row_that_the_config_of_the_target_names(model_of: Make, tmp_path: Path) -> None:
+    """Whoever adds [PAD] and does not resize the model often names it in config.json all the same."""
+    target = copy_model(model_of("llama", family="byte-level", **ROOM), tmp_path / "target")
+    spec = read_json(target / "tokenizer.json")
+    spec["added_tokens"].append({**spec["added_tokens"][0], "id": 560, "content": "[PAD]"})
+    write_json(target / "tokenizer.json", spec)
+    edit_json(target / "tokenizer_config.json", pad_token="[PAD]")
+    edit_json(target / "config.json", pad_token_id=560)
+    source, out = model_of("llama", **ROOM), tmp_path / "out"
+    tokswap.transplant_tokenizer(str(source), str(target), init="subword", out=out)
+    wrong = [check for check in tokswap.verify_checkpoint(out, against=source) if not check.ok]
+    assert wrong == []

@@ -436,6 +436,22 @@ def test_a_class_that_switches_languages_stays(tmp_path: Path) -> None:
 
 
 @tools.needs_release_5
+def test_languages_that_only_a_class_names(tmp_path: Path) -> None:
+    """NLLB's class adds its 202 languages where no list says which there are. Those without a row stay away."""
+    source = makers.make_model("t5", tmp_path / "source", family="sentencepiece", rows=602)
+    spec = makers.read_json(source / "tokenizer.json")
+    spec["added_tokens"] += [
+        {"id": 600 + n, "content": code, **ENTRY} for n, code in enumerate(["eng_Latn", "deu_Latn"])
+    ]
+    makers.write_json(source / "tokenizer.json", spec)
+    makers.edit_json(source / "tokenizer_config.json", tokenizer_class="NllbTokenizer", src_lang="eng_Latn")
+    out = tmp_path / "out"
+    tokswap.trim_vocabulary(str(source), corpora=[makers.TEXTS / "german.txt"], check="tokens", out=out)
+    assert len(load(source)) > 700
+    assert len(load(out)) == makers.tokenizer_size(out) == makers.read_json(out / "config.json")["vocab_size"]
+
+
+@tools.needs_release_5
 def test_special_tokens_that_only_a_class_names(tmp_path: Path) -> None:
     """T5's class names its sentinels; the plain class of the result must be told."""
     folder = makers.make_tokenizer("unigram", tmp_path / "t5")

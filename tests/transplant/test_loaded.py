@@ -205,3 +205,16 @@ def test_a_base_model_without_a_head(model_of: Make, tmp_path: Path) -> None:
         (model, tokenizer), load(model_of("gpt2", vocab_size=700))[1], init="mean"
     )
     assert changed.get_input_embeddings().num_embeddings == len(new)
+
+
+def test_generation_settings_that_the_user_has_changed(model_of: Make, tmp_path: Path) -> None:
+    """transformers still says that such a generation config follows from the config of the model."""
+    source = copy_model(model_of("llama"), tmp_path / "source")
+    (source / "generation_config.json").unlink(missing_ok=True)
+    model, tokenizer = load(source)
+    model.generation_config.suppress_tokens = [5]
+    model.generation_config.temperature = 0.5
+    changed, _ = tokswap.trim_vocabulary((model, tokenizer), corpora=[TEXTS / "german.txt"])
+    assert changed.generation_config.temperature == 0.5
+    assert len(changed.generation_config.suppress_tokens) == 1
+    assert not changed.generation_config._from_model_config

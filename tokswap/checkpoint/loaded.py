@@ -118,13 +118,11 @@ def loaded_checkpoint(model: Any) -> Checkpoint:
     config = json.loads(model.config.to_json_string())
     config.setdefault("architectures", [type(model).__name__])
     config.pop("transformers_weights", None)  # names a file of the folder that the model was loaded from
-    own = getattr(model, "generation_config", None)
-    generation = {} if own is None or own._from_model_config else json.loads(own.to_json_string())
     shard = Shard(Path(_FILE), tuple(infos), {"format": "pt"}, size=at)
     return Checkpoint(
         folder=Path(model.name_or_path or "loaded model"),
         config=config,
-        generation_config=generation,
+        generation_config=_generation_of(model),
         shards=(shard,),
         tensors={info.name: info for info in infos},
         memory=state,
@@ -243,6 +241,21 @@ def _update_config(config: Any, before: Mapping[str, Any], after: Mapping[str, A
             _update_config(child, before.get(key, {}), value)
         else:
             setattr(config, key, value)
+
+
+def _generation_of(model: Any) -> dict[str, Any]:
+    """Return the generation config of a model, {} where it has none but that which follows from its config."""
+    from transformers import GenerationConfig
+
+    own = getattr(model, "generation_config", None)
+    if own is None:
+        return {}
+    settings = own.to_dict()
+    if settings.pop("_from_model_config", own._from_model_config):  # true still where the user has changed it since
+        follows = GenerationConfig.from_model_config(model.config).to_dict()
+        if all(value is None or follows.get(key) == value for key, value in settings.items()):
+            return {}
+    return {key: value for key, value in json.loads(own.to_json_string()).items() if key != "_from_model_config"}
 
 
 def _update_generation(model: Any, edit: Edit) -> None:

@@ -17,6 +17,7 @@ from tokswap.checkpoint.find_matrices import find_matrices
 from tokswap.checkpoint.matrices import VocabMatrix
 from tokswap.checkpoint.modules import read_modules
 from tokswap.checkpoint.nested_configs import vocabulary_configs
+from tokswap.checkpoint.processors import read_processors
 from tokswap.checkpoint.schema import check_config
 from tokswap.checkpoint.shards import Shard, TensorInfo, read_shard
 from tokswap.checkpoint.weight_index import INDEX, WeightFiles, check_index, tensors_of, weight_files
@@ -65,6 +66,11 @@ class Checkpoint:
     def modules(self) -> Mapping[str, Mapping[str, Any]]:
         """The settings of sentence-transformers beside the model. See `read_modules` for what this raises."""
         return read_modules(self.folder) if self.on_disk else {}
+
+    @cached_property
+    def processors(self) -> Mapping[str, Mapping[str, Any]]:
+        """The files of processors of images and sound. See `read_processors` for what this raises."""
+        return read_processors(self.folder) if self.on_disk else {}
 
     @cached_property
     def named_ids(self) -> Mapping[int, str]:

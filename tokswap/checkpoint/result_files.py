@@ -92,7 +92,8 @@ def result_files(
         configs: Its configs; the tokenizer config is the target's own, before anything is done to it.
         bos: Id that the tokenizer must put first, None to leave its template alone.
         own: Whether the target is the source's own tokenizer, which goes on being loaded as it was.
-        modules: The new content of files of sentence-transformers that change, see `edit_modules`.
+        modules: The new content of files of sentence-transformers and of processors that change, see `edit_modules`
+            and `edit_processors`.
         input_names: What the source's tokenizer gives to the model, for a target that is not its own.
         trust_remote_code: Whether to carry over the source's Python code.
     """

@@ -134,6 +134,18 @@ def switches_languages(tokenizer: Any) -> bool:
     return hasattr(tokenizer, "set_src_lang_special_tokens")
 
 
+def special_of_class(config: Mapping[str, Any], tokenizer: Any) -> dict[str, Any]:
+    """Return the setting that lists special tokens which only a class names: T5's `<extra_id_0>`, NLLB's languages.
+
+    Args:
+        config: The tokenizer_config.json.
+        tokenizer: The transformers tokenizer.
+    """
+    found = [getattr(tokenizer, key, None) for key in _TOKEN_LISTS]  # release 5 has the second, release 4 the first
+    named = next((list(map(str, tokens)) for tokens in found if isinstance(tokens, (list, tuple)) and tokens), [])
+    return {_TOKEN_LISTS[0]: named} if named and not any(config.get(key) for key in _TOKEN_LISTS) else {}
+
+
 def plain_settings(config: Mapping[str, Any], tokenizer: Any, spec: Mapping[str, Any]) -> dict[str, Any]:
     """Return a tokenizer_config.json with which the plain class does the same as another class.
 
@@ -144,10 +156,7 @@ def plain_settings(config: Mapping[str, Any], tokenizer: Any, spec: Mapping[str,
     """
     result = {key: value for key, value in config.items() if key not in _OF_OTHER_CLASSES}
     result["tokenizer_class"] = PLAIN
-    special = [getattr(tokenizer, key, None) for key in _TOKEN_LISTS]  # release 5 has the second, release 4 the first
-    named = next((list(map(str, tokens)) for tokens in special if isinstance(tokens, (list, tuple)) and tokens), [])
-    if named and not any(config.get(key) for key in _TOKEN_LISTS):
-        result["additional_special_tokens"] = named  # those that the class names itself, as T5's `<extra_id_0>`
+    result |= special_of_class(config, tokenizer)
     for key in ("padding_side", "truncation_side", "clean_up_tokenization_spaces"):
         if hasattr(tokenizer, key):
             result[key] = getattr(tokenizer, key)

@@ -15,6 +15,7 @@ from tokswap.tokenizer.classes import (
     changes_of_class,
     plain_settings,
     settings_of,
+    special_of_class,
     switches_languages,
     whole_spec,
     with_todays_parts,
@@ -97,7 +98,7 @@ def open_folder(
     kept = _file_wins(changes, spec) if prefer_file else changes
     result = {**spec, **kept}
     if languages:
-        settings["tokenizer_class"] = name
+        settings |= {"tokenizer_class": name, **special_of_class(config, loaded)}
     elif rebuilt or (name in PLAIN_CLASSES and config.get("tokenizer_class", name) not in PLAIN_CLASSES):
         settings = plain_settings(settings, loaded, result)
     if rebuilt:

@@ -5,6 +5,7 @@ Drafts and ensembles change the configs between `prepare` and `finish`, and shar
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from tokswap.checkpoint.layout import lay_out
 from tokswap.checkpoint.loaded import ModelLike
 from tokswap.checkpoint.modules import edit_modules
 from tokswap.checkpoint.nested_configs import token_ids
+from tokswap.checkpoint.processors import edit_processors, named_tokens
 from tokswap.checkpoint.result_files import MAP_NAME, ResultFiles, result_files
 from tokswap.checkpoint.source import named, result_folder
 from tokswap.errors import InputError, UsageError
@@ -163,19 +165,24 @@ def _result(inputs: Inputs, options: TransplantOptions, alignment: Alignment, bo
     owner_eos = [token for token in token_ids(target.generation, "eos_token_id") if token < rows]
     generation = edit_generation_config(source.checkpoint.generation_config, ids, owner_eos, config)
     modules, module_notes = edit_modules(source.checkpoint.modules, ids, (source.checkpoint.matrices[0].rows, rows))
+    processors, processor_notes = edit_processors(source.checkpoint.processors, ids)
     result = result_files(
         source.checkpoint,
         target.tokenizer,
         Configs(model=config, generation=generation.config, tokenizer=target.tokenizer.config),
         bos=bos,
-        modules=modules,
+        modules={**modules, **processors},
         input_names=source.tokenizer.config.get("model_input_names"),
         trust_remote_code=options.trust_remote_code,
     )
     files = dict(result.files)
     if target.map_file is not None:
         files[MAP_NAME] = target.map_file
-    return ResultFiles(result.configs, files, notes=(*model.notes, *generation.notes, *module_notes, *result.notes))
+    settings = result.configs.tokenizer
+    if source.checkpoint.facts.multimodal:
+        settings = {**settings, **named_tokens(source.tokenizer.config, settings, ids)}
+    notes = (*model.notes, *generation.notes, *module_notes, *processor_notes, *result.notes)
+    return ResultFiles(dataclasses.replace(result.configs, tokenizer=settings), files, notes=notes)
 
 
 def finish(

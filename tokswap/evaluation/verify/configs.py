@@ -12,15 +12,8 @@ from tokswap.report.wording import listed
 
 _KEYS = ("_token_id", "_token_ids", "_token_index")
 _MORE_KEYS = (
-    "im_start_id",
-    "im_end_id",
-    "im_newline_id",
-    "image_start_id",
-    "image_end_id",
-    "image_patch_id",
-    "slice_start_id",
-    "slice_end_id",
-    "newline_id",
+    *("im_start_id", "im_end_id", "im_newline_id", "image_start_id", "image_end_id", "image_patch_id"),
+    *("slice_start_id", "slice_end_id", "newline_id"),
 )
 _NOT_TEXT = ("vision", "audio")
 _FINITE = 10**9
@@ -141,7 +134,8 @@ def _by_role(key: str, ids: list[int], roles: Mapping[str, int], reference: Refe
     """The ids of which a transplant must name one: those with the same roles in the reference."""
     target = {role: [token] for role, (_, token) in reference.folder.roles.items() if not reference.may_lack(token)}
     for key_there, named in _flat("config", reference.folder.config).items():
-        target[_role_of(key_there)] = [*target.get(_role_of(key_there), []), *named]
+        present = [token for token in named if not reference.may_lack(token)]
+        target[_role_of(key_there)] = [*target.get(_role_of(key_there), []), *present]
     meant = {role for role, token in roles.items() if token in ids and role in target}
     if _role_of(key) in meant:
         meant = {_role_of(key)}

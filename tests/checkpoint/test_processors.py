@@ -1,0 +1,70 @@
+"""A model that reads images gets another tokenizer: its processor must know the new names of its tokens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import makers
+import tools
+
+from tokswap.checkpoint.processors import edit_processors
+from tokswap.evaluation.verify import verify_checkpoint
+from tokswap.transplant.plan import transplant_tokenizer
+
+SMALL = {"num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+NEW = "<|reserved_special_token_0|>"
+
+
+def with_token(folder: Path, text: str) -> int:
+    spec = makers.read_json(folder / "tokenizer.json")
+    token = makers.tokenizer_size(folder)
+    spec["added_tokens"].append({**spec["added_tokens"][0], "id": token, "content": text})
+    makers.write_json(folder / "tokenizer.json", spec)
+    return token
+
+
+def llava(folder: Path) -> Path:
+    import transformers as hf
+
+    makers.make_tokenizer("sentencepiece", folder)
+    image = with_token(folder, "<image>")
+    makers.edit_json(folder / "tokenizer_config.json", extra_special_tokens={"image_token": "<image>"})
+    ids = {f"{role}_token_id": token for role, token in makers.role_ids(folder).items() if role != "unk"}
+    text = {"model_type": "llama", "vocab_size": image + 1, "hidden_size": 16, "num_key_value_heads": 2, **SMALL, **ids}
+    vision = {"model_type": "clip_vision_model", "hidden_size": 16, "image_size": 28, "patch_size": 14, **SMALL}
+    config = hf.LlavaConfig(text_config=text, vision_config=vision, image_token_index=image, vision_feature_layer=-1)
+    hf.LlavaForConditionalGeneration(config).save_pretrained(folder)
+    processor: dict[str, Any] = {"processor_class": "LlavaProcessor", "patch_size": 14, "image_token": "<image>"}
+    processor |= {"vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
+    processor["image_processor"] = {"image_processor_type": "CLIPImageProcessor", "size": {"height": 28, "width": 28}}
+    makers.write_json(folder / "processor_config.json", processor)
+    return folder
+
+
+@tools.needs_release_5
+def test_the_processor_names_the_token_of_the_config(tmp_path: Path) -> None:
+    """With the old name no prompt would have a place for its image, and `verify` would hold."""
+    from transformers import AutoConfig, AutoTokenizer
+
+    source = llava(tmp_path / "source")
+    target = makers.make_tokenizer("byte-level", tmp_path / "target")
+    out = tmp_path / "out"
+    transplant_tokenizer(str(source), str(target), init="subword", map_tokens=[f"{NEW}=<image>"], out=out)
+    tokenizer, config = AutoTokenizer.from_pretrained(out), AutoConfig.from_pretrained(out)
+    assert makers.read_json(out / "processor_config.json")["image_token"] == NEW == tokenizer.image_token
+    assert tokenizer.image_token_id == config.image_token_id
+    assert makers.read_json(out / "processor_config.json")["image_processor"]["size"] == {"height": 28, "width": 28}
+    assert [check for check in verify_checkpoint(str(out), against=str(source)) if not check.ok] == []
+    with_token(target, "<image>")
+    transplant_tokenizer(str(source), str(target), init="subword", out=tmp_path / "same")
+    assert (tmp_path / "same" / "processor_config.json").read_bytes() == (source / "processor_config.json").read_bytes()
+
+
+def test_a_token_that_the_new_vocabulary_lacks() -> None:
+    from test_configs import ids, vocabulary
+
+    map_ = ids(target=vocabulary("x hello [BOS] [EOS]", bos="[BOS]", eos="[EOS]"))
+    changed, notes = edit_processors({"processor_config.json": {"image_token": "<image>", "size": 3}}, map_)
+    assert changed == {}
+    assert "'<image>'" in notes[0]

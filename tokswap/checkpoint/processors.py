@@ -1,0 +1,91 @@
+"""The tokens that the processor of images and sound knows by name, where a model gets another tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tokswap.checkpoint.id_map import IdMap
+from tokswap.storage.json_files import read_json
+from tokswap.storage.links import check_links
+
+_FILES = "*processor_config.json"
+_NAMED = ("extra_special_tokens", "model_specific_special_tokens")
+"""Keys of tokenizer_config.json that give names to tokens. Processors ask their tokenizer for `image_token`."""
+
+Processors = Mapping[str, Mapping[str, Any]]
+"""Name of a file -> its parsed JSON."""
+
+
+def read_processors(folder: Path) -> dict[str, dict[str, Any]]:
+    """Read the files of a model's processors, {} without any.
+
+    Raises:
+        InputError: bad-config, outside-link.
+    """
+    paths = sorted(path for path in folder.glob(_FILES) if path.is_file())
+    check_links(folder, [path.name for path in paths])
+    return {path.name: read_json(path, "config") for path in paths}
+
+
+def edit_processors(processors: Processors, ids: IdMap) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Return the files in which a token has another name in the new vocabulary, and notes.
+
+    Args:
+        processors: What `read_processors` has read.
+        ids: How ids translate.
+    """
+    changed, lost = {}, dict[str, None]()
+    for name, config in processors.items():
+        edited = _renamed(config, ids, lost)
+        if edited != config:
+            changed[name] = edited
+    notes = [f"the processor needs the token {text!r}, and the target tokenizer has none like it" for text in lost]
+    return changed, notes
+
+
+def named_tokens(settings: Mapping[str, Any], target: Mapping[str, Any], ids: IdMap) -> dict[str, Any]:
+    """Return what a tokenizer_config.json must have besides, so that a processor finds its tokens by name.
+
+    Args:
+        settings: The tokenizer_config.json of the source.
+        target: That of the result.
+        ids: How ids translate.
+    """
+    found: dict[str, str] = {}
+    for names in (settings.get(key) for key in _NAMED):
+        for name, entry in names.items() if isinstance(names, dict) else ():
+            text = entry.get("content") if isinstance(entry, dict) else entry
+            new = _new_name(text, ids) if isinstance(text, str) else None
+            if new is not None:
+                found[name] = new
+    if not found:
+        return {}
+    own: Any = next((target[key] for key in _NAMED if isinstance(target.get(key), dict)), {})
+    key = _NAMED[1] if isinstance(target.get(_NAMED[0]), list) else _NAMED[0]
+    return {key: {**found, **own}}
+
+
+def _renamed(value: Any, ids: IdMap, lost: dict[str, None]) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    result = {}
+    for key, entry in value.items():
+        if str(key).endswith("_token") and isinstance(entry, str) and entry in ids.source.id_of_text:
+            new = _new_name(entry, ids)
+            if new is None:
+                lost[entry] = None
+            result[key] = new if new is not None else entry
+        else:
+            result[key] = _renamed(entry, ids, lost)
+    return result
+
+
+def _new_name(text: str, ids: IdMap) -> str | None:
+    """Return what a token of the source is called in the new vocabulary, None where there is none like it."""
+    if text in ids.target.id_of_text:
+        return text
+    old = ids.source.id_of_text.get(text)
+    new = ids.translate(old) if old is not None else None
+    return ids.target.text[new] if new is not None else None
