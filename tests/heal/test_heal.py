@@ -268,6 +268,24 @@ def test_minutes_limit_the_text(text: Path, swapped: Callable[[str], Path]) -> N
     assert kept(0.1, 100.0) == 1
 
 
+def test_a_passage_that_occurs_twice_is_not_judged_and_learnt(model_of: Make, tmp_path: Path) -> None:
+    model = model_of("llama", vocab_size=640)
+    path = tmp_path / "text.jsonl"
+    lines = [json.dumps({"text": f"{n} ferries left the old harbour."}) for n in range(20)]
+    path.write_text("\n".join([*lines, *(lines[7:13] * 30)]), "utf-8")
+    text = tokswap.plan_heal(model, [path], teacher=model, out=tmp_path / "out").inputs.text
+    assert text is not None
+    learnt, judged = ({one.student.ids.tobytes() for one in part} for part in (text.training, text.held_out))
+    assert len(judged) == len(text.held_out) == 3
+    assert not learnt & judged
+    assert len(learnt) == 17, "what is not judged is learnt as often as it occurs"
+    assert len(text.training) > 100
+    path.write_text("\n".join(lines[:4] * 50), "utf-8")
+    with pytest.raises(InputError) as caught:
+        tokswap.plan_heal(model, [path], teacher=model, out=tmp_path / "out")
+    assert caught.value.code == "text-too-small"
+
+
 def test_conversations(text: Path, model_of: Make, tmp_path: Path) -> None:
     from makers import CHAT_TEMPLATE
 
@@ -276,7 +294,8 @@ def test_conversations(text: Path, model_of: Make, tmp_path: Path) -> None:
     tokswap.transplant_tokenizer(source, target, init="subword", out=tmp_path / "student")
     talk = [{"role": "user", "content": "Where is the harbour?"}, {"role": "assistant", "content": "Down the hill."}]
     chats = tmp_path / "chats.jsonl"
-    chats.write_text((json.dumps({"messages": talk}) + "\n") * 40, encoding="utf-8")
+    talks = [[{**talk[0], "content": f"Where is harbour {n}?"}, talk[1]] for n in range(40)]
+    chats.write_text("".join(json.dumps({"messages": one}) + "\n" for one in talks), encoding="utf-8")
     report = tokswap.heal_model(tmp_path / "student", [text], chats=[chats], out=tmp_path / "out", **QUICK)
     assert "chats.jsonl" in report.healing["excess_after"]
     plain = tokswap.plan_heal(tmp_path / "student", [text], out=tmp_path / "out2").plan
