@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 import tools
 from click.testing import CliRunner
-from makers import copy_model, edit_json, make_tokenizer, read_json
+from makers import copy_model, edit_json, make_tokenizer, read_json, shipped_text
 from verdicts import ENGINES, found, refusals
 
 import tokswap
@@ -287,6 +287,17 @@ def test_the_target_teaches(small: Path, big: Path, tmp_path: Path) -> None:
     assert "heal" not in recorded
     assert any("11,400 bytes of text and 4,000 bytes that the teacher writes" in note for note in job.plan.notes)
     assert tokswap.plan_draft(small, big, out=tmp_path / "out").step is None
+
+
+def test_a_healing_of_a_draft_says_who_teaches(small: Path, big: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text(shipped_text("english") + shipped_text("german") + shipped_text("code"), "utf-8")
+    draft = tmp_path / "draft"
+    tokswap.make_draft(small, big, init="subword", out=draft)
+    notes = tokswap.plan_heal(draft, [text], out=tmp_path / "out").plan.notes
+    assert any(f"--teacher {big}" in note for note in notes)
+    notes = tokswap.plan_heal(draft, [text], teacher=big, out=tmp_path / "out").plan.notes
+    assert not any("this is a draft" in note for note in notes)
 
 
 def test_a_target_without_weights_cannot_teach(small: Path, big: Path, tmp_path: Path) -> None:

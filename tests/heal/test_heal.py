@@ -19,6 +19,7 @@ from makers import copy_model, edit_json, shipped_text
 
 import tokswap
 from tokswap.cli import main
+from tokswap.cli._heal_text import report_lines
 from tokswap.errors import InputError, OutputError, TokswapError
 from tokswap.evaluation.losses import bits_per_byte
 from tokswap.evaluation.models import load_model
@@ -169,15 +170,46 @@ def test_an_adapter_beside_the_model(
 
     student = swapped(architecture)
     tokswap.heal_model(student, [text], out=tmp_path / "merged", **QUICK)
-    tokswap.heal_model(student, [text], out=tmp_path / "adapter", save="adapter", **QUICK)
+    report = tokswap.heal_model(student, [text], out=tmp_path / "adapter", save="adapter", **QUICK)
     assert (tmp_path / "adapter/adapter_config.json").is_file()
+    assert "AutoPeftModel" in report_lines(report)[-1]
+    with pytest.raises(InputError) as caught:
+        tokswap.plan_heal(tmp_path / "adapter", [text])
+    assert "PEFT adapter" in caught.value.hint
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PEFT uses what transformers deprecates
         model = PeftModel.from_pretrained(load_model(student)[0], str(tmp_path / "adapter")).eval()
+        loaded, tokenizer = report.load()
     merged = load_model(tmp_path / "merged")[0]
     ids = torch.arange(5, 25)[None]
     with torch.no_grad():
         assert torch.allclose(model(ids).logits, merged(ids).logits, atol=1e-4)
+        assert torch.allclose(loaded.eval()(ids).logits, merged(ids).logits, atol=1e-4)
+    assert len(tokenizer) == 700
+
+
+def test_targets_are_those_of_the_students_own_ids(text: Path, model_of: Make, tmp_path: Path) -> None:
+    """Two tokenizers can give a text the same ids, and other ids to what the teacher expects besides."""
+    from tokswap.heal.stages import teach
+
+    source = model_of("llama", vocab_size=640)
+    first = copy_model(source, tmp_path / "first")
+    second = copy_model(source, tmp_path / "second")
+    spec = json.loads((second / "tokenizer.json").read_text("utf-8"))
+    used = set(tokswap.read_tokenizer(source).encode(text.read_text("utf-8")))
+    vocab = spec["model"]["vocab"]
+    free = [token for token, number in vocab.items() if number not in used and number > 300]
+    numbers = [vocab[token] for token in free]
+    vocab |= dict(zip(free, numbers[1:] + numbers[:1], strict=True))
+    (second / "tokenizer.json").write_text(json.dumps(spec), "utf-8")
+    found = []
+    for student in (first, second):
+        inputs = tokswap.plan_heal(student, [text], teacher=source, out=tmp_path / "out").inputs
+        store = teach(inputs, tmp_path / "cache").store
+        assert store is not None
+        found.append(store.ids)
+    assert len(free) > 2
+    assert (found[0] != found[1]).any()
 
 
 def test_a_student_with_the_vocabulary_of_its_teacher(text: Path, model_of: Make, tmp_path: Path) -> None:
@@ -268,6 +300,24 @@ def test_minutes_limit_the_text(text: Path, swapped: Callable[[str], Path]) -> N
     assert kept(0.1, 100.0) == 1
 
 
+def test_a_passage_that_occurs_twice_is_not_judged_and_learnt(model_of: Make, tmp_path: Path) -> None:
+    model = model_of("llama", vocab_size=640)
+    path = tmp_path / "text.jsonl"
+    lines = [json.dumps({"text": f"{n} ferries left the old harbour."}) for n in range(20)]
+    path.write_text("\n".join([*lines, *(lines[7:13] * 30)]), "utf-8")
+    text = tokswap.plan_heal(model, [path], teacher=model, out=tmp_path / "out").inputs.text
+    assert text is not None
+    learnt, judged = ({one.student.ids.tobytes() for one in part} for part in (text.training, text.held_out))
+    assert len(judged) == len(text.held_out) == 3
+    assert not learnt & judged
+    assert len(learnt) == 17, "what is not judged is learnt as often as it occurs"
+    assert len(text.training) > 100
+    path.write_text("\n".join(lines[:4] * 50), "utf-8")
+    with pytest.raises(InputError) as caught:
+        tokswap.plan_heal(model, [path], teacher=model, out=tmp_path / "out")
+    assert caught.value.code == "text-too-small"
+
+
 def test_conversations(text: Path, model_of: Make, tmp_path: Path) -> None:
     from makers import CHAT_TEMPLATE
 
@@ -276,7 +326,8 @@ def test_conversations(text: Path, model_of: Make, tmp_path: Path) -> None:
     tokswap.transplant_tokenizer(source, target, init="subword", out=tmp_path / "student")
     talk = [{"role": "user", "content": "Where is the harbour?"}, {"role": "assistant", "content": "Down the hill."}]
     chats = tmp_path / "chats.jsonl"
-    chats.write_text((json.dumps({"messages": talk}) + "\n") * 40, encoding="utf-8")
+    talks = [[{**talk[0], "content": f"Where is harbour {n}?"}, talk[1]] for n in range(40)]
+    chats.write_text("".join(json.dumps({"messages": one}) + "\n" for one in talks), encoding="utf-8")
     report = tokswap.heal_model(tmp_path / "student", [text], chats=[chats], out=tmp_path / "out", **QUICK)
     assert "chats.jsonl" in report.healing["excess_after"]
     plain = tokswap.plan_heal(tmp_path / "student", [text], out=tmp_path / "out2").plan

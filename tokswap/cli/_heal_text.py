@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokswap.cli._output import columns, note_lines
 from tokswap.report.wording import duration, size
+from tokswap.storage.json_files import ADAPTER_CONFIG
 
 if TYPE_CHECKING:
     from tokswap.heal.result import HealPlan, HealReport
@@ -51,6 +53,8 @@ def report_lines(report: HealReport) -> list[str]:
     ]
     if healing["stopped"]:
         lines.append(f"  stopped: {healing['stopped']}")
+    if (Path(out) / ADAPTER_CONFIG).is_file():
+        return [*lines, "", f"next: peft.AutoPeftModelForCausalLM.from_pretrained({out!r}) loads it with its model"]
     return [*lines, "", f"next: tokswap eval {out} --against {report.plan.teacher} --text FILE"]
 
 

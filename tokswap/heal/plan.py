@@ -19,6 +19,7 @@ from tokswap.heal.stages import flops_per_token
 from tokswap.init.estimate import flops_per_second
 from tokswap.options.keywords import two_and_keywords
 from tokswap.report.plan import Estimate
+from tokswap.report.provenance import read_provenance
 from tokswap.storage.atomic import check_output
 
 _LIBRARIES_BYTES = 1_000_000_000
@@ -95,6 +96,7 @@ def plan_of(inputs: HealInputs, out: Path | None) -> HealPlan:
     notes = [*inputs.student.notes]
     if options.train == "adapter" and inputs.reach is not None:
         notes += inputs.reach.notes
+    notes += _draft_notes(inputs)
     if options.self_text:
         kinds = ["as your text goes on"] if text is not None else []
         kinds += [f"in {code}" for code in options.self_text_languages]
@@ -123,6 +125,17 @@ def plan_of(inputs: HealInputs, out: Path | None) -> HealPlan:
         options=options.recorded(),
         notes=tuple(notes),
     )
+
+
+def _draft_notes(inputs: HealInputs) -> tuple[str, ...]:
+    """Say that a draft has another teacher than its target."""
+    source = inputs.student
+    if inputs.options.teacher is not None or source.loaded is not None:
+        return ()
+    made = read_provenance(source.checkpoint.folder).plan
+    if made.get("operation") != "draft":
+        return ()
+    return (f"this is a draft, and its teacher is the small model: --teacher {made.get('tokenizer')} names its target",)
 
 
 def _learning(inputs: HealInputs) -> int:

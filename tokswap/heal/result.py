@@ -11,7 +11,9 @@ from tokswap.report.plan import Estimate
 from tokswap.report.record import FORMAT, REPORT_NAME, versions
 from tokswap.report.table import html_table
 from tokswap.report.wording import duration, size
-from tokswap.storage.json_files import read_json
+from tokswap.storage.json_files import ADAPTER_CONFIG, read_json
+from tokswap.storage.resolve import resolve_model
+from tokswap.tokenizer.auto import auto_tokenizer
 
 
 @dataclass(frozen=True)
@@ -71,12 +73,14 @@ class HealReport:
         return Path(self.plan.out) if self.plan.out else None
 
     def load(self) -> tuple[Any, Any]:
-        """Return the result as a transformers model and its tokenizer."""
+        """Return the result as a transformers model and its tokenizer; an adapter with the model that it belongs to."""
         if self.loaded is not None:
             return self.loaded
         from tokswap.checkpoint.loaded import load_folder
 
         assert self.path is not None
+        if (self.path / ADAPTER_CONFIG).is_file():
+            return _with_base(self.path)
         return load_folder(self.path)
 
     def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
@@ -133,6 +137,14 @@ class HealReport:
 
     def _repr_html_(self) -> str:
         return html_table("tokswap heal", self.facts())
+
+
+def _with_base(folder: Path) -> tuple[Any, Any]:
+    """Load a PEFT adapter on the model that it names."""
+    from peft import AutoPeftModelForCausalLM
+
+    base = read_json(folder / ADAPTER_CONFIG, "config")["base_model_name_or_path"]
+    return AutoPeftModelForCausalLM.from_pretrained(folder, dtype="auto"), auto_tokenizer(resolve_model(base))
 
 
 def origin_of(folder: Path) -> dict[str, Any]:

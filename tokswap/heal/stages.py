@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 import time
@@ -129,7 +130,9 @@ def _targets(inputs: HealInputs, text: HealText, model: Any, cache: Path) -> Tar
     pairs = [(one.teacher, one.student) for one in text.training]
     crossed = crossing_rates(pairs, len(side.tokenizer.vocabulary))
     pieces = packed(teacher_pieces(side.tokenizer, own.tokenizer), crossed)
-    key = targets_key(_identity(inputs), text.training, top, KEEP, inputs.dtype)
+    # Tokens that the text does not have are targets too, so the text alone does not tell one tokenizer from another.
+    own_ids = hashlib.sha256(pieces.ids.tobytes() + pieces.start.tobytes()).hexdigest()
+    key = targets_key(_identity(inputs), text.training, top, KEEP, inputs.dtype, own_ids)
     store = TargetStore.open(cache / f"targets-{key}", text.training)
 
     def read(missing: Collection[int]) -> Iterable[Read]:

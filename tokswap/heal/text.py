@@ -121,7 +121,7 @@ def _whole(file: Path, key: str) -> Iterator[str]:
 
 
 def paired_text(parts: Iterable[tuple[str, str]], teacher: Side, student: Side, *, share: float) -> HealText:
-    """Tokenize passages for both models, and hold some out.
+    """Tokenize passages for both models, and hold some out. No passage is in both parts.
 
     Args:
         parts: Names and texts, from `text_parts`.
@@ -146,19 +146,20 @@ def paired_text(parts: Iterable[tuple[str, str]], teacher: Side, student: Side, 
             "bytes are in passages that one of the tokenizers changes (lower case, Unicode forms, unknown tokens)",
             "heal with text that both tokenizers keep as it is",
         )
-    if len(passages) < _LEAST:
+    keys = [one.student.ids.tobytes() for one in passages]
+    distinct = list(dict.fromkeys(keys))
+    if len(distinct) < _LEAST:
         raise InputError(
             "text-too-small",
-            f"this text has {kept:,} bytes in {len(passages)} passages, too few to learn from and to judge by",
+            f"this text has {kept:,} bytes in {len(distinct)} different passages, too few to learn from and to judge by",
             f"give {_LEAST * PASSAGE_BYTES / 1000:.0f} kB or more; 100 kB is a good start",
         )
-    wanted = min(max(_HELD_OUT, round(share * len(passages))), _MOST_HELD_OUT)
-    places = {int((n + 0.5) * len(passages) / wanted) for n in range(wanted)}
-    return HealText(
-        training=tuple(one for n, one in enumerate(passages) if n not in places),
-        held_out=tuple(one for n, one in enumerate(passages) if n in places),
-        skipped=skipped,
-    )
+    wanted = min(max(_HELD_OUT, round(share * len(distinct))), _MOST_HELD_OUT)
+    places = [int((n + 0.5) * len(distinct) / wanted) for n in range(wanted)]
+    held = {distinct[place]: passages[keys.index(distinct[place])] for place in places}
+    # What is judged must not be learnt: texts repeat themselves.
+    training = tuple(one for key, one in zip(keys, passages, strict=True) if key not in held)
+    return HealText(training, tuple(held.values()), skipped=skipped)
 
 
 def padded(

@@ -24,20 +24,25 @@ Parts = Iterator[tuple[str, bool]]
 
 
 def find_files(name: str) -> tuple[Path, ...]:
-    """Return the files that a user names: a file, all files of a folder but hidden ones, or those of a pattern."""
+    """Return the files that a user names: a file, those of a pattern, or all of a folder but what is hidden (`.git`)."""
     path = Path(os.path.expanduser(name))
     if path.is_dir():
-        return tuple(sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith(".")))
+        return tuple(sorted(file for file in path.rglob("*") if file.is_file() and not _hidden(file, path)))
     if path.exists():
         return (path,)
     return tuple(sorted(Path(found) for found in glob.glob(str(path), recursive=True) if os.path.isfile(found)))
+
+
+def _hidden(file: Path, folder: Path) -> bool:
+    return any(part.startswith(".") for part in file.relative_to(folder).parts)
 
 
 def documents(path: Path, key: str) -> Parts:
     """Yield the texts of a file.
 
     Args:
-        path: A text file, or a .jsonl, .ndjson or .parquet file. All but parquet can be packed as .gz.
+        path: A text file, or a .jsonl, .ndjson or .parquet file. All but parquet can be packed as .gz. A .json file is
+            one of JSON lines or of an array where these have the field, and plain text otherwise.
         key: Name of the text field in JSON lines and parquet files.
 
     Yields:
@@ -54,6 +59,8 @@ def documents(path: Path, key: str) -> Parts:
         with open(path, "rb") as plain, _unpacked(path, plain) as file:
             if name.endswith((".jsonl", ".ndjson")):
                 yield from _json_lines(path, file, key)
+            elif name.endswith(".json"):
+                yield from _json(path, file, key)
             else:
                 yield from _plain(path, file)
     except (OSError, EOFError, zlib.error) as error:
@@ -89,11 +96,52 @@ def _json_lines(path: Path, file: IO[bytes], key: str) -> Parts:
             raise _not_utf8(path, error, f"in line {number:,}") from error
         except (ValueError, RecursionError) as error:
             raise InputError("bad-text", f"line {number:,} is not JSON: {error}", file=path) from error
-        text = value if isinstance(value, str) else value.get(key) if isinstance(value, dict) else None
-        if not isinstance(text, str):
-            raise _no_field(path, key, f"line {number:,}", list(value) if isinstance(value, dict) else [])
-        # JSON can spell half a surrogate pair, and no tokenizer takes it.
-        yield text.encode("utf-8", "replace").decode(), True
+        yield from _record(path, value, key, f"line {number:,}")
+
+
+def _json(path: Path, file: IO[bytes], key: str) -> Parts:
+    """Yield the texts of a .json file: data sets are often saved as JSON lines or as an array with this ending."""
+    first = file.readline(_LINE_BYTES + 1)
+    file.seek(0)
+    if _has_text(_parsed(first), key):
+        yield from _json_lines(path, file, key)
+        return
+    records = None
+    if first.removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"[":
+        data = file.read(_LINE_BYTES + 1)
+        if len(data) > _LINE_BYTES:
+            message = f"this JSON array is longer than {_LINE_BYTES:,} bytes"
+            raise InputError("bad-text", message, "save it as JSON lines (.jsonl)", file=path)
+        records = _parsed(data)
+        file.seek(0)
+    if isinstance(records, list) and records and _has_text(records[0], key):
+        for number, record in enumerate(records, 1):
+            yield from _record(path, record, key, f"entry {number:,}")
+    else:
+        yield from _plain(path, file)
+
+
+def _parsed(data: bytes) -> Any:
+    """Return what some JSON says, None where it is not JSON."""
+    try:
+        return json.loads(data.decode("utf-8-sig"))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _has_text(value: Any, key: str) -> bool:
+    return isinstance(value.get(key), str) if isinstance(value, dict) else isinstance(value, str)
+
+
+def _record(path: Path, value: Any, key: str, place: str) -> Parts:
+    """Yield the text of a record; one whose text is null is left out, as in parquet files."""
+    if isinstance(value, dict) and key in value and value[key] is None:
+        return
+    if not _has_text(value, key):
+        raise _no_field(path, key, place, list(value) if isinstance(value, dict) else [])
+    text = value[key] if isinstance(value, dict) else value
+    # JSON can spell half a surrogate pair, and no tokenizer takes it.
+    yield text.encode("utf-8", "replace").decode(), True
 
 
 def _parquet(path: Path, key: str) -> Parts:
@@ -121,4 +169,6 @@ def _not_utf8(path: Path, error: UnicodeDecodeError, place: str) -> InputError:
 def _no_field(path: Path, key: str, place: str, names: list[str]) -> InputError:
     known = f"; it has {', '.join(f'`{name}`' for name in names[:10])}" if names else ""
     hint = "name the field that holds the text with --field"
+    if {"messages", "conversations"} & set(names):
+        hint += "; conversations are for `tokswap heal --chat`"
     return InputError("missing-field", f"{place} has no text in `{key}`{known}", hint, file=path)

@@ -8,6 +8,8 @@ from typing import Any
 
 from tokswap.errors import InputError
 
+ADAPTER_CONFIG = "adapter_config.json"
+"""What a folder of a PEFT adapter has in place of config.json."""
 _MOST_DEPTH = 64
 
 
@@ -26,6 +28,8 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
             value = json.load(file)
     except FileNotFoundError as error:
         hint = "give a model folder, as save_pretrained writes it"
+        if what == "config" and (path.parent / ADAPTER_CONFIG).is_file():
+            hint = "this is a PEFT adapter: merge it into its model (merge_and_unload), save that, and give its folder"
         raise InputError(f"missing-{what}", f"there is no {path.name} here", hint, folder=path.parent) from error
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"bad-{what}", f"cannot read this file as JSON: {error}", file=path) from error

@@ -11,7 +11,7 @@ from tokswap.checkpoint.reader import open_checkpoint
 from tokswap.checkpoint.shards import load_tensors
 from tokswap.errors import InputError
 from tokswap.storage.atomic import check_output, workspace
-from tokswap.storage.json_files import json_bytes, read_json
+from tokswap.storage.json_files import ADAPTER_CONFIG, json_bytes, read_json
 from tokswap.storage.links import check_links
 from tokswap.storage.resolve import lasting_name
 from tokswap.tokenizer.tokenizer import CONVERTIBLE
@@ -19,7 +19,6 @@ from tokswap.trim.adapter_tensors import followed_axis, padded, refuse_settings
 from tokswap.trim.ids import VocabMap, read_map
 
 _WEIGHTS = "adapter_model.safetensors"
-_CONFIG = "adapter_config.json"
 _TOKEN_LISTS = ("trainable_token_indices", "token_indices", "cpt_token_ids", "alora_invocation_tokens")
 """Settings that list ids: rows that are trained one by one, and the words that an aLoRA begins to work after."""
 
@@ -31,7 +30,7 @@ def is_adapter(name: str) -> bool:
         name: Path of the folder.
     """
     folder = Path(name).expanduser()
-    return (folder / _CONFIG).is_file() and not (folder / "config.json").is_file()
+    return (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file()
 
 
 def remap_adapter(
@@ -64,7 +63,7 @@ def remap_adapter(
         hint = f"save it again with peft's save_pretrained, which writes {_WEIGHTS}"
         raise InputError("adapter-format", "this adapter has no safetensors weights", hint, folder=folder)
     check_links(folder, sorted(file.name for file in folder.iterdir()))
-    settings = read_json(folder / _CONFIG, "config")
+    settings = read_json(folder / ADAPTER_CONFIG, "config")
     ids = read_map(target)
     settings |= _listed_ids(settings, ids.new_of)
     # AutoPeftModel and inference engines load the model that the adapter names, and on the old one its ids are wrong.
@@ -87,7 +86,7 @@ def remap_adapter(
 
         with workspace(path, force) as work:
             _copy_files(folder, target, work)
-            (work / _CONFIG).write_bytes(json_bytes(settings))
+            (work / ADAPTER_CONFIG).write_bytes(json_bytes(settings))
             (work / _WEIGHTS).write_bytes(save(tensors, metadata=metadata))
     return {"adapter": adapter, "out": str(path), "tensors": len(tensors), "remapped": remapped}
 
@@ -104,7 +103,7 @@ def _copy_files(folder: Path, target: Path, work: Path) -> None:
     """Copy the other files of an adapter, with the tokenizer of the changed model in place of its own."""
     has_tokenizer = (folder / "tokenizer_config.json").is_file()
     for file in (*folder.iterdir(), *(target.glob("*token*") if has_tokenizer else ())):
-        written = file.name in (_WEIGHTS, _CONFIG)
+        written = file.name in (_WEIGHTS, ADAPTER_CONFIG)
         old_tokenizer = file.parent == folder and ("token" in file.name or file.name in CONVERTIBLE)
         if file.is_file() and not written and not old_tokenizer:
             shutil.copyfile(file, work / file.name)
