@@ -345,6 +345,7 @@ MIXES_UP = {
     "mamba2": {"state_size": 4, "num_heads": 4, "head_dim": 16, "n_groups": 1},
     "rwkv": {"attention_hidden_size": 32},
     "mpt": {"d_model": 32, "n_heads": 4, "n_layers": 2},
+    "gpt_neo": {"num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]], "window_size": 256},
     "lfm2": {"layer_types": ["conv", "full_attention"], "num_attention_heads": 4, "num_key_value_heads": 2},
 }
 

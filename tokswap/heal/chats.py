@@ -51,7 +51,7 @@ def _rendered(line: str, tokenizer: Tokenizer, place: tuple[str | Path, int]) ->
 
 
 def _render(value: Mapping[str, Any], tokenizer: Tokenizer) -> str:
-    """Render a conversation as transformers does. Where the template takes no system message, the first user says it."""
+    """Render a conversation as transformers does. The first user says a system message that the template refuses."""
     from transformers.utils.chat_template_utils import render_jinja_template
 
     tools = value.get("tools") or None

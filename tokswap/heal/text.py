@@ -151,7 +151,7 @@ def paired_text(parts: Iterable[tuple[str, str]], teacher: Side, student: Side, 
     if len(distinct) < _LEAST:
         raise InputError(
             "text-too-small",
-            f"this text has {kept:,} bytes in {len(distinct)} different passages, too few to learn from and to judge by",
+            f"this text has {kept:,} bytes in {len(distinct)} different passages, too few to learn and to judge by",
             f"give {_LEAST * PASSAGE_BYTES / 1000:.0f} kB or more; 100 kB is a good start",
         )
     wanted = min(max(_HELD_OUT, round(share * len(distinct))), _MOST_HELD_OUT)

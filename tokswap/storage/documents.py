@@ -24,7 +24,7 @@ Parts = Iterator[tuple[str, bool]]
 
 
 def find_files(name: str) -> tuple[Path, ...]:
-    """Return the files that a user names: a file, those of a pattern, or all of a folder but what is hidden (`.git`)."""
+    """Return the files that a user names: one, those of a pattern, or all of a folder but what is hidden (`.git`)."""
     path = Path(os.path.expanduser(name))
     if path.is_dir():
         return tuple(sorted(file for file in path.rglob("*") if file.is_file() and not _hidden(file, path)))

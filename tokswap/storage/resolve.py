@@ -185,7 +185,7 @@ def short_name(name: str) -> str:
 
 
 def lasting_name(folder: Path) -> str:
-    """Return a name by which a model can be loaded from anywhere: its hub id if it is in the hub's cache, else its path.
+    """Return a name that loads a model from anywhere: its hub id if it is in the hub's cache, else its path.
 
     Args:
         folder: The resolved folder.

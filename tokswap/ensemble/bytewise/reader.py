@@ -75,7 +75,7 @@ class ByteModel:
         self.order = TokenOrder(tokenizer.vocabulary)
         self.start = _start(tokenizer)
         self.ends = text_ends(model, tokenizer)
-        check_tree(model, self.start)
+        check_tree(model, self.start, nodes=2 * window + 4 * _CHUNK)
 
     @cached_property
     def prefix(self) -> bytes:

@@ -150,7 +150,7 @@ class Tree:
         return bias[None, None].to(self.model.device)
 
 
-def check_tree(model: Any, start: Sequence[int]) -> None:
+def check_tree(model: Any, start: Sequence[int], nodes: int = 0) -> None:
     """Check that a model reads a tree as it reads each of its paths alone, on a few tokens.
 
     Recurrent states go from a token to the next one whatever the mask says, and some models compute positions and
@@ -159,11 +159,13 @@ def check_tree(model: Any, start: Sequence[int]) -> None:
     Args:
         model: The causal language model, in evaluation mode.
         start: Ids that every text begins with.
+        nodes: About as many nodes as a tree will have.
 
     Raises:
         InputError: not-bytewise.
     """
-    size = model.config.get_text_config().vocab_size
+    config = model.config.get_text_config()
+    size = config.vocab_size
     a, b, c, d = (n * size // 5 for n in range(1, 5))
     paths = [[a, b, c], [a, b, d], [d, c, a]]
     close = _CLOSE.get(str(model.dtype), _CLOSE_IN_HALF)
@@ -177,12 +179,22 @@ def check_tree(model: Any, start: Sequence[int]) -> None:
         problem = "" if float(np.abs(found - expected).max()) <= close * float(expected.std()) else "it mixes them up"
     except Exception as error:  # whatever a model raises that has no place for the mask, the positions or the cache
         problem = (str(error).splitlines() or [type(error).__name__])[0]
+    if any(width < nodes for width in _own_windows(config)):
+        problem = "some of its layers read a part of the text, by rules that take no mask"
     if problem:
         raise InputError(
             "not-bytewise",
             f"{type(model).__name__} cannot read several continuations of a text at once: {problem}",
             "byte mixtures need attention that takes a mask; put the models on one tokenizer with `ensemble prepare`",
         )
+
+
+def _own_windows(config: Any) -> list[int]:
+    """Return the widths of windows that a model lays over the entries of its cache, not over the text (GPT-Neo)."""
+    kinds = {*(getattr(config, "attention_layers", None) or ()), *(getattr(config, "layer_types", None) or ())}
+    widths = {"local": "window_size", "chunked_attention": "attention_chunk_size"}
+    found = [getattr(config, name, None) for kind, name in widths.items() if kind in kinds]
+    return [width for width in found if isinstance(width, int)]
 
 
 def _plain(model: Any, rows: Sequence[Sequence[int]]) -> np.ndarray:

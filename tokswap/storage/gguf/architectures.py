@@ -180,7 +180,7 @@ def _llama_keys(config: Any) -> Keys:
 
 
 def _phi3_keys(config: Any) -> Keys:
-    """Return the keys of Phi-3, which turns only a part of each head. transformers 5 keeps that with RoPE's parameters."""
+    """Return the keys of Phi-3, which may turn a part of each head; transformers 5 has that in RoPE's parameters."""
     keys = _llama_keys(config)
     share = rope_of(config).get("partial_rotary_factor", getattr(config, "partial_rotary_factor", 1.0))
     return {**keys, "rope.dimension_count": int(keys["rope.dimension_count"] * share)}
