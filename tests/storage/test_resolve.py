@@ -321,3 +321,12 @@ PARENT = "the folder above"
 )
 def test_short_name(name: str, expected: str, tmp_path: Path) -> None:
     assert short_name(name) == (tmp_path.name if expected is PARENT else expected)
+
+
+def test_aliases_that_form_a_circle_say_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TOKSWAP_HOME", str(tmp_path))
+    set_alias("one", "two")
+    set_alias("two", "one")
+    with pytest.raises(InputError, match="one -> two -> one") as wrong:
+        resolve_model("one")
+    assert (wrong.value.code, "Did you mean" in str(wrong.value)) == ("unknown-model", False)

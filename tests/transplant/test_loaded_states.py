@@ -228,3 +228,14 @@ def _fresh(pair: Pair) -> Any:
 def _unnamed(config: Any) -> Any:
     config._name_or_path = ""
     return config
+
+
+def test_an_output_may_begin_with_a_tilde(
+    model_of: Make, target: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A shell does not replace it in `--out=~/result`."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    result = tokswap.transplant_tokenizer(model_of("llama"), target, init="mean", out="~/result")
+    assert result.path == tmp_path / "result"
+    assert [path.name for path in tmp_path.iterdir()] == ["result"]

@@ -10,7 +10,7 @@ from tokswap.checkpoint.loaded import Loaded, ModelLike, as_loaded, check_whole,
 from tokswap.checkpoint.reader import Checkpoint, open_checkpoint
 from tokswap.checkpoint.rowless import with_rows
 from tokswap.errors import InputError
-from tokswap.storage.resolve import resolve_model, resolve_tokenizer, short_name
+from tokswap.storage.resolve import output_path, resolve_model, resolve_tokenizer, short_name
 from tokswap.storage.trust import check_remote_code
 from tokswap.tokenizer.loaded import TokenizerLike, as_tokenizer, read_loaded
 from tokswap.tokenizer.tokenizer import Tokenizer, read_tokenizer
@@ -113,11 +113,11 @@ def result_folder(out: str | Path | None, default: str, source: SourceModel) -> 
         UsageError: wrapped-model where a folder would not load as the model in memory.
     """
     if source.loaded is None:
-        return Path(default if out is None else out)
+        return Path(default) if out is None else output_path(out)
     if out is None:
         return None
     check_whole(source.loaded.model)
-    return Path(out)
+    return output_path(out)
 
 
 def named(model: ModelLike) -> str:
