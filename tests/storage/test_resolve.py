@@ -328,3 +328,12 @@ def test_a_lasting_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert lasting_name(Path("/cache/hub/models--owner--a-model/snapshots/0123")) == "owner/a-model"
     monkeypatch.chdir(tmp_path)
     assert lasting_name(Path("model")) == str(tmp_path / "model")
+
+
+def test_aliases_that_form_a_circle_say_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TOKSWAP_HOME", str(tmp_path))
+    set_alias("one", "two")
+    set_alias("two", "one")
+    with pytest.raises(InputError, match="one -> two -> one") as wrong:
+        resolve_model("one")
+    assert (wrong.value.code, "Did you mean" in str(wrong.value)) == ("unknown-model", False)

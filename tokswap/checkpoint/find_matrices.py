@@ -114,10 +114,13 @@ def _no_embedding(folder: Path | str, tensors: Tensors, size: int) -> InputError
 def _unknown(folder: Path | str, name: str, dtype: str, shape: tuple[int, ...], size: int) -> InputError:
     if role_of(name.rpartition(".")[0] + ".weight", (size, 1), {size}) is not None:
         return _quantised(folder, name, dtype, shape)  # scales or packed bits in the place of a matrix
+    wrapped = re.search(r"\.(original_module|modules_to_save|base_layer|token_adapter|parametrizations)\.", name)
     return InputError(
         "unknown-vocab-tensor",
         f"the tensor {name} has an axis of the vocabulary's size, and tokswap does not know what it is",
-        "leaving it as it is would break the model; please report the architecture",
+        "merge the adapter first (`merge_and_unload()` of PEFT), or remove the parametrization"
+        if wrapped
+        else "leaving it as it is would break the model; please report the architecture",
         folder=folder,
         shape=list(shape),
         vocab_size=size,

@@ -1,33 +1,30 @@
-"""Models that are in memory: read as checkpoints, and copied with another vocabulary. Nothing is written to a disk."""
+"""Models that are in memory, read as checkpoints."""
 
 from __future__ import annotations
 
 import contextlib
-import copy
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from tokswap.checkpoint.edit import Edit, MatrixEdit
-from tokswap.checkpoint.layout import Layout
+from tokswap.checkpoint.configs import set_tie
+from tokswap.checkpoint.facts import model_facts
+from tokswap.checkpoint.matrices import role_by_name
 from tokswap.checkpoint.reader import Checkpoint
 from tokswap.checkpoint.shards import Shard, TensorInfo
-from tokswap.checkpoint.writer import RowsOnce, Solve, changed_tensor, matrix_blocks
 from tokswap.errors import InputError, UsageError
 from tokswap.storage.resolve import resolve_model
 from tokswap.tokenizer.auto import auto_tokenizer
-from tokswap.tokenizer.loaded import is_tokenizer
+from tokswap.tokenizer.loaded import as_tokenizer
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
 _FILE = "model.safetensors"
-_DTYPES = {
+DTYPES = {
     "torch.float64": "F64",
     "torch.float32": "F32",
     "torch.float16": "F16",
@@ -64,18 +61,38 @@ def as_loaded(model: ModelLike, *, trust_remote_code: bool = False) -> Loaded | 
     """
     if isinstance(model, (str, Path)):
         return None
-    if isinstance(model, Loaded):
-        return model
-    if isinstance(model, tuple) and len(model) == 2 and _is_model(model[0]) and is_tokenizer(model[1]):
-        return Loaded(*model)
-    if isinstance(model, tuple) or not _is_model(model):
-        message = f"this is no model: {type(model).__name__}"
-        raise UsageError("bad-model", message, "give a name, a Path, or (model, tokenizer)")
-    try:
-        return Loaded(model, auto_tokenizer(Path(model.name_or_path), trust_remote_code=trust_remote_code))
-    except InputError as error:
-        message = "the model is loaded, and its tokenizer is not known"
-        raise UsageError("missing-tokenizer", message, "give both: (model, tokenizer)") from error
+    pair = (model.model, model.tokenizer) if isinstance(model, Loaded) else model
+    if not isinstance(pair, tuple):
+        return _with_its_tokenizer(_model_of(pair), trust_remote_code)
+    tokenizer = as_tokenizer(pair[1]) if len(pair) == 2 else None
+    if tokenizer is None:
+        raise _no_model(f"a tuple of {', '.join(type(one).__name__ for one in pair)}")
+    return Loaded(_model_of(pair[0]), tokenizer)
+
+
+def name_of(model: Any) -> str:
+    """Return the folder or hub id that a loaded model is from, "" where it does not know."""
+    return getattr(model, "name_or_path", "") or getattr(model.config, "_name_or_path", "") or ""
+
+
+def check_whole(model: Any) -> None:
+    """Check that the tensors of a loaded model have the names under which its class loads them.
+
+    Raises:
+        UsageError: wrapped-model.
+    """
+    from torch.nn.utils.parametrize import is_parametrized
+    from transformers import PreTrainedModel
+
+    inner = (module for _, module in model.named_modules())
+    strange = (one for one in inner if type(one).__module__.startswith("peft.") or is_parametrized(one))
+    found = next(strange, None if isinstance(model, PreTrainedModel) else model)
+    if found is not None:
+        raise UsageError(
+            "wrapped-model",
+            f"{type(found).__name__} gives the tensors of the model other names, so a folder of them would not load",
+            "take the model out first: PEFT's merge_and_unload(), or torch's remove_parametrizations()",
+        )
 
 
 def load_folder(folder: Path) -> tuple[Any, Any]:
@@ -94,6 +111,7 @@ def as_folder(model: ModelLike) -> Iterator[Path]:
     if loaded is None:
         yield resolve_model(str(model))
         return
+    check_whole(loaded.model)
     with tempfile.TemporaryDirectory(prefix="tokswap-") as folder:
         loaded.model.save_pretrained(folder)
         loaded.tokenizer.save_pretrained(folder)
@@ -105,22 +123,24 @@ def loaded_checkpoint(model: Any) -> Checkpoint:
 
     Raises:
         InputError: not-loaded where a tensor is on no device (`meta`).
+        UsageError: bad-model where a tokenizer is part of the model: a result would go on with it.
     """
+    if as_tokenizer(getattr(model, "tokenizer", None)) is not None:
+        message = f"{type(model).__name__} has a tokenizer inside, which would not fit a result"
+        raise UsageError("bad-model", message, "give the transformers model that it wraps: (model, tokenizer)")
     state = _distinct(model)
     infos, at = [], 0
     for name, tensor in state.items():
         if tensor.device.type == "meta":
             raise InputError("not-loaded", f"the tensor {name} is not in memory", "load the model without offloading")
-        dtype = _DTYPES.get(str(tensor.dtype), str(tensor.dtype))
+        dtype = DTYPES.get(str(tensor.dtype), str(tensor.dtype))
         size = tensor.numel() * tensor.element_size()
         infos.append(TensorInfo(name, dtype, tuple(tensor.shape), file=_FILE, start=at, end=at + size))
         at += size
-    config = json.loads(model.config.to_json_string())
-    config.setdefault("architectures", [type(model).__name__])
-    config.pop("transformers_weights", None)  # names a file of the folder that the model was loaded from
+    config = _config_of(model)
     shard = Shard(Path(_FILE), tuple(infos), {"format": "pt"}, size=at)
     return Checkpoint(
-        folder=Path(model.name_or_path or "loaded model"),
+        folder=Path(name_of(model) or "loaded model"),
         config=config,
         generation_config=_generation_of(model),
         shards=(shard,),
@@ -129,118 +149,40 @@ def loaded_checkpoint(model: Any) -> Checkpoint:
     )
 
 
-def rebuilt_model(model: Any, edit: Edit, layout: Layout, solve: Solve) -> Any:
-    """Return a copy of a loaded model with the vocabulary of an edit.
+def _model_of(value: Any) -> Any:
+    """Return the model itself of what the user gave: torch.compile wraps one.
 
-    Tensors that do not change are shared with the original, which stays as it is.
-
-    Args:
-        model: The model that `edit.checkpoint` is a view of.
-        edit: What to change.
-        layout: Its layout, from `lay_out`.
-        solve: Computes the rows of a group of matrices.
+    Raises:
+        UsageError: bad-model.
     """
-    kept = [*model.parameters(), *model.buffers()]
-    new = copy.deepcopy(model, {id(tensor): tensor for tensor in kept})
-    _update_config(new.config, edit.checkpoint.config, edit.configs.model)
-    tied = _tied_names(model)
-    rows_of = RowsOnce(edit, layout, solve)
-    for tensor in (tensor for shard in layout.shards for tensor in shard.tensors):
-        if tensor.edit is not None:
-            values = _values(edit.checkpoint, tensor.edit, rows_of)
-        elif tensor.name in edit.changed:
-            values = _tensor([changed_tensor(edit, tensor.name)], tensor.dtype, tensor.shape)
-        else:
-            continue
-        own = [name for name in tied.get(tensor.name, ()) if name not in _written(edit)]
-        _set_tensor(new, [tensor.name, *own], values)
-    _drop_heads(new, edit)
-    _update_sizes(new, edit)
-    _update_generation(new, edit)
-    return new
+    model = getattr(value, "_orig_mod", value)
+    if not hasattr(model, "state_dict") or not hasattr(model, "config"):
+        raise _no_model(type(value).__name__)
+    return model
 
 
-def _is_model(value: Any) -> bool:
-    return hasattr(value, "state_dict") and hasattr(value, "config")
+def _with_its_tokenizer(model: Any, trust_remote_code: bool) -> Loaded:
+    name, message = name_of(model), "the model is loaded, and its tokenizer is not known"
+    if not name:
+        raise UsageError("missing-tokenizer", message, "give both: (model, tokenizer)")
+    try:
+        return Loaded(model, auto_tokenizer(Path(name), trust_remote_code=trust_remote_code))
+    except InputError as error:
+        raise UsageError("missing-tokenizer", message, "give both: (model, tokenizer)") from error
 
 
-def _distinct(model: Any) -> dict[str, Tensor]:
-    """The state of a model without the second names of tied tensors."""
-    seconds = {name for names in _tied_names(model).values() for name in names}
-    return {name: tensor for name, tensor in model.state_dict().items() if name not in seconds}
+def _no_model(what: str) -> UsageError:
+    return UsageError("bad-model", f"this is no model: {what}", "give a name, a Path, or (model, tokenizer)")
 
 
-def _tied_names(model: Any) -> dict[str, list[str]]:
-    """The first name of each tied tensor, and its other names."""
-    first: dict[tuple[int, tuple[int, ...]], str] = {}
-    others: dict[str, list[str]] = {}
-    for name, tensor in model.state_dict().items():
-        if not tensor.numel():
-            continue
-        key = (tensor.data_ptr(), tuple(tensor.shape))
-        if key in first:
-            others.setdefault(first[key], []).append(name)
-        else:
-            first[key] = name
-    return others
-
-
-def _written(edit: Edit) -> set[str]:
-    return {name for matrix in edit.matrices for name in matrix.names}
-
-
-def _values(checkpoint: Checkpoint, edit: MatrixEdit, rows_of: RowsOnce) -> Tensor:
-    """A whole matrix in its dtype."""
-    return _tensor(list(matrix_blocks(checkpoint, edit, rows_of(edit))), edit.matrix.dtype, edit.shape)
-
-
-def _tensor(blocks: list[np.ndarray], dtype: str, shape: tuple[int, ...]) -> Tensor:
-    """A tensor of raw rows in blocks."""
-    import torch
-
-    raw = torch.from_numpy(np.concatenate(blocks).reshape(-1))
-    name = next(name for name, short in _DTYPES.items() if short == dtype).removeprefix("torch.")
-    return raw.view(getattr(torch, name)).reshape(shape)
-
-
-def _set_tensor(model: Any, names: list[str], values: Tensor) -> None:
-    """Put one tensor in the place of parameters or buffers; all names share it."""
-    from torch import nn
-
-    parameter = None
-    for name in names:
-        path, _, leaf = name.rpartition(".")
-        parent: nn.Module = model.get_submodule(path)
-        if leaf in parent._parameters:
-            old = parent._parameters[leaf]
-            assert old is not None
-            parameter = parameter if parameter is not None else nn.Parameter(values.to(old.device), old.requires_grad)
-            parent._parameters[leaf] = parameter
-        else:
-            buffer = parent._buffers[leaf]
-            parent._buffers[leaf] = values if buffer is None else values.to(buffer.device)
-
-
-def _drop_heads(model: Any, edit: Edit) -> None:
-    """Tie the matrices that the result no longer has to the input embeddings."""
-    gone = {name for matrix in edit.checkpoint.matrices for name in matrix.names} - _written(edit)
-    if gone:
-        shared = model.get_input_embeddings().weight
-        for name in gone:
-            path, _, leaf = name.rpartition(".")
-            model.get_submodule(path)._parameters[leaf] = shared
-
-
-def _update_config(config: Any, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
-    """Set what has changed between two parsed configs on a config object, at every level."""
-    for key, value in after.items():
-        if key in before and before[key] == value:
-            continue
-        child = getattr(config, key, None)
-        if isinstance(value, Mapping) and hasattr(child, "to_dict"):
-            _update_config(child, before.get(key, {}), value)
-        else:
-            setattr(config, key, value)
+def _config_of(model: Any) -> dict[str, Any]:
+    """Return the config.json of a loaded model: what it is now, which its config may not know."""
+    config: dict[str, Any] = json.loads(model.config.to_json_string())
+    config.setdefault("architectures", [type(model).__name__])
+    config.pop("transformers_weights", None)  # names a file of the folder that the model was loaded from
+    dtype = str(getattr(model, "dtype", "")).removeprefix("torch.")
+    config |= {key: dtype for key in ("dtype", "torch_dtype") if dtype and key in config}
+    return set_tie(config, True) if model_facts(config).tied is False and _is_tied(model) else config
 
 
 def _generation_of(model: Any) -> dict[str, Any]:
@@ -258,31 +200,28 @@ def _generation_of(model: Any) -> dict[str, Any]:
     return {key: value for key, value in json.loads(own.to_json_string()).items() if key != "_from_model_config"}
 
 
-def _update_generation(model: Any, edit: Edit) -> None:
-    """Give a model the generation config of the result, or the one that follows from its config."""
-    if getattr(model, "generation_config", None) is None:
-        return
-    if edit.configs.generation:
-        _update_config(model.generation_config, edit.checkpoint.generation_config, edit.configs.generation)
-        model.generation_config._from_model_config = False
-    elif model.generation_config._from_model_config:
-        from transformers import GenerationConfig
-
-        model.generation_config = GenerationConfig.from_model_config(model.config)
+def _is_tied(model: Any) -> bool:
+    """Whether the lm_head of a model is its input embeddings."""
+    groups = ({role_by_name(name) for name in (first, *more)} for first, more in tied_names(model).items())
+    return any({"input", "output"} <= roles for roles in groups)
 
 
-def _update_sizes(model: Any, edit: Edit) -> None:
-    """Correct the sizes that modules remember."""
-    from torch import nn
+def _distinct(model: Any) -> dict[str, Tensor]:
+    """The state of a model without the second names of tied tensors."""
+    seconds = {name for names in tied_names(model).values() for name in names}
+    return {name: tensor for name, tensor in model.state_dict().items() if name not in seconds}
 
-    old, rows = edit.checkpoint.matrices[0].rows, len(edit.matrices[0].source_of)
-    pad = model.config.get_text_config().pad_token_id
-    for module in model.modules():
-        if isinstance(module, nn.Embedding):
-            module.num_embeddings = module.weight.shape[0]
-            if module.padding_idx is not None:
-                module.padding_idx = pad if pad is not None and pad < module.num_embeddings else None
-        elif isinstance(module, nn.Linear):
-            module.out_features, module.in_features = module.weight.shape
-        if vars(module).get("vocab_size") == old:
-            module.vocab_size = rows
+
+def tied_names(model: Any) -> dict[str, list[str]]:
+    """The first name of each tied tensor, and its other names."""
+    first: dict[tuple[int, tuple[int, ...]], str] = {}
+    others: dict[str, list[str]] = {}
+    for name, tensor in model.state_dict().items():
+        if not tensor.numel():
+            continue
+        key = (tensor.data_ptr(), tuple(tensor.shape))
+        if key in first:
+            others.setdefault(first[key], []).append(name)
+        else:
+            first[key] = name
+    return others

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from tokswap.checkpoint.class_defaults import with_class_ids
-from tokswap.checkpoint.loaded import Loaded, ModelLike, as_loaded, loaded_checkpoint
+from tokswap.checkpoint.loaded import Loaded, ModelLike, as_loaded, check_whole, loaded_checkpoint
 from tokswap.checkpoint.reader import Checkpoint, open_checkpoint
 from tokswap.checkpoint.rowless import with_rows
 from tokswap.errors import InputError
-from tokswap.storage.resolve import resolve_model, resolve_tokenizer, short_name
+from tokswap.storage.resolve import output_path, resolve_model, resolve_tokenizer, short_name
 from tokswap.storage.trust import check_remote_code
-from tokswap.tokenizer.loaded import TokenizerLike, is_tokenizer, read_loaded
+from tokswap.tokenizer.loaded import TokenizerLike, as_tokenizer, read_loaded
 from tokswap.tokenizer.tokenizer import Tokenizer, read_tokenizer
 
 
@@ -98,20 +98,28 @@ def open_target(
         path = resolve_tokenizer(str(tokenizer))
         read = read_tokenizer(path, prefer_file=prefer_file, trust_remote_code=trust_remote_code)
         return TargetTokenizer(str(tokenizer), path, read)
-    if is_tokenizer(tokenizer):
-        read = read_loaded(tokenizer)
-        return TargetTokenizer(str(read.path), None, read, loaded=tokenizer)
+    found = as_tokenizer(tokenizer)
+    if found is not None:
+        read = read_loaded(found)
+        return TargetTokenizer(str(read.path), None, read, loaded=found)
     pair = as_loaded(tokenizer, trust_remote_code=trust_remote_code)
     assert pair is not None
     read = read_loaded(pair.tokenizer)
     return TargetTokenizer(str(read.path), None, read, loaded=pair)
 
 
-def result_folder(out: str | Path | None, default: str, *, in_memory: bool) -> Path | None:
-    """Return where a result goes: `out`, a folder named `default` here, or None to leave it in memory."""
-    if out is not None:
-        return Path(out)
-    return None if in_memory else Path(default)
+def result_folder(out: str | Path | None, default: str, source: SourceModel) -> Path | None:
+    """Return where a result goes: `out`, a folder named `default` here, or None to leave it in memory.
+
+    Raises:
+        UsageError: wrapped-model where a folder would not load as the model in memory.
+    """
+    if source.loaded is None:
+        return Path(default) if out is None else output_path(out)
+    if out is None:
+        return None
+    check_whole(source.loaded.model)
+    return output_path(out)
 
 
 def named(model: ModelLike) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from tokswap.cli._heal_text import step_lines
@@ -80,8 +81,8 @@ def report_lines(report: Report) -> list[str]:
     if report.rows.worst:
         tokens = "  ".join(f"{token} {residual:.2f}" for token, residual in report.rows.worst)
         lines.append(f"  explained least (residual): {tokens}")
-    more = f" --draft-for {plan.names.tokenizer}" if plan.operation == "draft" else ""
-    following = f"next: tokswap verify {out} --against {plan.names.model}{more}"
+    more = f" --draft-for {quote(plan.names.tokenizer)}" if plan.operation == "draft" else ""
+    following = f"next: tokswap verify {quote(out)} --against {quote(plan.names.model)}{more}"
     return [*lines, *note_lines(report.notes), "", following]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from tokswap.cli._heal_text import step_lines
@@ -61,7 +62,12 @@ def report_lines(report: Report) -> list[str]:
         lines.append(f"  model: outputs not compared: {checks['not_compared']['reason']}")
     if "healing" in report.evidence:
         lines += step_lines(report.evidence["healing"])
-    return [*lines, *note_lines(report.notes), "", f"next: tokswap verify {names.out} --against {names.model}"]
+    return [
+        *lines,
+        *note_lines(report.notes),
+        "",
+        f"next: tokswap verify {quote(names.out)} --against {quote(names.model)}",
+    ]
 
 
 def _tokenization(name: str, found: Mapping[str, Any]) -> str:

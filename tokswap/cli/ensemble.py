@@ -85,8 +85,9 @@ def prepare(
     _options.set_volume(quiet, values["verbose"])
     options = read_options(EnsembleOptions, values, progress=not quiet)
     from tokswap.ensemble.prepare import plan_with
+    from tokswap.storage.resolve import output_path
 
-    tried, options = _tokenizers(models, tokenizer, texts, Path(out), options, dry_run)
+    tried, options = _tokenizers(models, tokenizer, texts, output_path(out), options, dry_run)
     jobs = [plan_with(models, one, out, options) for one in tried]
     if dry_run:
         _show_plans(jobs, as_json, several=tokenizer == "auto")

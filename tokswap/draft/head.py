@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tokswap.checkpoint.source import named, result_folder
+from tokswap.checkpoint.source import named
 from tokswap.draft.head_choice import HeadChoice, choose_head, read_texts
 from tokswap.draft.head_layout import HEAD, TO_DRAFT, TO_TARGET, HeadFiles, check_head, open_head, target_ids
 from tokswap.draft.options import DraftHeadOptions
@@ -21,6 +21,7 @@ from tokswap.options.keywords import two_and_keywords
 from tokswap.report.provenance import read_provenance
 from tokswap.storage.atomic import check_output, workspace
 from tokswap.storage.json_files import json_bytes
+from tokswap.storage.resolve import output_path
 
 TOKEN_MAP, REPORT = "hot_token_ids.pt", "draft_head.json"
 _SEEN = "coverage is told of the text that the tokens were chosen by: --held-out names other text"
@@ -142,8 +143,7 @@ def plan_with(model: str | Path, target: str | Path, options: DraftHeadOptions) 
     if not options.corpora:
         raise UsageError("nothing-to-keep", "no --corpus says which tokens the head needs", _OWN)
     head, side = open_head(model), read_side(target, trust_remote_code=options.trust_remote_code)
-    out = result_folder(options.out, f"{named(model)}-head-{options.size}", in_memory=False)
-    assert out is not None
+    out = output_path(f"{named(model)}-head-{options.size}" if options.out is None else options.out)
     check_output(out, sources=[head.folder], needed=0, force=options.force)
     known = _checked_ids(head, side)
     proposed = np.setdiff1d(known, _never_proposed(head))

@@ -17,6 +17,7 @@ from tokswap.report.record import REPORT_NAME
 from tokswap.storage.atomic import check_room, held
 from tokswap.storage.digests import digest_of, digests
 from tokswap.storage.json_files import read_json
+from tokswap.storage.resolve import output_path
 from tokswap.tokenizer.loaded import TokenizerLike
 
 
@@ -110,7 +111,7 @@ def plan_with(
     models: Sequence[ModelLike], tokenizer: TokenizerLike, out: str | Path, options: EnsembleOptions
 ) -> EnsembleJob:
     """Do what `plan_ensemble` does, with an options object."""
-    out = Path(out)
+    out = output_path(out)
     weights = read_weights(options.weights, len(models))
     jobs = plan_members(models, tokenizer, out, options.of_members)
     before = _before(out, options.force)

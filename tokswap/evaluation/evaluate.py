@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tokswap.checkpoint.loaded import Loaded, ModelLike, as_loaded
+from tokswap.checkpoint.loaded import Loaded, ModelLike, as_loaded, name_of
 from tokswap.evaluation.models import check_device, evaluation_mode, load_model
 from tokswap.evaluation.options import EvaluateOptions
 from tokswap.evaluation.probes.ask import PROBES, Asked, ask, check_probes
@@ -81,7 +81,7 @@ def _open(models: Sequence[ModelLike], trust_remote_code: bool) -> dict[str, Pat
         if key in seen:
             continue
         seen.add(key)
-        name = str(model) if loaded is None else loaded.model.name_or_path or "loaded model"
+        name = str(model) if loaded is None else name_of(loaded.model) or "loaded model"
         twins = sum(other == name or other.startswith(f"{name} (") for other in found)
         found[f"{name} ({twins + 1})" if twins else name] = loaded or resolve_model(str(model))
     return found

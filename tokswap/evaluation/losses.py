@@ -11,7 +11,7 @@ import numpy as np
 
 from tokswap.checkpoint.positions import longest_input_of
 from tokswap.errors import InputError, UsageError
-from tokswap.evaluation.models import only_last
+from tokswap.evaluation.models import only_last, without_dropout
 from tokswap.tokenizer.offsets import encode_with_offsets
 
 _HEAD_BLOCK = 128
@@ -87,7 +87,7 @@ def token_losses(
     bytes do not count.
 
     Args:
-        model: A loaded causal language model, in evaluation mode.
+        model: A loaded causal language model.
         tokenizer: Its transformers tokenizer.
         text: The text.
         window: Tokens that the model reads at once; fewer if the model has fewer positions.
@@ -112,7 +112,8 @@ def token_losses(
         begin = max(0, scored - max(overlap, int(not lead)))
         part = ids[begin : begin + window].tolist()
         end = begin + len(part)
-        (bits[scored:end],) = _losses(model, [[*lead, *part]], len(lead) + scored - begin)
+        with without_dropout(model):
+            (bits[scored:end],) = _losses(model, [[*lead, *part]], len(lead) + scored - begin)
         if done:
             done(int(offsets[end] - (offsets[scored] if scored > read else 0)))
         scored = end

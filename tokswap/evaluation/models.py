@@ -103,22 +103,31 @@ def load_masked_model(folder: str | Path, *, dtype: str = "float32") -> Any:
 
 
 @contextmanager
+def without_dropout(model: Any) -> Iterator[None]:
+    """Put a loaded model into evaluation mode for a while. Each part then gets back the mode that it had."""
+    modes = [(module, module.training) for module in model.modules()] if hasattr(model, "modules") else []
+    for module, _ in modes:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@contextmanager
 def evaluation_mode(model: Any) -> Iterator[None]:
     """Put a loaded model into evaluation mode for a while, and check that it is a causal language model.
 
     Raises:
         InputError: not-causal.
     """
-    training = model.training
-    model.eval()
-    try:
-        name = model.name_or_path or type(model).__name__
+    with without_dropout(model):
+        name = getattr(model, "name_or_path", "") or type(model).__name__
         model_facts(model.config.to_dict()).require_causal(name, _WHY_CAUSAL)
         if _reads_ahead(model):
             raise _not_causal("its prediction depends on later tokens", name)
         yield
-    finally:
-        model.train(training)
 
 
 @contextmanager

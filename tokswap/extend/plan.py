@@ -87,7 +87,7 @@ def plan_with(model: ModelLike, options: ExtendOptions) -> TransplantJob:
     options.check_choice()
     check_device(options.device)
     source, methods = _opened(model, options)
-    out = result_folder(options.out, f"{named(model)}-extended", in_memory=source.loaded is not None)
+    out = result_folder(options.out, f"{named(model)}-extended", source)
     if out is not None:  # before the corpora are read
         check_output(out, sources=_sources(source), needed=0, force=options.force)
     trust = options.trust_remote_code

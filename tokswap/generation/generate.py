@@ -9,7 +9,7 @@ from tokswap.checkpoint.loaded import ModelLike, as_loaded
 from tokswap.ensemble.boundary import Prompt
 from tokswap.ensemble.bytewise.canonical import check_family
 from tokswap.ensemble.generate import Continuation, continue_text
-from tokswap.evaluation.models import load_model
+from tokswap.evaluation.models import load_model, without_dropout
 from tokswap.generation.infill import find_markers, gap_prompt
 from tokswap.generation.options import GenerateOptions
 from tokswap.options.keywords import two_and_keywords
@@ -63,16 +63,17 @@ def generate_with(
         read = read_loaded(tokenizer)
         markers = find_markers(read, options.fim_markers)
         given = gap_prompt(read, prompt, options.suffix, markers=markers, order=options.fim_order)
-    return continue_text(
-        model,
-        tokenizer,
-        given,
-        tokens=options.tokens,
-        temperature=options.drawn_at,
-        seed=options.seed,
-        exact=options.exact_prompt is not False,
-        write=write,
-    )
+    with without_dropout(model):
+        return continue_text(
+            model,
+            tokenizer,
+            given,
+            tokens=options.tokens,
+            temperature=options.drawn_at,
+            seed=options.seed,
+            exact=options.exact_prompt is not False,
+            write=write,
+        )
 
 
 def open_model(model: ModelLike, options: GenerateOptions) -> tuple[Any, Any]:

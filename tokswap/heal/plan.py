@@ -80,7 +80,7 @@ def plan_with(model: ModelLike, texts: Sequence[str | Path], options: HealOption
         raise UsageError("bad-setting", "--save adapter needs --train adapter", "leave out one of the two")
     inputs = open_inputs(model, texts, options)
     source = inputs.student
-    out = result_folder(options.out, f"{named(model)}-healed", in_memory=source.loaded is not None)
+    out = result_folder(options.out, f"{named(model)}-healed", source)
     if out is not None:
         sources = [one.checkpoint.folder for one in (source, inputs.teacher) if one.loaded is None]
         needed = source.checkpoint.nbytes if options.save == "merged" else 8 * _learning(inputs)

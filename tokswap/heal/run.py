@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tokswap.checkpoint.layout import lay_out
-from tokswap.checkpoint.loaded import rebuilt_model
+from tokswap.checkpoint.rebuilt import rebuilt_model
 from tokswap.checkpoint.source import SourceModel
 from tokswap.checkpoint.writer import Hooks, write_result
 from tokswap.errors import InputError
@@ -155,8 +155,9 @@ class HealJob:
 
 def _identity(side: SourceModel, *, by_content: bool = False) -> object:
     """Return what tells a model from others."""
-    if side.loaded is not None:
-        return id(side.loaded.model)
+    if side.loaded is not None:  # by content: in another process, another model may have the same id
+        checkpoint = side.checkpoint
+        return [hashlib.sha256(block).digest() for name in checkpoint.tensors for block in checkpoint.blocks(name)]
     if by_content:
         return [digest_of(shard.path) for shard in side.checkpoint.shards]
     return [(str(shard.path.resolve()), shard.path.stat().st_mtime_ns) for shard in side.checkpoint.shards]

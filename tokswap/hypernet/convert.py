@@ -20,7 +20,7 @@ from tokswap.hypernet.surface import Surface
 from tokswap.storage.atomic import check_output, replace_file, workspace
 from tokswap.storage.json_files import json_bytes, read_json
 from tokswap.storage.links import check_links
-from tokswap.storage.resolve import resolve_hypernet
+from tokswap.storage.resolve import output_path, resolve_hypernet
 from tokswap.tokenizer.output import spec_bytes
 from tokswap.tokenizer.tokenizer import read_tokenizer
 
@@ -88,7 +88,7 @@ def import_hypernet(
         InputError: as `load_hypernet`.
         OutputError: output-exists, output-is-source, cannot-write, disk-full.
     """
-    folder, out = resolve_hypernet(name), Path(out)
+    folder, out = resolve_hypernet(name), output_path(out)
     config = _config(folder)
     if languages is not None:
         known = config.n_langs if config.hn_embed_lang_id else 0

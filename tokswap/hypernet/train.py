@@ -17,6 +17,7 @@ from tokswap.hypernet.prepare import prepare
 from tokswap.hypernet.settings import TrainSettings
 from tokswap.hypernet.steps import StepResult, Trainer
 from tokswap.storage.atomic import held, write_error
+from tokswap.storage.resolve import output_path
 
 
 def train(
@@ -52,7 +53,7 @@ def train(
             not-causal, bad-checkpoint.
         OutputError: output-exists, output-in-use, cannot-write, disk-full.
     """
-    settings, out = settings or TrainSettings(), Path(out)
+    settings, out = settings or TrainSettings(), output_path(out)
     check_free(out, resume)
     trainer = prepare(model, [Path(path) for path in texts], settings)
     main_process = trainer.accelerator.is_main_process

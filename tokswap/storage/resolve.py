@@ -175,6 +175,11 @@ def resolve_hypernet(name: str) -> Path:
     return folder
 
 
+def output_path(name: str | Path) -> Path:
+    """Return the path of an output that the user names. A shell leaves `~` to the program in `--out=~/result`."""
+    return Path(os.path.expanduser(name))
+
+
 def short_name(name: str) -> str:
     """Return a name for a folder: the last part of a path or hub id, or the alias as typed."""
     path = Path(name)
@@ -222,14 +227,17 @@ def _resolve(name: str, patterns: list[str], what: str) -> Path:
         return path
     if path.is_file():
         return _resolve_file(path, what)
-    hub_id, seen = name, set()
+    hub_id, seen = name, list[str]()
     while hub_id in aliases and hub_id not in seen:  # an alias may name an alias, but they may form a circle
-        seen.add(hub_id)
+        seen.append(hub_id)
         hub_id = aliases[hub_id]
     local = os.path.expanduser(hub_id)
     if hub_id != name and (os.path.exists(local) or local.startswith(_PATH_STARTS)):
         return _resolve(local, patterns, what)
     looks_local = name.startswith(_PATH_STARTS) or name.count("/") > 1 or path.suffix in (".gguf", ".json")
+    if hub_id in seen:
+        message = f"the alias `{name}` stands for itself: {' -> '.join([*seen, hub_id])}"
+        raise InputError(f"unknown-{what}", message, f"`tokswap alias {name} TARGET` sets it anew")
     if looks_local or "/" not in hub_id:
         raise InputError(
             f"unknown-{what}",

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tokswap.errors import InputError
+from tokswap.errors import InputError, UsageError
 from tokswap.storage.resolve import resolve_tokenizer
 from tokswap.tokenizer.chat_templates import DEFAULT
 from tokswap.tokenizer.classes import settings_of, whole_spec
@@ -17,7 +17,8 @@ from tokswap.tokenizer.schema import check_tokenizer
 from tokswap.tokenizer.tokenizer import Tokenizer, read_tokenizer
 
 _NOT_SETTINGS = ("auto_map", "tokenizer_class", "added_tokens_decoder", "name_or_path", "special_tokens_map_file")
-
+_ATTRIBUTES = {"padding_side": "right", "truncation_side": "right", "model_max_length": int(1e30)}
+"""Settings that may be changed after a tokenizer is loaded, and what they are where nobody sets them."""
 
 TokenizerLike = str | Path | Any
 """A folder, hub id, alias, .gguf file or tokenizer.json; a transformers tokenizer; or a loaded model with its own."""
@@ -33,14 +34,32 @@ def open_tokenizer(tokenizer: TokenizerLike, *, trust_remote_code: bool = False)
         return tokenizer
     if isinstance(tokenizer, (str, Path)):
         return read_tokenizer(resolve_tokenizer(str(tokenizer)), trust_remote_code=trust_remote_code)
-    if isinstance(tokenizer, tuple):
-        return read_loaded(tokenizer[1])
-    return read_loaded(tokenizer if is_tokenizer(tokenizer) else tokenizer.tokenizer)
+    found = as_tokenizer(tokenizer[1] if isinstance(tokenizer, tuple) and len(tokenizer) == 2 else tokenizer)
+    if found is None:
+        found = as_tokenizer(getattr(tokenizer, "tokenizer", None))  # a loaded model with its own
+    if found is None:
+        message, hint = (
+            f"this is no tokenizer: {type(tokenizer).__name__}",
+            "give a name, a Path, or a loaded tokenizer",
+        )
+        raise UsageError("bad-tokenizer", message, hint)
+    return read_loaded(found)
 
 
-def is_tokenizer(value: Any) -> bool:
-    """Return whether a value is a transformers tokenizer."""
-    return hasattr(value, "convert_tokens_to_ids") and hasattr(value, "special_tokens_map")
+def as_tokenizer(value: Any) -> Any:
+    """Return the transformers tokenizer that a value is or has, None for anything else.
+
+    Args:
+        value: A transformers tokenizer; a processor, which has one; or a `tokenizers.Tokenizer`, which is copied.
+    """
+    if hasattr(value, "convert_tokens_to_ids") and hasattr(value, "special_tokens_map"):
+        return value
+    from tokenizers import Tokenizer as Backend
+    from transformers import PreTrainedTokenizerFast, ProcessorMixin
+
+    if isinstance(value, ProcessorMixin):
+        return getattr(value, "tokenizer", None)
+    return PreTrainedTokenizerFast(tokenizer_object=copy.deepcopy(value)) if isinstance(value, Backend) else None
 
 
 def read_loaded(tokenizer: Any) -> Tokenizer:
@@ -56,10 +75,7 @@ def read_loaded(tokenizer: Any) -> Tokenizer:
         raise InputError("unsupported-tokenizer", f"{type(tokenizer).__name__} has no fast backend", hint)
     spec = whole_spec(backend, path)
     check_tokenizer(spec, path)
-    settings = {
-        key: value for key, value in tokenizer.init_kwargs.items() if key not in _NOT_SETTINGS and _plain(value)
-    }
-    config = {**settings_of(settings, tokenizer), "tokenizer_class": type(tokenizer).__name__}
+    config = {**settings_of(_settings(tokenizer), tokenizer), "tokenizer_class": type(tokenizer).__name__}
     if tokenizer.chat_template:
         config["chat_template"] = tokenizer.chat_template
     opened = open_file(spec, config, path)
@@ -91,6 +107,14 @@ def to_transformers(tokenizer: Tokenizer, settings: Mapping[str, Any], *, bos: i
     )
     made.chat_template = templates[DEFAULT] if templates.keys() == {DEFAULT} else templates or None
     return made
+
+
+def _settings(tokenizer: Any) -> dict[str, Any]:
+    """Return the settings of a transformers tokenizer as they are now, without its chat template."""
+    given = {key: value for key, value in tokenizer.init_kwargs.items() if key not in _NOT_SETTINGS and _plain(value)}
+    now = {key: getattr(tokenizer, key, default) for key, default in _ATTRIBUTES.items()}
+    changed = {key: value for key, value in now.items() if value != given.get(key, _ATTRIBUTES[key])}
+    return {key: value for key, value in (given | changed).items() if key != "chat_template"}
 
 
 def _plain(value: Any) -> bool:

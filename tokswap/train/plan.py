@@ -14,6 +14,7 @@ from tokswap.options.keywords import one_and_keywords
 from tokswap.report.clock import Clock
 from tokswap.storage.atomic import check_output, workspace
 from tokswap.storage.json_files import json_bytes
+from tokswap.storage.resolve import output_path
 from tokswap.tokenizer.auto import auto_tokenizer, backend_of
 from tokswap.tokenizer.probes import TEXTS
 from tokswap.tokenizer.tokenizer import Tokenizer
@@ -51,7 +52,7 @@ class TrainJob:
     @property
     def out(self) -> Path | None:
         """The folder of the result."""
-        return Path(self.options.out) if self.options.out is not None else None
+        return output_path(self.options.out) if self.options.out is not None else None
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -139,7 +140,7 @@ def plan_with(corpora: Sequence[str | Path], options: TrainOptions) -> TrainJob:
         base.room(size)
     if options.out is not None:
         sources = [base.tokenizer.path] if options.like is not None and base.tokenizer.path.is_dir() else []
-        check_output(Path(options.out), sources=sources, needed=0, force=options.force)
+        check_output(output_path(options.out), sources=sources, needed=0, force=options.force)
     text = open_text(list(map(str, corpora)), options.held_out, field=options.field, binary=options.binary)
     clock = Clock()
     maker = Maker(base, text, options, say=_say(options.progress))

@@ -200,7 +200,7 @@ def finish(
     source = inputs.source
     edit = Edit(source.checkpoint, prepared.matrices, prepared.configs, files=prepared.result.files)
     layout = lay_out(edit)
-    out = result_folder(options.out, default_out, in_memory=source.loaded is not None)
+    out = result_folder(options.out, default_out, source)
     if out is not None:
         _check_out(out, inputs, needed=layout.written(options.link), force=options.force)
     owner = owner if owner is not None else inputs.target.name

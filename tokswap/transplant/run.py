@@ -11,7 +11,7 @@ from typing import Any
 from tokswap.checkpoint.edit import Edit
 from tokswap.checkpoint.gguf_file import GgufFile, beside
 from tokswap.checkpoint.layout import Layout
-from tokswap.checkpoint.loaded import rebuilt_model
+from tokswap.checkpoint.rebuilt import rebuilt_model
 from tokswap.checkpoint.writer import Hooks, write_result
 from tokswap.distributed import idle_notes
 from tokswap.heal.options import HealOptions

@@ -13,7 +13,7 @@ from tokswap.errors import InputError
 from tokswap.storage.atomic import check_output, workspace
 from tokswap.storage.json_files import ADAPTER_CONFIG, json_bytes, read_json
 from tokswap.storage.links import check_links
-from tokswap.storage.resolve import lasting_name
+from tokswap.storage.resolve import lasting_name, output_path
 from tokswap.tokenizer.tokenizer import CONVERTIBLE
 from tokswap.trim.adapter_tensors import followed_axis, padded, refuse_settings
 from tokswap.trim.ids import VocabMap, read_map
@@ -58,7 +58,7 @@ def remap_adapter(
         OutputError: what `check_output` and `workspace` raise.
     """
     folder, target = Path(adapter).expanduser(), Path(changed).expanduser()
-    path = Path(out) if out is not None else Path(f"{folder.name}-{target.name}")
+    path = output_path(out) if out is not None else Path(f"{folder.name}-{target.name}")
     if not (folder / _WEIGHTS).is_file():
         hint = f"save it again with peft's save_pretrained, which writes {_WEIGHTS}"
         raise InputError("adapter-format", "this adapter has no safetensors weights", hint, folder=folder)

@@ -125,7 +125,7 @@ def plan_with(model: ModelLike, options: TrimOptions) -> TrimJob:
     check_device(options.device)
     backend = find_backend(options.backend)
     source = open_source(model, trust_remote_code=options.trust_remote_code)
-    out = result_folder(options.out, f"{named(model)}-trimmed", in_memory=source.loaded is not None)
+    out = result_folder(options.out, f"{named(model)}-trimmed", source)
     _check_out(out, source, 0, options)  # before the corpora are counted
     corpora = [find_corpus(spec) for spec in options.held_out]
     held_out = tuple(window for found in corpora for window in read_sample(found, source.tokenizer, options.field))

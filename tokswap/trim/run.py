@@ -13,8 +13,8 @@ import numpy as np
 from tokswap.checkpoint.edit import Edit, GroupRows, MatrixEdit
 from tokswap.checkpoint.gguf_file import GgufFile, beside
 from tokswap.checkpoint.layout import Layout
-from tokswap.checkpoint.loaded import rebuilt_model
 from tokswap.checkpoint.positions import least_input
+from tokswap.checkpoint.rebuilt import rebuilt_model
 from tokswap.checkpoint.writer import Hooks, write_result
 from tokswap.errors import OutputError
 from tokswap.heal.options import HealOptions
