@@ -74,8 +74,11 @@ def test_only_training_makes_a_finetune() -> None:
         "excess_after": {"all": 0.25},
     }
     trained = {**report(), "heal": heal}
-    data, _ = read(model_card(trained, source_card=None, target_license=None))
+    data, text = read(model_card(trained, source_card=None, target_license=None))
     assert data["base_model_relation"] == "finetune"
+    assert "a LoRA adapter of the body, merged, on" in text
+    apart = {**trained, "heal": {**heal, "train": {"what": "adapter", "save": "adapter"}}}
+    assert "a LoRA adapter of the body, on" in read(model_card(apart, source_card=None, target_license=None))[1]
     data, _ = read(model_card(report(), source_card=None, target_license=None))
     assert "base_model_relation" not in data
 

@@ -429,6 +429,8 @@ def test_a_dry_run_and_an_adapter_have_no_page(made: dict[str, Path], tmp_path: 
 def test_the_page_can_be_made_later(command: str, folder: str, made: dict[str, Path], tmp_path: Path) -> None:
     page = tmp_path / "later.html"
     assert json.loads(run("report", made[folder], "--out", page, "--json").stdout) == {"page": str(page)}
+    run("report", made[folder] / "tokswap.json", "--out", tmp_path / "same.html")
+    assert (tmp_path / "same.html").read_bytes() == page.read_bytes()
     later, then = Reading(page.read_text("utf-8")), Reading(made[command].read_text("utf-8"))
     assert later.text["td"] == then.text["td"]
     assert later.text["h3"] == then.text["h3"]

@@ -16,7 +16,7 @@ from tokswap.init.diagnostics import outliers, row_notes
 from tokswap.init.solver import SolvedGroup
 from tokswap.init.written_rows import MadeNorms
 from tokswap.tokenizer.tokenizer import Tokenizer, read_tokenizer
-from tokswap.transplant.advice import plan_notes, unread_scripts
+from tokswap.transplant.advice import plan_notes, template_notes, unread_scripts
 
 Make = Callable[..., Path]
 
@@ -169,3 +169,15 @@ def test_the_end_of_a_text_counts_too(model_of: Make, tokenizer_of: Make) -> Non
     (note,) = frame_notes_of(model_of("t5"), tokenizer_of("byte-level"))
     assert "expects </s> after" in note
     assert not frame_notes_of(model_of("llama", adds_bos=True), tokenizer_of("byte-level"))
+
+
+def test_a_template_without_a_place_for_images(tokenizer_of: Make, tmp_path: Path) -> None:
+    made = {}
+    for name, part in (("reads", "image"), ("writes", "text")):
+        folder = copy_model(tokenizer_of("byte-level"), tmp_path / name)
+        (folder / "chat_template.jinja").write_text(
+            "{% for m in messages %}{% if m.content.type == '" + part + "' %}no image here{% endif %}{% endfor %}"
+        )
+        made[name] = read_tokenizer(folder)
+    assert "no place for image" in template_notes(made["reads"], made["writes"])[0]
+    assert template_notes(made["writes"], made["reads"]) == ()

@@ -33,6 +33,7 @@ def report(folder: Path, out: str | None, as_json: bool) -> None:
     from tokswap.report.record import REPORT_NAME
     from tokswap.storage.json_files import read_json
 
+    folder = folder.parent if folder.name == REPORT_NAME else folder
     path = check_page(out or f"{folder.resolve().name}.html")
     document = read_json(folder / REPORT_NAME, "report")
     try:

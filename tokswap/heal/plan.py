@@ -118,6 +118,7 @@ def plan_of(inputs: HealInputs, out: Path | None) -> HealPlan:
         },
         train={
             "what": options.train,
+            "save": options.save,
             "parameters": _learning(inputs),
             "steps": max(1, round(trained / options.batch_tokens)),
         },

@@ -92,7 +92,9 @@ def healed_card(report: Mapping[str, Any], before: str | None) -> str:
 def healing_text(found: Mapping[str, Any]) -> str:
     """Describe a healing in Markdown: what was trained, on how much text, and what it gave."""
     text, what = found["text"], found["train"]["what"]
-    learnt = {"adapter": "embeddings and a LoRA adapter of the body, merged", "embeddings": "embeddings alone"}
+    apart = found["train"].get("save") == "adapter"
+    adapter = "embeddings and a LoRA adapter of the body" + ("" if apart else ", merged")
+    learnt = {"adapter": adapter, "embeddings": "embeddings alone"}
     learnt["new"] = "the rows that were initialised, and nothing else"
     written = text["written_by_the_teacher"]
     source = f", {size(written)} of it written by the teacher itself" if written else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 from tokswap.report.wording import listed
@@ -12,6 +13,8 @@ from tokswap.tokenizer.post_processor import leading_ids, trailing_ids
 from tokswap.tokenizer.tokenizer import Tokenizer
 from tokswap.tokenizer.vocabulary import Vocabulary, script_of
 
+_MEDIA = re.compile(r"['\"](image|video|audio)")
+"""How a chat template asks for the type of a part of a message."""
 _NO_SCRIPTS = {"digits", "symbols", "white space", "partial UTF-8", "Modifier", "Combining", "Ideographic", "Other"}
 
 
@@ -49,6 +52,25 @@ def _remedy(target: Tokenizer, scheme: str) -> str:
     if option is None or digits_problem(target, option) is not None:
         return ""
     return f", or with --digits {option}, which makes the result's tokenizer split numbers as the source's does"
+
+
+def template_notes(source: Tokenizer, target: Tokenizer) -> tuple[str, ...]:
+    """Say what the chat template of the result cannot do: it is the target's.
+
+    Args:
+        source: The source tokenizer.
+        target: The target tokenizer.
+    """
+    if not target.chat_templates:
+        return ("the target tokenizer has no chat template, so the result has none",)
+    before, after = (_MEDIA.findall(" ".join(one.chat_templates.values())) for one in (source, target))
+    lost = [part for part in dict.fromkeys(before) if part not in after]
+    if not lost:
+        return ()
+    return (
+        f"the chat template is the target's, which has no place for {listed(lost)}: "
+        "write one that has, in chat_template.jinja of the result",
+    )
 
 
 def frame_notes(source: Tokenizer, target: Tokenizer, alignment: Alignment, bos: int | None) -> tuple[str, ...]:

@@ -34,7 +34,7 @@ from tokswap.report.record import Report
 from tokswap.storage.atomic import check_output
 from tokswap.tokenizer.alignment import Alignment, Reason, align, identity
 from tokswap.tokenizer.loaded import TokenizerLike
-from tokswap.transplant.advice import frame_notes, plan_notes
+from tokswap.transplant.advice import frame_notes, plan_notes, template_notes
 from tokswap.transplant.inputs import Inputs, open_inputs
 from tokswap.transplant.options import TransplantOptions
 from tokswap.transplant.prepared import Prepared
@@ -44,7 +44,6 @@ from tokswap.transplant.vocabulary import HEAD_DROPPED, bos_to_add, matrix_edits
 logger = logging.getLogger(__name__)
 
 _LOOKED_UP = "each token is looked up in a matrix of integers, where new tokens get the row of their first piece"
-_NO_TEMPLATE = "the target tokenizer has no chat template, so the result has none"
 
 
 @two_and_keywords(TransplantOptions)
@@ -116,8 +115,7 @@ def prepare(inputs: Inputs, options: TransplantOptions) -> Prepared:
         )
     result = _result(inputs, options, alignment, bos)
     notes += result.notes
-    if not target.tokenizer.chat_templates:
-        notes.append(_NO_TEMPLATE)
+    notes += template_notes(source.tokenizer, target.tokenizer)
     logger.debug("prepared %s: %s", source.name, alignment.counts())
     return Prepared(
         inputs=inputs,
