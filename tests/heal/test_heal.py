@@ -212,6 +212,26 @@ def test_targets_are_those_of_the_students_own_ids(text: Path, model_of: Make, t
     assert (found[0] != found[1]).any()
 
 
+def test_what_a_loaded_teacher_has_read_is_used_again(
+    text: Path, swapped: Callable[[str], Path], model_of: Make, tmp_path: Path
+) -> None:
+    from tokswap.heal.stages import teach
+
+    student, source = swapped("llama"), model_of("llama", vocab_size=640)
+
+    def taught(change: float) -> list[str]:
+        model, tokenizer = load_model(source)
+        with torch.no_grad():
+            model.get_input_embeddings().weight[7] += change
+        job = tokswap.plan_heal(student, [text], teacher=(model, tokenizer), out=tmp_path / "out")
+        teach(job.inputs, tmp_path / "cache")
+        return sorted(path.name for path in (tmp_path / "cache").iterdir())
+
+    first = taught(0)
+    assert taught(0) == first
+    assert len(taught(1)) == 2 * len(first)
+
+
 def test_a_student_with_the_vocabulary_of_its_teacher(text: Path, model_of: Make, tmp_path: Path) -> None:
     """As after `draft`: another body, one vocabulary."""
     student, teacher = model_of("llama", vocab_size=640), model_of("llama", vocab_size=640, seed=9)

@@ -16,7 +16,7 @@ from tokswap.options.groups import GgufOptions
 from tokswap.storage.atomic import check_room, scratch, write_error
 from tokswap.storage.gguf.architectures import find_architecture, window_note
 from tokswap.storage.gguf.write import GgufModel, check_installed, file_bytes, write_model
-from tokswap.storage.resolve import gguf_file
+from tokswap.storage.resolve import gguf_file, output_path
 from tokswap.tokenizer.gguf_keys import gguf_tokenizer
 from tokswap.tokenizer.tokenizer import Tokenizer
 
@@ -99,7 +99,7 @@ def plan_gguf(options: GgufOptions, edit: Edit, layout: Layout, target: GgufTarg
     """
     if options.gguf is None:
         return None
-    path = Path(options.gguf)
+    path = output_path(options.gguf)
     _check_path(path, target.out, force)
     check_installed()
     config, generation = edit.configs.model, edit.configs.generation or {}

@@ -13,10 +13,10 @@ from typing import Any
 
 from tokswap.checkpoint.layout import lay_out
 from tokswap.checkpoint.rebuilt import rebuilt_model
-from tokswap.checkpoint.source import SourceModel
 from tokswap.checkpoint.writer import Hooks, write_result
 from tokswap.errors import InputError
 from tokswap.evaluation.models import evaluation_mode
+from tokswap.heal.identity import identity
 from tokswap.heal.inputs import HealInputs
 from tokswap.heal.judge import excess
 from tokswap.heal.result import HealPlan, HealReport, origin_of
@@ -26,7 +26,6 @@ from tokswap.report.clock import Clock, progress_bar
 from tokswap.report.record import CARD_NAME, REPORT_NAME
 from tokswap.report.result_card import result_card
 from tokswap.storage.atomic import held, workspace
-from tokswap.storage.digests import digest_of
 from tokswap.storage.json_files import json_bytes
 from tokswap.storage.resolve import cache_folder, lasting_name
 
@@ -93,7 +92,7 @@ class HealJob:
     def _key(self) -> str:
         """A name for this training, another one where anything differs that decides its result."""
         inputs, options = self.inputs, self.inputs.options
-        sides = [_identity(inputs.student, by_content=self.made), _identity(inputs.teacher)]
+        sides = [identity(inputs.student, by_content=self.made), identity(inputs.teacher)]
         found = hashlib.sha256(repr((sides, options.recorded())).encode())
         if inputs.text is not None:
             for passage in (*inputs.text.training, *inputs.text.held_out):
@@ -151,16 +150,6 @@ class HealJob:
             return result_card(document, source.checkpoint.config, None)
         path = folder / CARD_NAME if folder is not None else None
         return healed_card(document, path.read_text("utf-8", "replace") if path and path.is_file() else None).encode()
-
-
-def _identity(side: SourceModel, *, by_content: bool = False) -> object:
-    """Return what tells a model from others."""
-    if side.loaded is not None:  # by content: in another process, another model may have the same id
-        checkpoint = side.checkpoint
-        return [hashlib.sha256(block).digest() for name in checkpoint.tensors for block in checkpoint.blocks(name)]
-    if by_content:
-        return [digest_of(shard.path) for shard in side.checkpoint.shards]
-    return [(str(shard.path.resolve()), shard.path.stat().st_mtime_ns) for shard in side.checkpoint.shards]
 
 
 def _figures(taught: Any, learnt: Any) -> dict[str, Any]:

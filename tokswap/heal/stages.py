@@ -16,6 +16,7 @@ import torch
 
 from tokswap.errors import InputError
 from tokswap.heal.batches import Batches, batch_order
+from tokswap.heal.identity import identity
 from tokswap.heal.inputs import HealInputs, load
 from tokswap.heal.judge import Judged, judge
 from tokswap.heal.memory import give_back
@@ -115,7 +116,7 @@ def _written(inputs: HealInputs, model: Any, cache: Path) -> list[tuple[str, str
     options, side = inputs.options, inputs.sides[0]
     own = inputs.text.training if inputs.text is not None else ()
     codes = tuple(options.self_text_languages)
-    key = targets_key(_identity(inputs), own, options.self_text, codes, options.seed, inputs.dtype)
+    key = targets_key(identity(inputs.teacher), own, options.self_text, codes, options.seed, inputs.dtype)
 
     def texts() -> Iterable[str]:
         kinds = beginnings_of(side, own, [language(code, _WORDS) for code in codes], seed=options.seed)
@@ -132,7 +133,7 @@ def _targets(inputs: HealInputs, text: HealText, model: Any, cache: Path) -> Tar
     pieces = packed(teacher_pieces(side.tokenizer, own.tokenizer), crossed)
     # Tokens that the text does not have are targets too, so the text alone does not tell one tokenizer from another.
     own_ids = hashlib.sha256(pieces.ids.tobytes() + pieces.start.tobytes()).hexdigest()
-    key = targets_key(_identity(inputs), text.training, top, KEEP, inputs.dtype, own_ids)
+    key = targets_key(identity(inputs.teacher), text.training, top, KEEP, inputs.dtype, own_ids)
     store = TargetStore.open(cache / f"targets-{key}", text.training)
 
     def read(missing: Collection[int]) -> Iterable[Read]:
@@ -202,16 +203,6 @@ def _last(folder: Path) -> str | None:
     if whole:
         logger.info("going on from %s", whole[-1])
     return str(whole[-1]) if whole else None
-
-
-def _identity(inputs: HealInputs) -> str:
-    """Return what tells the teacher's weights from others."""
-    checkpoint = inputs.teacher.checkpoint
-    if inputs.teacher.loaded is not None:
-        weight = inputs.teacher.loaded.model.get_input_embeddings().weight
-        return repr((checkpoint.folder, float(weight.detach().float().sum()), time.time()))
-    files = [(shard.path.resolve(), shard.path.stat()) for shard in checkpoint.shards]
-    return repr([(str(path), found.st_size, found.st_mtime_ns) for path, found in files])
 
 
 def _fitting(inputs: HealInputs, text: HealText, seconds: float) -> HealText:

@@ -17,6 +17,7 @@ from typing import Any
 
 from tokswap.errors import InputError, OutputError
 from tokswap.storage.atomic import scratch
+from tokswap.storage.resolve import output_path
 
 COMMANDS = ("transplant", "trim", "extend", "heal", "eval", "compare")
 """Commands that have a page. The module of each has its name."""
@@ -39,7 +40,7 @@ def check_page(path: str | Path) -> Path:
         InputError: missing-extra.
         OutputError: output-exists, cannot-write.
     """
-    path = Path(path)
+    path = output_path(path)
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
         message = f"a report page needs {' and '.join(missing)}"
