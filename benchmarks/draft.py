@@ -49,6 +49,7 @@ DRAFTS: dict[str, dict[str, Any]] = {
     "draft, copied only": {"propose": "copied"},
     "draft, distilled": {"distill": 1.0},
     "draft, distilled also on text of the target": {"distill": 1.0, "self_text": 1.0},
+    "draft, distilled on four times as much of it": {"distill": 1.0, "self_text": 4.0},
 }
 HEADS: dict[str, tuple[str, int, tuple[str, ...]]] = {
     "draft, head of 32,768": ("draft", 32_768, ("en", "code", "de")),
