@@ -350,8 +350,9 @@ def test_conversations(text: Path, model_of: Make, tmp_path: Path) -> None:
     chats.write_text("".join(json.dumps({"messages": one}) + "\n" for one in talks), encoding="utf-8")
     report = tokswap.heal_model(tmp_path / "student", [text], chats=[chats], out=tmp_path / "out", **QUICK)
     assert "chats.jsonl" in report.healing["excess_after"]
-    plain = tokswap.plan_heal(tmp_path / "student", [text], out=tmp_path / "out2").plan
-    assert any("has no conversations" in note for note in plain.notes)
+    for teacher, told in ((source, False), (model_of("llama", vocab_size=640, chat_template=CHAT_TEMPLATE), True)):
+        plan = tokswap.plan_heal(tmp_path / "student", [text], teacher=teacher, out=tmp_path / "out2").plan
+        assert any("has no conversations" in note for note in plan.notes) is told, "a base model has no chat to lose"
     assert not any("has no conversations" in note for note in report.plan.notes)
     chats.write_text('{"messages": 3}\n', encoding="utf-8")
     with pytest.raises(InputError) as caught:

@@ -102,7 +102,8 @@ def plan_of(inputs: HealInputs, out: Path | None) -> HealPlan:
         kinds += [f"in {code}" for code in options.self_text_languages]
         how = f": {', '.join(kinds)}" if kinds else ""
         notes.append(f"the teacher writes {options.self_text:,} bytes of text first{how}")
-    if inputs.sides[1].tokenizer.chat_templates and not options.chats:
+    # A base model with a chat model's tokenizer has its template, and no chat behaviour to lose.
+    if all(side.tokenizer.chat_templates for side in inputs.sides) and not options.chats:
         notes.append("a chat model, and the text has no conversations: it may answer worse; add some with --chat")
     if text is not None and text.skipped:
         notes.append(f"{text.skipped:,} bytes are left out: one of the tokenizers changes them")
