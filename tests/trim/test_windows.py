@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
+from tokswap.errors import InputError
 from tokswap.tokenizer.tokenizer import read_tokenizer
 from tokswap.trim import windows as room
 from tokswap.trim.corpora import count, find_corpus, read_sample
@@ -151,3 +152,10 @@ def test_short_texts_stay_whole(tokenizer_of: Callable[..., Path]) -> None:
         Window("a b"),
         Window("c d"),
     ]
+
+
+def test_a_folder_without_a_file_is_not_called_missing(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no file"):
+        find_corpus(str(tmp_path))
+    with pytest.raises(InputError, match="there is no corpus"):
+        find_corpus(str(tmp_path / "other"))

@@ -96,7 +96,7 @@ def text_parts(paths: Iterable[str | Path], key: str) -> Iterator[tuple[str, str
     for path in paths:
         files = find_files(str(path))
         if not files:
-            message = "there is no such text"
+            message = "the folder holds no file" if Path(path).expanduser().is_dir() else "there is no such text"
             raise InputError("bad-text", message, "give a file, a folder, or a pattern in quotes", file=path)
         for file in files:
             empty = True

@@ -94,7 +94,9 @@ def find_corpus(spec: str | Path) -> Corpus:
     files = find_files(name)
     if not files:
         hint = "give a file, a folder, or a pattern in quotes such as 'texts/*.txt'"
-        raise InputError("missing-corpus", f"there is no corpus `{name}`", hint)
+        empty = Path(name).expanduser().is_dir()
+        message = f"the folder `{name}` holds no file" if empty else f"there is no corpus `{name}`"
+        raise InputError("missing-corpus", message, hint)
     return Corpus(name, files, minimum)
 
 
