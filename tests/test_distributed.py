@@ -232,16 +232,11 @@ def test_matching_pursuit_gives_the_same_rows(settings: dict[str, Any], backend:
     method = OMP(k=8, **settings)
     found = [method(task) for task in (here, there)]
     codes = [next(iter(task.context.cache.values())) for task in (here, there)]
-    same = (codes[0].atoms == codes[1].atoms).all(axis=1)
-    residuals = [code.diagnostics["residual"] for code in codes]
-    if not method.exact:  # low precision nominates, and a machine under load was seen to round a few scores otherwise
-        apart = np.abs(residuals[0] - residuals[1])[~same]
-        assert len(apart) <= 7, f"{len(apart)} tokens of 700 have other atoms"
-        assert (apart < 0.02).all(), f"residuals differ by {apart}"
-    else:
-        assert same.all(), "the same atoms"
-    np.testing.assert_allclose(codes[0].weights[same], codes[1].weights[same], rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(found[0].rows[same], found[1].rows[same], rtol=1e-5, atol=1e-6)
+    apart = np.flatnonzero((codes[0].atoms != codes[1].atoms).any(axis=1))
+    told = [(int(n), [(code.atoms[n].tolist(), code.diagnostics["residual"][n]) for code in codes]) for n in apart[:5]]
+    assert np.array_equal(codes[0].atoms, codes[1].atoms), f"other atoms for {len(apart)} tokens: {told}"
+    np.testing.assert_allclose(codes[0].weights, codes[1].weights, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found[0].rows, found[1].rows, rtol=1e-5, atol=1e-6)
     assert found[0].diagnostics.keys() == found[1].diagnostics.keys()
     assert np.linalg.norm(found[0].rows) > 1
 
