@@ -11,8 +11,7 @@ from tokswap.checkpoint.configs import edit_ids
 from tokswap.checkpoint.id_map import IdMap
 from tokswap.checkpoint.nested_configs import configs
 from tokswap.checkpoint.schema import check_config
-from tokswap.storage.json_files import read_json
-from tokswap.storage.links import check_links
+from tokswap.storage.json_files import read_configs
 
 SETTINGS = ("config_sentence_transformers.json", "sentence_bert_config.json", "artifact.metadata")
 """Files of the whole model; `artifact.metadata` is ColBERT's own."""
@@ -34,11 +33,7 @@ def read_modules(folder: Path) -> dict[str, dict[str, Any]]:
     Raises:
         InputError: bad-config, outside-link.
     """
-    paths = [folder / name for name in SETTINGS if (folder / name).is_file()]
-    paths += sorted(path for path in folder.glob(_OF_A_MODULE) if path.is_file())
-    names = [path.relative_to(folder).as_posix() for path in paths]
-    check_links(folder, names)
-    found = {name: read_json(path, "config") for name, path in zip(names, paths, strict=True)}
+    found = read_configs(folder, (*SETTINGS, _OF_A_MODULE))
     for name, config in found.items():
         check_config(config, folder / name)
     return found

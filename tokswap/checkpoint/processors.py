@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tokswap.checkpoint.id_map import IdMap
-from tokswap.storage.json_files import read_json
-from tokswap.storage.links import check_links
+from tokswap.storage.json_files import read_configs
 
 _FILES = "*processor_config.json"
 _NAMED = ("extra_special_tokens", "model_specific_special_tokens")
@@ -24,9 +23,7 @@ def read_processors(folder: Path) -> dict[str, dict[str, Any]]:
     Raises:
         InputError: bad-config, outside-link.
     """
-    paths = sorted(path for path in folder.glob(_FILES) if path.is_file())
-    check_links(folder, [path.name for path in paths])
-    return {path.name: read_json(path, "config") for path in paths}
+    return read_configs(folder, (_FILES,))
 
 
 def edit_processors(processors: Processors, ids: IdMap) -> tuple[dict[str, dict[str, Any]], list[str]]:

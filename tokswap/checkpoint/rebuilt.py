@@ -46,8 +46,9 @@ def rebuilt_model(model: Any, edit: Edit, layout: Layout, solve: Solve) -> Any:
             values = _tensor([changed_tensor(edit, tensor.name)], tensor.dtype, tensor.shape)
         else:
             continue
-        own = [name for name in tied.get(tensor.name, ()) if name not in _written(edit)]
-        for name in _set_tensor(new, [tensor.name, *own], values):
+        names = [tensor.name, *(name for name in tied.get(tensor.name, ()) if name not in _written(edit))]
+        _set_tensor(new, names, values)
+        for name in names:
             _fit_module(new, name, pad)
     _drop_heads(new, edit, pad)
     _update_sizes(new, edit)
@@ -84,8 +85,8 @@ def _tensor(blocks: list[np.ndarray], dtype: str, shape: tuple[int, ...]) -> Ten
     return raw.view(getattr(torch, name)).reshape(shape)
 
 
-def _set_tensor(model: Any, names: list[str], values: Tensor) -> list[str]:
-    """Put one tensor in the place of parameters or buffers; all names share it. Returns the names."""
+def _set_tensor(model: Any, names: list[str], values: Tensor) -> None:
+    """Put one tensor in the place of parameters or buffers; all names share it."""
     from torch import nn
 
     parameter = None
@@ -100,7 +101,6 @@ def _set_tensor(model: Any, names: list[str], values: Tensor) -> list[str]:
         else:
             buffer = parent._buffers[leaf]
             parent._buffers[leaf] = values if buffer is None else values.to(buffer.device)
-    return names
 
 
 def _drop_heads(model: Any, edit: Edit, pad: int | None) -> None:

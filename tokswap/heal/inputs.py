@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from tokswap.errors import InputError, TokswapError, UsageError
 from tokswap.evaluation.models import load_model
 from tokswap.heal.adapter import Reach, check_parts, reach_of, skeleton
 from tokswap.heal.chats import chat_parts
+from tokswap.heal.identity import identity
 from tokswap.heal.options import HealOptions, SelfTextOptions
 from tokswap.heal.text import HealText, Side, paired_text, text_parts
 from tokswap.options.launcher import check_launcher
@@ -57,6 +59,11 @@ class HealInputs:
         if self.options.dtype != "auto":
             return self.options.dtype
         return "bfloat16" if self.student.checkpoint.matrices[0].dtype in _HALF else "float32"
+
+    @cached_property
+    def teacher_identity(self) -> str:
+        """What tells the teacher from others; all weights of one in memory are read for it."""
+        return identity(self.teacher)
 
 
 def open_inputs(

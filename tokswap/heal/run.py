@@ -92,7 +92,7 @@ class HealJob:
     def _key(self) -> str:
         """A name for this training, another one where anything differs that decides its result."""
         inputs, options = self.inputs, self.inputs.options
-        sides = [identity(inputs.student, by_content=self.made), identity(inputs.teacher)]
+        sides = [identity(inputs.student, by_content=self.made), inputs.teacher_identity]
         found = hashlib.sha256(repr((sides, options.recorded())).encode())
         if inputs.text is not None:
             for passage in (*inputs.text.training, *inputs.text.held_out):

@@ -16,7 +16,6 @@ import torch
 
 from tokswap.errors import InputError
 from tokswap.heal.batches import Batches, batch_order
-from tokswap.heal.identity import identity
 from tokswap.heal.inputs import HealInputs, load
 from tokswap.heal.judge import Judged, judge
 from tokswap.heal.memory import give_back
@@ -116,7 +115,7 @@ def _written(inputs: HealInputs, model: Any, cache: Path) -> list[tuple[str, str
     options, side = inputs.options, inputs.sides[0]
     own = inputs.text.training if inputs.text is not None else ()
     codes = tuple(options.self_text_languages)
-    key = targets_key(identity(inputs.teacher), own, options.self_text, codes, options.seed, inputs.dtype)
+    key = targets_key(inputs.teacher_identity, own, options.self_text, codes, options.seed, inputs.dtype)
 
     def texts() -> Iterable[str]:
         kinds = beginnings_of(side, own, [language(code, _WORDS) for code in codes], seed=options.seed)
@@ -133,7 +132,7 @@ def _targets(inputs: HealInputs, text: HealText, model: Any, cache: Path) -> Tar
     pieces = packed(teacher_pieces(side.tokenizer, own.tokenizer), crossed)
     # Tokens that the text does not have are targets too, so the text alone does not tell one tokenizer from another.
     own_ids = hashlib.sha256(pieces.ids.tobytes() + pieces.start.tobytes()).hexdigest()
-    key = targets_key(identity(inputs.teacher), text.training, top, KEEP, inputs.dtype, own_ids)
+    key = targets_key(inputs.teacher_identity, text.training, top, KEEP, inputs.dtype, own_ids)
     store = TargetStore.open(cache / f"targets-{key}", text.training)
 
     def read(missing: Collection[int]) -> Iterable[Read]:

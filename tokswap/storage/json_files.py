@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from tokswap.errors import InputError
+from tokswap.storage.links import check_links
 
 ADAPTER_CONFIG = "adapter_config.json"
 """What a folder of a PEFT adapter has in place of config.json."""
@@ -38,6 +40,25 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
     if _too_deep(value):
         raise InputError(f"bad-{what}", f"this file is nested more than {_MOST_DEPTH} levels deep", file=path)
     return value
+
+
+def read_configs(folder: Path, patterns: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Read the configs in a model folder that have some names.
+
+    Args:
+        folder: The folder.
+        patterns: Names or patterns, relative to it.
+
+    Returns:
+        Relative name -> parsed JSON, in the order of the patterns.
+
+    Raises:
+        InputError: bad-config, outside-link.
+    """
+    paths = [path for pattern in patterns for path in sorted(folder.glob(pattern)) if path.is_file()]
+    names = [path.relative_to(folder).as_posix() for path in paths]
+    check_links(folder, names)
+    return {name: read_json(path, "config") for name, path in zip(names, paths, strict=True)}
 
 
 def json_bytes(value: object, *, indent: int | None = 2) -> bytes:
