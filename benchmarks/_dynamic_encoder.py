@@ -143,7 +143,7 @@ def encoder(model: Encoder, method: str, texts: Mapping[str, Sequence[str]], com
         tokens = NewTokens(model.tokenizer, model.rows, compute)
         begin = time.process_time()
         own = model.embed(batches, tokens)
-        found[part] = {"texts": len(own), "cpu_s": round(time.process_time() - begin, 1), "found": _found(own)}
+        found[part] = {"texts": len(own), "cpu_s": round(time.process_time() - begin, 1), "found": found_halves(own)}
         if method == "none":
             continue
         begin = time.process_time()
@@ -163,14 +163,14 @@ def encoder(model: Encoder, method: str, texts: Mapping[str, Sequence[str]], com
                     [text for batch in state for text in batch], [text for batch in batches for text in batch]
                 ),
                 "cosine": round(float(cosines.mean()), 4),
-                "rank_agreement": round(_rank_agreement(own, vectors), 4),
-                "found": _found(vectors),
+                "rank_agreement": round(rank_agreement(own, vectors), 4),
+                "found": found_halves(vectors),
                 "cpu_s": seconds,
             }
     return found
 
 
-def _rank_agreement(one: np.ndarray, other: np.ndarray) -> float:
+def rank_agreement(one: np.ndarray, other: np.ndarray) -> float:
     """Return how alike each text ranks all others by both embeddings: Spearman's correlation, the mean over texts."""
     ranks = []
     for vectors in (one, other):
@@ -180,7 +180,7 @@ def _rank_agreement(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.mean([np.corrcoef(*pair)[0, 1] for pair in zip(*ranks, strict=True)]))
 
 
-def _found(vectors: np.ndarray) -> float:
+def found_halves(vectors: np.ndarray) -> float:
     """Return how soon halves of documents find their other half among all: the mean of 1 / its rank."""
     first, second = np.split(vectors, 2)
     cosines = first @ second.T
