@@ -55,6 +55,17 @@ def test_what_transformers_cannot_load(model_of: Make, tmp_path: Path) -> None:
     assert caught.value.code == "missing-config"
 
 
+def test_a_config_that_asks_for_tuples(model_of: Make, tmp_path: Path) -> None:
+    """`return_dict: false` is for code of the user's own: what we load gives outputs with names."""
+    folder = copy_model(model_of("llama"), tmp_path / "model")
+    edit_json(folder / "config.json", return_dict=False)
+    model, tokenizer = load_model(folder)
+    rows = model(**tokenizer("three words here", return_tensors="pt")).logits
+    assert tools.bits(rows) == tools.bits(
+        load_model(model_of("llama"))[0](**tokenizer("three words here", return_tensors="pt")).logits
+    )
+
+
 def test_remote_code_does_not_run_unasked(model_of: Make, tmp_path: Path) -> None:
     folder = copy_model(model_of("llama", vocab_size=640), tmp_path / "remote")
     edit_json(folder / "config.json", auto_map={"AutoModelForCausalLM": "modelling.Own"})

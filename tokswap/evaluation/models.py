@@ -179,6 +179,7 @@ def _load_weights(
             dtype=getattr(torch, dtype),
             local_files_only=True,
             output_loading_info=True,
+            return_dict=True,  # a config may ask for tuples
             trust_remote_code=trust_remote_code,
         )
     except Exception as error:  # transformers raises whatever the model's own code raises
