@@ -69,6 +69,27 @@ def test_the_result_is_a_hypernetwork_for_its_encoder(
     assert report.plan.coverage["missing"] > 50
 
 
+def test_an_encoder_without_a_head_takes_the_hypernetwork_of_its_base(
+    encoders: dict[str, Path], tmp_path: Path
+) -> None:
+    """As encoders of sentences are: they have one matrix, whatever the head of their base was."""
+    from transformers import AutoModel
+
+    base, bare, hypernet = encoders["bert"], tmp_path / "bare", tmp_path / "hypernet"
+    train(str(base), [TEXT], hypernet, TrainSettings(**SMALL))
+    shutil.copytree(base, bare)
+    AutoModel.from_pretrained(base).save_pretrained(bare)
+    target = makers.make_tokenizer("wordpiece", tmp_path / "target", vocab_size=900)
+    rows = {}
+    for name, source in (("base", base), ("bare", bare)):
+        tokswap.transplant_tokenizer(
+            str(source), str(target), init="zett", settings={"path": str(hypernet)}, out=tmp_path / f"{name}-out"
+        )
+        found = weights(tmp_path / f"{name}-out")
+        rows[name] = next(value for key, value in found.items() if key.endswith("word_embeddings.weight"))
+    np.testing.assert_array_equal(rows["bare"], rows["base"])
+
+
 @pytest.mark.parametrize("architecture", ["bert", "roberta"])
 def test_the_frozen_encoder_computes_what_it_did(architecture: str, encoders: dict[str, Path]) -> None:
     """With its own tokens and embeddings, and whatever stands past the end, the logits are those of transformers."""

@@ -26,9 +26,7 @@ from tokswap.extend.replace import Base, base_of, with_room
 from tokswap.extend.rows import NewRows, read_named
 from tokswap.extend.splice import Extended, extended
 from tokswap.heal.step import check_step
-from tokswap.init.base import BaseModel
 from tokswap.init.blend import read_method
-from tokswap.init.resources.disk import DiskResources
 from tokswap.init.solver import Methods, copies_only
 from tokswap.options.keywords import one_and_keywords
 from tokswap.report.plan import ExtendFacts
@@ -117,10 +115,7 @@ def _opened(model: ModelLike, options: ExtendOptions) -> tuple[SourceModel, Meth
             "use a method that needs none: --init subword, auto, zett",
         )
     source = open_source(model, trust_remote_code=options.trust_remote_code)
-    matrix = source.checkpoint.matrices[0]
-    facts = BaseModel(source.tokenizer.vocabulary, matrix.width, rows=matrix.rows, tied=source.checkpoint.tied)
-    for method in methods.all:
-        method.check(facts, DiskResources())
+    methods.check(source)
     return source, methods
 
 

@@ -80,14 +80,14 @@ class Surface:
             row[: len(ids)] = ids[: len(row)]
         return forms
 
-    def check_base(self, base: Vocabulary, width: int, rows: int, *, tied: bool) -> None:
+    def check_base(self, base: Vocabulary, width: int, rows: int, *, tied: bool | None) -> None:
         """Check that the network was trained for a model, or for a model that it is a fine-tune of.
 
         Args:
             base: Vocabulary of the model. A fine-tune may have a few tokens more.
             width: Width of its input embeddings.
             rows: Rows of its input embeddings.
-            tied: Whether they are also its lm_head.
+            tied: Whether they are also its lm_head; None for a model without one.
 
         Raises:
             InputError: wrong-base-model.
@@ -102,14 +102,14 @@ class Surface:
                 hypernet=self.tokenizer.path,
             )
 
-    def _shape_problem(self, width: int, rows: int, tied: bool) -> str:
+    def _shape_problem(self, width: int, rows: int, tied: bool | None) -> str:
         if width != self.config.n_embd:
             return f"its embeddings have {width:,} elements, and the hypernetwork predicts {self.config.n_embd:,}"
         if rows < self.config.original_vocab_size:
             return f"it has {rows:,} rows, and the hypernetwork reads {self.config.original_vocab_size:,}"
         if tied and self.config.separate_out_embeddings:
             return "its lm_head is tied to its input embeddings, and the hypernetwork was trained for two matrices"
-        if not tied and not self.config.separate_out_embeddings:
+        if tied is False and not self.config.separate_out_embeddings:
             return "its input embeddings and lm_head are two matrices, and the hypernetwork predicts one"
         return ""
 

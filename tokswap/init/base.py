@@ -246,13 +246,13 @@ class BaseModel:
         vocabulary: Vocabulary of the source model.
         width: Elements of a row of the input embeddings.
         rows: Rows of the input embeddings, padding rows included.
-        tied: Whether the input embeddings are also lm_head.
+        tied: Whether the input embeddings are also lm_head; None for a model without one.
     """
 
     vocabulary: Vocabulary
     width: int
     rows: int
-    tied: bool
+    tied: bool | None
 
 
 TOKEN_BYTES = 1400

@@ -14,9 +14,10 @@ from tokswap.checkpoint.edit import GroupRows, MatrixEdit
 from tokswap.checkpoint.embeddings import Columns, EmbeddingSpace
 from tokswap.checkpoint.matrices import VocabMatrix
 from tokswap.checkpoint.source import SourceModel
-from tokswap.init.base import Context, Initializer, MatrixUse, Pieces, Problem, Rows, Tokenizers
+from tokswap.init.base import BaseModel, Context, Initializer, MatrixUse, Pieces, Problem, Rows, Tokenizers
 from tokswap.init.donor import Donor
 from tokswap.init.nonfinite import sound, unread_notes
+from tokswap.init.resources.disk import DiskResources
 from tokswap.init.written_rows import MadeNorms, NeutralAndNew, WatchedRows
 from tokswap.tokenizer.alignment import Alignment, Reason
 from tokswap.tokenizer.tokenizer import Tokenizer
@@ -37,6 +38,18 @@ class Methods:
     def all(self) -> tuple[Initializer, ...]:
         """Every method of the run."""
         return (self.main,) if self.output is None else (self.main, self.output)
+
+    def check(self, source: SourceModel) -> None:
+        """Check that each method can make rows for a source model.
+
+        Raises:
+            UsageError, InputError: as each method's `check`.
+        """
+        checkpoint, embeddings = source.checkpoint, source.checkpoint.matrices[0]
+        tied = None if checkpoint.matrix("output") is None else checkpoint.tied
+        facts = BaseModel(source.tokenizer.vocabulary, embeddings.width, rows=embeddings.rows, tied=tied)
+        for method in self.all:
+            method.check(facts, DiskResources())
 
 
 @dataclass(frozen=True)

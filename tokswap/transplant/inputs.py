@@ -15,10 +15,8 @@ from tokswap.checkpoint.reader import Checkpoint
 from tokswap.checkpoint.rowless import with_rows
 from tokswap.checkpoint.source import SourceModel, TargetTokenizer, open_source, open_target
 from tokswap.distributed import Backend, check_backend, find_backend
-from tokswap.init.base import BaseModel
 from tokswap.init.blend import read_method
 from tokswap.init.donor import Donor, find_donor
-from tokswap.init.resources.disk import DiskResources
 from tokswap.init.solver import Methods
 from tokswap.storage.json_files import read_json
 from tokswap.tokenizer.auto import PLAIN, usable_tokenizer
@@ -101,10 +99,7 @@ def open_inputs(
     backend = find_backend(options.backend)
     check_backend(backend, options.device)
     source = open_source(model, trust_remote_code=options.trust_remote_code)
-    base = source.checkpoint.matrices[0]
-    facts = BaseModel(source.tokenizer.vocabulary, base.width, rows=base.rows, tied=source.checkpoint.tied)
-    for method in methods.all:
-        method.check(facts, DiskResources())
+    methods.check(source)
     opened = open_target(tokenizer, prefer_file=prefer_file, trust_remote_code=options.trust_remote_code)
     donor, notes = find_donor(options.donor, methods.all, opened)
     target, more = _with_rows(_with_owner(opened, donor.checkpoint if donor else None))
