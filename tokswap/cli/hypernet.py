@@ -108,7 +108,11 @@ Several processes share each batch and come to the same result:
 @_options.model_option(
     "--model", "Model to train for: folder, hub id, alias or .gguf file.", required=True, metavar="SRC"
 )
-@_options.text_option("Text of the kind that the model was trained on (UTF-8); repeat for more.")
+@_options.text_option(
+    "Text of the kind that the model was trained on (.txt, .jsonl, .parquet, .gz), a folder or a pattern; repeat for "
+    "more.",
+    field=False,
+)
 @click.option("--out", required=True, metavar="DIR", help="Output folder; checkpoints and metrics are in DIR/training.")
 @click.option("--resume", is_flag=True, help="Continue from the last checkpoint in DIR.")
 @option_flags(TrainSettings)

@@ -32,17 +32,17 @@ _MEDIAN_NOISE = 1e-5
 _BETAS = (0.9, 0.95)
 
 
-def prepare(model: str, texts: Sequence[Path], settings: TrainSettings) -> Trainer:
+def prepare(model: str, texts: Sequence[str | Path], settings: TrainSettings) -> Trainer:
     """Check a training and make everything that it needs.
 
     Args:
         model: The model to train for: a folder, hub id, alias or .gguf file.
-        texts: UTF-8 files.
+        texts: Files, folders or patterns.
         settings: The settings of the run.
 
     Raises:
         UsageError: bad-setting, cannot-shard.
-        InputError: missing-extra, bad-text, empty-text, not-byte-level, unsupported-base, not-causal.
+        InputError: missing-extra, missing-field, bad-text, empty-text, not-byte-level, unsupported-base, not-causal.
     """
     try:
         from accelerate import Accelerator
@@ -51,7 +51,7 @@ def prepare(model: str, texts: Sequence[Path], settings: TrainSettings) -> Train
         raise InputError("missing-extra", "training needs accelerate", hint) from error
 
     check_launcher()
-    pieces = Texts.read(texts, _CHARACTERS * settings.length, settings.seed)
+    pieces = Texts.read(texts, _CHARACTERS * settings.length, settings.seed, key=settings.field)
     accelerator = Accelerator(mixed_precision="bf16" if settings.bf16 else "no")
     share = Share(accelerator.process_index, accelerator.num_processes)
     _check_share(settings, share)
