@@ -37,8 +37,8 @@ Examples:
     multiple=True,
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Measure on this text (.txt, .jsonl, .parquet, .gz), folder or pattern; repeat for more. [default: count tokens "
-    "of sentences in several languages]",
+    help="Measure on this text (.txt, .jsonl, .parquet, .gz), folder or pattern; repeat for more. [default: count "
+    "tokens of sentences in several languages]",
 )
 @click.option(
     "--parallel",

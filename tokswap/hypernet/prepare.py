@@ -21,6 +21,7 @@ from tokswap.hypernet.settings import TrainSettings
 from tokswap.hypernet.steps import Trainer
 from tokswap.hypernet.surface import Surface
 from tokswap.options.launcher import check_launcher
+from tokswap.seeds import own_seed
 from tokswap.storage.resolve import resolve_model, short_name
 from tokswap.tokenizer.byte_alphabet import byte_alphabet_spec
 from tokswap.tokenizer.tokenizer import Tokenizer
@@ -58,8 +59,8 @@ def prepare(model: str, texts: Sequence[str | Path], settings: TrainSettings) ->
     base = open_base(resolve_model(model), bf16=settings.bf16, device=accelerator.device)
     _check_length(settings, base)
     surface = _surface(base, settings, short_name(model))
-    torch.manual_seed(settings.seed)
-    network = first_network(surface.config, base.source[torch.from_numpy(base.trained_ids)])
+    with own_seed(settings.seed):
+        network = first_network(surface.config, base.source[torch.from_numpy(base.trained_ids)])
     parallel, optimizer = accelerator.prepare(network, _optimizer(network, settings))
     sampler = Sampler(
         size=settings.vocabulary, kept=settings.queue, noise=(_MEDIAN_NOISE, settings.noise), seed=settings.seed
