@@ -12,6 +12,7 @@ import click
 
 from tokswap.cli import _mix, _options, _output, _plan_text
 from tokswap.cli._flags import option_flags, read_options
+from tokswap.cli._groups import Group
 from tokswap.ensemble.options import EnsembleOptions
 from tokswap.options.groups import DeviceOptions, TrustOptions
 from tokswap.report.wording import duration, size
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 
 @click.group(
+    cls=Group,
     epilog="""
 \b
 Examples:
@@ -30,7 +32,7 @@ Examples:
   tokswap ensemble check ./ab
   tokswap ensemble generate ./ab --prompt 'The ferry leaves at nine, and'
   tokswap ensemble eval ./ab --text notes.txt --sources
-"""
+""",
 )
 def ensemble() -> None:
     """Ensembles: put several models on one vocabulary, and average what they predict.
