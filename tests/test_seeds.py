@@ -1,4 +1,4 @@
-"""A program that calls tokswap keeps its random numbers and its threads."""
+"""A program that calls tokswap keeps its random numbers and threads, and its default device does not matter."""
 
 from __future__ import annotations
 
@@ -69,3 +69,13 @@ def test_the_program_around_it_keeps_its_own(
     call(model, target, tmp_path)
     assert drawn() == expected
     assert torch.get_num_threads() == threads
+
+
+def test_a_default_device_of_the_program_is_no_matter(model_of: Callable[..., Path], tmp_path: Path) -> None:
+    pair = str(model_of("llama-tied", vocab_size=640)), str(model_of("gpt-neox", vocab_size=700, seed=5))
+    plain = tokswap.transplant_tokenizer(*pair, out=tmp_path / "plain").folder
+    with torch.device("meta"):
+        other = tokswap.transplant_tokenizer(*pair, out=tmp_path / "other").folder
+    assert plain is not None
+    assert other is not None
+    assert (plain / "model.safetensors").read_bytes() == (other / "model.safetensors").read_bytes()

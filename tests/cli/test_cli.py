@@ -572,6 +572,7 @@ from tokswap.transplant.plan import plan_transplant
 for name in tokswap.__all__:
     assert not isinstance(getattr(tokswap, name), types.ModuleType), name
 assert callable(tokswap.transplant_tokenizer)
+assert callable(tokswap.hypernet.load_hypernet)
 assert plan_transplant is tokswap.plan_transplant
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
