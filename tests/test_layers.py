@@ -15,6 +15,7 @@ ROOMS: tuple[str, ...] = (
     "errors",
     "options",
     "distributed",
+    "seeds",
     "storage",
     "tokenizer",
     "checkpoint",
@@ -35,7 +36,7 @@ ROOMS: tuple[str, ...] = (
     "__main__",
 )
 """From the bottom to the top. A module may import what lies in a lower room, and its own room without a cycle."""
-SINGLE_FILES = {"__init__", "__main__", "errors", "distributed"}
+SINGLE_FILES = {"__init__", "__main__", "errors", "distributed", "seeds"}
 
 
 def module_name(path: Path) -> str:

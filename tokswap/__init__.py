@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tokswap import hypernet as hypernet
     from tokswap.checkpoint.inspect import inspect_checkpoint
     from tokswap.checkpoint.reader import Checkpoint, open_checkpoint
     from tokswap.checkpoint.undertrained import undertrained_tokens
@@ -73,6 +74,8 @@ _HOMES = {
     "transplant.plan": ("plan_transplant", "transplant_tokenizer"),
     "trim.plan": ("plan_trim", "trim_vocabulary"),
 }
+_PACKAGES = ("hypernet",)
+"""Libraries that are used by their names: `tokswap.hypernet.load_hypernet`."""
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
@@ -130,6 +133,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name in _PACKAGES:
+        return import_module(f"tokswap.{name}")
     if name not in _HOME_OF:
         raise AttributeError(f"module 'tokswap' has no attribute {name!r}")
     return getattr(import_module(f"tokswap.{_HOME_OF[name]}"), name)

@@ -79,5 +79,6 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     Returns:
         " Did you mean `x`?", or an empty string if no word is close.
     """
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f" Did you mean `{close[0]}`?" if close else ""
+    by_folded = {one.casefold(): one for one in known}
+    close = difflib.get_close_matches(word.casefold(), list(by_folded), n=1, cutoff=0.5)
+    return f" Did you mean `{by_folded[close[0]]}`?" if close else ""

@@ -175,6 +175,7 @@ ERRORS: list[tuple[str, int, tuple[str, ...]]] = [
     ("unknown-alias", 2, ("alias", "lama")),
     ("unknown-alias", 2, ("alias", "llama", "--remove")),
     ("bad-alias", 2, ("alias", "a/b", "c")),
+    ("bad-alias", 2, ("alias", "mine", "./nowhere")),
     ("bad-usage", 2, ("alias", "--remove")),
 ]
 
@@ -233,12 +234,35 @@ def test_an_error_says_what_where_and_how_to_fix_it(models: tuple[Path, Path]) -
         (("alias", "lama"), "llama"),
         (("transplant", "--model", "mistrl", "--tokenizer", "D"), "mistral"),
         (("inspect", "gema"), "gemma"),
+        (("ensemble", "chekc", "x"), "check"),
+        (("transplant", "--model", "S", "--tokenizer", "D", "--init", "omp", "--set", "K=1"), "k"),
     ],
 )
 def test_typos_get_a_suggestion(args: tuple[str, ...], suggestion: str) -> None:
     result = CliRunner().invoke(main, list(args))
     assert result.exit_code in (1, 2)
     assert f"Did you mean `{suggestion}`?" in result.stderr
+
+
+def test_a_model_is_named_with_and_without_a_flag() -> None:
+    for name in ("heal", "eval", "generate", "verify", "inspect"):
+        told = CliRunner().invoke(main, [name, "--model", "x"]).stderr
+        assert f"no option --model: write `main {name} " in told, told
+    assert "No such option" in CliRunner().invoke(main, ["methods", "--modle", "x"]).stderr
+
+
+def test_hints_lead_somewhere(models: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
+    (tmp_path / "file.txt").write_text("x")
+    assert "PEFT adapter" in run("inspect", tmp_path / "adapter", status=1).stderr
+    assert "that tokswap has written" in run("report", models[0], status=1).stderr
+    for command in (("ensemble", "check"), ("hypernet", "info")):
+        assert "there is no such folder" in run(*command, tmp_path / "nowhere", status=1).stderr
+    pair = ("transplant", "--model", models[0], "--tokenizer", models[1], "--init", "mean")
+    told = run(*pair, "--out", tmp_path / "file.txt", status=1).stderr
+    assert "[output-exists]" in told
+    assert "--force" not in told  # which replaces folders of models only
 
 
 # Transplant and verify.
@@ -334,6 +358,16 @@ def test_the_flags_reach_the_plan(models: tuple[Path, Path], tmp_path: Path) -> 
         ).stdout
     )["plan"]
     assert plan["donor"] == str(models[1])
+
+
+def test_a_note_is_said_once(model_of: Make, tmp_path: Path) -> None:
+    source = model_of("llama-tied", family="sentencepiece", vocab_size=640, adds_bos=True)
+    bare = tmp_path / "tokenizer.json"
+    bare.write_bytes((model_of("gpt-neox", family="byte-level", vocab_size=700) / "tokenizer.json").read_bytes())
+    lines = run("transplant", "--model", source, "--tokenizer", bare, "--init", "mean", "--dry-run").stdout
+    notes = [line for line in lines.splitlines() if line.startswith("  note: ")]
+    assert any("`bos_token_id` is now unset" in note for note in notes)
+    assert len(notes) == len(set(notes))
 
 
 def test_force(models: tuple[Path, Path], tmp_path: Path) -> None:
@@ -538,6 +572,7 @@ from tokswap.transplant.plan import plan_transplant
 for name in tokswap.__all__:
     assert not isinstance(getattr(tokswap, name), types.ModuleType), name
 assert callable(tokswap.transplant_tokenizer)
+assert callable(tokswap.hypernet.load_hypernet)
 assert plan_transplant is tokswap.plan_transplant
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)

@@ -45,3 +45,12 @@ def test_one_language_is_no_comparison(model_of: Callable[..., Path]) -> None:
     done = run(source, source, "--parallel", ENGLISH)
     assert done.exit_code == 2
     assert "--parallel" in done.stderr
+
+
+def test_json_lines_are_measured_by_their_text(model_of: Callable[..., Path], tmp_path: Path) -> None:
+    source, text = model_of("llama-tied", vocab_size=640), makers.shipped_text("english")[:400]
+    (tmp_path / "plain.txt").write_text(text, encoding="utf-8")
+    (tmp_path / "lines.jsonl").write_text(json.dumps({"body": text}) + "\n", encoding="utf-8")
+    names = [word for name in ("plain.txt", "lines.jsonl") for word in ("--text", tmp_path / name)]
+    facts = json.loads(run(source, source, *names, "--field", "body", "--json").stdout)
+    assert facts["tokens_per_byte"]["plain.txt"] == facts["tokens_per_byte"]["lines.jsonl"]

@@ -220,6 +220,17 @@ def test_damage_is_seen_by_its_check_alone(
     assert all(found.values())
 
 
+def test_a_lost_tensor_does_not_count_as_unchanged(good: tuple[Path, Path], tmp_path: Path) -> None:
+    def unchanged(folder: Path) -> int:
+        checks = {check.name: check.detail for check in tokswap.verify_checkpoint(folder, against=str(good[0]))}
+        return int(checks["other tensors"].split()[0])
+
+    copy = copy_model(good[1], tmp_path / "copy")
+    before = unchanged(copy)
+    _drop(copy)
+    assert unchanged(copy) == before - 1
+
+
 def test_a_bias_is_compared_too(model_of: Make, tmp_path: Path) -> None:
     source = model_of("bart", vocab_size=640)
     tokswap.transplant_tokenizer(str(source), str(model_of("gpt2", vocab_size=700)), out=tmp_path / "out")

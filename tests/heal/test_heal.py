@@ -318,6 +318,9 @@ def test_minutes_limit_the_text(text: Path, swapped: Callable[[str], Path]) -> N
     assert kept(60, 1.0) == whole
     assert 1 < kept(1, 1.0) < whole, "a second for the held-out text, and a minute in all"
     assert kept(0.1, 100.0) == 1
+    seconds = [tokswap.plan_heal(swapped("llama-tied"), [text], minutes=n).plan.estimate.seconds for n in (0.1, 60)]
+    assert seconds[0] == 6
+    assert seconds[1] < 600, "a short text does not take the hour that is allowed"
 
 
 def test_a_passage_that_occurs_twice_is_not_judged_and_learnt(model_of: Make, tmp_path: Path) -> None:

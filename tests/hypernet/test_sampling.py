@@ -102,6 +102,15 @@ def test_every_text_comes_once_per_epoch(tmp_path: Path) -> None:
     assert texts.batch(5, 2) == Texts.read([path], 30, seed=0).batch(5, 2)
 
 
+def test_records_are_read_and_not_their_json(tmp_path: Path) -> None:
+    path = tmp_path / "text.jsonl"
+    path.write_text('{"text": "a ferry", "id": 1}\n{"text": "a bridge", "id": 2}\n', "utf-8")
+    assert Texts.read([path], 30, seed=0).pieces == ["a ferry", "a bridge"]
+    with pytest.raises(InputError) as caught:
+        Texts.read([path], 30, seed=0, key="body")
+    assert caught.value.code == "missing-field"
+
+
 @pytest.mark.parametrize(
     ("content", "code"), [(b"\xff\xfe\x00", "bad-text"), (b" \n", "empty-text"), (None, "bad-text")]
 )

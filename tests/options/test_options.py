@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import click
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -53,6 +54,28 @@ def test_values_are_checked_when_they_are_given() -> None:
     assert "Did you mean `exact`?" in wrong.value.message
     with pytest.raises(UsageError, match="takes a list"):
         Few(words="one")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"seed": "1"}, "--seed takes a whole number, not '1'"),
+        ({"seed": 1.5}, "--seed takes a whole number, not 1.5"),
+        ({"size": "1GB"}, "--size takes a number of bytes, not '1GB'"),
+        ({"share": "half"}, "--share takes a number, not 'half'"),
+        ({"most": 1 << 25}, "--most must be at least 1 and at most 16,777,216, not 33554432"),
+    ],
+)
+def test_numbers_are_numbers(values: dict[str, object], message: str) -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Numbers(Few):
+        share: float | None = option(None, "A share.")
+        most: int | None = option(None, "A bound.", least=1, most=1 << 24)
+
+    with pytest.raises(UsageError) as wrong:
+        Numbers(**values)  # type: ignore[arg-type]
+    assert wrong.value.message == message
+    assert Numbers(seed=np.int64(3), share=1, most=None).share == 1  # type: ignore[arg-type]
 
 
 def test_lists_become_tuples_so_that_options_can_be_compared() -> None:

@@ -2,12 +2,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import tokswap
+from tokswap.errors import InputError
 from tokswap.report.plan import Estimate, MatrixPlan, Names, Plan, Request, Sizes, VocabularyChange
 from tokswap.report.record import Report, RowReport, versions
 from tokswap.tokenizer.alignment import Alignment, Reason
@@ -136,3 +140,19 @@ def test_the_guide_names_every_key() -> None:
     document = make_report().as_dict()
     assert [key for key in (*document, *document["plan"], *document["tokens"]) if f"`{key}`" not in section] == []
     assert document["format"] == 2
+
+
+def test_a_result_is_found_from_another_folder(
+    model_of: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+    model, target = str(model_of("llama-tied", vocab_size=640)), str(model_of("gpt-neox", vocab_size=700))
+    report = tokswap.transplant_tokenizer(model, target, init="mean", out="some/result")
+    monkeypatch.chdir(tmp_path)
+    assert report.path == Path("some/result")
+    assert len(report.load()[1]) == 700
+    shutil.rmtree(tmp_path / "cwd")
+    with pytest.raises(InputError) as caught:  # and never from the hub, where the name could be a model's
+        report.load()
+    assert caught.value.code == "missing-config"

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gzip
+import json
 from pathlib import Path
 
 import pytest
@@ -43,3 +45,30 @@ def test_texts_of_one_name_keep_apart(tmp_path: Path) -> None:
     named = read_texts([*paths, paths[0]])
     assert set(named) == {str(paths[0]), str(paths[2]), "a", "b"}
     assert list(named.values()) == [str(path) for path in paths]
+
+
+def test_a_name_is_one_text_whatever_it_is_of(tmp_path: Path) -> None:
+    texts = ["The ferry leaves.", "The bridge\nis closed."]
+    lines = "".join(json.dumps({"text": text, "body": text.upper()}) + "\n" for text in texts)
+    (tmp_path / "two.jsonl").write_text(lines, "utf-8")
+    (tmp_path / "two.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
+    (tmp_path / "folder").mkdir()
+    for name, text in zip("ab", texts, strict=True):
+        (tmp_path / "folder" / f"{name}.txt").write_text(text, "utf-8")
+    whole = "\n\n".join(texts)
+    names = ("two.jsonl", "two.jsonl.gz", "folder")
+    assert read_texts([tmp_path / name for name in names]) == dict.fromkeys(names, whole)
+    assert read_texts([tmp_path / "folder" / "*.txt"]) == {"*.txt": whole}
+    assert read_texts([tmp_path / "two.jsonl"], "body") == {"two.jsonl": whole.upper()}
+    with pytest.raises(InputError) as caught:
+        read_texts([tmp_path / "two.jsonl"], "content")
+    assert caught.value.code == "missing-field"
+
+
+def test_an_empty_folder_and_a_missing_text_say_so(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "blank.jsonl").write_text('{"text": " "}\n', "utf-8")
+    for name, code in (("empty", "bad-text"), ("nowhere", "bad-text"), ("blank.jsonl", "empty-text")):
+        with pytest.raises(InputError) as caught:
+            read_texts([tmp_path / name])
+        assert caught.value.code == code

@@ -123,9 +123,14 @@ def plan_gguf(options: GgufOptions, edit: Edit, layout: Layout, target: GgufTarg
         dtype=options.gguf_type,
         tied=bool(getattr(filled, "tie_word_embeddings", False)),
     )
-    check_room(path, file_bytes(options.gguf_type, layout.parameters, layout.nbytes))
+    needed = file_bytes(options.gguf_type, layout.parameters, layout.nbytes)
+    check_room(path, needed)
     notes = [f"{path}: {note}" for note in (*tokenizer.notes, *window_note(filled))]
-    return GgufFile(path, model, (f"writes {path}, a GGUF file of the result for llama.cpp", *notes))
+    return GgufFile(
+        path,
+        model,
+        (f"writes {path} too, a GGUF file of the result for llama.cpp, about {needed / 1e6:,.1f} MB", *notes),
+    )
 
 
 def _check_path(path: Path, out: Path | None, force: bool) -> None:

@@ -16,6 +16,7 @@ from tokswap.checkpoint.matrices import role_by_name
 from tokswap.checkpoint.reader import Checkpoint
 from tokswap.checkpoint.shards import Shard, TensorInfo
 from tokswap.errors import InputError, UsageError
+from tokswap.storage.json_files import read_json
 from tokswap.storage.resolve import resolve_model
 from tokswap.tokenizer.auto import auto_tokenizer
 from tokswap.tokenizer.loaded import as_tokenizer
@@ -96,9 +97,14 @@ def check_whole(model: Any) -> None:
 
 
 def load_folder(folder: Path) -> tuple[Any, Any]:
-    """Load a model folder with the class that its config names, and its tokenizer."""
+    """Load a model folder with the class that its config names, and its tokenizer.
+
+    Raises:
+        InputError: missing-config. transformers would take the name of a missing folder for a hub id.
+    """
     import transformers
 
+    read_json(folder / "config.json", "config")
     config = transformers.AutoConfig.from_pretrained(folder)
     cls = getattr(transformers, (config.architectures or ["AutoModel"])[0], transformers.AutoModel)
     return cls.from_pretrained(folder, dtype="auto"), auto_tokenizer(folder)

@@ -21,7 +21,8 @@ from types import FrameType
 import click
 
 from tokswap.cli import _output
-from tokswap.errors import TokswapError, did_you_mean
+from tokswap.cli._groups import Group, explained
+from tokswap.errors import TokswapError
 
 COMMANDS = {
     "transplant": "tokswap.cli.transplant:transplant",
@@ -84,7 +85,7 @@ def _is_lost(frame: FrameType | None) -> bool:
     return False
 
 
-class LazyGroup(click.Group):
+class LazyGroup(Group):
     """A group whose commands are imported when they are asked for."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -105,14 +106,6 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(import_module(module), attribute)
         return command
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command, or suggest one."""
-        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            ctx.fail(f"there is no command `{args[0]}`.{did_you_mean(args[0], COMMANDS)}")
-        return super().resolve_command(ctx, args)
-
     def invoke(self, ctx: click.Context) -> object:
         """Run a command; expected errors become messages, everything else is a bug and keeps its traceback."""
         for stream in (sys.stdout, sys.stderr):  # a name that UTF-8 or the terminal cannot spell is no reason to fail
@@ -123,7 +116,7 @@ class LazyGroup(click.Group):
         atexit.register(gc.freeze)  # Python's last collection walks all of torch and transformers, for a second
         stopped: list[int] = []
         try:
-            with _noting_signals(stopped):
+            with _noting_signals(stopped), explained():
                 return super().invoke(ctx)
         except (Exception, KeyboardInterrupt) as error:
             if stopped or isinstance(error, KeyboardInterrupt):  # native code makes errors of its own of an interrupt

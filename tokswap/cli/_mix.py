@@ -129,7 +129,7 @@ Examples:
 """,
 )
 @_members
-@_options.text_option("Plain text in UTF-8; repeat for more.")
+@_options.text_option("Text (.txt, .jsonl, .parquet, .gz), a folder or a pattern; repeat for more.")
 @option_flags(EvaluateEnsembleOptions, help={"trust_remote_code": _options.RUN_CODE})
 @_options.json_flag
 @_options.volume
@@ -137,6 +137,7 @@ def evaluate(
     names: tuple[str, ...],
     bytewise: bool,
     texts: tuple[Path, ...],
+    field: str,
     as_json: bool,
     quiet: bool,
     verbose: bool,
@@ -151,7 +152,7 @@ def evaluate(
     options = read_options(EvaluateEnsembleOptions, values, progress=not quiet)
     from tokswap.storage.texts import read_texts
 
-    read = read_texts(texts)
+    read = read_texts(texts, field)
     if bytewise:
         from tokswap.ensemble.bytewise.load import load_bytes
 

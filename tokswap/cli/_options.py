@@ -48,10 +48,17 @@ def model_option(name: str, help: str, **more: Any) -> Callable[[Command], Comma
     return click.option(*name.split(), shell_complete=_complete.models, help=help, **more)
 
 
-def text_option(help: str, *, required: bool = True) -> Callable[[Command], Command]:
-    """--text FILE, repeated."""
+def text_option(help: str, *, required: bool = True, field: bool = True) -> Callable[[Command], Command]:
+    """--text FILE, repeated, and --field where the command's own options do not have it."""
     kind = click.Path(path_type=Path)
-    return click.option("--text", "texts", multiple=True, required=required, type=kind, metavar="FILE", help=help)
+    text = click.option("--text", "texts", multiple=True, required=required, type=kind, metavar="FILE", help=help)
+    return together(text, field_option) if field else text
+
+
+def field_option(command: Command) -> Command:
+    """--field NAME."""
+    help = "Name of the text field in JSON lines and parquet files."
+    return click.option("--field", default="text", show_default=True, metavar="NAME", help=help)(command)
 
 
 def set_volume(quiet: bool, verbose: bool) -> None:

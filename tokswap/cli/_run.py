@@ -61,5 +61,7 @@ def carry_out(
     else:
         click.echo(report.path if quiet else "\n".join(lines[1](report)))
     _page.write(page, command, report.as_dict(), quiet=quiet)
+    if values.get("gguf") and not quiet:
+        click.echo(f"GGUF file: {values['gguf']}", err=True)
     if values["push_to_hub"]:
         click.echo(f"pushed to {report.push_to_hub(values['push_to_hub'])}", err=True)

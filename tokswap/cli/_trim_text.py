@@ -47,7 +47,7 @@ def report_lines(report: Report) -> list[str]:
         f"{size(sizes.bytes_before - sizes.bytes_after)} of {size(sizes.bytes_before)}",
     ]
     for key, name in (("corpus", "the text"), ("held_out", "held-out text")):
-        if key in checks:
+        if key in checks and checks[key]["pieces"]:  # --like reads no text
             lines.append(_tokenization(name, checks[key]))
     loaded = checks["reloaded"]
     chats = f"; chat template: {loaded['chats_equal']} of {loaded['chats']} conversations equal"

@@ -50,4 +50,9 @@ def _absolute(target: str) -> str:
     from pathlib import Path
 
     path = Path(target).expanduser()
+    if not path.exists() and target.startswith((".", "/", "~")):
+        from tokswap.errors import UsageError
+
+        hint = "give a folder that exists, or a hub id (OWNER/NAME)"
+        raise UsageError("bad-alias", f"there is no file or folder `{target}`", hint)
     return str(path.absolute()) if path.exists() else target

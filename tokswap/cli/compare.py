@@ -37,7 +37,8 @@ Examples:
     multiple=True,
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Measure on this text; repeat for more. [default: count tokens of sentences in several languages]",
+    help="Measure on this text (.txt, .jsonl, .parquet, .gz), folder or pattern; repeat for more. [default: count "
+    "tokens of sentences in several languages]",
 )
 @click.option(
     "--parallel",
@@ -46,6 +47,7 @@ Examples:
     metavar="FILE",
     help="The same text in several languages, a file each: tokens relative to the first.",
 )
+@_options.field_option
 @click.option(
     "--terms", type=click.Path(path_type=Path), metavar="FILE", help="Count the tokens of these terms, one a line."
 )
@@ -67,8 +69,8 @@ def compare(first: str, second: str, texts: tuple[Path, ...], page: str | None, 
     facts = run(
         first,
         second,
-        read_texts(texts) or None,
-        parallel=read_texts(values["parallel"]),
+        read_texts(texts, values["field"]) or None,
+        parallel=read_texts(values["parallel"], values["field"]),
         terms=[term.strip() for term in terms if term.strip()],
         every_token=values["every_token"],
     )

@@ -69,7 +69,7 @@ def _lines(job: DraftHeadJob, dry_run: bool) -> list[str]:
     sizes = list(next(iter(job.choice.coverage.values())))
     rows = [
         ("tokens", *job.choice.coverage),
-        *((f"{n:,}", *(f"{of[n]:.2%}" for of in job.choice.coverage.values())) for n in sizes),
+        *((f"{n:,}", *(f"{100 * of[n]:.2f} %" for of in job.choice.coverage.values())) for n in sizes),
     ]
     done = "would write" if dry_run else "wrote"
     return [

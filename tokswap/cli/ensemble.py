@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import click
 
 from tokswap.cli import _mix, _options, _output, _plan_text
 from tokswap.cli._flags import option_flags, read_options
+from tokswap.cli._groups import Group
 from tokswap.ensemble.options import EnsembleOptions
 from tokswap.options.groups import DeviceOptions, TrustOptions
 from tokswap.report.wording import duration, size
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 
 @click.group(
+    cls=Group,
     epilog="""
 \b
 Examples:
@@ -29,7 +32,7 @@ Examples:
   tokswap ensemble check ./ab
   tokswap ensemble generate ./ab --prompt 'The ferry leaves at nine, and'
   tokswap ensemble eval ./ab --text notes.txt --sources
-"""
+""",
 )
 def ensemble() -> None:
     """Ensembles: put several models on one vocabulary, and average what they predict.
@@ -66,14 +69,23 @@ Examples:
     required=True,
     metavar="TARGET|auto",
 )
-@_options.text_option("Text that --tokenizer auto judges by; repeat for more.", required=False)
+@_options.text_option(
+    "Text that --tokenizer auto judges by (.txt, .jsonl, .parquet, .gz), a folder or a pattern; repeat for more.",
+    required=False,
+)
 @click.option("--out", required=True, metavar="DIR", help="Folder for the members and ensemble.json.")
 @option_flags(EnsembleOptions)
 @click.option("--dry-run", is_flag=True, help="Print the plans and stop.")
 @_options.json_flag
 @_options.volume
 def prepare(
-    models: tuple[str, ...], tokenizer: str, texts: tuple[Path, ...], out: str, dry_run: bool, **values: Any
+    models: tuple[str, ...],
+    tokenizer: str,
+    texts: tuple[Path, ...],
+    field: str,
+    out: str,
+    dry_run: bool,
+    **values: Any,
 ) -> None:
     """Put models on one tokenizer, a folder per member, with an ensemble.json that lists them.
 
@@ -86,8 +98,11 @@ def prepare(
     options = read_options(EnsembleOptions, values, progress=not quiet)
     from tokswap.ensemble.prepare import plan_with
     from tokswap.storage.resolve import output_path
+    from tokswap.storage.texts import read_texts
 
-    tried, options = _tokenizers(models, tokenizer, texts, output_path(out), options, dry_run)
+    tried, options = _tokenizers(
+        models, tokenizer, partial(read_texts, texts, field), output_path(out), options, dry_run
+    )
     jobs = [plan_with(models, one, out, options) for one in tried]
     if dry_run:
         _show_plans(jobs, as_json, several=tokenizer == "auto")
@@ -111,7 +126,7 @@ def prepare(
 def _tokenizers(
     models: tuple[str, ...],
     tokenizer: str,
-    texts: tuple[Path, ...],
+    read: Callable[[], dict[str, str]],
     out: Path,
     options: EnsembleOptions,
     dry_run: bool,
@@ -121,12 +136,11 @@ def _tokenizers(
         return [tokenizer], options
     from tokswap.ensemble.choose import candidates, choose_tokenizer
     from tokswap.ensemble.members import read_weights
-    from tokswap.storage.texts import read_texts
 
     read_weights(options.weights, len(models))
     if dry_run:
         return candidates(models), options
-    choice = choose_tokenizer(models, read_texts(texts), out, options.of_members, force=options.force)
+    choice = choose_tokenizer(models, read(), out, options.of_members, force=options.force)
     return [choice["tokenizer"]], dataclasses.replace(options, choice=choice)
 
 

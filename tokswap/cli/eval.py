@@ -28,7 +28,9 @@ Examples:
 """,
 )
 @click.argument("models", shell_complete=_complete.models, nargs=-1, required=True, metavar="MODEL...")
-@_options.text_option("Plain text in UTF-8, best one that no model was trained on; repeat for more.")
+@_options.text_option(
+    "Text (.txt, .jsonl, .parquet, .gz), a folder or a pattern, best one that no model was trained on; repeat for more."
+)
 @option_flags(EvaluateOptions, help={"trust_remote_code": _options.RUN_CODE})
 @_page.flag
 @_options.json_flag
@@ -36,6 +38,7 @@ Examples:
 def evaluate(
     models: tuple[str, ...],
     texts: tuple[Path, ...],
+    field: str,
     page: str | None,
     as_json: bool,
     quiet: bool,
@@ -54,7 +57,7 @@ def evaluate(
     from tokswap.evaluation.evaluate import evaluate_with
     from tokswap.storage.texts import read_texts
 
-    result = evaluate_with(models, read_texts(texts), options)
+    result = evaluate_with(models, read_texts(texts, field), options)
     if as_json:
         _output.document(result.as_dict())
     else:

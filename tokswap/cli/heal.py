@@ -40,7 +40,9 @@ Examples:
 )
 @click.argument("model", shell_complete=_complete.models)
 @_options.text_option(
-    "Text to train on (.txt, .jsonl, .parquet, .gz), a folder or a pattern; repeat for more.", required=False
+    "Text to train on (.txt, .jsonl, .parquet, .gz), a folder or a pattern; repeat for more.",
+    required=False,
+    field=False,
 )
 @option_flags(HealOptions)
 @run_flags()

@@ -10,16 +10,18 @@ import click
 
 from tokswap.cli import _options, _output
 from tokswap.cli._flags import option_flags, read_options
+from tokswap.cli._groups import Group
 from tokswap.hypernet.settings import TrainSettings
 
 
 @click.group(
+    cls=Group,
     epilog="""
 \b
 Examples:
   tokswap hypernet train --model ./my-model --text corpus.txt --out ./hypernet
   tokswap transplant --model ./my-model --tokenizer ./tokenizer.json --init zett --set path=./hypernet
-"""
+""",
 )
 def hypernet() -> None:
     """Import, describe and train hypernetworks (ZeTT, arXiv 2405.07883).
@@ -106,9 +108,13 @@ Several processes share each batch and come to the same result:
 """
 )
 @_options.model_option(
-    "--model", "Model to train for: folder, hub id, alias or .gguf file.", required=True, metavar="SRC"
+    "--model", "Model to train for: folder, hub id, alias or .gguf file.", required=True, metavar="SOURCE"
 )
-@_options.text_option("Text of the kind that the model was trained on (UTF-8); repeat for more.")
+@_options.text_option(
+    "Text of the kind that the model was trained on (.txt, .jsonl, .parquet, .gz), a folder or a pattern; repeat for "
+    "more.",
+    field=False,
+)
 @click.option("--out", required=True, metavar="DIR", help="Output folder; checkpoints and metrics are in DIR/training.")
 @click.option("--resume", is_flag=True, help="Continue from the last checkpoint in DIR.")
 @option_flags(TrainSettings)

@@ -8,6 +8,7 @@ import click
 
 from tokswap.cli import _complete, _options, _output
 from tokswap.cli._flags import option_flags, read_options
+from tokswap.cli._groups import Group
 from tokswap.train.options import TrainOptions
 
 if TYPE_CHECKING:
@@ -19,12 +20,13 @@ _SHOWN = 40
 
 
 @click.group(
+    cls=Group,
     epilog="""
 \b
 Examples:
   tokswap tokenizer train --corpus texts.txt --size 32000 --like ./my-model --out ./my-tokenizer
   tokswap transplant --model ./my-model --tokenizer ./my-tokenizer --out ./my-model-retokenized
-"""
+""",
 )
 def tokenizer() -> None:
     """Train tokenizers on your own text."""
@@ -85,7 +87,13 @@ def _lines(job: TrainJob, dry_run: bool) -> list[str]:
     """Return the table of sizes, the longest and dead tokens, and what was written."""
     rows = [("ids", "tokens per byte", "Renyi efficiency", "across spaces", "dead")]
     rows += [
-        (f"{one.ids:,}", f"{one.tokens_per_byte:.4f}", f"{one.renyi:.4f}", f"{one.crossing:.1%}", f"{one.dead:,}")
+        (
+            f"{one.ids:,}",
+            f"{one.tokens_per_byte:.4f}",
+            f"{one.renyi:.4f}",
+            f"{100 * one.crossing:.1f} %",
+            f"{one.dead:,}",
+        )
         for one in job.figures
     ]
     lines = [*_output.columns(rows, right=(0, 1, 2, 3, 4)), ""]

@@ -23,7 +23,9 @@ Examples:
 )
 @click.argument("folder", shell_complete=_complete.models, metavar="DIR")
 @_options.model_option(
-    "--against", "Source model: compares every copied row and tensor, the roles and the configs with it.", metavar="SRC"
+    "--against",
+    "Source model: compares every copied row and tensor, the roles and the configs with it.",
+    metavar="SOURCE",
 )
 @_options.model_option(
     "--tokenizer",

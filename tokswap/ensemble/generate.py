@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import set_seed
 from transformers.generation.streamers import BaseStreamer
 
 from tokswap.ensemble.boundary import Prompt, beginnings
 from tokswap.ensemble.bytewise import ByteMixture
 from tokswap.errors import UsageError
 from tokswap.evaluation.models import plain_generation
+from tokswap.seeds import own_seed
 from tokswap.tokenizer.loaded import read_loaded
 from tokswap.tokenizer.tokenizer import Tokenizer
 from tokswap.tokenizer.vocabulary import Kind, Vocabulary
@@ -106,7 +106,6 @@ def continue_text(
     given = Prompt(tuple(tokenizer(prompt)["input_ids"])) if isinstance(prompt, str) else prompt
     if not given.ids:
         raise UsageError("empty-prompt", "the prompt has no token", "give a prompt with some text in it")
-    set_seed(seed)
     how: dict[str, Any] = {"do_sample": temperature is not None}
     how |= {} if temperature is None else {"temperature": temperature, "top_k": 0}
     how |= {} if given.ends is None else {"eos_token_id": list(given.ends)}
@@ -128,7 +127,7 @@ def continue_text(
     if tokens > count and not ended:
         inputs = torch.tensor([ids], device=model.device)
         mask = torch.ones_like(inputs)
-        with plain_generation(model):
+        with plain_generation(model), own_seed(seed):
             output = model.generate(inputs, attention_mask=mask, max_new_tokens=tokens - count, streamer=stream, **how)
         count += int(output.shape[1] - inputs.shape[1])
     stream.end()

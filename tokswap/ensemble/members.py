@@ -116,7 +116,8 @@ def read_ensemble(folder: str | Path, *, unfinished: bool = False) -> Ensemble:
     path = folder / FILE
     if not path.is_file():
         hint = "`tokswap ensemble prepare` writes one, a list of folders by hand will do; one model: `tokswap generate`"
-        raise InputError("missing-ensemble", f"there is no {FILE} in this folder", hint, folder=folder)
+        message = f"there is no {FILE} in this folder" if folder.is_dir() else "there is no such folder"
+        raise InputError("missing-ensemble", message, hint, folder=folder)
     whole = read_json(path, "ensemble")
     try:
         members = tuple(_member(entry, path) for entry in whole["members"])

@@ -66,7 +66,7 @@ class EvaluateOptions(RunOptions, ReadingOptions, ProbeOptions, TrustOptions):
     against: ModelLike | None = option(
         None,
         "Source model. The excess is the loss above its loss.",
-        metavar="SRC",
+        metavar="SOURCE",
         complete="models",
         recorded=False,
     )

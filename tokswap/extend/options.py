@@ -81,7 +81,7 @@ class RowOptions(PaddingOptions):
     )
     like: str | Path | None = option(
         None,
-        "Let an adapter follow this extended model: SRC is an adapter of the model that was extended.",
+        "Let an adapter follow this extended model: --model is an adapter of the model that was extended.",
         metavar="DIR",
         complete="models",
         recorded=False,

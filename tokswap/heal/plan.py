@@ -183,8 +183,6 @@ def _bytes_per_number(inputs: HealInputs) -> int:
 
 def _seconds(inputs: HealInputs, trained: int) -> float:
     text, options = inputs.text, inputs.options
-    if options.minutes is not None:
-        return options.minutes * 60
     read = sum(len(one.teacher.ids) for one in text.training) if text else 0
     judged = _JUDGED * sum(len(one.student.ids) for one in text.held_out) if text else 0
     flops = (
@@ -193,4 +191,5 @@ def _seconds(inputs: HealInputs, trained: int) -> float:
         + judged * flops_per_token(inputs, judging=True)
         + (options.self_text or 0) / 3 * flops_per_token(inputs, teacher=True) * 4  # decoding reuses less
     )
-    return flops / flops_per_second() + 20
+    seconds = flops / flops_per_second() + 20
+    return seconds if options.minutes is None else min(seconds, options.minutes * 60)

@@ -58,6 +58,7 @@ class HealReport:
         seconds: Stage -> measured time.
         origin: tokswap.json of the model before, {} without one.
         loaded: The changed model and tokenizer, where the run changed loaded objects.
+        folder: Whole path of the result, None where nothing was written.
     """
 
     plan: HealPlan
@@ -66,6 +67,11 @@ class HealReport:
     seconds: Mapping[str, float]
     origin: Mapping[str, Any] = field(default_factory=dict)
     loaded: tuple[Any, Any] | None = None
+    folder: Path | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        """Note the whole path of the result: a program may go to another folder before it loads it."""
+        object.__setattr__(self, "folder", self.path.absolute() if self.path else None)
 
     @property
     def path(self) -> Path | None:
@@ -78,19 +84,19 @@ class HealReport:
             return self.loaded
         from tokswap.checkpoint.loaded import load_folder
 
-        assert self.path is not None
-        if (self.path / ADAPTER_CONFIG).is_file():
-            return _with_base(self.path)
-        return load_folder(self.path)
+        assert self.folder is not None
+        if (self.folder / ADAPTER_CONFIG).is_file():
+            return _with_base(self.folder)
+        return load_folder(self.folder)
 
     def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
         """Upload the result to the Hugging Face Hub. Raises OutputError not-written, push-failed."""
         from tokswap.errors import OutputError
         from tokswap.storage.hub import push_folder
 
-        if self.path is None:
+        if self.folder is None:
             raise OutputError("not-written", "this result is only in memory", "name a folder with out=, then push it")
-        return push_folder(self.path, repo_id, private=private, token=token)
+        return push_folder(self.folder, repo_id, private=private, token=token)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""

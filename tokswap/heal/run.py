@@ -25,6 +25,7 @@ from tokswap.report.card import healed_card
 from tokswap.report.clock import Clock, progress_bar
 from tokswap.report.record import CARD_NAME, REPORT_NAME
 from tokswap.report.result_card import result_card
+from tokswap.seeds import own_seed
 from tokswap.storage.atomic import held, workspace
 from tokswap.storage.json_files import json_bytes
 from tokswap.storage.resolve import cache_folder, lasting_name
@@ -77,7 +78,8 @@ class HealJob:
             with team.leader_first():
                 taught = teach(self.inputs, cache)
             clock.stop("teach")
-            learnt = learn(self.inputs, taught, folder, team=team)
+            with own_seed(self.inputs.options.seed):
+                learnt = learn(self.inputs, taught, folder, team=team)
             clock.stop("train")
             healing = {**_figures(taught, learnt), "processes": team.size}
             if not team.leads:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from tokswap.errors import InputError
 from tokswap.heal.batches import Batches, batch_order
@@ -155,7 +154,6 @@ def learn(inputs: HealInputs, taught: Taught, folder: Path, *, team: Team) -> Le
         InputError: training-diverged, no-lora-targets, no-plain-embeddings.
     """
     options, own = inputs.options, inputs.sides[1]
-    torch.manual_seed(options.seed)
     full = options.train == "full"
     model = load(inputs.student, options, "float32" if full else inputs.dtype)
     autocast = full and inputs.dtype == "bfloat16"

@@ -11,7 +11,7 @@ import torch
 
 from tokswap.errors import InputError
 from tokswap.heal.project import Tokenized, tokenized
-from tokswap.storage.documents import documents, find_files
+from tokswap.storage.documents import documents, text_files
 from tokswap.tokenizer.tokenizer import Tokenizer
 
 PASSAGE_BYTES = 1400
@@ -94,11 +94,7 @@ def text_parts(paths: Iterable[str | Path], key: str) -> Iterator[tuple[str, str
         InputError: bad-text, empty-text, missing-field, missing-extra.
     """
     for path in paths:
-        files = find_files(str(path))
-        if not files:
-            message = "the folder holds no file" if Path(path).expanduser().is_dir() else "there is no such text"
-            raise InputError("bad-text", message, "give a file, a folder, or a pattern in quotes", file=path)
-        for file in files:
+        for file in text_files(path):
             empty = True
             for text in _whole(file, key):
                 empty = empty and not text.strip()

@@ -16,6 +16,7 @@ from tokswap.hypernet.convert import save
 from tokswap.hypernet.settings import TrainSettings
 from tokswap.hypernet.steps import Trainer
 from tokswap.storage.atomic import replace_file
+from tokswap.storage.documents import find_files
 from tokswap.storage.json_files import json_bytes, read_json
 
 STATE = "training"
@@ -39,7 +40,7 @@ def check_free(out: Path, resume: bool) -> None:
 
 def identity_of(model: str, texts: Sequence[str | Path], settings: TrainSettings) -> dict[str, Any]:
     """Return what must be the same for a run to go on, as JSON data."""
-    sizes = {str(path): Path(path).stat().st_size for path in texts if Path(path).exists()}
+    sizes = {str(path): path.stat().st_size for name in texts for path in find_files(str(name))}
     values = {key: value for key, value in dataclasses.asdict(settings).items() if key != "save_every"}
     return {"model": model, "texts": sizes, "settings": values}
 

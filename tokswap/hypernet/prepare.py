@@ -21,6 +21,7 @@ from tokswap.hypernet.settings import TrainSettings
 from tokswap.hypernet.steps import Trainer
 from tokswap.hypernet.surface import Surface
 from tokswap.options.launcher import check_launcher
+from tokswap.seeds import own_seed
 from tokswap.storage.resolve import resolve_model, short_name
 from tokswap.tokenizer.byte_alphabet import byte_alphabet_spec
 from tokswap.tokenizer.tokenizer import Tokenizer
@@ -32,17 +33,17 @@ _MEDIAN_NOISE = 1e-5
 _BETAS = (0.9, 0.95)
 
 
-def prepare(model: str, texts: Sequence[Path], settings: TrainSettings) -> Trainer:
+def prepare(model: str, texts: Sequence[str | Path], settings: TrainSettings) -> Trainer:
     """Check a training and make everything that it needs.
 
     Args:
         model: The model to train for: a folder, hub id, alias or .gguf file.
-        texts: UTF-8 files.
+        texts: Files, folders or patterns.
         settings: The settings of the run.
 
     Raises:
         UsageError: bad-setting, cannot-shard.
-        InputError: missing-extra, bad-text, empty-text, not-byte-level, unsupported-base, not-causal.
+        InputError: missing-extra, missing-field, bad-text, empty-text, not-byte-level, unsupported-base, not-causal.
     """
     try:
         from accelerate import Accelerator
@@ -51,15 +52,15 @@ def prepare(model: str, texts: Sequence[Path], settings: TrainSettings) -> Train
         raise InputError("missing-extra", "training needs accelerate", hint) from error
 
     check_launcher()
-    pieces = Texts.read(texts, _CHARACTERS * settings.length, settings.seed)
+    pieces = Texts.read(texts, _CHARACTERS * settings.length, settings.seed, key=settings.field)
     accelerator = Accelerator(mixed_precision="bf16" if settings.bf16 else "no")
     share = Share(accelerator.process_index, accelerator.num_processes)
     _check_share(settings, share)
     base = open_base(resolve_model(model), bf16=settings.bf16, device=accelerator.device)
     _check_length(settings, base)
     surface = _surface(base, settings, short_name(model))
-    torch.manual_seed(settings.seed)
-    network = first_network(surface.config, base.source[torch.from_numpy(base.trained_ids)])
+    with own_seed(settings.seed):
+        network = first_network(surface.config, base.source[torch.from_numpy(base.trained_ids)])
     parallel, optimizer = accelerator.prepare(network, _optimizer(network, settings))
     sampler = Sampler(
         size=settings.vocabulary, kept=settings.queue, noise=(_MEDIAN_NOISE, settings.noise), seed=settings.seed

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from tokswap.errors import InputError
+from tokswap.storage.documents import whole_documents
 from tokswap.tokenizer.tokenizer import Tokenizer
 from tokswap.tokenizer.vocabulary import BYTE_ALPHABET
 
@@ -151,24 +152,20 @@ class Texts:
     seed: int = 0
 
     @classmethod
-    def read(cls, paths: Sequence[Path], characters: int, seed: int) -> Texts:
+    def read(cls, names: Sequence[str | Path], characters: int, seed: int, *, key: str = "text") -> Texts:
         """Read files and split them into texts, at line ends where possible.
 
         Args:
-            paths: UTF-8 files.
+            names: Files, folders or patterns: plain text, JSON lines, parquet, also packed as .gz.
             characters: Most characters of a text.
             seed: Seed of the orders.
+            key: Name of the text field in JSON lines and parquet files.
 
         Raises:
-            InputError: bad-text, empty-text.
+            InputError: bad-text, empty-text, missing-field, missing-extra.
         """
-        pieces = []
-        for path in paths:
-            try:
-                text = path.read_text("utf-8")
-            except (OSError, UnicodeDecodeError) as error:
-                raise InputError("bad-text", f"cannot read this text: {error}", "give UTF-8 text", file=path) from error
-            pieces += [piece for piece in _split(text, characters) if piece.strip()]
+        whole = (text for name in names for text in whole_documents(name, key))
+        pieces = [piece for text in whole for piece in _split(text, characters) if piece.strip()]
         if not pieces:
             raise InputError("empty-text", "there is no text to train on", "give files with some text")
         return cls(pieces, seed)

@@ -27,6 +27,7 @@ class BatchSettings(Options):
     batch: int = option(128, "Texts per step, over all processes.", least=1)
     length: int = option(128, "Tokens per text.", least=2)
     identity_batch: int = option(1024, "Tokens per step of the first stage, over all processes.", least=1)
+    field: str = option("text", "Name of the text field in JSON lines and parquet files.", metavar="NAME")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,7 +37,7 @@ def train(
 
     Args:
         model: The model to train for: a folder, hub id, alias or .gguf file.
-        texts: UTF-8 files.
+        texts: Files, folders or patterns: plain text, JSON lines, parquet, also packed as .gz.
         out: Where to write the hypernetwork.
         settings: The settings; None for the defaults.
         resume: Whether to go on from the last checkpoint in `out`, if there is one.
@@ -55,7 +55,7 @@ def train(
     """
     settings, out = settings or TrainSettings(), output_path(out)
     check_free(out, resume)
-    trainer = prepare(model, [Path(path) for path in texts], settings)
+    trainer = prepare(model, texts, settings)
     main_process = trainer.accelerator.is_main_process
     try:
         # One process holds the folder for all of them, so that no other run writes into it.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -16,6 +17,8 @@ from tokswap.errors import UsageError, did_you_mean
 
 Kind = Literal["", "size", "codes", "pairs", "switch"]
 """How the command line reads a value: by its type, as `512MB`, as `de,en`, as repeated KEY=VALUE, as --x/--no-x."""
+_NUMBERS = {"int": (Integral, "a whole number"), "float": (Real, "a number")}
+"""Annotation -> the type that values must have, and its name in messages."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,9 @@ def check_value(item: dataclasses.Field[Any], value: Any, name: str) -> None:
     known = declared(item)
     if value is None:
         return
+    if (wanted := _NUMBERS.get(_annotation(item))) is not None and not isinstance(value, wanted[0]):
+        what = "a number of bytes" if known.kind == "size" else wanted[1]
+        raise UsageError(known.code, f"{name} takes {what}, not {value!r}")
     below = known.least is not None and isinstance(value, (int, float)) and not value >= known.least
     above = known.most is not None and isinstance(value, (int, float)) and not value <= known.most
     if below or above:
@@ -135,9 +141,14 @@ def check_value(item: dataclasses.Field[Any], value: Any, name: str) -> None:
 
 def bounds(known: Declared) -> str:
     """Return the range of an option in words."""
-    parts = [f"at least {known.least:g}"] if known.least is not None else []
-    parts += [f"at most {known.most:g}"] if known.most is not None else []
+    parts = [f"at least {known.least:,}"] if known.least is not None else []
+    parts += [f"at most {known.most:,}"] if known.most is not None else []
     return " and ".join(parts)
+
+
+def _annotation(item: dataclasses.Field[Any]) -> str:
+    """The type of an option, without None."""
+    return str(item.type).removesuffix(" | None")
 
 
 def _plain(value: Any) -> Any:

@@ -171,6 +171,10 @@ class Plan:
     notes: tuple[str, ...] = ()
     counted: TrimFacts | ExtendFacts | None = None
 
+    def __post_init__(self) -> None:
+        """Say every note once: config.json and generation_config.json name the same tokens."""
+        object.__setattr__(self, "notes", tuple(dict.fromkeys(self.notes)))
+
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON, flat."""
         return {

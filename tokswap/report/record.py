@@ -74,6 +74,7 @@ class Report:
         evidence: Role -> why a method chose what it did, and "healing".
         groups: Tokens by script.
         loaded: The changed model and tokenizer, where the run changed loaded objects.
+        folder: Whole path of the result, None where nothing was written.
     """
 
     plan: Plan
@@ -85,6 +86,11 @@ class Report:
     evidence: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     groups: Groups = field(default_factory=Groups)
     loaded: tuple[Any, Any] | None = None
+    folder: Path | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        """Note the whole path of the result: a program may go to another folder before it loads it."""
+        object.__setattr__(self, "folder", self.path.absolute() if self.path else None)
 
     @property
     def path(self) -> Path | None:
@@ -100,8 +106,8 @@ class Report:
             return self.loaded
         from tokswap.checkpoint.loaded import load_folder
 
-        assert self.path is not None
-        return load_folder(self.path)
+        assert self.folder is not None
+        return load_folder(self.folder)
 
     def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
         """Upload the result with its model card to the Hugging Face Hub.
@@ -120,9 +126,9 @@ class Report:
         from tokswap.errors import OutputError
         from tokswap.storage.hub import push_folder
 
-        if self.path is None:
+        if self.folder is None:
             raise OutputError("not-written", "this result is only in memory", "name a folder with out=, then push it")
-        return push_folder(self.path, repo_id, private=private, token=token)
+        return push_folder(self.folder, repo_id, private=private, token=token)
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.load())

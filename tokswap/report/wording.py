@@ -19,7 +19,7 @@ COVERAGE = {
 
 KEPT = {
     "observed": "used by the text",
-    "forced": "special tokens, bytes, and tokens named by the user",
+    "forced": "special tokens, bytes, and tokens that options name",
     "scaffold": "merge dependencies: other kept tokens are built from them",
     "padding": "padding rows, never predicted",
 }

@@ -45,9 +45,11 @@ def check_output(out: Path, *, sources: Sequence[Path], needed: int, force: bool
                 input=source,
             )
     if os.path.lexists(out) and not (out.is_dir() and not any(out.iterdir())):  # an empty folder may be replaced
+        replaceable = any((out / name).is_file() for name in _MARKS)
         if not force:
-            raise OutputError("output-exists", "the output exists already", "choose another --out, or --force", out=out)
-        if not any((out / name).is_file() for name in _MARKS):
+            hint = "choose another --out" + ", or --force" * replaceable
+            raise OutputError("output-exists", "the output exists already", hint, out=out)
+        if not replaceable:
             hint = "--force replaces folders of models and trained tokenizers only"
             raise OutputError("not-a-checkpoint", "the output exists, and it is not a model folder", hint, out=out)
     check_room(real, needed)

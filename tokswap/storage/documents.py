@@ -33,6 +33,34 @@ def find_files(name: str) -> tuple[Path, ...]:
     return tuple(sorted(Path(found) for found in glob.glob(str(path), recursive=True) if os.path.isfile(found)))
 
 
+def text_files(name: str | Path) -> tuple[Path, ...]:
+    """Return the files of a text that a user names.
+
+    Raises:
+        InputError: bad-text where there is none.
+    """
+    files = find_files(str(name))
+    if not files:
+        message = "the folder holds no file" if Path(name).expanduser().is_dir() else "there is no such text"
+        raise InputError("bad-text", message, "give a file, a folder, or a pattern in quotes", file=name)
+    return files
+
+
+def whole_documents(name: str | Path, key: str) -> Iterator[str]:
+    """Yield the texts that a user names with a file, a folder or a pattern, each whole.
+
+    Raises:
+        InputError: bad-text, missing-field, missing-extra.
+    """
+    parts: list[str] = []
+    for file in text_files(name):
+        for part, is_last in documents(file, key):
+            parts.append(part)
+            if is_last:
+                yield "".join(parts)
+                parts.clear()
+
+
 def _hidden(file: Path, folder: Path) -> bool:
     return any(part.startswith(".") for part in file.relative_to(folder).parts)
 

@@ -12,6 +12,7 @@ from tokswap.storage.links import check_links
 
 ADAPTER_CONFIG = "adapter_config.json"
 """What a folder of a PEFT adapter has in place of config.json."""
+ADAPTER_HINT = "this is a PEFT adapter: merge it into its model (merge_and_unload), save that, and give its folder"
 _MOST_DEPTH = 64
 
 
@@ -29,10 +30,7 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
         with open(path, "rb") as file:
             value = json.load(file)
     except FileNotFoundError as error:
-        hint = "give a model folder, as save_pretrained writes it"
-        if what == "config" and (path.parent / ADAPTER_CONFIG).is_file():
-            hint = "this is a PEFT adapter: merge it into its model (merge_and_unload), save that, and give its folder"
-        raise InputError(f"missing-{what}", f"there is no {path.name} here", hint, folder=path.parent) from error
+        raise _missing(path, what) from error
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"bad-{what}", f"cannot read this file as JSON: {error}", file=path) from error
     if not isinstance(value, dict):
@@ -40,6 +38,16 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
     if _too_deep(value):
         raise InputError(f"bad-{what}", f"this file is nested more than {_MOST_DEPTH} levels deep", file=path)
     return value
+
+
+def _missing(path: Path, what: str) -> InputError:
+    hint = "give a model folder, as save_pretrained writes it"
+    if what == "report":
+        hint = "give a folder that tokswap has written"
+    if what == "config" and (path.parent / ADAPTER_CONFIG).is_file():
+        hint = ADAPTER_HINT
+    message = f"there is no {path.name} here" if path.parent.is_dir() else "there is no such folder"
+    return InputError(f"missing-{what}", message, hint, folder=path.parent)
 
 
 def read_configs(folder: Path, patterns: Iterable[str]) -> dict[str, dict[str, Any]]:

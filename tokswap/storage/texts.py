@@ -1,4 +1,4 @@
-"""Text files that a user names: plain text in UTF-8."""
+"""The texts that a user names, whole in memory: for lists and for measurements."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tokswap.errors import InputError
+from tokswap.storage.documents import whole_documents
 
 
 def read_text(path: Path) -> str:
-    """Read a text file. Line ends stay as they are; a byte order mark is removed.
+    """Read a file of plain text. Line ends stay as they are; a byte order mark is removed.
 
     Raises:
         InputError: bad-text, empty-text.
@@ -30,14 +31,27 @@ def read_text(path: Path) -> str:
     return text
 
 
-def read_texts(paths: Sequence[Path]) -> dict[str, str]:
-    """Read text files.
+def read_texts(names: Sequence[str | Path], field: str = "text") -> dict[str, str]:
+    """Read texts, one for each name.
+
+    Args:
+        names: Files, folders or patterns: plain text, JSON lines, parquet, also packed as .gz. The documents of a name
+            become one text, with an empty line between them.
+        field: Name of the text field in JSON lines and parquet files.
 
     Returns:
-        File name -> text. Files with the same name are listed by their whole path.
+        File name -> text. Names that end alike are listed whole.
 
     Raises:
-        InputError: bad-text, empty-text.
+        InputError: bad-text, empty-text, missing-field, missing-extra.
     """
-    names = [path.name for path in dict.fromkeys(paths)]
-    return {path.name if names.count(path.name) == 1 else str(path): read_text(path) for path in paths}
+    paths = list(dict.fromkeys(map(Path, names)))
+    ends = [path.name for path in paths]
+    return {path.name if path.name and ends.count(path.name) == 1 else str(path): _read(path, field) for path in paths}
+
+
+def _read(path: Path, field: str) -> str:
+    text = "\n\n".join(whole_documents(path, field))
+    if not text.strip():
+        raise InputError("empty-text", "this text is empty", file=path)
+    return text

@@ -99,7 +99,7 @@ def language(code: str, most: int = 200_000) -> Language:
     if code not in known:
         raise UsageError(
             "unknown-language",
-            f"there is no word list for the language `{code}`." + did_you_mean(code, known),
+            f"there is no word list for the language `{code}`",
             f"choose one of {', '.join(sorted(known))}; give a --corpus for any other language",
         )
     words = dict(heapq.nlargest(most, wordfreq.get_frequency_dict(code, "best").items(), key=lambda entry: entry[1]))
@@ -161,7 +161,7 @@ def script_tokens(names: list[str], vocabulary: Vocabulary) -> list[int]:
         if name.casefold() not in known:
             raise UsageError(
                 "unknown-script",
-                f"this vocabulary has no token in the script `{name}`." + did_you_mean(name.casefold(), known),
+                f"this vocabulary has no token in the script `{name}`." + did_you_mean(name, known.values()),
                 f"it has {', '.join(sorted(known.values()))}",
             )
     return [token for token, script in script_of_token.items() if script.casefold() in wanted]

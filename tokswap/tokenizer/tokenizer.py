@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from tokswap.errors import InputError
-from tokswap.storage.json_files import json_bytes, read_json
+from tokswap.storage.json_files import ADAPTER_CONFIG, ADAPTER_HINT, json_bytes, read_json
 from tokswap.storage.links import check_links
 from tokswap.tokenizer.auto import auto_tokenizer, backend_of
 from tokswap.tokenizer.backend import Backend, LazyBackend, library_errors
@@ -289,6 +289,8 @@ def _refuse(folder: Path, config: Mapping[str, Any], trust_remote_code: bool) ->
     raise InputError(
         "missing-tokenizer",
         "there is no tokenizer in this folder",
-        "give a folder with a tokenizer.json, or the path of a tokenizer.json",
+        ADAPTER_HINT
+        if (folder / ADAPTER_CONFIG).is_file()
+        else "give a folder with a tokenizer.json, or the path of a tokenizer.json",
         folder=folder,
     )

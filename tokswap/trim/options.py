@@ -84,7 +84,10 @@ class TrimRowOptions(PaddingOptions):
     """Which rows the result has besides those that were chosen."""
 
     like: str | Path | None = option(
-        None, "Keep exactly the tokens of this trimmed model; SRC may be an adapter.", metavar="DIR", complete="models"
+        None,
+        "Keep exactly the tokens of this trimmed model; --model may be an adapter.",
+        metavar="DIR",
+        complete="models",
     )
 
 

@@ -107,7 +107,7 @@ class CpuRounds:
                 kept,
                 tolerance,
             )
-        used = torch.arange(k) < torch.from_numpy(support)[:, None]
+        used = torch.arange(k, device="cpu") < torch.from_numpy(support)[:, None]
         found = _weights(torch.from_numpy(inverse[:, :k, :k]), torch.from_numpy(weights[:, :k]), used, ridge).numpy()
         left = np.linalg.norm(residual, axis=1)
         return SparseCode(np.where(used, atoms[:, :k], 0), found, left, support=support, searched=searched)

@@ -24,7 +24,7 @@ class Scores:
     def __init__(self, atoms: torch.Tensor) -> None:
         """Take the atoms."""
         self.atoms = atoms
-        self._held = torch.empty(0, dtype=atoms.dtype)
+        self._held = atoms.new_empty(0)
 
     @property
     def bytes_per_residual(self) -> int:
@@ -43,7 +43,7 @@ class Scores:
         """
         shape = (len(residuals), len(self.atoms))
         if self._held.numel() < shape[0] * shape[1]:  # memory that is fresh each time would cost as much as the product
-            self._held = torch.empty(shape[0] * shape[1], dtype=self.atoms.dtype)
+            self._held = self.atoms.new_empty(shape[0] * shape[1])
         scores = self._held[: shape[0] * shape[1]].view(shape)
         torch.matmul(torch.from_numpy(residuals).to(self.atoms.dtype), self.atoms.T, out=scores)
         bits = scores.bfloat16().view(torch.int16).numpy().view(np.uint16)

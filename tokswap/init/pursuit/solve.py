@@ -73,5 +73,7 @@ def _pursuit(dictionary: np.ndarray, exact: bool, device: str) -> _Pursuit:
         return TorchTextbook(dictionary, device) if exact else TorchRounds(dictionary, device)
     import numba
 
-    numba.set_num_threads(max(1, min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)))
+    threads = torch.get_num_threads()
+    numba.set_num_threads(max(1, min(threads, numba.config.NUMBA_NUM_THREADS)))
+    torch.set_num_threads(threads)  # numba's first start sets the number of OpenMP, which torch shares
     return CpuTextbook(dictionary) if exact else CpuRounds(dictionary)
