@@ -8,6 +8,7 @@ from typing import Any
 
 from tokswap.checkpoint.class_defaults import with_class_ids
 from tokswap.checkpoint.loaded import Loaded, ModelLike, as_loaded, check_whole, loaded_checkpoint
+from tokswap.checkpoint.missing_tensors import check_missing
 from tokswap.checkpoint.reader import Checkpoint, open_checkpoint
 from tokswap.checkpoint.rowless import with_rows
 from tokswap.errors import InputError
@@ -57,8 +58,8 @@ def open_source(model: ModelLike | SourceModel, *, trust_remote_code: bool = Fal
     """Open a source model: headers and configs, no weights. One that is open already is returned.
 
     Raises:
-        InputError: source-too-small where text needs a token that has no row; remote-code; and what reading a
-            checkpoint and a tokenizer raises.
+        InputError: source-too-small where text needs a token that has no row; incomplete-weights; remote-code; and what
+            reading a checkpoint and a tokenizer raises.
     """
     if isinstance(model, SourceModel):
         return model
@@ -71,6 +72,7 @@ def open_source(model: ModelLike | SourceModel, *, trust_remote_code: bool = Fal
         tokenizer = read_tokenizer(checkpoint.folder, trust_remote_code=trust_remote_code)
         checkpoint = replace(checkpoint, config=with_class_ids(checkpoint.config, tokenizer.vocabulary))
     rows = checkpoint.matrices[0].rows
+    missing = check_missing(checkpoint) if loaded is None else ()
     fit = with_rows(tokenizer, rows, checkpoint.config, checkpoint.generation_config)
     size = len(fit.tokenizer.vocabulary)
     if size > rows:
@@ -81,7 +83,7 @@ def open_source(model: ModelLike | SourceModel, *, trust_remote_code: bool = Fal
             model=checkpoint.folder,
         )
     name = str(model) if loaded is None else str(checkpoint.folder)
-    return SourceModel(name, checkpoint, fit.tokenizer, loaded=loaded, notes=(*checkpoint.notes, *fit.notes))
+    return SourceModel(name, checkpoint, fit.tokenizer, loaded=loaded, notes=(*checkpoint.notes, *missing, *fit.notes))
 
 
 def open_target(

@@ -32,6 +32,8 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
         hint = "give a model folder, as save_pretrained writes it"
         if what == "config" and (path.parent / ADAPTER_CONFIG).is_file():
             hint = "this is a PEFT adapter: merge it into its model (merge_and_unload), save that, and give its folder"
+        elif what == "config" and (inside := _newest_model(path.parent)) is not None:
+            hint = f"give the folder of a model inside it, such as {inside}"
         raise InputError(f"missing-{what}", f"there is no {path.name} here", hint, folder=path.parent) from error
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"bad-{what}", f"cannot read this file as JSON: {error}", file=path) from error
@@ -75,6 +77,12 @@ def json_bytes(value: object, *, indent: int | None = 2) -> bytes:
         return text.encode()
     except UnicodeEncodeError:
         return json.dumps(value, indent=indent).encode()
+
+
+def _newest_model(folder: Path) -> Path | None:
+    """Return the last model inside a folder: of a training's checkpoints, or of the hub's cache."""
+    found = [path for pattern in ("*/config.json", "snapshots/*/config.json") for path in folder.glob(pattern)]
+    return max(found, key=lambda path: path.stat().st_mtime).parent if found else None
 
 
 def _too_deep(value: dict[str, Any]) -> bool:
