@@ -97,6 +97,11 @@ def test_a_head_that_nobody_has_trained_is_named(model_of: Make, tmp_path: Path)
     assert "score.weight" in note
 
 
+def test_a_buffer_has_a_value_of_its_own(model_of: Make, tmp_path: Path) -> None:
+    folder = changed(model_of("bart"), tmp_path / "model", lambda name: None if name == "final_logits_bias" else name)
+    assert open_source(folder).notes == ()
+
+
 @pytest.mark.parametrize("architecture", makers.ARCHITECTURES)
 def test_a_whole_model_has_no_note(architecture: str, model_of: Make) -> None:
     assert check_missing(open_checkpoint(model_of(architecture))) == ()

@@ -71,9 +71,9 @@ def _missing(checkpoint: Checkpoint) -> tuple[list[str], list[str]]:
     model, info = getattr(transformers, names[0]).from_pretrained(
         None, config=config, state_dict=tensors, device_map="meta", output_loading_info=True
     )
-    missing = sorted(info["missing_keys"])
-    state, ends = model.state_dict(keep_vars=True), _ends(model)
-    return missing, [name for name in missing if any(state.get(name) is weight for weight in ends)]
+    weights, ends = dict(model.named_parameters(remove_duplicate=False)), _ends(model)
+    missing = sorted(name for name in info["missing_keys"] if name in weights)  # buffers begin with values of their own
+    return missing, [name for name in missing if any(weights[name] is weight for weight in ends)]
 
 
 def _ends(model: Any) -> list[Any]:
