@@ -83,7 +83,19 @@ def open_source(model: ModelLike | SourceModel, *, trust_remote_code: bool = Fal
             model=checkpoint.folder,
         )
     name = str(model) if loaded is None else str(checkpoint.folder)
-    return SourceModel(name, checkpoint, fit.tokenizer, loaded=loaded, notes=(*checkpoint.notes, *missing, *fit.notes))
+    notes = (*checkpoint.notes, *missing, *_tie_notes(checkpoint), *fit.notes)
+    return SourceModel(name, checkpoint, fit.tokenizer, loaded=loaded, notes=notes)
+
+
+def _tie_notes(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Say that engines read a model differently that has a tie by its config and another lm_head in its files."""
+    heads = [matrix for matrix in checkpoint.matrices if matrix.role == "output" and not matrix.further]
+    if checkpoint.facts.tied is not True or checkpoint.tied or not heads:
+        return ()
+    return (
+        f"config.json ties lm_head to the input embeddings, and {heads[0].names[0]} is another matrix: transformers 5 "
+        "uses it, and earlier releases and some inference engines do not; `tie_word_embeddings` should be false",
+    )
 
 
 def open_target(
