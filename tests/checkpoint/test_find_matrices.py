@@ -75,6 +75,18 @@ REFUSED: dict[str, tuple[str, dict[str, Any], Shapes, dict[str, str]]] = {
         {**BODY, "lm_head.qweight": (D // 8, V)},
         {"lm_head.qweight": "I32"},
     ),
+    "a head of groups of bits (HQQ)": (
+        "quantised-table",
+        {**CAUSAL, "tie_word_embeddings": False},
+        {**BODY, "lm_head.W_q": (64, D), "lm_head.scale": (1, 4 * D), "lm_head.nbits": ()},
+        {"lm_head.W_q": "U8", "lm_head.scale": "F16", "lm_head.nbits": "I64"},
+    ),
+    "embeddings of groups of bits (HQQ)": (
+        "quantised-table",
+        CAUSAL,
+        {"model.embed_tokens.W_q": (64, D), "model.embed_tokens.scale": (1, 4 * D), "lm_head.weight": (V, D)},
+        {"model.embed_tokens.W_q": "U8", "model.embed_tokens.scale": "F16"},
+    ),
     "a quantised head of another shape": (
         "quantised-table",
         CAUSAL,

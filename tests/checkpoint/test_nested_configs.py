@@ -19,6 +19,8 @@ V = 771
         ({"audio_config": {"vocab_size": 9}, "text_config": {"vocab_size": V}}, "text_config"),
         ({"qformer_config": {"vocab_size": 9}, "text_config": {"vocab_size": V}}, "text_config"),
         ({"depth_decoder_config": {"vocab_size": 9}, "vocab_size": V}, ""),
+        ({"vocab_size": 257152, "text_config": {"vocab_size": V}}, "text_config"),
+        ({"a": {"vocab_size": 9, "text_config": {"vocab_size": V}}, "vocab_size": V}, ""),
         ({"encoder": {"vocab_size": V}, "decoder": {"vocab_size": V}}, "encoder"),
     ],
 )

@@ -78,6 +78,32 @@ def test_a_tie_takes_the_same_dtype_and_shape() -> None:
     assert [matrix.names for matrix in found] == [("model.embed_tokens.weight",), ("lm_head.weight",)]
 
 
+FURTHER = {"model.layers.2.embed_tokens.weight": (V, D), "model.layers.2.shared_head.head.weight": (V, D)}
+"""Matrices of a layer that predicts further tokens (DeepSeek-V3, GLM-4.5)."""
+
+
+def test_layers_that_predict_further_tokens_have_no_part_in_the_tie() -> None:
+    """Their head was taken for that of the model, which then counted as one without a tie."""
+    shapes = {**FURTHER, "model.embed_tokens.weight": (V, D)}
+    found = matrices({**CAUSAL, "tie_word_embeddings": True}, shapes)
+    assert [(matrix.names[0], matrix.is_head, matrix.further) for matrix in found] == [
+        ("model.embed_tokens.weight", True, False),
+        ("model.layers.2.embed_tokens.weight", False, True),
+        ("model.layers.2.shared_head.head.weight", False, True),
+    ]
+
+
+@pytest.mark.parametrize("names", [("a.mtp.embed_tokens.weight", "a.mtp.lm_head.weight"), tuple(FURTHER)])
+def test_the_matrices_that_a_model_reads_come_first(names: tuple[str, str]) -> None:
+    found = matrices({**CAUSAL, "tie_word_embeddings": False}, {**dict.fromkeys(names, (V, D)), **PAIR})
+    assert [matrix.names[0] for matrix in found] == [
+        "model.embed_tokens.weight",
+        names[0],
+        "lm_head.weight",
+        names[1],
+    ]
+
+
 def test_copies_are_one_matrix_even_where_the_head_is_not_tied() -> None:
     shapes = {"encoder.embed_tokens.weight": (V, D), "lm_head.weight": (V, D), "shared.weight": (V, D)}
     found = matrices({**CAUSAL, "tie_word_embeddings": False}, shapes, same=always)

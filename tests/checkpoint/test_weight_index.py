@@ -30,6 +30,18 @@ FOLDERS: dict[str, tuple[str, dict[str, bytes]]] = {
     "pickled shards": ("pickled-weights", {"config.json": b"{}", "pytorch_model-00001-of-00002.bin": b""}),
     "a torch file": ("pickled-weights", {"config.json": b"{}", "consolidated.00.pth": b""}),
     "an adapter": ("adapter-weights", {"config.json": b"{}", "adapter_model.safetensors": safetensors({})}),
+    "an adapter beside its model": (
+        "adapter-weights",
+        {"config.json": b"{}", "adapter_config.json": b"{}", "model.safetensors": safetensors({})},
+    ),
+    "an adapter beside weights that the config names": (
+        "adapter-weights",
+        {
+            "config.json": b'{"transformers_weights": "a.safetensors"}',
+            "adapter_config.json": b"{}",
+            "a.safetensors": safetensors({}),
+        },
+    ),
     "an index that is not JSON": ("bad-index", {"config.json": b"{}", "model.safetensors.index.json": b"{"}),
     "an index without a map": ("bad-index", {"config.json": b"{}", "model.safetensors.index.json": b"{}"}),
     "an index that maps to numbers": (
@@ -45,6 +57,38 @@ def test_a_folder_without_a_checkpoint_is_refused(case: str, tmp_path: Path) -> 
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
     assert code_of(open_checkpoint, tmp_path) == code
+
+
+HINTS: dict[str, tuple[str, str]] = {
+    "model.fp16.safetensors": ("model.fp16.safetensors", "transformers_weights"),
+    "model-00001-of-00002.safetensors": ("model-00001-of-00002", "index.json is missing"),
+    "pytorch_model_fsdp_0/__0_0.distcp": ("processes of a training", "merge-weights"),
+    "global_step5/mp_rank_00_model_states.pt": ("processes of a training", "zero_to_fp32"),
+}
+"""A file in place of weights -> what the message and the hint say of it."""
+
+
+@pytest.mark.parametrize("name", HINTS)
+def test_a_folder_without_weights_says_what_it_holds(name: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(safetensors({}))
+    with pytest.raises(InputError) as caught:
+        open_checkpoint(tmp_path)
+    assert caught.value.code == "missing-weights"
+    assert HINTS[name][0] in caught.value.message
+    assert HINTS[name][1] in caught.value.hint
+
+
+@pytest.mark.parametrize("inside", ["checkpoint-500", "snapshots/0a1b"])
+def test_a_folder_of_models_names_one(inside: str, tmp_path: Path) -> None:
+    """The output of a training, and a model in the hub's cache."""
+    (tmp_path / inside).mkdir(parents=True)
+    (tmp_path / inside / "config.json").write_text("{}")
+    with pytest.raises(InputError) as caught:
+        open_checkpoint(tmp_path)
+    assert caught.value.code == "missing-config"
+    assert str(tmp_path / inside) in caught.value.hint
 
 
 @pytest.mark.parametrize(

@@ -247,6 +247,14 @@ def test_only_copied_tokens_are_proposed(architecture: str, model_of: Make, big:
     assert all(check.ok for check in tokswap.verify_checkpoint(copied, against=source))
 
 
+def test_a_head_beside_a_tie_is_proposed_from_by_every_engine(model_of: Make, big: Path, tmp_path: Path) -> None:
+    """transformers 5 does not tie two matrices that differ, whatever the config says. vLLM does, and so did release 4."""
+    source = copy_model(model_of("llama", **BYTE_LEVEL), tmp_path / "source")
+    edit_json(source / "config.json", tie_word_embeddings=True)
+    tokswap.make_draft(source, big, init="subword", propose="copied", out=tmp_path / "out")
+    assert read_json(tmp_path / "out/config.json")["tie_word_embeddings"] is False
+
+
 def test_training_proposes_no_other_token(model_of: Make, big: Path, tmp_path: Path) -> None:
     import torch
 

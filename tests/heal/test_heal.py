@@ -114,6 +114,28 @@ def test_new_rows_alone(text: Path, swapped: Callable[[str], Path], model_of: Ma
     assert caught.value.code == "no-new-rows"
 
 
+@pytest.mark.parametrize("copies", [True, False])
+def test_matrices_of_layers_that_predict_further_tokens(
+    copies: bool, text: Path, swapped: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """transformers does not load them. They were overwritten with those of the model; only copies follow it."""
+    further = {
+        "model.layers.2.embed_tokens.weight": "model.embed_tokens.weight",
+        "model.layers.2.shared_head.head.weight": "lm_head.weight",
+    }
+    student = copy_model(swapped("llama"), tmp_path / "student")
+    tools.rewrite(
+        student, lambda all: all.update({new: all[own] * (1 if copies else 2) for new, own in further.items()})
+    )
+    report = tokswap.heal_model(student, [text], out=tmp_path / "out", train="embeddings", **QUICK)
+    old, new = tools.weights(student), tools.weights(tmp_path / "out")
+    changed = {name for name in new if tools.bits(new[name]) != tools.bits(old[name])}
+    assert changed == {*further.values(), *(further if copies else ())}
+    assert set(report.tensors) == changed
+    for name, own in further.items() if copies else ():
+        assert tools.bits(new[name]) == tools.bits(new[own])
+
+
 def test_half_precision_stays_so(text: Path, model_of: Make, tmp_path: Path) -> None:
     source = model_of("llama", vocab_size=640, dtype="bfloat16")
     tokswap.transplant_tokenizer(source, model_of("gpt2", vocab_size=700), init="subword", out=tmp_path / "student")
@@ -550,6 +572,19 @@ def test_models_that_cannot_be_trained(
     with pytest.raises(InputError) as caught:
         tokswap.plan_heal(packed, [text])
     assert caught.value.code == "quantised-body"
+
+
+def test_eight_bit_floats_that_no_config_names(text: Path, swapped: Callable[[str], Path], tmp_path: Path) -> None:
+    """The training ended in a traceback, after all its steps. What does not change them works."""
+    student = copy_model(swapped("llama"), tmp_path / "student")
+    names = [name for name in tools.weights(student) if "_proj" in name]
+    tools.rewrite(student, lambda all: all.update({name: all[name].to(torch.float8_e4m3fn) for name in names}))
+    for train in ("adapter", "full"):
+        with pytest.raises(InputError) as caught:
+            tokswap.plan_heal(student, [text], train=train)
+        assert caught.value.code == "quantised-body"
+    tokswap.heal_model(student, [text], out=tmp_path / "out", train="embeddings", **QUICK)
+    assert {str(tools.weights(tmp_path / "out")[name].dtype) for name in names} == {"torch.float8_e4m3fn"}
 
 
 def test_layers_that_no_adapter_fits(swapped: Callable[[str], Path]) -> None:

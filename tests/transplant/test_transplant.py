@@ -265,6 +265,24 @@ def test_tying_drops_the_head_and_says_so(shards: int, model_of: Make, tmp_path:
     assert all(check.ok for check in tokswap.verify_checkpoint(tmp_path / "out", against=source))
 
 
+@pytest.mark.parametrize("flag", [True, False])
+def test_a_head_that_the_config_denies_is_named(flag: bool, model_of: Make, tmp_path: Path) -> None:
+    source = copy_model(model_of("llama", vocab_size=640), tmp_path / "source")
+    edit_json(source / "config.json", tie_word_embeddings=flag)
+    plan = tokswap.plan_transplant(source, model_of("gpt2", vocab_size=700), init="subword", out=tmp_path / "out").plan
+    assert any("lm_head.weight is another matrix" in note for note in plan.notes) == flag
+
+
+def test_a_tie_keeps_the_heads_of_layers_that_predict_further_tokens(model_of: Make, tmp_path: Path) -> None:
+    source = copy_model(model_of("llama", vocab_size=640), tmp_path / "source")
+    further = "model.layers.2.shared_head.head.weight"
+    tools.rewrite(source, lambda all: all.update({further: all["lm_head.weight"] * 2}))
+    target = model_of("gpt2", vocab_size=700)
+    tokswap.transplant_tokenizer(source, target, init="subword", out=tmp_path / "out", tie=True)
+    assert "lm_head.weight" not in tools.weights(tmp_path / "out")
+    assert tools.weights(tmp_path / "out")[further].shape[0] == 700
+
+
 # Rows.
 
 

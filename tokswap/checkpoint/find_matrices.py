@@ -17,6 +17,8 @@ from tokswap.checkpoint.nested_configs import configs, id_role, text_config
 from tokswap.checkpoint.ties import head_as_input, join_copies, mark_head
 from tokswap.errors import InputError
 
+_PACKED = re.compile(r"(^|\.)(lm_head|embed_out|embed_tokens|wte|word_embeddings|embed_in)$")
+"""Modules that hold a vocabulary matrix and nothing else."""
 Tensors = Mapping[str, tuple[str, tuple[int, ...]]]
 """Tensor name -> dtype and shape."""
 
@@ -55,7 +57,8 @@ def find_matrices(
             found.append(VocabMatrix(names=(name,), role=role, dtype=dtype, shape=shape, axis=axis))
         elif size in shape and not explained(config, size):
             raise _unknown(folder, name, dtype, shape, size)
-    if not any(_candidates(tensors)):
+    _check_packed(folder, found, tensors)
+    if not _candidates(tensors):
         found = head_as_input(found, facts)
     if not any(matrix.role == "input" for matrix in found):
         raise _no_embedding(folder, tensors, size)
@@ -72,6 +75,15 @@ def explained(config: Mapping[str, Any], size: int) -> bool:
     )
 
 
+def _check_packed(folder: Path | str, found: Sequence[VocabMatrix], tensors: Tensors) -> None:
+    """Refuse input embeddings and lm_heads that are stored as other tensors than a matrix, in any shape (HQQ)."""
+    whole = {matrix.names[0].rpartition(".")[0] for matrix in found if matrix.role != "bias"}
+    for name, (dtype, shape) in tensors.items():
+        module, _, leaf = name.rpartition(".")
+        if _PACKED.search(module) and module not in whole and leaf not in ("weight", "bias"):
+            raise _quantised(folder, name, dtype, shape)
+
+
 def _check_heads(folder: Path | str, found: Sequence[VocabMatrix], tensors: Tensors, size: int) -> None:
     """Refuse an lm_head with another number of rows than its input embeddings, which `role_of` has not recognised."""
     known = {matrix.names[0] for matrix in found}
@@ -82,21 +94,19 @@ def _check_heads(folder: Path | str, found: Sequence[VocabMatrix], tensors: Tens
             raise _mismatch(folder, name, shape, size) if dtype in FLOATS else _quantised(folder, name, dtype, shape)
 
 
-def _candidates(tensors: Tensors) -> tuple[dict[str, tuple[str, tuple[int, ...]]], list[str]]:
-    """Return the tensors that are input embeddings by name, whatever their size; and the parts of packed ones."""
-    candidates = {
+def _candidates(tensors: Tensors) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Return the tensors that are input embeddings by name, whatever their size."""
+    return {
         name: tensors[name]
         for name, (_, shape) in tensors.items()
         if len(shape) == 2 and role_by_name(name) == "input" and "position" not in name and "token_type" not in name
     }
-    packed = [name for name in tensors if re.search(r"(embed_tokens|wte|word_embeddings)\.(qweight|scales)$", name)]
-    return candidates, packed
 
 
 def _no_embedding(folder: Path | str, tensors: Tensors, size: int) -> InputError:
     """Say why a model has no input embeddings of the size that its config names."""
-    candidates, packed = _candidates(tensors)
-    packed += [name for name, (dtype, _) in candidates.items() if dtype not in FLOATS]
+    candidates = _candidates(tensors)
+    packed = [name for name, (dtype, _) in candidates.items() if dtype not in FLOATS]
     if packed:
         return _quantised(folder, packed[0], *tensors[packed[0]])
     if not candidates:

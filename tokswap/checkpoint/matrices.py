@@ -36,6 +36,7 @@ _NAMES: Mapping[Role, re.Pattern[str]] = {
         r"|token_embeddings|input_embedding|word_embed_proj|embeddings|embedding|embed|transformer\.w)\.weight$"
     ),
 }
+_FURTHER = re.compile(r"(^|\.)(layers|mtp[^.]*)\.")
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,11 @@ class VocabMatrix:
     def rows(self) -> int:
         """Number of rows, padding rows included."""
         return self.shape[self.axis]
+
+    @property
+    def further(self) -> bool:
+        """Whether it belongs to a layer that predicts further tokens (MTP), which the model itself does not read."""
+        return all(_FURTHER.search(name) for name in self.names)
 
     @property
     def width(self) -> int:

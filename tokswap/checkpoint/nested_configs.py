@@ -43,12 +43,20 @@ def is_text_path(path: str) -> bool:
 
 
 def vocabulary_configs(config: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    """Return the configs that name the size of a text vocabulary, with their paths; the outermost comes first."""
-    return [
+    """Return the configs that name the size of a text vocabulary, with their paths; the outermost comes first.
+
+    A `text_config` of another size comes before the config around it: it is that of the model's text, and the outer one
+    a default of its class that nobody has corrected (PaliGemma, LLaVA).
+    """
+    found = [
         (path, child)
         for path, child in configs(config)
         if type(child.get("vocab_size")) is int and child["vocab_size"] > 0 and is_text_path(path)
     ]
+    outer, size = (found[0][0], found[0][1]["vocab_size"]) if found else ("", 0)
+    inner = f"{outer}.text_config".lstrip(".")
+    first = [owner for owner in found if owner[0] == inner and owner[1]["vocab_size"] != size]
+    return first + [owner for owner in found if owner not in first]
 
 
 def text_config(config: Mapping[str, Any], folder: Path | str = "") -> tuple[str, Mapping[str, Any]]:

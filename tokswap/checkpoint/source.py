@@ -8,6 +8,7 @@ from typing import Any
 
 from tokswap.checkpoint.class_defaults import with_class_ids
 from tokswap.checkpoint.loaded import Loaded, ModelLike, as_loaded, check_whole, loaded_checkpoint
+from tokswap.checkpoint.missing_tensors import check_missing
 from tokswap.checkpoint.reader import Checkpoint, open_checkpoint
 from tokswap.checkpoint.rowless import with_rows
 from tokswap.errors import InputError
@@ -57,8 +58,8 @@ def open_source(model: ModelLike | SourceModel, *, trust_remote_code: bool = Fal
     """Open a source model: headers and configs, no weights. One that is open already is returned.
 
     Raises:
-        InputError: source-too-small where text needs a token that has no row; remote-code; and what reading a
-            checkpoint and a tokenizer raises.
+        InputError: source-too-small where text needs a token that has no row; incomplete-weights; remote-code; and what
+            reading a checkpoint and a tokenizer raises.
     """
     if isinstance(model, SourceModel):
         return model
@@ -71,6 +72,7 @@ def open_source(model: ModelLike | SourceModel, *, trust_remote_code: bool = Fal
         tokenizer = read_tokenizer(checkpoint.folder, trust_remote_code=trust_remote_code)
         checkpoint = replace(checkpoint, config=with_class_ids(checkpoint.config, tokenizer.vocabulary))
     rows = checkpoint.matrices[0].rows
+    missing = check_missing(checkpoint) if loaded is None else ()
     fit = with_rows(tokenizer, rows, checkpoint.config, checkpoint.generation_config)
     size = len(fit.tokenizer.vocabulary)
     if size > rows:
@@ -81,7 +83,19 @@ def open_source(model: ModelLike | SourceModel, *, trust_remote_code: bool = Fal
             model=checkpoint.folder,
         )
     name = str(model) if loaded is None else str(checkpoint.folder)
-    return SourceModel(name, checkpoint, fit.tokenizer, loaded=loaded, notes=(*checkpoint.notes, *fit.notes))
+    notes = (*checkpoint.notes, *missing, *_tie_notes(checkpoint), *fit.notes)
+    return SourceModel(name, checkpoint, fit.tokenizer, loaded=loaded, notes=notes)
+
+
+def _tie_notes(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Say that engines read a model differently that has a tie by its config and another lm_head in its files."""
+    heads = [matrix for matrix in checkpoint.matrices if matrix.role == "output" and not matrix.further]
+    if checkpoint.facts.tied is not True or checkpoint.tied or not heads:
+        return ()
+    return (
+        f"config.json ties lm_head to the input embeddings, and {heads[0].names[0]} is another matrix: transformers 5 "
+        "uses it, and earlier releases and some inference engines do not; `tie_word_embeddings` should be false",
+    )
 
 
 def open_target(

@@ -25,10 +25,10 @@ def join_copies(
         same_bytes: Compares two tensors by name. It is called only where dtype and shape are equal.
 
     Returns:
-        The matrices in the order of their roles, input embeddings first.
+        The matrices in the order of their roles, input embeddings first; those that the model reads come first of each.
     """
     groups: list[VocabMatrix] = []
-    for matrix in sorted(matrices, key=lambda matrix: _ORDER.index(matrix.role)):
+    for matrix in sorted(matrices, key=lambda matrix: (_ORDER.index(matrix.role), matrix.further)):
         for n, group in enumerate(groups):
             tie = {group.role, matrix.role} == {"input", "output"}
             may_join = group.role == matrix.role or (tie and facts.tied is not False)
@@ -53,7 +53,7 @@ def head_as_input(matrices: list[VocabMatrix], facts: ModelFacts) -> list[VocabM
 
 def mark_head(matrices: Sequence[VocabMatrix], facts: ModelFacts) -> tuple[VocabMatrix, ...]:
     """Mark the input embeddings as the lm_head where the model has a head and stores no matrix for it."""
-    stored = any(matrix.role == "output" or matrix.is_head for matrix in matrices)
+    stored = any((matrix.role == "output" and not matrix.further) or matrix.is_head for matrix in matrices)
     if stored or not facts.has_head or facts.tied is False:
         return tuple(matrices)
     first = next(n for n, matrix in enumerate(matrices) if matrix.role == "input")

@@ -6,6 +6,7 @@ A file that `transformers_weights` of config.json names comes first, then model.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 from tokswap.checkpoint.matrices import role_by_name
 from tokswap.checkpoint.shards import Shard, TensorInfo
 from tokswap.errors import InputError
-from tokswap.storage.json_files import read_json
+from tokswap.storage.json_files import ADAPTER_CONFIG, read_json
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -48,6 +49,13 @@ def weight_files(folder: Path, config: Mapping[str, Any]) -> WeightFiles:
         InputError: missing-weights, pickled-weights, adapter-weights, bad-index, missing-shard, outside-shard.
     """
     chosen = config.get("transformers_weights")
+    if (isinstance(chosen, str) or _has_weights(folder)) and (folder / ADAPTER_CONFIG).is_file():
+        raise InputError(
+            "adapter-weights",
+            "there is an adapter beside this model, and transformers loads both as one",
+            f"merge them (peft: merge_and_unload), or move {ADAPTER_CONFIG} out of the folder to leave the adapter out",
+            folder=folder,
+        )
     if isinstance(chosen, str):
         return _named(folder, chosen)
     if (folder / SINGLE).is_file():
@@ -55,6 +63,10 @@ def weight_files(folder: Path, config: Mapping[str, Any]) -> WeightFiles:
     if (folder / INDEX).is_file():
         return _indexed(folder, INDEX)
     raise _no_weights(folder)
+
+
+def _has_weights(folder: Path) -> bool:
+    return (folder / SINGLE).is_file() or (folder / INDEX).is_file()
 
 
 def _named(folder: Path, name: str) -> WeightFiles:
@@ -164,6 +176,7 @@ def _missing(name: str, path: Path, what: str) -> InputError:
 
 
 def _no_weights(folder: Path) -> InputError:
+    """Say what a folder holds in place of weights that transformers loads."""
     if any(folder.glob("pytorch_model*.bin")) or any(folder.glob("*.pt")) or any(folder.glob("*.pth")):
         return InputError(
             "pickled-weights",
@@ -174,5 +187,16 @@ def _no_weights(folder: Path) -> InputError:
     if (folder / "adapter_model.safetensors").is_file():
         hint = "merge the adapter into its base model first (peft: merge_and_unload)"
         return InputError("adapter-weights", "this is an adapter, not a whole model", hint, folder=folder)
+    message = "there are no safetensors weights in this folder"
     hint = f"a model folder holds {SINGLE}, or shards with {INDEX}"
-    return InputError("missing-weights", "there are no safetensors weights in this folder", hint, folder=folder)
+    if any(folder.glob("*/*.distcp")) or any(folder.glob("global_step*/*.pt")):
+        message = "these weights are the parts that the processes of a training have saved"
+        hint = "join them first: `accelerate merge-weights` for FSDP, zero_to_fp32.py for DeepSpeed"
+    elif names := sorted(path.name for path in folder.glob("*.safetensors")):
+        message = f"transformers loads no safetensors file of the name {names[0]}"
+        hint = (
+            f"{INDEX} is missing: download it again"
+            if any(re.search(r"-\d+-of-\d+\.", name) for name in names)
+            else f"{hint}; another file counts if `transformers_weights` of config.json names it"
+        )
+    return InputError("missing-weights", message, hint, folder=folder)

@@ -22,7 +22,7 @@ from tokswap.heal.step import HealStep, check_step
 from tokswap.options.keywords import two_and_keywords
 from tokswap.report.record import Report
 from tokswap.report.wording import size
-from tokswap.transplant.inputs import Inputs, open_inputs
+from tokswap.transplant.inputs import open_inputs
 from tokswap.transplant.options import TransplantOptions
 from tokswap.transplant.plan import finish, prepare
 from tokswap.transplant.prepared import Prepared
@@ -88,7 +88,7 @@ def plan_with(model: ModelLike, target: ModelLike, options: DraftOptions) -> Tra
         trust_remote_code=options.trust_remote_code,
     )
     notes = (*notes, *step_notes)
-    prepared = prepare(inputs, _untied(transplant, inputs, options.propose))
+    prepared = prepare(inputs, _untied(transplant, options.propose))
     prepared = dataclasses.replace(
         prepared,
         copied_head=options.propose == "copied",
@@ -118,7 +118,7 @@ def _check_kinds(small: ModelFacts, big: ModelFacts, folder: Path, target: Draft
     return (_READS_MORE,) if big.modalities - small.modalities else ()
 
 
-def _untied(transplant: TransplantOptions, inputs: Inputs, propose: str) -> TransplantOptions:
+def _untied(transplant: TransplantOptions, propose: str) -> TransplantOptions:
     """Give lm_head a matrix of its own where only copied tokens are proposed: the draft still reads the others.
 
     Raises:
@@ -130,7 +130,7 @@ def _untied(transplant: TransplantOptions, inputs: Inputs, propose: str) -> Tran
         flag = "--tie" if transplant.tie is True else "--init-output"
         message = f"{flag} does not go with --propose copied, which makes a lm_head of copied and neutral rows"
         raise UsageError("one-matrix", message, f"leave out {flag}, or --propose")
-    return dataclasses.replace(transplant, tie=False) if inputs.source.checkpoint.tied else transplant
+    return dataclasses.replace(transplant, tie=False)
 
 
 def _proposal_notes(prepared: Prepared, propose: str) -> tuple[str, ...]:

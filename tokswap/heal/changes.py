@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -36,7 +36,7 @@ def changed_edit(source: SourceModel, student: Student, *, trust_remote_code: bo
     changed = body_changes(student, checkpoint)
     tables = [one for one in checkpoint.matrices if one.role not in _TRAINED and one.names[0] in changed]
     of_body = {one.names[0]: changed.pop(one.names[0]) for one in tables}  # per-layer embeddings
-    trained = [one for one in checkpoint.matrices if one.role in _TRAINED]
+    trained = own_matrices(student, checkpoint)
     edits = {id(one): _computed(one, student.new) for one in trained} | {
         id(one): _computed(one, None) for one in tables
     }
@@ -57,6 +57,20 @@ def changed_edit(source: SourceModel, student: Student, *, trust_remote_code: bo
 
 
 _TRAINED = ("input", "output")
+
+
+def own_matrices(student: Student, checkpoint: Checkpoint) -> list[VocabMatrix]:
+    """Return the input embeddings and the lm_head that the model reads.
+
+    Its files may hold more of them, which transformers does not load: those of layers that predict further tokens
+    (`model.layers.61.shared_head.head`). They keep their rows, unless they are copies.
+    """
+    own = {id(weight) for weight in student.matrices()}
+    weights = student.causal.named_parameters(remove_duplicate=False)
+    names: Mapping[str, Compute] = {name: weight.detach for name, weight in weights if id(weight) in own}
+    if checkpoint.memory is None:
+        names = as_in_files(student.causal, names, checkpoint.tensors)
+    return [one for one in checkpoint.matrices if one.role in _TRAINED and not names.keys().isdisjoint(one.names)]
 
 
 def _computed(matrix: VocabMatrix, new: np.ndarray | None) -> MatrixEdit:

@@ -163,12 +163,7 @@ def check_model(checkpoint: Checkpoint) -> None:
     checkpoint.facts.require_causal(checkpoint.folder, "healing trains a model to predict the next token")
     checkpoint.facts.require_text_only(checkpoint.folder)
     if checkpoint.config.get("quantization_config"):
-        raise InputError(
-            "quantised-body",
-            "the weights of this model are quantised, and healing changes weights",
-            "heal the checkpoint before quantisation, and quantise the result; a .gguf file is dequantised by itself",
-            model=checkpoint.folder,
-        )
+        raise _quantised(checkpoint)
 
 
 def check_body(source: SourceModel, train: str, *, trust_remote_code: bool) -> Reach | None:
@@ -183,8 +178,10 @@ def check_body(source: SourceModel, train: str, *, trust_remote_code: bool) -> R
         What a LoRA adapter can change of it; None where only the run can tell.
 
     Raises:
-        InputError: no-lora-targets, no-plain-embeddings.
+        InputError: quantised-body, no-lora-targets, no-plain-embeddings.
     """
+    if train in ("adapter", "full") and any(one.dtype.startswith("F8") for one in source.checkpoint.tensors.values()):
+        raise _quantised(source.checkpoint)
     if source.loaded is not None:
         model = source.loaded.model
     else:
@@ -194,6 +191,15 @@ def check_body(source: SourceModel, train: str, *, trust_remote_code: bool) -> R
     reach = reach_of(model)
     check_parts(model, reach, train)
     return reach
+
+
+def _quantised(checkpoint: Checkpoint) -> InputError:
+    return InputError(
+        "quantised-body",
+        "the weights of this model are quantised, and healing changes weights",
+        "heal the checkpoint before quantisation, and quantise the result; a .gguf file is dequantised by itself",
+        model=checkpoint.folder,
+    )
 
 
 def _teacher_of(model: ModelLike, student: SourceModel, options: HealOptions) -> ModelLike:

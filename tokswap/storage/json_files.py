@@ -46,6 +46,8 @@ def _missing(path: Path, what: str) -> InputError:
         hint = "give a folder that tokswap has written"
     if what == "config" and (path.parent / ADAPTER_CONFIG).is_file():
         hint = ADAPTER_HINT
+    elif what == "config" and (inside := _newest_model(path.parent)) is not None:
+        hint = f"give the folder of a model inside it, such as {inside}"
     message = f"there is no {path.name} here" if path.parent.is_dir() else "there is no such folder"
     return InputError(f"missing-{what}", message, hint, folder=path.parent)
 
@@ -83,6 +85,12 @@ def json_bytes(value: object, *, indent: int | None = 2) -> bytes:
         return text.encode()
     except UnicodeEncodeError:
         return json.dumps(value, indent=indent).encode()
+
+
+def _newest_model(folder: Path) -> Path | None:
+    """Return the last model inside a folder: of a training's checkpoints, or of the hub's cache."""
+    found = [path for pattern in ("*/config.json", "snapshots/*/config.json") for path in folder.glob(pattern)]
+    return max(found, key=lambda path: path.stat().st_mtime).parent if found else None
 
 
 def _too_deep(value: dict[str, Any]) -> bool:

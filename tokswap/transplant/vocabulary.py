@@ -145,8 +145,9 @@ def matrix_edits(source: Checkpoint, alignment: Alignment, tie: bool | None) -> 
         kept = tuple(name for name in split.names if name != head)
         edits[edits.index(split) : edits.index(split) + 1] = untied(dataclasses.replace(split, names=kept), head)
     if tie is True and not source.tied:
-        if not any(edit.matrix.role == "output" for edit in edits):
+        kept_edits = [edit for edit in edits if edit.matrix.role != "output" or edit.matrix.further]
+        if len(kept_edits) == len(edits):
             raise UsageError("cannot-tie", "this model has no lm_head to tie to its embeddings", "leave out --tie")
-        edits = [edit for edit in edits if edit.matrix.role != "output"]
+        edits = kept_edits
         edits[0] = dataclasses.replace(edits[0], matrix=dataclasses.replace(edits[0].matrix, is_head=True))
     return tuple(edits)
