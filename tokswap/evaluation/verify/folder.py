@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -86,18 +87,27 @@ class Folder:
         with library_errors(self.path):
             return list(self.tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
 
-    def file_encoder(self) -> Encode | None:
-        """Return what tokenizer.json says, which the class may ignore; None without one."""
+    @cached_property
+    def file_encoders(self) -> list[Encode]:
+        """What tokenizer.json says, which the class may ignore: all of it, and with what the class adds and frames."""
         from tokenizers import Tokenizer
 
         path = self.path / "tokenizer.json"
         if not path.is_file():
-            return None
+            return []
         with library_errors(path):
-            backend = Tokenizer.from_file(str(path))
-        backend.no_truncation()
-        backend.no_padding()
-        return lambda text, special: list(backend.encode(text, add_special_tokens=special).ids)
+            whole = Tokenizer.from_file(str(path))
+        found = [whole]
+        if (of_class := getattr(self.tokenizer, "backend_tokenizer", None)) is not None:
+            mixed = copy.deepcopy(of_class)
+            mixed.normalizer, mixed.pre_tokenizer = whole.normalizer, whole.pre_tokenizer
+            if whole.get_vocab(with_added_tokens=False) == of_class.get_vocab(with_added_tokens=False):
+                mixed.model = whole.model
+            found.append(mixed)
+        for backend in found:
+            backend.no_truncation()
+            backend.no_padding()
+        return [partial(_encode, backend) for backend in found]
 
     @cached_property
     def complete_config(self) -> Any:
@@ -157,6 +167,10 @@ class Folder:
         )
         mismatched = tuple(map(str, info.get("mismatched_keys") or ()))
         return Weights(model.eval(), frozenset(map(str, info["missing_keys"])), mismatched)
+
+
+def _encode(backend: Any, text: str, special: bool) -> list[int]:
+    return list(backend.encode(text, add_special_tokens=special).ids)
 
 
 def _optional(path: Path) -> dict[str, Any]:

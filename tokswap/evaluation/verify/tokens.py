@@ -160,8 +160,8 @@ def _tokenization_check(folder: Folder, reference: Reference) -> Check:
         texts += spelled_texts(own, sorted(reference.new_of or range(len(own.vocabulary))))
     wrong, compared = compare_texts(folder, reference, texts, lambda text, special: own.encode(text, special=special))
     detail = f"{compared} texts"
-    of_file = own.file_encoder() if wrong and not reference.trim else None
-    if of_file is not None and not compare_texts(folder, reference, texts, of_file)[0]:
+    of_file = own.file_encoders if wrong and not reference.trim else []
+    if any(not compare_texts(folder, reference, texts, encode)[0] for encode in of_file):
         wrong, detail = [], detail + "; as the target's tokenizer.json says, whose class tokenizes differently"
     shown = [repr(text if len(text) < 40 else text[:37] + "...") for text in wrong]
     return check_empty("tokenization", f"{len(wrong)} of {compared} texts get other ids", shown, detail)
