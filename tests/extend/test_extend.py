@@ -76,6 +76,23 @@ def test_old_rows_stay_and_new_tokens_work(architecture: str, model_of: Make, te
     assert failed(out, source) == []
 
 
+def test_a_pad_token_without_a_row(model_of: Make, tmp_path: Path) -> None:
+    """Left behind by trainings that add [PAD] and do not resize the model: the result does without it."""
+    source, out = makers.copy_model(model_of("llama-tied"), tmp_path / "source"), tmp_path / "out"
+    pad = {"id": makers.tokenizer_size(source), "content": "[PAD]", "special": True}
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    spec = makers.read_json(source / "tokenizer.json")
+    makers.write_json(source / "tokenizer.json", {**spec, "added_tokens": [*spec["added_tokens"], {**pad, **flags}]})
+    makers.edit_json(source / "tokenizer_config.json", pad_token="[PAD]")
+    (tmp_path / "corpus.txt").write_text("the harbourmaster [PAD] the harbourmaster\n")
+    (tmp_path / "terms.txt").write_text("harbourmaster\n")
+    given = {"tokens": [tmp_path / "terms.txt"], "corpora": [tmp_path / "corpus.txt"]}
+    tokswap.extend_model(source, init="subword", out=out, **given)
+    assert failed(out, source) == []
+    after = AutoTokenizer.from_pretrained(out)
+    assert max(after("a harbourmaster")["input_ids"]) < len(tools.weights(out)["model.embed_tokens.weight"])
+
+
 def test_norms(model_of: Make, terms: Path, tmp_path: Path) -> None:
     """Input embeddings get the median norm of the old rows; rows that score tokens keep that of the mean."""
     for architecture in ("llama", "llama-tied"):

@@ -170,7 +170,7 @@ def plain_settings(config: Mapping[str, Any], tokenizer: Any, spec: Mapping[str,
 
 
 def _readable_content(entry: Mapping[str, Any]) -> Any:
-    """Return the text of a token. In tokenizer_config.json, unlike special_tokens_map.json, it must say that it is one."""
+    """Return the text of a token as tokenizer_config.json names it: with a type, unlike special_tokens_map.json."""
     return entry.get("content") if "__type" in entry else None
 
 

@@ -32,7 +32,7 @@ def chat_check(folder: Folder, reference: Reference) -> Check:
     for name in (name for name in names if name in _templates(folder.tokenizer)):
         before = [_render(reference.folder, name, chat) for chat in _chats("?", "!")]
         other = [_render(reference.folder, name, chat) for chat in _chats("one two", "three")]
-        added = set(reference.folder.tokenizer.get_added_vocab().values())
+        added = set(reference.folder.added.values())
         for chat, ids, twin in zip(_chats("?", "!"), before, other, strict=True):
             if ids is None:
                 continue  # a template may refuse any conversation

@@ -133,7 +133,7 @@ def _tokens_check(folder: Folder, reference: Reference) -> Check:
 
 def _added_check(folder: Folder, reference: Reference) -> Check:
     """Every added token must still be one: neither its row nor what it does in a text may be lost."""
-    after = folder.tokenizer.get_added_vocab()
+    after = folder.added
     lost = [text for text in reference.needed_added if text not in after]
     return check_empty("added tokens", "lost", lost, f"{len(after):,} are kept")
 
@@ -155,7 +155,7 @@ def _roles_check(folder: Folder, reference: Reference) -> Check:
 
 def _tokenization_check(folder: Folder, reference: Reference) -> Check:
     own = reference.folder
-    texts = varied_texts(sorted(own.tokenizer.get_added_vocab()))
+    texts = varied_texts(sorted(own.added))
     if reference.trim or reference.new_of is not None:
         texts += spelled_texts(own, sorted(reference.new_of or range(len(own.vocabulary))))
     wrong, compared = compare_texts(folder, reference, texts, lambda text, special: own.encode(text, special=special))
