@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import shutil
@@ -160,6 +161,35 @@ def make_draft_head(folder: Path, *, rows: int, width: int = 24) -> Path:
     tensors = {"lm_head.weight": torch.randn(rows, width), "fc.weight": torch.randn(width, 3 * width)}
     save_file(tensors, folder / "model.safetensors")
     return folder
+
+
+def write_tekken(folder: Path, tokens: list[bytes]) -> int:
+    """Write the tokenizer file of mistral-common. Returns the number of its ids.
+
+    Args:
+        folder: Where to write it.
+        tokens: Its text tokens: the 256 bytes, then longer ones.
+    """
+    tools_and_images = ["AVAILABLE_TOOLS", "/AVAILABLE_TOOLS", "TOOL_RESULTS", "/TOOL_RESULTS", "TOOL_CALLS", "IMG"]
+    more = ["IMG_BREAK", "IMG_END", "PREFIX", "MIDDLE", "SUFFIX", "SYSTEM_PROMPT", "/SYSTEM_PROMPT", "TOOL_CONTENT"]
+    marked = [f"[{name}]" for name in ("INST", "/INST", *tools_and_images)]
+    names = ["<unk>", "<s>", "</s>", *marked, "<pad>", *(f"[{name}]" for name in more), "<SPECIAL_20>"]
+    content = {
+        "config": {
+            "pattern": r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+            "num_vocab_tokens": len(tokens),
+            "default_vocab_size": len(tokens) + len(names),
+            "default_num_special_tokens": len(names),
+            "version": "v3",
+        },
+        "vocab": [
+            {"rank": n, "token_bytes": base64.b64encode(token).decode(), "token_str": None}
+            for n, token in enumerate(tokens)
+        ],
+        "special_tokens": [{"rank": n, "token_str": name, "is_control": True} for n, name in enumerate(names)],
+    }
+    write_json(folder / "tekken.json", content)
+    return len(tokens) + len(names)
 
 
 def copy_model(source: Path, target: Path) -> Path:

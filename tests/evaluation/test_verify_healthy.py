@@ -56,6 +56,20 @@ def test_padding_rows_that_are_only_read_may_be_anything(model_of: Make, tmp_pat
     assert details(copy)["vocabulary size"] == "560 ids, 567 rows"
 
 
+@tools.needs_release_5
+@pytest.mark.parametrize(("family", "name"), [("sentencepiece", "LlamaTokenizer"), ("unigram", "T5Tokenizer")])
+def test_a_transplant_whose_target_has_a_class_that_ignores_tokenizer_json(
+    family: str, name: str, model_of: Make, tokenizer_of: Make, tmp_path: Path
+) -> None:
+    """The result does what the file says; T5's class adds tokens too. Conversations are tokenized as other text is."""
+    target = copy_model(tokenizer_of(family, chat_template=makers.CHAT_TEMPLATE), tmp_path / "target")
+    edit_json(target / "tokenizer_config.json", tokenizer_class=name)
+    source, out = model_of("llama-tied"), tmp_path / "out"
+    report = tokswap.transplant_tokenizer(str(source), str(target), init="mean", out=out)
+    assert any("the result does what tokenizer.json says" in note for note in report.plan.notes)
+    assert {c.name: c.detail for c in tokswap.verify_checkpoint(out, against=source) if not c.ok} == {}
+
+
 def test_few_positions_and_ids_that_the_class_has_by_default(tokenizer_of: Make, tmp_path: Path) -> None:
     from transformers import GPT2Config, GPT2LMHeadModel
 

@@ -76,6 +76,48 @@ def test_old_rows_stay_and_new_tokens_work(architecture: str, model_of: Make, te
     assert failed(out, source) == []
 
 
+@pytest.mark.parametrize("family", ["unigram", "wordpiece"])
+@pytest.mark.parametrize("flags", [{"single_word": True, "normalized": True}, {"single_word": False}])
+def test_added_tokens_are_not_found_in_more_texts(
+    family: str, flags: dict[str, bool], tokenizer_of: Make, model_of: Make, tmp_path: Path
+) -> None:
+    """The library numbers added tokens after the model's, so the grown model holds them, and could give them itself."""
+    source, out = makers.copy_model(model_of("llama", family=family, rows=640), tmp_path / "source"), tmp_path / "out"
+    spec = makers.read_json(source / "tokenizer.json")
+    entry = {"lstrip": False, "rstrip": False, "normalized": False, "special": False, **flags}
+    spec["added_tokens"].append({"id": makers.tokenizer_size(source), "content": "gym", **entry})
+    makers.write_json(source / "tokenizer.json", spec)
+    terms = tmp_path / "words.txt"
+    terms.write_text("harbourmaster\n")
+    if family == "wordpiece":
+        with pytest.raises(TokswapError, match="'gym' in more texts than before") as caught:
+            tokswap.extend_model(source, tokens=[terms], init="subword", out=out)
+        assert caught.value.code == "unsupported-tokenizer"
+        return
+    tokswap.extend_model(source, tokens=[terms], init="subword", out=out)
+    before, after = (AutoTokenizer.from_pretrained(path) for path in (source, out))
+    assert max(after("the harbourmaster")["input_ids"]) > max(before.get_vocab().values())
+    for text in ("gym time", "gyms instead", "a ｇｙｍ", "gymgym gym", "☕gym☕"):
+        assert after(text)["input_ids"] == before(text)["input_ids"]
+
+
+def test_a_pad_token_without_a_row(model_of: Make, tmp_path: Path) -> None:
+    """Left behind by trainings that add [PAD] and do not resize the model: the result does without it."""
+    source, out = makers.copy_model(model_of("llama-tied"), tmp_path / "source"), tmp_path / "out"
+    pad = {"id": makers.tokenizer_size(source), "content": "[PAD]", "special": True}
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    spec = makers.read_json(source / "tokenizer.json")
+    makers.write_json(source / "tokenizer.json", {**spec, "added_tokens": [*spec["added_tokens"], {**pad, **flags}]})
+    makers.edit_json(source / "tokenizer_config.json", pad_token="[PAD]")
+    (tmp_path / "corpus.txt").write_text("the harbourmaster [PAD] the harbourmaster\n")
+    (tmp_path / "terms.txt").write_text("harbourmaster\n")
+    given = {"tokens": [tmp_path / "terms.txt"], "corpora": [tmp_path / "corpus.txt"]}
+    tokswap.extend_model(source, init="subword", out=out, **given)
+    assert failed(out, source) == []
+    after = AutoTokenizer.from_pretrained(out)
+    assert max(after("a harbourmaster")["input_ids"]) < len(tools.weights(out)["model.embed_tokens.weight"])
+
+
 def test_norms(model_of: Make, terms: Path, tmp_path: Path) -> None:
     """Input embeddings get the median norm of the old rows; rows that score tokens keep that of the mean."""
     for architecture in ("llama", "llama-tied"):

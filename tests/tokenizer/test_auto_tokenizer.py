@@ -291,29 +291,11 @@ def ranks(folder: Path, tokenizer: Path) -> list[bytes]:
 @pytest.mark.parametrize("model_type", [None, "mistral"])
 def test_a_tekken_json(tokenizer_of: Callable[..., Path], tmp_path: Path, model_type: str | None) -> None:
     tokens = ranks(tmp_path, tokenizer_of("byte-level"))
-    tools_and_images = ["AVAILABLE_TOOLS", "/AVAILABLE_TOOLS", "TOOL_RESULTS", "/TOOL_RESULTS", "TOOL_CALLS", "IMG"]
-    more = ["IMG_BREAK", "IMG_END", "PREFIX", "MIDDLE", "SUFFIX", "SYSTEM_PROMPT", "/SYSTEM_PROMPT", "TOOL_CONTENT"]
-    marked = [f"[{name}]" for name in ("INST", "/INST", *tools_and_images)]
-    names = ["<unk>", "<s>", "</s>", *marked, "<pad>", *(f"[{name}]" for name in more), "<SPECIAL_20>"]
-    content = {
-        "config": {
-            "pattern": r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-            "num_vocab_tokens": len(tokens),
-            "default_vocab_size": len(tokens) + len(names),
-            "default_num_special_tokens": len(names),
-            "version": "v3",
-        },
-        "vocab": [
-            {"rank": n, "token_bytes": base64.b64encode(token).decode(), "token_str": None}
-            for n, token in enumerate(tokens)
-        ],
-        "special_tokens": [{"rank": n, "token_str": name, "is_control": True} for n, name in enumerate(names)],
-    }
-    makers.write_json(tmp_path / "tekken.json", content)
+    size = makers.write_tekken(tmp_path, tokens)
     if model_type:
         makers.write_json(tmp_path / "config.json", {"model_type": model_type})
     tokenizer = read_tokenizer(tmp_path)
-    assert len(tokenizer.vocabulary) == len(tokens) + len(names)
+    assert len(tokenizer.vocabulary) == size
     for text in TEXTS[:4]:
         assert tokenizer.encode(text) == list(load(tmp_path).encode(text, add_special_tokens=False))
     assert "tekken.json" not in tokenizer.output_files()

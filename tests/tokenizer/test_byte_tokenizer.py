@@ -150,6 +150,15 @@ def test_wordpiece_tells_words_from_continuations(read) -> None:
     assert pieces("  ") == []
 
 
+def test_punctuation_is_a_word_of_wordpiece_after_a_letter_too(read) -> None:
+    """A piece such as `.` of another vocabulary had no tokens, and so the row of no token."""
+    tokenizer = read("wordpiece")
+    ids = tokenizer.vocabulary.id_of_text
+    for mark in (".", "(", "-"):
+        assert tokenizer.encode("the" + mark) == [ids["the"], ids[mark]]
+        assert tokenizer.tokenize_bytes([mark.encode()]) == [[ids[mark]]]
+
+
 def test_wordpiece_without_a_pre_tokenizer(edited) -> None:
     tokenizer = read_tokenizer(edited("wordpiece", lambda spec: spec.update(pre_tokenizer=None, normalizer=None)))
     assert tokenizer.tokenize_bytes([b" the"]) == [[tokenizer.vocabulary.id_of[b" the"]]]

@@ -7,7 +7,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tokswap.errors import InputError
 from tokswap.extend import bpe, unigram, wordpiece
+from tokswap.tokenizer.backend import model_texts
 from tokswap.tokenizer.families import BYTE_LEVEL, SENTENCEPIECE, UNIGRAM, WORDPIECE
 from tokswap.tokenizer.tokenizer import CONVERTIBLE, Tokenizer
 from tokswap.tokenizer.vocabulary import byte_level_token
@@ -71,6 +73,9 @@ def extended(tokenizer: Tokenizer, tokens: Sequence[bytes], first: int | None = 
         tokenizer: The tokenizer.
         tokens: Token bytes of the new tokens.
         first: The first new id, None for the one after the last id of the tokenizer.
+
+    Raises:
+        InputError: unsupported-tokenizer where an added token would be found in more texts than before.
     """
     first = len(tokenizer.vocabulary) if first is None else first
     skipped: dict[bytes, str] = {}
@@ -89,6 +94,7 @@ def extended(tokenizer: Tokenizer, tokens: Sequence[bytes], first: int | None = 
             break
         for name in [name for name, token in asked.items() if token in lost]:
             skipped[wanted.pop(name)] = _NEVER
+    _check_added(tokenizer, grown)
     known = {**_ids_of(tokenizer), **new_ids}
     return Extended(
         tokenizer=grown,
@@ -127,6 +133,29 @@ def _with_model(tokenizer: Tokenizer, splice: Splice, new_ids: Mapping[str, int]
         files={name: path for name, path in tokenizer.files.items() if name not in old},
         edited=True,
     )
+
+
+def _check_added(tokenizer: Tokenizer, grown: Tokenizer) -> None:
+    """Refuse a tokenizer some of whose added tokens the new model would give where they are not cut out of a text.
+
+    Such are whole words (`single_word`), and those that are looked for before a text is normalised.
+    """
+    spec, known = tokenizer.spec, _ids_of(tokenizer)
+    for entry in spec.get("added_tokens") or []:
+        text = str(entry["content"])
+        changes = spec.get("normalizer") is not None and not entry.get("normalized") and set(text) <= known.keys()
+        if text in known or not (entry.get("single_word") or changes):
+            continue
+        (parts,) = model_texts(spec, [text], tokenizer.path)
+        found = {piece.id for part in parts if text in part for piece in grown.backend.model.tokenize(part)}
+        if entry["id"] in found:
+            raise InputError(
+                "unsupported-tokenizer",
+                f"an extension would find the added token {text!r} in more texts than before: inside words, or spelled "
+                "otherwise",
+                "remove this token, or add it again with single_word=False and normalized=True",
+                tokenizer=tokenizer.path,
+            )
 
 
 def _ids_of(tokenizer: Tokenizer) -> dict[str, int]:

@@ -8,6 +8,7 @@ never below the lowest of the model: the tokenizers library derives the score of
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 _MORE = 1e-3
@@ -33,15 +34,7 @@ class Splice:
 
     def add(self, token: str) -> str:
         """Add a token; see `bpe.Splice.add`."""
-        best: list[tuple[float, tuple[str, ...]]] = [(0.0, ())]
-        for end in range(1, len(token) + 1):
-            ways = [
-                (best[start][0] + self._score[piece], (*best[start][1], piece))
-                for start in range(max(0, end - self._longest), end)
-                if (piece := token[start:end]) in self._score and best[start][0] > -float("inf")
-            ]
-            best.append(max(ways, default=(-float("inf"), ())))
-        score, pieces = best[-1]
+        score, pieces = self._best(token)
         if not pieces:
             lost = next((character for character in token if character not in self._score), token)
             return f"the tokenizer has no token for {lost!r}"
@@ -52,5 +45,33 @@ class Splice:
 
     def model(self, ids: Mapping[str, int]) -> dict[str, Any]:
         """Return the `model` with the new tokens; see `bpe.Splice.model`. The ids follow those of the model."""
-        new = [[token, self._score.get(token, self._least)] for token in sorted(ids, key=ids.__getitem__)]
+        new = [[token, self._score.get(token, self._losing(token))] for token in sorted(ids, key=ids.__getitem__)]
         return {**self._model, "vocab": [*self._model["vocab"], *new]}
+
+    def _best(self, text: str) -> tuple[float, tuple[str, ...]]:
+        """Return the score and the tokens of a text, no tokens where the model lacks a character."""
+        best: list[tuple[float, tuple[str, ...]]] = [(0.0, ())]
+        for end in range(1, len(text) + 1):
+            ways = [
+                (best[start][0] + self._score[piece], (*best[start][1], piece))
+                for start in range(max(0, end - self._longest), end)
+                if (piece := text[start:end]) in self._score and best[start][0] > -float("inf")
+            ]
+            best.append(max(ways, default=(-float("inf"), ())))
+        return best[-1]
+
+    def _losing(self, added: str) -> float:
+        """Return a score with which an added token never wins over the tokens of its text, as before.
+
+        A score below all others changes that of the unknown token. That has no effect where every character of a token
+        is a token too: then nothing else stands where the unknown token does.
+        """
+        score, pieces = self._best(added)
+        if not pieces or score - _MORE >= self._least or not self._knows_characters:
+            return self._least
+        return score - 1.0
+
+    @cached_property
+    def _knows_characters(self) -> bool:
+        pieces = [piece for piece in self._score if not piece.startswith("<")]  # special tokens and bytes are no text
+        return set().union(*pieces) <= self._score.keys()

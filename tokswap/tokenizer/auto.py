@@ -37,7 +37,10 @@ def auto_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
 
 
 def usable_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
-    """Load the tokenizer of a folder; by its tokenizer.json alone where its class is Python code that may not run.
+    """Load the tokenizer of a folder as its special tokens work: in texts too.
+
+    The plain class stands in for Python code of the folder that may not run, and for a class that finds no special
+    tokens in a text.
 
     Args:
         folder: The folder.
@@ -47,11 +50,33 @@ def usable_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
         InputError: bad-tokenizer, remote-code, missing-extra.
     """
     try:
-        return auto_tokenizer(folder, trust_remote_code=trust_remote_code)
+        loaded = auto_tokenizer(folder, trust_remote_code=trust_remote_code)
     except InputError as error:
         if error.code != "remote-code" or not (folder / "tokenizer.json").is_file():
             raise
-    return plain_tokenizer(folder)
+        return plain_tokenizer(folder)
+    return _with_special(loaded, folder) if has_blind_spot(loaded) else loaded
+
+
+def has_blind_spot(tokenizer: Any) -> bool:
+    """Return whether a class without a backend finds no special token in a text, as that of mistral-common.
+
+    Args:
+        tokenizer: A transformers tokenizer.
+    """
+    if getattr(tokenizer, "backend_tokenizer", None) is not None:
+        return False
+    special = {token: tokenizer.convert_tokens_to_ids(token) for token in tokenizer.all_special_tokens}
+    found = (list(tokenizer.encode(text, add_special_tokens=False)) == [token] for text, token in special.items())
+    return bool(special) and not any(found)
+
+
+def _with_special(tokenizer: Any, folder: Path) -> Any:
+    """Return the plain tokenizer that stands in for a class, and finds special tokens in a text."""
+    from transformers import PreTrainedTokenizerFast
+
+    roles = {role: token for role, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
+    return PreTrainedTokenizerFast(tokenizer_object=backend_of(tokenizer, folder), **roles)
 
 
 def plain_tokenizer(folder: Path) -> Any:
@@ -64,6 +89,17 @@ def plain_tokenizer(folder: Path) -> Any:
 
     with _readable_errors(folder):
         return PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True)
+
+
+def added_ids(tokenizer: Any) -> dict[str, int]:
+    """Return added token -> id of a loaded tokenizer. That of mistral-common has no `get_added_vocab`.
+
+    Args:
+        tokenizer: A transformers tokenizer.
+    """
+    if hasattr(tokenizer, "get_added_vocab"):
+        return dict(tokenizer.get_added_vocab())
+    return {token: tokenizer.convert_tokens_to_ids(token) for token in tokenizer.all_special_tokens}
 
 
 def backend_of(tokenizer: Any, folder: Path) -> Backend:

@@ -101,12 +101,14 @@ class LazyBackend:
         path: Where it is from, for error messages.
         file: A tokenizer.json with the same content, or None. The library reads a file faster than a parsed one.
         given: The tokenizer, where transformers has built it already.
+        splits_special: Whether special tokens in a text are split as other text is.
     """
 
     spec: Mapping[str, Any]
     path: Path
     file: Path | None
     given: Backend | None = None
+    splits_special: bool = False
 
     @cached_property
     def loaded(self) -> Backend:
@@ -114,6 +116,8 @@ class LazyBackend:
         backend = self._build()
         backend.no_truncation()
         backend.no_padding()
+        if self.given is None:
+            backend.encode_special_tokens = self.splits_special
         return backend
 
     def check(self) -> None:

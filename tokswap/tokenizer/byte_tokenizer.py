@@ -72,16 +72,17 @@ class ByteTokenizer:
         return [pieces[part[n : n + 1]] for n in range(len(part)) if part[n : n + 1] in pieces]
 
     def _wordpiece(self, whole: bytes) -> list[int]:
-        """Tokenize greedily, the longest token first. A first word without a space before it is a continuation."""
-        backend = self.backend.loaded
+        """Tokenize greedily, the longest token first.
+
+        A first word without a space before it is a continuation, unless it is a word of its own after a letter too, as
+        punctuation is.
+        """
         text = whole.decode("utf-8", "ignore")
-        if backend.normalizer is not None:
-            text = backend.normalizer.normalize_str(text)
-        split = backend.pre_tokenizer
-        words = text.split() if split is None else [word for word, _ in split.pre_tokenize_str(text)]
+        words, after_letter = self._words(text), self._words("a" + text)
+        continues = not whole.startswith(b" ") and after_letter[:1] != ["a"]
         ids: list[int] = []
         for n, word in enumerate(words):
-            rest = ("" if n == 0 and not whole.startswith(b" ") else " ") + word
+            rest = ("" if n == 0 and continues else " ") + word
             while rest.strip():
                 for end in range(len(rest), 0, -1):
                     token = self.vocabulary.id_of.get(rest[:end].encode())
@@ -92,6 +93,14 @@ class ByteTokenizer:
                     end = 2 if rest.startswith(" ") else 1
                 rest = rest[end:]
         return ids
+
+    def _words(self, text: str) -> list[str]:
+        """Normalise a text and split it into the words that WordPiece gets."""
+        backend = self.backend.loaded
+        if backend.normalizer is not None:
+            text = backend.normalizer.normalize_str(text)
+        split = backend.pre_tokenizer
+        return text.split() if split is None else [word for word, _ in split.pre_tokenize_str(text)]
 
 
 def _split(token_bytes: Sequence[bytes], *, keep_whole: bool) -> tuple[list[str], list[list[int | bytes]]]:

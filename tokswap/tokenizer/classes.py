@@ -97,6 +97,9 @@ def changes_of_class(spec: Mapping[str, Any], backend: Backend, class_name: str,
         {"id": token, "content": entry.content} | {flag: getattr(entry, flag) for flag in _FLAGS}
         for token, entry in sorted(backend.get_added_tokens_decoder().items())
     ]
+    special = {entry["content"] for entry in added if entry.get("special")}
+    for entry in entries:  # the library keeps a token special, whatever flags it is added with a second time
+        entry["special"] = entry["special"] or entry["content"] in special
     listed = [
         {"id": entry["id"], "content": entry["content"]} | {f: entry.get(f, False) for f in _FLAGS} for entry in added
     ]
@@ -118,7 +121,7 @@ def settings_of(config: Mapping[str, Any], tokenizer: Any) -> dict[str, Any]:
         entry, token = config.get(key), named.get(key)
         if token is None and key in config:
             result[key] = None  # a class may have a default of its own
-        elif token is not None and token != (entry.get("content") if isinstance(entry, dict) else entry):
+        elif token is not None and token != (_readable_content(entry) if isinstance(entry, dict) else entry):
             result[key] = token
     return result | {"model_input_names": list(tokenizer.model_input_names)}
 
@@ -164,6 +167,11 @@ def plain_settings(config: Mapping[str, Any], tokenizer: Any, spec: Mapping[str,
     if prefix is not None:  # release 4 writes its own default over it
         result["add_prefix_space"] = prefix
     return result
+
+
+def _readable_content(entry: Mapping[str, Any]) -> Any:
+    """Return the text of a token as tokenizer_config.json names it: with a type, unlike special_tokens_map.json."""
+    return entry.get("content") if "__type" in entry else None
 
 
 def _has(vocab: Any, content: str) -> bool:

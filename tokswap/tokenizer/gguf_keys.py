@@ -30,7 +30,12 @@ from tokswap.tokenizer.vocabulary import Kind
 
 Form = Literal["NFC", "NFD", "NFKC", "NFKD"]
 _FORMS: tuple[Form, ...] = ("NFC", "NFD", "NFKC", "NFKD")
-_FLAGS = ("lstrip", "rstrip", "single_word")
+_FLAGS = {
+    "lstrip": "llama.cpp takes no white space into special tokens, as this tokenizer does for some",
+    "rstrip": "llama.cpp takes no white space into special tokens, as this tokenizer does for some",
+    "single_word": "llama.cpp finds tokens inside words that this tokenizer finds as whole words only",
+}
+"""Flags of an added token that llama.cpp does not know, and what that means."""
 _MOST_SPECIAL = 12
 _MOST_BYTES = 40
 
@@ -98,8 +103,9 @@ def _comparable(tokenizer: Tokenizer, keys: Mapping[str, Any]) -> tuple[list[str
     vocabulary, spec = tokenizer.vocabulary, tokenizer.spec
     form, notes = _normal_form(spec)
     flagged = {entry["content"] for entry in _added(spec) if any(entry.get(flag) for flag in _FLAGS)}
-    if flagged:
-        notes += ("llama.cpp takes no white space into special tokens, as this tokenizer does for some",)
+    notes += tuple(
+        dict.fromkeys(note for flag, note in _FLAGS.items() if any(entry.get(flag) for entry in _added(spec)))
+    )
     special = [vocabulary.text[n] for n in range(len(vocabulary)) if vocabulary.kind[n] == Kind.SPECIAL]
     special = [text for text in special if text not in flagged][:_MOST_SPECIAL]
     texts = [unicodedata.normalize(form, text) if form else text for text in mixed_texts(special)]

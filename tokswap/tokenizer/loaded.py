@@ -17,7 +17,12 @@ from tokswap.tokenizer.schema import check_tokenizer
 from tokswap.tokenizer.tokenizer import Tokenizer, read_tokenizer
 
 _NOT_SETTINGS = ("auto_map", "tokenizer_class", "added_tokens_decoder", "name_or_path", "special_tokens_map_file")
-_ATTRIBUTES = {"padding_side": "right", "truncation_side": "right", "model_max_length": int(1e30)}
+_ATTRIBUTES = {
+    "padding_side": "right",
+    "truncation_side": "right",
+    "model_max_length": int(1e30),
+    "split_special_tokens": False,
+}
 """Settings that may be changed after a tokenizer is loaded, and what they are where nobody sets them."""
 
 TokenizerLike = str | Path | Any

@@ -9,7 +9,7 @@ from typing import Any
 
 from tokswap.errors import InputError
 from tokswap.storage.json_files import read_json
-from tokswap.tokenizer.auto import PLAIN, PLAIN_CLASSES, auto_tokenizer, backend_of, plain_tokenizer
+from tokswap.tokenizer.auto import PLAIN, PLAIN_CLASSES, auto_tokenizer, backend_of, has_blind_spot, plain_tokenizer
 from tokswap.tokenizer.backend import Backend
 from tokswap.tokenizer.classes import (
     changes_of_class,
@@ -25,6 +25,7 @@ from tokswap.tokenizer.tiktoken_files import find_tiktoken, read_tiktoken
 
 _OF_THE_FILE = ("normalizer", "pre_tokenizer", "decoder")
 _MOST_NAMED = 5
+_BLIND = "finds no special tokens in a text, such as those that a chat template writes; the tokenizer of a result does"
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,8 @@ def open_folder(
     """
     loaded, notes = _load(folder, spec is not None, trust_remote_code and _has_code(folder, config))
     backend = backend_of(loaded, folder)
+    if has_blind_spot(loaded):
+        notes = (*notes, f"{type(loaded).__name__} {_BLIND}")
     settings, path = settings_of(config, loaded), folder / "tokenizer.json"
     languages = switches_languages(loaded)
     prefer_file = prefer_file and not languages

@@ -211,7 +211,8 @@ class Tokenizer:
     @cached_property
     def _lazy_backend(self) -> LazyBackend:
         same = not self.edited and self.file.is_file()
-        return LazyBackend(self.spec, self.path, self.file if same else None)
+        splits = bool(self.config.get("split_special_tokens"))
+        return LazyBackend(self.spec, self.path, self.file if same else None, splits_special=splits)
 
     @cached_property
     def _byte_tokenizer(self) -> ByteTokenizer:
@@ -246,9 +247,7 @@ def read_tokenizer(path: Path, *, prefer_file: bool = False, trust_remote_code: 
     folder = path.parent if path.is_file() else path
     check_links(folder, COMPANIONS if path.is_file() else ("tokenizer.json", *COMPANIONS))
     files = {name: folder / name for name in COMPANIONS if (folder / name).exists()}
-    config = read_json(folder / "tokenizer_config.json", "tokenizer") if "tokenizer_config.json" in files else {}
-    if "special_tokens_map.json" in files:
-        config = {**read_json(files["special_tokens_map.json"], "tokenizer"), **config}
+    config = _read_config(files)
     check_tokenizer_config(config, folder / "tokenizer_config.json")
     source = path if path.is_file() else path / "tokenizer.json"
     spec = read_json(source, "tokenizer") if source.is_file() else None
@@ -270,6 +269,13 @@ def read_tokenizer(path: Path, *, prefer_file: bool = False, trust_remote_code: 
         vars(tokenizer)["_lazy_backend"] = LazyBackend(opened.spec, path, file=None, given=opened.backend)
     tokenizer.family, tokenizer.vocabulary  # noqa: B018  a damaged file must fail here, not in the middle of a run
     return tokenizer
+
+
+def _read_config(files: Mapping[str, Path]) -> Mapping[str, Any]:
+    """Read tokenizer_config.json, and special_tokens_map.json where transformers reads it too."""
+    names = ("tokenizer_config.json", "special_tokens_map.json")
+    config, special = (read_json(files[name], "tokenizer") if name in files else {} for name in names)
+    return config if "added_tokens_decoder" in config else {**special, **config}
 
 
 def _has_vocabulary(folder: Path) -> bool:

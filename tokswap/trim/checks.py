@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tokswap.tokenizer.auto import usable_tokenizer
+from tokswap.tokenizer.auto import added_ids, usable_tokenizer
 from tokswap.tokenizer.families import WORDPIECE
 from tokswap.tokenizer.tokenizer import Tokenizer
 from tokswap.tokenizer.vocabulary import Kind
@@ -123,7 +123,7 @@ def reload_figures(models: ModelPair, trimmed: Trimmed, texts: Sequence[str]) ->
     pieces, rendered = _pieces(texts), render_chats(trimmed.tokenizer)
     exact = agree(pieces[:: max(1, len(pieces) // _RELOADED)])
     chats = agree([*rendered.plain, *rendered.others])
-    added = {text: token for text, token in old.get_added_vocab().items() if token in kept}
+    added = {text: token for text, token in added_ids(old).items() if token in kept}
     place = dict(zip(trimmed.kept.tolist(), range(len(trimmed.kept)), strict=True))
     return {
         "pieces": len(exact),

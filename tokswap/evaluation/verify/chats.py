@@ -32,7 +32,7 @@ def chat_check(folder: Folder, reference: Reference) -> Check:
     for name in (name for name in names if name in _templates(folder.tokenizer)):
         before = [_render(reference.folder, name, chat) for chat in _chats("?", "!")]
         other = [_render(reference.folder, name, chat) for chat in _chats("one two", "three")]
-        added = set(reference.folder.tokenizer.get_added_vocab().values())
+        added = set(reference.folder.added.values())
         for chat, ids, twin in zip(_chats("?", "!"), before, other, strict=True):
             if ids is None:
                 continue  # a template may refuse any conversation
@@ -52,7 +52,14 @@ def _equal(folder: Folder, reference: Reference, name: str, chat: Chat, expected
     bos = folder.tokenizer.bos_token_id
     if found is not None and not reference.added.isdisjoint(found):
         return True  # the words of the conversation are new tokens
-    return found == expected or (reference.bos_added and found == [bos, *expected])
+    frames = [[], [bos]] if reference.bos_added else [[]]
+    if any(found == [*frame, *expected] for frame in frames):
+        return True
+    text = None if reference.trim else _render(reference.folder, name, chat, tokenize=False)
+    if text is None:
+        return False
+    by_file = [reference.translate(encode(text, False)) for encode in reference.folder.file_encoders]
+    return any(ids is not None and found == [*frame, *ids] for ids in by_file for frame in frames)
 
 
 def _templates(tokenizer: Any) -> list[str]:
@@ -61,13 +68,15 @@ def _templates(tokenizer: Any) -> list[str]:
     return sorted(template) if isinstance(template, dict) else [""] if template else []
 
 
-def _render(folder: Folder, name: str, chat: Chat) -> list[int] | None:
-    """The ids of a conversation, None where the template does not accept it."""
+def _render(folder: Folder, name: str, chat: Chat, *, tokenize: bool = True) -> Any:
+    """The ids of a conversation, or its text; None where the template does not accept it."""
     try:
-        found = folder.tokenizer.apply_chat_template(chat_template=name or None, return_dict=True, **chat)
+        found = folder.tokenizer.apply_chat_template(
+            chat_template=name or None, return_dict=tokenize, tokenize=tokenize, **chat
+        )
     except Exception:  # a template can refuse a role, or the lack of one, with any error
         return None
-    return list(found["input_ids"])
+    return list(found["input_ids"]) if tokenize else found
 
 
 def _chats(question: str, answer: str) -> Iterator[Chat]:

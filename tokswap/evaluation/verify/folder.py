@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,8 @@ class Folder:
                 loaded = AutoTokenizer.from_pretrained(
                     str(self.path), local_files_only=True, trust_remote_code=self.trust_remote_code
                 )
+                if not _finds_special(loaded):
+                    loaded = _finding_special(loaded, self.path)
         model = getattr(getattr(loaded, "backend_tokenizer", None), "model", None)
         if model is not None and getattr(model, "dropout", None):
             model.dropout = None  # else the same text is tokenized differently every time
@@ -81,23 +84,37 @@ class Folder:
         tokens = {role: str(token) for role, token in named.items() if not isinstance(token, (list, tuple, dict))}
         return {role: (token, self.tokenizer.convert_tokens_to_ids(token)) for role, token in tokens.items()}
 
+    @cached_property
+    def added(self) -> dict[str, int]:
+        """Added token -> id."""
+        return dict(self.tokenizer.get_added_vocab())
+
     def encode(self, text: str, *, special: bool = False) -> list[int]:
         """Return the ids of a text, with or without the special tokens around it."""
         with library_errors(self.path):
             return list(self.tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
 
-    def file_encoder(self) -> Encode | None:
-        """Return what tokenizer.json says, which the class may ignore; None without one."""
+    @cached_property
+    def file_encoders(self) -> list[Encode]:
+        """What tokenizer.json says, which the class may ignore: all of it, and with what the class adds and frames."""
         from tokenizers import Tokenizer
 
         path = self.path / "tokenizer.json"
         if not path.is_file():
-            return None
+            return []
         with library_errors(path):
-            backend = Tokenizer.from_file(str(path))
-        backend.no_truncation()
-        backend.no_padding()
-        return lambda text, special: list(backend.encode(text, add_special_tokens=special).ids)
+            whole = Tokenizer.from_file(str(path))
+        found = [whole]
+        if (of_class := getattr(self.tokenizer, "backend_tokenizer", None)) is not None:
+            mixed = copy.deepcopy(of_class)
+            mixed.normalizer, mixed.pre_tokenizer = whole.normalizer, whole.pre_tokenizer
+            if whole.get_vocab(with_added_tokens=False) == of_class.get_vocab(with_added_tokens=False):
+                mixed.model = whole.model
+            found.append(mixed)
+        for backend in found:
+            backend.no_truncation()
+            backend.no_padding()
+        return [partial(_encode, backend) for backend in found]
 
     @cached_property
     def complete_config(self) -> Any:
@@ -157,6 +174,29 @@ class Folder:
         )
         mismatched = tuple(map(str, info.get("mismatched_keys") or ()))
         return Weights(model.eval(), frozenset(map(str, info["missing_keys"])), mismatched)
+
+
+def _finds_special(tokenizer: Any) -> bool:
+    """Whether a tokenizer finds special tokens in a text. The class of mistral-common does not."""
+    if hasattr(tokenizer, "get_added_vocab") or not tokenizer.all_special_tokens:
+        return True
+    ids = {text: tokenizer.convert_tokens_to_ids(text) for text in tokenizer.all_special_tokens}
+    return any(list(tokenizer.encode(text, add_special_tokens=False)) == [token] for text, token in ids.items())
+
+
+def _finding_special(tokenizer: Any, path: Path) -> Any:
+    """The plain tokenizer of a folder, with the roles of another class, and bos and eos where that has them."""
+    from transformers import PreTrainedTokenizerFast
+
+    roles = {role: text for role, text in tokenizer.special_tokens_map.items() if isinstance(text, str)}
+    plain = PreTrainedTokenizerFast.from_pretrained(str(path), local_files_only=True, **roles)
+    ids = list(tokenizer.encode("a b"))
+    plain.add_bos_token, plain.add_eos_token = ids[0] == plain.bos_token_id, ids[-1] == plain.eos_token_id
+    return plain
+
+
+def _encode(backend: Any, text: str, special: bool) -> list[int]:
+    return list(backend.encode(text, add_special_tokens=special).ids)
 
 
 def _optional(path: Path) -> dict[str, Any]:

@@ -67,7 +67,7 @@ class Reference:
     @cached_property
     def _with_digits(self) -> frozenset[int]:
         """The ids of the text tokens that have a digit."""
-        added = self.folder.tokenizer.get_added_vocab()
+        added = self.folder.added
         return frozenset(
             token
             for token, text in enumerate(self.folder.vocabulary)
@@ -84,7 +84,7 @@ class Reference:
     @property
     def needed_added(self) -> list[str]:
         """The added tokens that the result must have."""
-        return [text for text, token in self.folder.tokenizer.get_added_vocab().items() if not self.may_lack(token)]
+        return [text for text, token in self.folder.added.items() if not self.may_lack(token)]
 
 
 def find_reference(

@@ -133,7 +133,7 @@ def _tokens_check(folder: Folder, reference: Reference) -> Check:
 
 def _added_check(folder: Folder, reference: Reference) -> Check:
     """Every added token must still be one: neither its row nor what it does in a text may be lost."""
-    after = folder.tokenizer.get_added_vocab()
+    after = folder.added
     lost = [text for text in reference.needed_added if text not in after]
     return check_empty("added tokens", "lost", lost, f"{len(after):,} are kept")
 
@@ -155,13 +155,13 @@ def _roles_check(folder: Folder, reference: Reference) -> Check:
 
 def _tokenization_check(folder: Folder, reference: Reference) -> Check:
     own = reference.folder
-    texts = varied_texts(sorted(own.tokenizer.get_added_vocab()))
+    texts = varied_texts(sorted(own.added))
     if reference.trim or reference.new_of is not None:
         texts += spelled_texts(own, sorted(reference.new_of or range(len(own.vocabulary))))
     wrong, compared = compare_texts(folder, reference, texts, lambda text, special: own.encode(text, special=special))
     detail = f"{compared} texts"
-    of_file = own.file_encoder() if wrong and not reference.trim else None
-    if of_file is not None and not compare_texts(folder, reference, texts, of_file)[0]:
+    of_file = own.file_encoders if wrong and not reference.trim else []
+    if any(not compare_texts(folder, reference, texts, encode)[0] for encode in of_file):
         wrong, detail = [], detail + "; as the target's tokenizer.json says, whose class tokenizes differently"
     shown = [repr(text if len(text) < 40 else text[:37] + "...") for text in wrong]
     return check_empty("tokenization", f"{len(wrong)} of {compared} texts get other ids", shown, detail)
