@@ -289,3 +289,23 @@ def test_real_families_agree_on_letters_spaces_and_line_breaks(tokenizer_of) -> 
     assert source_text("é") == "<0xE9>"  # this byte, never the letter
     assert source_text("<|im_start|>") == "<bos>"
     assert source_text("<|reserved_special_token_0|>") is None
+
+
+@pytest.mark.parametrize("other", ["byte-level", "sentencepiece", "unigram"])
+def test_punctuation_of_wordpiece_stands_with_and_without_a_space(tokenizer_of, other: str) -> None:
+    """AutoTokenizer says which token a mark after a word is, on both sides."""
+    from transformers import AutoTokenizer
+
+    folders = tokenizer_of("wordpiece"), tokenizer_of(other)
+    bert, theirs = (AutoTokenizer.from_pretrained(folder) for folder in folders)
+    vocabularies = [read_tokenizer(folder).vocabulary for folder in folders]
+    there, back = align(*reversed(vocabularies)), align(*vocabularies)
+    tried = 0
+    for mark in ".,:;!?()\"'-/":
+        ids = [tokenizer.encode(f"harbour{mark}", add_special_tokens=False)[-1] for tokenizer in (bert, theirs)]
+        if [bert.decode(ids[0]), theirs.decode(ids[1])] == [mark, mark]:
+            assert (there.source_of[ids[1]], back.source_of[ids[0]]) == tuple(ids)
+            tried += 1
+        continued = vocabularies[0].id_of_text.get(f"##{mark}")
+        assert continued is None or back.reason[continued] == Reason.UNREACHABLE
+    assert tried > 5

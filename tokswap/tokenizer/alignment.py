@@ -143,8 +143,9 @@ def align(
 
     Text pieces match by token bytes, and only ids that text is tokenized into: if the source has several ids with the
     same bytes, the one that its tokenizer produces matches. An id that the target tokenizer never produces matches
-    none, so that it is never predicted in place of the id that it produces. Special tokens match by role, then by name,
-    then by chat preset.
+    none, so that it is never predicted in place of the id that it produces. A WordPiece token that stands for a
+    character with and without a space before it matches the one without first. Special tokens match by role, then by
+    name, then by chat preset.
 
     Args:
         target: The target vocabulary.
@@ -162,7 +163,7 @@ def align(
         if unreachable[token]:
             found, why = None, Reason.UNREACHABLE
         elif kind in (Kind.NORMAL, Kind.BYTE):
-            found = source.produced.get(target.token_bytes[token])
+            found = _produced(source, target, token)
             why = Reason.BYTES if found is not None else Reason.MISSING
         else:
             found, why = _match_special(target, source, token, bos_first)
@@ -188,6 +189,14 @@ def identity(target: Vocabulary, source: Vocabulary, rows: int) -> Alignment:
     source_of[: len(target)] = np.arange(len(target))
     reason[: len(target)] = Reason.BYTES
     return Alignment(source_of, reason)
+
+
+def _produced(source: Vocabulary, target: Vocabulary, token: int) -> int | None:
+    """Return the source id that text of a target token is tokenized into, None without one."""
+    found = source.produced.get(target.token_bytes[token])
+    if token in target.apart:
+        return source.produced.get(target.token_bytes[token].removeprefix(b" "), found)
+    return found
 
 
 def _match_special(target: Vocabulary, source: Vocabulary, token: int, bos_first: bool) -> tuple[int | None, Reason]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from tokswap.errors import InputError
 from tokswap.options.groups import MOST_IDS
+from tokswap.tokenizer.apart import apart_tokens
 from tokswap.tokenizer.post_processor import nodes
 from tokswap.tokenizer.schema import model_type
 from tokswap.tokenizer.unproduced import unproduced_tokens
@@ -128,7 +129,8 @@ def read_vocabulary(spec: Mapping[str, Any], config: Mapping[str, Any], family: 
         kind[token], token_bytes[token] = Kind.SPECIAL, text[token].encode("utf-8", "surrogatepass")
     found = Vocabulary(text, token_bytes, kind=np.frombuffer(bytes(kind), np.uint8), roles=roles)
     unproduced = unproduced_tokens(spec, found, path, marks_spaces=has_byte_pieces)
-    return replace(found, unproduced=frozenset(unproduced))
+    apart, more = apart_tokens(spec, found, path) if family == WORDPIECE else (set(), set())
+    return replace(found, unproduced=frozenset(unproduced | more), apart=frozenset(apart))
 
 
 def _model_tokens(spec: Mapping[str, Any], path: Path) -> list[tuple[int, str]]:

@@ -125,6 +125,7 @@ class Vocabulary:
         roles: Role -> id, for the roles that the tokenizer has (see `ROLES`).
         unproduced: Ids of model tokens that no text is tokenized into, whatever other tokens there are: those that
             contain an added token, and those that are not written as the model writes text.
+        apart: Ids of WordPiece tokens that stand for a character with and without a space before it (`.`).
     """
 
     text: Sequence[str]
@@ -132,6 +133,7 @@ class Vocabulary:
     kind: np.ndarray
     roles: Mapping[str, int] = field(default_factory=dict)
     unproduced: frozenset[int] = frozenset()
+    apart: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
         if not len(self.text) == len(self.token_bytes) == len(self.kind):
@@ -160,7 +162,8 @@ class Vocabulary:
     @cached_property
     def produced(self) -> dict[bytes, int]:
         """`id_of` without `unproduced` tokens: the ids that text is tokenized into, whose rows a model has learnt."""
-        return {token_bytes: token for token_bytes, token in self.id_of.items() if token not in self.unproduced}
+        found = {token_bytes: token for token_bytes, token in self.id_of.items() if token not in self.unproduced}
+        return found | {self.token_bytes[token].removeprefix(b" "): token for token in self.apart}
 
     @cached_property
     def unreachable(self) -> np.ndarray:
