@@ -173,6 +173,10 @@ def test_it_resumes_after_a_kill(base: Path, plain: Path, tmp_path: Path) -> Non
     assert [line["step"] for line in metrics(out)] == list(range(12))
     assert sorted(path.name for path in (out / "training").glob("step-*")) == ["step-00000008", "step-00000012"]
     same(out, plain, atol=2e-5)  # threads may sum in another order
+    settings = out / "training" / "settings.json"
+    began = json.loads(settings.read_text("utf-8"))
+    del began["settings"]["field"]  # a run that began before there was this setting
+    settings.write_text(json.dumps(began))
     train(str(base), [TEXT], out, small(), resume=True, each_step=seen.append)  # nothing is left to do
     assert seen == [8, 9, 10, 11]
 

@@ -124,11 +124,13 @@ def _checkpoints(state: Path) -> list[Path]:
 
 
 def _check_same(before: Mapping[str, Any], identity: Mapping[str, Any], out: Path) -> None:
-    if before == identity:
-        return
-    before = {"settings": {}, "model": None, "texts": None, **before}
+    own = dataclasses.asdict(TrainSettings())  # what an older release did not know had its default
+    before = {"model": None, "texts": None, **before}
+    before["settings"] = {key: own[key] for key in identity["settings"]} | before.get("settings", {})
     old, new = ({**run["settings"], "model": run["model"], "texts": run["texts"]} for run in (before, identity))
     changed = ", ".join(sorted(key for key in {*old, *new} if old.get(key) != new.get(key)))
+    if not changed:
+        return
     hint = "use the same settings, or start a new run with another --out"
     raise UsageError("settings-changed", f"this run began with other settings: {changed}", hint, out=out)
 
