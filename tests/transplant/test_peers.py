@@ -360,12 +360,19 @@ def test_padding_is_never_among_the_likeliest_tokens(
 
 
 def test_no_model_is_loaded(model_of: Make, tmp_path: Path) -> None:
-    """It loads two whole models to change one matrix."""
+    """It loads two whole models to change one matrix. tokswap asks for the names of the weights alone."""
     source, donor = model_of("llama", vocab_size=640), model_of("gpt2")
     code = f"""
-import sys, tokswap
+import tokswap, transformers
+load, devices = transformers.PreTrainedModel.from_pretrained.__func__, []
+
+def noted(cls, *given, **named):
+    devices.append(named.get("device_map"))
+    return load(cls, *given, **named)
+
+transformers.PreTrainedModel.from_pretrained = classmethod(noted)
 tokswap.transplant_tokenizer({str(source)!r}, {str(donor)!r}, out={str(tmp_path / "out")!r})
-assert "transformers.modeling_utils" not in sys.modules
+assert set(devices) == {{"meta"}}, devices
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

@@ -1,7 +1,7 @@
 """WordPiece: characters that the pre-tokenizer makes words of their own, such as punctuation and Chinese characters.
 
-WordPiece marks what continues a word (`##ing`) and not the space before one. So the token of such a character stands for
-it with and without a space before it, and `##.` is never produced. Pure: parsed JSON in, ids out.
+WordPiece marks what continues a word (`##ing`) and not the space before one. So the token of such a character stands
+for it with and without a space before it, and `##.` is never produced. Pure: parsed JSON in, ids out.
 """
 
 from __future__ import annotations
