@@ -127,16 +127,18 @@ def train_model(documents: list[str], folder: Path, steps: int) -> dict[str, flo
     return result
 
 
-def train_hypernet(documents: list[str], model: Path, out: Path, args: argparse.Namespace) -> None:
-    """Train the hypernetwork on the same text, or continue an earlier run."""
+def train_hypernet(
+    documents: list[str], model: Path, out: Path, *, steps: int, identity_steps: int
+) -> dict[str, float]:
+    """Train a hypernetwork on documents, or continue an earlier run. Returns all its steps and minutes."""
     from tokswap.hypernet import TrainSettings
     from tokswap.hypernet.train import train
 
-    corpus = args.work / "corpus.txt"
+    corpus = out.parent / "corpus.txt"
     corpus.write_text("\n".join(documents), "utf-8")
     settings = TrainSettings(
-        steps=args.steps,
-        identity_steps=args.identity_steps,
+        steps=steps,
+        identity_steps=identity_steps,
         batch=32,
         length=64,
         identity_batch=512,
@@ -151,6 +153,13 @@ def train_hypernet(documents: list[str], model: Path, out: Path, args: argparse.
         save_every=100,
     )
     train(str(model), [corpus], out, settings, resume=True, progress=True)
+    return training_of(out)
+
+
+def training_of(hypernet: Path) -> dict[str, float]:
+    """Return the steps and minutes that a hypernetwork was trained."""
+    metrics = [json.loads(line) for line in (hypernet / "training" / "metrics.jsonl").read_text().splitlines()]
+    return {"steps": len(metrics), "minutes": round(sum(line["seconds"] for line in metrics) / 60, 1)}
 
 
 def make_sentencepiece(documents: list[str], folder: Path, size: int) -> None:
@@ -264,13 +273,12 @@ def main() -> None:
 
         targets["SmolLM2"] = (resolve_model(args.real or str(fetch("smollm2"))), True)
     if not args.hypernet:
-        train_hypernet(documents, model, hypernet, args)
+        train_hypernet(documents, model, hypernet, steps=args.steps, identity_steps=args.identity_steps)
     chosen = {kind: "\n".join(documents)[:60000] for kind, documents in (dev if args.dev else held).items()}
     result = compare(model, hypernet, targets, args.work, chosen)
     result["texts"] = {kind: {"learnt": sum(map(len, learnt[kind])), "scored": len(chosen[kind])} for kind in learnt}
     result["model"] = json.loads((model / "training.json").read_text())
-    metrics = [json.loads(line) for line in (hypernet / "training" / "metrics.jsonl").read_text().splitlines()]
-    result["hypernet"] = {"steps": len(metrics), "minutes": round(sum(line["seconds"] for line in metrics) / 60, 1)}
+    result["hypernet"] = training_of(hypernet)
     if not args.dev:
         print(keep("zett", result))
 

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from _dynamic_encoder import found_halves, minilm, rank_agreement
 from _machine import keep
-from zett import HANDBOOK, texts
+from zett import HANDBOOK, texts, train_hypernet
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 from models import fetch
@@ -67,7 +67,8 @@ def train_masked_model(source: Path, documents: list[str], folder: Path, steps: 
             print(f"masked model: step {step}, loss {loss.item():.3f}", flush=True)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    result = {"steps": steps, "last_loss": round(loss.item(), 3), "cpu_minutes": _minutes(used)}
+    minutes = round((time.process_time() - used) / 60, 1)
+    result = {"steps": steps, "last_loss": round(loss.item(), 3), "cpu_minutes": minutes}
     (folder / "training.json").write_text(json.dumps(result))
 
 
@@ -81,34 +82,6 @@ def make_wordpiece(documents: list[str], folder: Path) -> None:
     trained.train_from_iterator(documents, vocab_size=TOKENS, show_progress=False)
     (file,) = trained.save_model(str(folder))
     BertTokenizerFast(vocab=file, do_lower_case=True).save_pretrained(folder)
-
-
-def train_hypernet(model: Path, documents: list[str], work: Path, steps: int) -> dict[str, Any]:
-    """Train the hypernetwork of the masked language model, or continue an earlier run."""
-    from tokswap.hypernet import TrainSettings
-    from tokswap.hypernet.train import train
-
-    corpus = work / "corpus.txt"
-    corpus.write_text("\n".join(documents), "utf-8")
-    settings = TrainSettings(
-        steps=steps,
-        identity_steps=1000,
-        batch=BATCH,
-        length=LENGTH,
-        identity_batch=512,
-        vocabulary=TOKENS,
-        negatives=768,
-        hidden=384,
-        layers=2,
-        rate=4e-4,
-        identity_rate=1e-3,
-        clip=1.0,
-        bf16=True,
-        save_every=100,
-    )
-    train(str(model), [corpus], work / "hypernet", settings, resume=True, progress=True)
-    lines = (work / "hypernet" / "training" / "metrics.jsonl").read_text().splitlines()
-    return {"steps": len(lines), "minutes": round(sum(json.loads(line)["seconds"] for line in lines) / 60, 1)}
 
 
 def embed(folder: Path, parts: list[str]) -> np.ndarray:
@@ -189,14 +162,10 @@ def main() -> None:
     targets = {"WordPiece": args.work / "wordpiece", "SmolLM2": fetch("smollm2")}
     if not (targets["WordPiece"] / "tokenizer.json").is_file():
         make_wordpiece(learnt["code"] + learnt["english"], targets["WordPiece"])
-    figures = train_hypernet(base, documents, args.work, args.steps)
+    figures = train_hypernet(documents, base, args.work / "hypernet", steps=args.steps, identity_steps=1000)
     result = compare(source, targets, args.work, held)
     result.update(masked_model=json.loads((base / "training.json").read_text()), hypernet=figures)
     print(keep("zett-encoder", result))
-
-
-def _minutes(since: float) -> float:
-    return round((time.process_time() - since) / 60, 1)
 
 
 if __name__ == "__main__":
