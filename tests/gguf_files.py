@@ -66,17 +66,18 @@ def _add_key(writer: Any, name: str, value: Any) -> None:
 
 
 _SERVER = """
-import json, os, sys, urllib.request, xllamacpp
-def ids(url, text, parse):
+import http.client, json, os, sys, urllib.parse, xllamacpp
+def ids(server, text, parse):
     body = json.dumps({"content": text, "add_special": True, "parse_special": parse}).encode()
-    request = urllib.request.Request(url + "/tokenize", body, {"Content-Type": "application/json"})
-    return json.load(urllib.request.urlopen(request))["tokens"]
+    server.request("POST", "/tokenize", body, {"Content-Type": "application/json"})
+    return json.load(server.getresponse())["tokens"]
 def answer(path, texts):
     settings = xllamacpp.CommonParams()
     settings.model.path, settings.n_ctx, settings.port, settings.warmup = path, 64, 0, False
     settings.n_parallel = settings.cpuparams.n_threads = settings.n_threads_http = 1
     server = xllamacpp.Server(settings)
-    return [[ids(server.listening_address, text, parse) for parse in (True, False)] for text in texts]
+    connection = http.client.HTTPConnection(urllib.parse.urlsplit(server.listening_address).netloc)
+    return [[ids(connection, text, parse) for parse in (True, False)] for text in texts]
 with open(sys.argv[1]) as file:
     found = [answer(path, texts) for path, texts in json.load(file)]
 with open(sys.argv[2], "w") as file:
