@@ -17,6 +17,7 @@ from transformers import AutoTokenizer
 
 import tokswap
 from tokswap.errors import OutputError, TokswapError, UsageError
+from tokswap.extend.terms import read_terms
 from tokswap.report.plan import ExtendFacts
 from tokswap.tokenizer.output import spec_bytes
 from tokswap.trim.ids import read_map
@@ -353,9 +354,9 @@ def test_too_many_tokens_to_replace(model_of: Make, corpus: Path, terms: Path) -
 @pytest.mark.parametrize(
     ("family", "term", "why"),
     [
-        ("sentencepiece", "ferry\u1234x", "no token for"),
-        ("unigram", "ferry\u1234x", "no token for"),
-        ("wordpiece", "ferry\u1234x", "no token for"),
+        ("sentencepiece", "ferry\u1234x", "no token for '\u1234'"),
+        ("unigram", "ferry\u1234x", "no token for '\u1234'"),
+        ("wordpiece", "ferry\u1234x", "no token for '\u1234'"),
         ("wordpiece", "Harbour", "normalizer changes it to 'harbour'"),
         ("unigram", "\ufb01sh", "normalizer changes it to ' fish'"),
         ("byte-level", "the", "a token already"),
@@ -378,6 +379,11 @@ def test_terms_that_cannot_be_tokens(family: str, term: str, why: str, model_of:
     assert "it is listed twice" in skipped.values()
 
 
+def test_a_line_of_spaces_is_no_term(tmp_path: Path) -> None:
+    (tmp_path / "terms.txt").write_text("\u2581\n  \n\u2581harbour\nferry \n", encoding="utf-8")
+    assert read_terms(tmp_path / "terms.txt") == [" harbour", "ferry"]
+
+
 def test_a_tokenizer_without_a_file(model_of: Make, terms: Path, tmp_path: Path) -> None:
     source = makers.copy_model(model_of("llama", vocab_size=640), tmp_path / "source")
     (source / "tokenizer.json").unlink()
@@ -392,12 +398,15 @@ def test_a_result_that_is_not_exact_is_not_written(
     model = model_of("llama", vocab_size=640, family="byte-level")
     job = tokswap.plan_extend(model, tokens=[terms], out=tmp_path / "out")
     spec = job.prepared.inputs.target.tokenizer.spec
-    for merges in (spec["model"]["merges"][40:], spec["model"]["merges"][:-1]):  # old tokens, and a new one
+    all_merges = spec["model"]["merges"]
+    faults = {"without a new token differently": all_merges[40:], "never gives 1 of": all_merges[:-1]}
+    for wrong, merges in faults.items():
         content = spec_bytes({**spec, "model": {**spec["model"], "merges": merges}})
         edit = dataclasses.replace(job.edit, files={**job.edit.files, "tokenizer.json": content})
         with pytest.raises(OutputError) as caught:
             dataclasses.replace(job, edit=edit).run()
         assert caught.value.code == "check-failed"
+        assert wrong in str(caught.value)
         assert not (tmp_path / "out").exists()
 
 

@@ -28,9 +28,9 @@ def parts_of(model: Mapping[str, Any], ids: Iterable[int]) -> dict[int, tuple[in
         ids: Token ids.
 
     Returns:
-        Id -> the two ids that its last merge joins. The tuple is empty for a single character. It is also empty for a
-        token that merges do not lead to: `ignore_merges` can still produce it as a whole word, and the tokenizer finds
-        an added token before any merge.
+        Id -> the two ids that its last merge joins. A single character has none. Nor has a token that merges do not
+        lead to: `ignore_merges` can still produce it as a whole word, and the tokenizer finds an added token before any
+        merge.
     """
     vocab: Mapping[str, int] = model["vocab"]
     text_of = {token: text for text, token in vocab.items()}
@@ -41,13 +41,8 @@ def parts_of(model: Mapping[str, Any], ids: Iterable[int]) -> dict[int, tuple[in
         if token in parts or text is None:
             continue
         symbols, pairs = merged(text, rank)
-        if symbols != [text] or not all(character in vocab for character in text):
-            parts[token] = ()
-            continue
-        for character in text:
-            parts[vocab[character]] = ()
-        for whole, (left, right) in pairs.items():
-            parts[vocab[whole]] = (vocab[left], vocab[right])
+        if symbols == [text] and all(character in vocab for character in text):
+            parts |= {vocab[whole]: (vocab[left], vocab[right]) for whole, (left, right) in pairs.items()}
     return parts
 
 

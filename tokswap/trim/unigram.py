@@ -20,16 +20,15 @@ def parts_of(model: Mapping[str, Any], ids: Iterable[int]) -> dict[int, tuple[in
         ids: Token ids.
 
     Returns:
-        Id -> the ids of its characters. The tuple is empty for a single character.
+        Id -> the ids of its characters. A single character has none.
     """
     pieces = [piece for piece, _ in model["vocab"]]
     id_of = {piece: token for token, piece in enumerate(pieces) if len(piece) == 1}
     parts: dict[int, tuple[int, ...]] = {}
     for token in ids:
-        if token < len(pieces):
-            piece = pieces[token]
-            parts[token] = () if len(piece) == 1 else tuple({id_of[c] for c in piece if c in id_of})
-    return {part: () for own in parts.values() for part in own} | parts
+        if token < len(pieces) and len(pieces[token]) > 1:
+            parts[token] = tuple({id_of[c] for c in pieces[token] if c in id_of})
+    return parts
 
 
 def rebuild(model: Mapping[str, Any], new_of: Mapping[int, int]) -> dict[str, Any]:
