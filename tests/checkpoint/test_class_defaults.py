@@ -16,6 +16,7 @@ from tokswap.tokenizer.tokenizer import read_tokenizer
 from tokswap.transplant.plan import plan_transplant, transplant_tokenizer
 from tokswap.trim.plan import trim_vocabulary
 
+Make = Callable[..., Path]
 GERMAN = makers.TEXTS / "german.txt"
 
 
@@ -33,7 +34,7 @@ def roles(folder: Path) -> tuple[Any, ...]:
     return config.bos_token_id, config.eos_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id
 
 
-def test_roles_follow_a_transplant(model_of: Callable[..., Path], tmp_path: Path) -> None:
+def test_roles_follow_a_transplant(model_of: Make, tmp_path: Path) -> None:
     source = unnamed(makers.copy_model(model_of("llama", family="byte-level"), tmp_path / "source"))
     target = makers.make_tokenizer("sentencepiece", tmp_path / "target")
     transplant_tokenizer(str(source), str(target), init="subword", out=tmp_path / "out")
@@ -41,7 +42,23 @@ def test_roles_follow_a_transplant(model_of: Callable[..., Path], tmp_path: Path
     assert all(check.ok for check in verify_checkpoint(str(tmp_path / "out"), against=str(source)))
 
 
-def test_roles_follow_a_trim(model_of: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_decoder_starts_with_an_id_that_the_source_does_not_have(model_of: Make, tmp_path: Path) -> None:
+    """The target's eos is its last token. The new id counted as none of the source, and was unset."""
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+    target = makers.make_tokenizer("byte-level", tmp_path / "target", vocab_size=700)
+    spec, last = makers.read_json(target / "tokenizer.json"), makers.tokenizer_size(target)
+    spec["added_tokens"].append({**spec["added_tokens"][0], "id": last, "content": "<|last|>"})
+    makers.write_json(target / "tokenizer.json", spec)
+    makers.edit_json(target / "tokenizer_config.json", eos_token="<|last|>")
+    transplant_tokenizer(model_of("bart"), target, init="mean", out=tmp_path / "out")
+    model = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "out")
+    assert (model.config.decoder_start_token_id, model.config.forced_eos_token_id) == (last, last)
+    ids = AutoTokenizer.from_pretrained(tmp_path / "out")("the old bridge", return_tensors="pt")["input_ids"]
+    assert model(ids, labels=ids).loss > 0
+
+
+def test_roles_follow_a_trim(model_of: Make, tmp_path: Path) -> None:
     """Id 0 is a rare word here, and goes."""
     source = unnamed(makers.copy_model(model_of("llama", family="byte-level"), tmp_path / "source"))
     spec = makers.read_json(source / "tokenizer.json")
@@ -56,7 +73,7 @@ def test_roles_follow_a_trim(model_of: Callable[..., Path], tmp_path: Path) -> N
     assert roles(tmp_path / "out") == (0, 1, 0, 1)
 
 
-def test_ids_of_other_models_are_no_roles(model_of: Callable[..., Path]) -> None:
+def test_ids_of_other_models_are_no_roles(model_of: Make) -> None:
     """Every small GPT-2 says 50,256 by default; every small SentencePiece Llama has other ids than its class."""
     for architecture in ("gpt2", "llama"):
         folder = model_of(architecture)
@@ -66,7 +83,7 @@ def test_ids_of_other_models_are_no_roles(model_of: Callable[..., Path]) -> None
         assert {key for key in found if key not in bare} <= {"pad_token_id"}
 
 
-def test_the_size_is_that_of_the_class(model_of: Callable[..., Path], tmp_path: Path) -> None:
+def test_the_size_is_that_of_the_class(model_of: Make, tmp_path: Path) -> None:
     from transformers import AutoConfig
 
     source = makers.copy_model(model_of("llama", rows=32000), tmp_path / "source")
@@ -84,7 +101,7 @@ def test_nested_sizes_and_unknown_classes() -> None:
         assert with_class_size(other) == other
 
 
-def test_a_class_without_a_vocabulary(model_of: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_class_without_a_vocabulary(model_of: Make, tmp_path: Path) -> None:
     source = makers.copy_model(model_of("llama"), tmp_path / "source")
     makers.edit_json(source / "config.json", vocab_size=..., model_type="vit")
     with pytest.raises(InputError) as caught:

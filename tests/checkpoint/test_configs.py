@@ -234,6 +234,15 @@ def test_an_id_that_was_mapped_by_hand() -> None:
     assert edited({"image_token_id": 4}, ids(mapped={7: 8, 8: 4}))["image_token_id"] == 8
 
 
+@pytest.mark.parametrize("config", [{}, {"text_config": {"vocab_size": 4}, "vision_config": {}}])
+def test_new_ids_that_the_source_does_not_have(config: dict[str, Any]) -> None:
+    """The larger vocabulary has the token further back. The id counted as no token of the source."""
+    map_ = ids(source=vocabulary("<pad> </s> <image> x", pad="<pad>", eos="</s>"))
+    found = edit_config({"vocab_size": 4, "image_token_id": 2, "decoder_start_token_id": 0, **config}, map_, ROWS)
+    assert (found.config["image_token_id"], found.config["decoder_start_token_id"]) == (7, 4)
+    assert found.notes == ()
+
+
 # What cannot be translated.
 
 

@@ -71,8 +71,8 @@ def edit_config(config: Mapping[str, Any], ids: IdMap, rows: int) -> Edited:
             child["vocab_size_per_layer_input"] = rows
         if type(child.get("unpadded_vocab_size")) is int:  # logits past it are discarded
             child["unpadded_vocab_size"] = min(rows, len(ids.target))
+        notes += _edit_strangers(child, ids, rows, multimodal=model_facts(config).multimodal)  # it looks for old ids
         notes += edit_ids(child, ids)
-        notes += _edit_strangers(child, ids, rows, multimodal=model_facts(config).multimodal)
         if child.get("model_type") in POSITIONS_FOLLOW_PAD:
             _check_pad(config, child)
     return Edited(result, tuple(notes))
@@ -209,14 +209,13 @@ def _edit_strangers(config: dict[str, Any], ids: IdMap, rows: int, *, multimodal
     notes = []
     for key, value in list(config.items()):
         role = id_role(key)
-        strangers = [token for token in id_list(value) if token >= 0 and not ids.has(token)]
-        if role is None or role in ROLES or not strangers:
+        if role is None or role in ROLES or type(value) is not int or value < 0 or ids.has(value):
             continue
-        name = f"the id {strangers[0]:,} (`{key}`)"
+        name = f"the id {value:,} (`{key}`)"
         if not multimodal:
             config[key] = None
             notes.append(f"the config names {name}, which is no token: it is now unset")
-        elif min(strangers) >= rows:
+        elif value >= rows:
             notes.append(f"the config names {name}, past the model's rows: it is left as it is")
         else:
             raise InputError(
