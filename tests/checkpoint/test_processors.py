@@ -61,6 +61,23 @@ def test_the_processor_names_the_token_of_the_config(tmp_path: Path) -> None:
     assert (tmp_path / "same" / "processor_config.json").read_bytes() == (source / "processor_config.json").read_bytes()
 
 
+def test_the_config_inside_a_loaded_model(tmp_path: Path) -> None:
+    """It has the size with which the model computes its loss."""
+    import transformers as hf
+
+    source = llava(tmp_path / "source")
+    makers.make_tokenizer("byte-level", tmp_path / "target", vocab_size=700)
+    image = with_token(tmp_path / "target", "<image>")
+    target = hf.AutoTokenizer.from_pretrained(tmp_path / "target")
+    loaded = hf.LlavaForConditionalGeneration.from_pretrained(source), hf.AutoTokenizer.from_pretrained(source)
+    model, tokenizer = transplant_tokenizer(loaded, target, init="mean")
+    text = model.config.text_config
+    assert (text.vocab_size, text.eos_token_id, model.config.image_token_id) == (701, target.eos_token_id, image)
+    assert model.model.language_model.vocab_size == 701
+    ids = tokenizer("the old bridge", return_tensors="pt")["input_ids"]
+    assert model(ids, labels=ids).loss > 0
+
+
 def test_a_token_that_the_new_vocabulary_lacks() -> None:
     from test_configs import ids, vocabulary
 
