@@ -103,6 +103,14 @@ def test_coverage_tells_the_wrong_text(eagle: Path, target: Path, texts: dict[st
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("size", [100, 700])
+def test_a_head_for_more_tokens_than_the_text_has_is_noted(
+    size: int, eagle: Path, target: Path, texts: dict[str, str], tmp_path: Path
+) -> None:
+    job = tokswap.plan_draft_head(eagle, target, size=size, corpora=[texts["english"]], out=tmp_path / "out")
+    assert any("do not occur in the corpus" in note for note in job.notes) == (size == 700)
+
+
 def test_a_reduced_head_is_reduced_again(reduced: Path, target: Path, texts: dict[str, str], tmp_path: Path) -> None:
     tokswap.reduce_draft_head(reduced, target, size=100, corpora=[Path(texts["german"])], out=tmp_path / "out")
     made, source = load_file(tmp_path / "out" / "model.safetensors"), load_file(reduced / "model.safetensors")

@@ -154,8 +154,8 @@ def plan_with(model: str | Path, target: str | Path, options: DraftHeadOptions) 
     notes = [] if options.held_out else [_SEEN]
     if len(proposed) < len(known):
         notes.append(_NEUTRAL.format(len(known) - len(proposed), len(known)))
-    if choice.counted < options.size:
-        notes.append(_NEW.format(options.size - choice.counted, options.size))
+    if choice.unused:
+        notes.append(_NEW.format(choice.unused, options.size))
     notes.append(_OWN)
     return DraftHeadJob(
         source=head, target_size=side.vocab_size, choice=choice, options=options, out=out, notes=tuple(notes)

@@ -27,11 +27,13 @@ class HeadChoice:
         ids: Their ids, ascending (int64 [N]).
         coverage: Name of a text -> number of tokens -> share of the text's tokens that a head of that size has.
         counted: How many of the tokens occur in the corpus.
+        unused: How many of the tokens neither occur in the corpus nor end a text.
     """
 
     ids: np.ndarray
     coverage: Mapping[str, Mapping[int, float]]
     counted: int
+    unused: int
 
 
 def choose_head(
@@ -65,7 +67,8 @@ def choose_head(
         text.name: {n: float(text.counts[ranked[:n]].sum() / text.counts.sum()) for n in sizes} for text in texts[1]
     }
     ids = np.sort(ranked[:size])
-    return HeadChoice(ids, coverage, counted=int(np.count_nonzero(total[ids])))
+    unused = (total[ids] == 0) & ~np.isin(ids, first)
+    return HeadChoice(ids, coverage, counted=int(np.count_nonzero(total[ids])), unused=int(unused.sum()))
 
 
 def read_texts(names: Sequence[str | Path], tokenizer: Tokenizer, field: str) -> list[Counts]:
