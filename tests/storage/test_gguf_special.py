@@ -127,7 +127,7 @@ def test_what_llama_cpp_takes_for_special_by_its_text(model_of: Make, tokenizer_
 @pytest.mark.parametrize(
     ("texts", "differs", "note"),
     [
-        (("abc", "bcde"), "abcde", "where 'abc' and 'bcde' overlap, as in 'abcde'"),
+        (("abc", "bcde"), "abcde", "where 'abc' and 'bcde' overlap, in 'abcde'"),
         (("\n\n", "\n\n\n", "  ", "    ", "<a", "<a>", "<b>"), None, None),
     ],
 )

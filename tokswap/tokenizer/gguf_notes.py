@@ -115,7 +115,7 @@ def _overlap(added: Collection[str]) -> Iterator[str]:
                 longer = any(joined[:end] in known for end in range(len(first) + 1, len(joined) + 1))
                 if second != first and len(second.encode()) >= len(first.encode()) and not longer:
                     yield (
-                        f"llama.cpp finds the longest added tokens first: where {first!r} and {second!r} overlap, as in "
+                        f"llama.cpp finds the longest added tokens first: where {first!r} and {second!r} overlap, in "
                         f"{joined!r}, a text gets other ids"
                     )
                     return
