@@ -31,6 +31,22 @@ def read_text(path: Path) -> str:
     return text
 
 
+def read_list(name: str | Path, field: str = "text") -> list[str]:
+    """Read a list of one entry a line. The texts of JSON lines and parquet files are entries.
+
+    Args:
+        name: Files of any kind that `read_texts` takes.
+        field: Name of the text field in JSON lines and parquet files.
+
+    Raises:
+        InputError: bad-text, empty-text, missing-field, missing-extra.
+    """
+    lines = [line for text in whole_documents(name, field) for line in text.splitlines()]
+    if not any(line.strip() for line in lines):
+        raise InputError("empty-text", "this text is empty", file=name)
+    return lines
+
+
 def read_texts(names: Sequence[str | Path], field: str = "text") -> dict[str, str]:
     """Read texts, one for each name.
 
