@@ -15,13 +15,15 @@ Keys = Mapping[str, Any]
 """Keys of the file without `tokenizer.`: `{"ggml.model": "gpt2", "ggml.tokens": [...], ...}`."""
 
 
-def write_gguf(path: Path, keys: Keys) -> Path:
+def write_gguf(path: Path, keys: Keys, name: str = "") -> Path:
     """Write a tiny Llama with the `gguf` package, and the keys of its tokenizer."""
     import gguf
 
     path.parent.mkdir(parents=True, exist_ok=True)
     width, inner, rows = 32, 64, len(keys["ggml.tokens"])
     writer = gguf.GGUFWriter(path, "llama")
+    if name:
+        writer.add_name(name)
     writer.add_context_length(64)
     writer.add_embedding_length(width)
     writer.add_block_count(1)

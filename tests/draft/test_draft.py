@@ -125,6 +125,16 @@ def test_a_target_without_weights(small: Path, big: Path, tmp_path: Path) -> Non
     assert caught.value.code == "missing-donor"
 
 
+def test_a_size_that_the_config_leaves_to_its_class(small: Path, big: Path, tmp_path: Path) -> None:
+    """`google/gemma-3-4b-it` names no vocab_size."""
+    target = copy_model(big, tmp_path / "target")
+    (target / "model.safetensors").unlink()
+    edit_json(target / "config.json", vocab_size=...)
+    tokswap.make_draft(small, target, init="subword", out=tmp_path / "out")
+    assert read_json(tmp_path / "out" / "config.json")["vocab_size"] == 50_257
+    assert refusals(tmp_path / "out", target) == {}
+
+
 def test_the_targets_weights_are_the_donor(small: Path, big: Path, tmp_path: Path) -> None:
     assert tokswap.plan_draft(str(small), str(big), init="omp", out=tmp_path / "out").plan.names.donor == str(big)
     none = tokswap.plan_draft(str(small), str(big), donor="none", out=tmp_path / "out")

@@ -233,6 +233,36 @@ def test_maps_that_do_not_hold_together(
     assert refused(folder, target, size=50, corpora=[texts["german"]], out=out).code == "bad-draft-head"
 
 
+@pytest.mark.parametrize("name", ["d2t", "t2d"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn])
+def test_maps_of_numbers_that_numpy_has_not(
+    name: str, dtype: torch.dtype, reduced: Path, target: Path, texts: dict[str, str], tmp_path: Path
+) -> None:
+    folder = changed(reduced, tmp_path / "changed", lambda one: one.update({name: one[name].float().to(dtype)}))
+    error = refused(folder, target, size=50, corpora=[texts["german"]], out=tmp_path / "out")
+    assert error.code == "bad-draft-head"
+    assert "no lists" in error.message
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"lm_head.bias": torch.zeros(700)}, "lm_head.bias too"),
+        ({"lm_head.weight_scale": torch.ones(700, 1)}, "lm_head.weight_scale too"),
+        ({"lm_head.weight": torch.ones(700)}, "no matrix"),
+        ({"lm_head.weight": torch.tensor(1.0)}, "no matrix"),
+    ],
+)
+def test_an_lm_head_that_is_no_matrix_alone(
+    more: dict[str, torch.Tensor], words: str, eagle: Path, target: Path, texts: dict[str, str], tmp_path: Path
+) -> None:
+    """Its biases and scales were lost, or kept their size."""
+    folder = changed(eagle, tmp_path / "changed", lambda tensors: tensors.update(more))
+    error = refused(folder, target, size=50, corpora=[texts["german"]], out=tmp_path / "out")
+    assert error.code == "bad-draft-head"
+    assert words in error.message
+
+
 def refused(model: Path, target: Path, **options: Any) -> TokswapError:
     with pytest.raises(TokswapError) as caught:
         tokswap.reduce_draft_head(model, target, **options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,21 @@ def terms(tmp_path: Path) -> Path:
     path = tmp_path / "terms.txt"
     path.write_text(TERMS, encoding="utf-8")
     return path
+
+
+def test_terms_in_json_lines(model_of: Make, terms: Path, tmp_path: Path) -> None:
+    """The JSON itself became a token where the tokenizer splits no text."""
+    records = [{"term": term, "note": "x"} for term in TERMS.splitlines()]
+    lines = tmp_path / "terms.jsonl"
+    lines.write_text("\n".join(map(json.dumps, records)), encoding="utf-8")
+    model = model_of("gemma3", vocab_size=640)
+    first, second = (
+        tokswap.plan_extend(model, init="subword", tokens=[path], field="term").plan.counted for path in (terms, lines)
+    )
+    assert first == second
+    with pytest.raises(TokswapError, match="it has `term`") as caught:
+        tokswap.plan_extend(model, init="subword", tokens=[lines])
+    assert caught.value.code == "missing-field"
 
 
 @pytest.fixture(scope="module")

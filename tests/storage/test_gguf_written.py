@@ -18,6 +18,7 @@ from varied_texts import varied_texts
 
 import tokswap
 from tokswap.errors import InputError, OutputError, TokswapError, UsageError
+from tokswap.storage.gguf.architectures import find_architecture
 from tokswap.storage.gguf.convert import dequantised
 from tokswap.storage.gguf.metadata import read_metadata
 
@@ -144,8 +145,18 @@ _LLAMA3 = {
     "original_max_position_embeddings": 32,
 }
 _YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 64}
+_GEMMA3 = {
+    "model_type": "gemma3_text",
+    "head_dim": 16,
+    "query_pre_attn_scalar": 16,
+    "sliding_window": 16,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
 _CONFIGS: dict[str, dict[str, Any]] = {
     "mistral": {"model_type": "mistral", "sliding_window": None, "head_dim": 16},
+    "gemma3 in full": {**_GEMMA3, "layer_types": ["full_attention"] * 2},
+    "gemma3 of 62 layers": {**_GEMMA3, "num_hidden_layers": 62, "query_pre_attn_scalar": 8, "head_dim": 16},
     "qwen3": {"model_type": "qwen3", "head_dim": 16, "tie_word_embeddings": True},
     "phi3": {"model_type": "phi3", "sliding_window": 100},
     "phi3 in part": {"model_type": "phi3", "sliding_window": None, "partial_rotary_factor": 0.5},
@@ -378,6 +389,14 @@ def test_what_llama_cpp_computes_otherwise_is_refused(model_of: Make, tmp_path: 
         error = refused(model, model, tmp_path)
         assert error.code == "gguf-architecture"
         assert words in error.message
+
+
+def test_gemma3_of_62_layers_is_the_27b_to_llama_cpp() -> None:
+    """It scales by width / heads there, and says so of no other number of layers."""
+    config = {**_SMALL, **_GEMMA3, "num_hidden_layers": 62}
+    architecture, filled = find_architecture(config)
+    with pytest.raises(InputError, match="by the head size 8, the config by 16"):
+        architecture.keys(filled)
 
 
 def test_biases_that_llama_cpp_does_not_know_are_refused(model_of: Make, tmp_path: Path) -> None:

@@ -265,6 +265,14 @@ def test_lists_of_words(tokenizer: Tokenizer, tmp_path: Path) -> None:
         read_words(tmp_path / "none.txt")
 
 
+def test_lists_of_words_in_json_lines(tmp_path: Path) -> None:
+    """The JSON itself was taken for words."""
+    path = file(tmp_path, "w.jsonl", '{"word": "brücke"}\n{"word": "fähre\\t2"}\n')
+    assert read_words(path, "word") == {"brücke": 1.0, "fähre": 2.0}
+    with pytest.raises(InputError, match="it has `word`"):
+        read_words(path)
+
+
 def test_weights_are_shares_of_the_words(tokenizer: Tokenizer) -> None:
     heavy, light = weigh("x", {"der": 9.0}, tokenizer), weigh("x", {"der": 1.0}, tokenizer)
     assert (heavy.counts == 9 * light.counts).all()

@@ -114,11 +114,12 @@ def plan_gguf(options: GgufOptions, edit: Edit, layout: Layout, target: GgufTarg
         stops=token_ids(generation, "eos_token_id") or token_ids(config, "eos_token_id"),
         bos=target.bos,
         copied=gguf_file(target.owner),
+        name=path.stem,
     )
     model = GgufModel(
         architecture=architecture,
         config=filled,
-        name=path.stem,
+        name=tokenizer.name,
         tokenizer=tokenizer.keys,
         dtype=options.gguf_type,
         tied=bool(getattr(filled, "tie_word_embeddings", False)),

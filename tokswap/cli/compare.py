@@ -60,12 +60,12 @@ def compare(first: str, second: str, texts: tuple[Path, ...], page: str | None, 
     _options.set_volume(quiet=False, verbose=False)
     page_path = _page.check(page)
     from tokswap.report.record import versions
-    from tokswap.storage.texts import read_text, read_texts
+    from tokswap.storage.texts import read_list, read_texts
     from tokswap.tokenizer.compare import compare_tokenizers as run
 
     if len(values["parallel"]) == 1:
         raise click.UsageError("--parallel compares languages: name a file for each, the reference first")
-    terms = read_text(values["terms"]).splitlines() if values["terms"] is not None else []
+    terms = read_list(values["terms"], values["field"]) if values["terms"] is not None else []
     facts = run(
         first,
         second,

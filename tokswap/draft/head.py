@@ -12,7 +12,16 @@ import numpy as np
 
 from tokswap.checkpoint.source import named
 from tokswap.draft.head_choice import HeadChoice, choose_head, read_texts
-from tokswap.draft.head_layout import HEAD, TO_DRAFT, TO_TARGET, HeadFiles, check_head, open_head, target_ids
+from tokswap.draft.head_layout import (
+    HEAD,
+    TO_DRAFT,
+    TO_TARGET,
+    HeadFiles,
+    check_head,
+    check_matrix,
+    open_head,
+    target_ids,
+)
 from tokswap.draft.options import DraftHeadOptions
 from tokswap.draft.sides import Side, read_side
 from tokswap.errors import InputError, UsageError
@@ -178,6 +187,7 @@ def check_draft_head(model: str | Path, target: str | Path | None = None) -> lis
 def _checked_ids(head: HeadFiles, side: Side) -> np.ndarray:
     """Return the target's ids that a head has rows for. Raises InputError bad-draft-head where they cannot be."""
     hint = "give the head that was made for this target"
+    check_matrix(head)
     if head.reduced:
         wrong = [check for check in check_head(head, side.vocab_size) if not check.ok]
         if wrong:

@@ -106,6 +106,18 @@ def open_head(name: str | Path) -> HeadFiles:
     return HeadFiles(folder, config, files)
 
 
+def check_matrix(head: HeadFiles) -> None:
+    """Raise InputError bad-draft-head for an lm_head that is more, or less, than a matrix of weights."""
+    if len(head.shape(head.head)) != 2:
+        raise InputError("bad-draft-head", f"{head.head} is no matrix", _HINT, folder=head.folder)
+    module = head.head.removesuffix("weight")
+    more = sorted(name for name in head.files if name.startswith(module) and name != head.head)
+    if more:
+        message = f"a reduced head is a matrix alone, and this one has {', '.join(more)} too"
+        hint = "give a model whose lm_head has no bias and is not quantised"
+        raise InputError("bad-draft-head", message, hint, folder=head.folder)
+
+
 def target_ids(head: HeadFiles) -> np.ndarray:
     """Return the target's id of each row of a head (int64 [N])."""
     rows = np.arange(head.shape(head.head)[0], dtype=np.int64)
@@ -126,15 +138,18 @@ def check_head(head: HeadFiles, target_size: int | None = None) -> list[Check]:
         raise InputError(
             "bad-draft-head", f"there are no {HEAD}, {TO_TARGET} and {TO_DRAFT}", _HINT, folder=head.folder
         )
-    offsets, known = head.read(TO_TARGET).numpy(), head.read(TO_DRAFT).numpy()
-    if offsets.ndim != 1 or known.ndim != 1 or offsets.dtype.kind not in "iu":
+    check_matrix(head)
+    maps = [head.read(name) for name in (TO_TARGET, TO_DRAFT)]
+    if any(one.ndim != 1 or one.is_floating_point() for one in maps):
         raise InputError("bad-draft-head", "d2t and t2d are no lists of offsets and flags", _HINT, folder=head.folder)
+    offsets, known = (one.numpy() for one in maps)
     size = target_size or len(known)
     ids = np.arange(len(offsets), dtype=np.int64) + offsets.astype(np.int64)
     inside = ids[(ids >= 0) & (ids < size)]
     flagged = np.flatnonzero(known.astype(bool))
     rows, named = head.shape(HEAD)[0], head.config.get("draft_vocab_size")
     outside, twice = len(ids) - len(inside), len(ids) - len(np.unique(ids))
+    ascend = bool((np.diff(ids) > 0).all())
     apart = len(np.setxor1d(np.unique(ids), flagged))
     return [
         Check("rows", rows == len(offsets), f"lm_head has {rows:,} rows, d2t {len(offsets):,} entries"),
@@ -142,6 +157,6 @@ def check_head(head: HeadFiles, target_size: int | None = None) -> list[Check]:
         Check("target size", len(known) == size, f"t2d has {len(known):,} entries, the target {size:,} ids"),
         Check("range", not outside, f"{outside:,} ids of d2t are outside the target's {size:,}"),
         Check("unique", not twice, f"{twice:,} rows stand for an id that has one already"),
-        Check("order", bool((np.diff(ids) > 0).all()), "ids ascend with the rows"),
+        Check("order", ascend, f"ids {'' if ascend else 'do not '}ascend with the rows"),
         Check("agreement", not apart, f"d2t and t2d disagree about {apart:,} ids"),
     ]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tokswap.checkpoint.class_defaults import with_class_size
 from tokswap.checkpoint.nested_configs import text_config, token_ids
 from tokswap.checkpoint.rowless import with_rows
 from tokswap.storage.gguf.metadata import read_metadata
@@ -93,7 +94,7 @@ def read_side(name: str | Path, *, trust_remote_code: bool = False) -> Side:
     file = gguf_file(str(name))
     folder = resolve_tokenizer(str(name))
     folder = folder.parent if folder.is_file() else folder
-    config = read_json(folder / "config.json", "config")
+    config = with_class_size(read_json(folder / "config.json", "config"))
     path = folder / "generation_config.json"
     generation = read_json(path, "config") if path.is_file() else {}
     vocab_size = text_config(config, folder)[1]["vocab_size"]

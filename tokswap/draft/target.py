@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tokswap.checkpoint.class_defaults import with_class_size
 from tokswap.checkpoint.loaded import ModelLike, as_loaded, loaded_checkpoint
 from tokswap.checkpoint.nested_configs import text_config
 from tokswap.checkpoint.rowless import ids_with_rows, with_rows
@@ -65,7 +66,7 @@ def open_draft_target(target: ModelLike, trust_remote_code: bool) -> DraftTarget
         folder = resolve_tokenizer(str(target))
         folder = folder.parent if folder.is_file() else folder
         generation = folder / "generation_config.json"
-        config = read_json(folder / "config.json", "config")
+        config = with_class_size(read_json(folder / "config.json", "config"))
         target_tokenizer = open_target(str(folder), trust_remote_code=trust_remote_code)
         opened = DraftTarget(
             model=str(folder),

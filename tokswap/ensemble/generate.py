@@ -16,6 +16,7 @@ from tokswap.ensemble.boundary import Prompt, beginnings
 from tokswap.ensemble.bytewise import ByteMixture
 from tokswap.errors import UsageError
 from tokswap.evaluation.models import plain_generation
+from tokswap.evaluation.prompts import check_prompt, prompt_ids, within_positions
 from tokswap.seeds import own_seed
 from tokswap.tokenizer.loaded import read_loaded
 from tokswap.tokenizer.tokenizer import Tokenizer
@@ -98,12 +99,12 @@ def continue_text(
         write: Called with each piece of text.
 
     Raises:
-        UsageError: bad-temperature, empty-prompt.
+        UsageError: bad-temperature, bad-prompt, empty-prompt.
     """
     if temperature is not None and not 0 < temperature < float("inf"):
         hint = "leave out --sample and --temperature for the most likely token"
         raise UsageError("bad-temperature", f"--temperature must be above 0, not {temperature}", hint)
-    given = Prompt(tuple(tokenizer(prompt)["input_ids"])) if isinstance(prompt, str) else prompt
+    given = Prompt(tuple(prompt_ids(tokenizer, prompt))) if isinstance(prompt, str) else prompt
     if not given.ids:
         raise UsageError("empty-prompt", "the prompt has no token", "give a prompt with some text in it")
     how: dict[str, Any] = {"do_sample": temperature is not None}
@@ -118,18 +119,19 @@ def continue_text(
     begin = time.perf_counter()
     read = read_loaded(tokenizer)
     stream = _Stream(read.vocabulary, given.ends or (), take)
-    found = _first(model, read, given, temperature, np.random.default_rng(seed)) if exact else None
     count, ended, ids = 0, False, list(given.ids)
-    if found is not None:
-        ids, new = found
-        stream.put_bytes(new)
-        count, ended = 1, not new
-    if tokens > count and not ended:
-        inputs = torch.tensor([ids], device=model.device)
-        mask = torch.ones_like(inputs)
-        with plain_generation(model), own_seed(seed):
-            output = model.generate(inputs, attention_mask=mask, max_new_tokens=tokens - count, streamer=stream, **how)
-        count += int(output.shape[1] - inputs.shape[1])
+    with within_positions(getattr(model, "members", [model]), len(ids) + tokens):
+        found = _first(model, read, given, temperature, np.random.default_rng(seed)) if exact else None
+        if found is not None:
+            ids, new = found
+            stream.put_bytes(new)
+            count, ended = 1, not new
+        if tokens > count and not ended:
+            inputs = torch.tensor([ids], device=model.device)
+            more = {"attention_mask": torch.ones_like(inputs), "max_new_tokens": tokens - count, "streamer": stream}
+            with plain_generation(model), own_seed(seed):
+                output = model.generate(inputs, **more, **how)
+            count += int(output.shape[1] - inputs.shape[1])
     stream.end()
     return Continuation("".join(pieces), count, time.perf_counter() - begin, exact=found is not None)
 
@@ -170,8 +172,9 @@ def continue_bytes(
         write: Called with each piece of text.
 
     Raises:
-        UsageError: bad-temperature.
+        UsageError: bad-temperature, bad-prompt.
     """
+    check_prompt(prompt)
     pieces: list[str] = []
     begin = time.perf_counter()
     for piece in mixture.generate(prompt, most=most, temperature=temperature or 0.0, seed=seed):

@@ -15,6 +15,7 @@ from tokswap.evaluation.results import Evaluation
 from tokswap.evaluation.runs import Run, run_model, score_runs
 from tokswap.options.keywords import two_and_keywords
 from tokswap.storage.resolve import resolve_model
+from tokswap.storage.texts import check_texts
 
 MIX = "the mix"
 """The name of the mix among the models of an evaluation."""
@@ -47,6 +48,7 @@ def evaluate_ensemble_with(
     folder: str | Path, texts: Mapping[str, str], options: EvaluateEnsembleOptions
 ) -> Evaluation:
     """Do what `evaluate_ensemble` does, with an options object."""
+    check_texts(texts)
     check_device(options.device)
     ensemble = read_ensemble(folder)
     sources = _sources(ensemble) if options.sources else {}

@@ -8,6 +8,7 @@ from typing import Any
 
 from tokswap.checkpoint.nested_configs import id_list
 from tokswap.evaluation.models import cache_name, only_last, plain_generation
+from tokswap.evaluation.prompts import prompt_ids, within_positions
 
 _BATCH = 32
 """Most prompts that are continued at once."""
@@ -26,8 +27,13 @@ def greedy(model: Any, tokenizer: Any, prompt: str, tokens: int = 24) -> str:
 
     Returns:
         The continuation without special tokens.
+
+    Raises:
+        UsageError: bad-prompt, empty-prompt.
     """
-    (ids,) = continuations(model, [tokenizer(prompt)["input_ids"]], [tokens])
+    given = prompt_ids(tokenizer, prompt)
+    with within_positions([model], len(given) + tokens):
+        (ids,) = continuations(model, [given], [tokens])
     return str(tokenizer.decode(ids, skip_special_tokens=True))
 
 

@@ -22,6 +22,7 @@ from tokswap.evaluation.runs import Run, run_model, score_runs
 from tokswap.options.keywords import two_and_keywords
 from tokswap.report.provenance import read_provenance
 from tokswap.storage.resolve import resolve_model
+from tokswap.storage.texts import check_texts
 from tokswap.tokenizer.alignment import Reason, align
 from tokswap.tokenizer.loaded import read_loaded
 from tokswap.tokenizer.tokenizer import Tokenizer, read_tokenizer
@@ -51,6 +52,8 @@ def evaluate_models(models: Sequence[ModelLike], texts: Mapping[str, str], optio
 
 def evaluate_with(models: Sequence[ModelLike], texts: Mapping[str, str], options: EvaluateOptions) -> Evaluation:
     """Do what `evaluate_models` does, with an options object."""
+    models = [models] if isinstance(models, (str, Path)) else models
+    check_texts(texts)
     check_device(options.device)
     check_probes(options.probes)
     check_harness(options)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tokswap.options.declare import Options, option
+from tokswap.options.declare import Options, option, seed_option
 from tokswap.options.groups import DeviceOptions, TrustOptions
 from tokswap.tokenizer.probes import PROMPTS
 
@@ -32,7 +32,7 @@ class ReadingOptions(Options):
         PROMPTS, "Prompt that the models continue; repeat for more. [default: five]", flag="--prompt", recorded=False
     )
     tokens: int = option(24, "Tokens of each continuation; 0 for none.", least=0, metavar="N")
-    seed: int = option(0, "Seed of the draws behind the intervals.")
+    seed: int = seed_option("Seed of the draws behind the intervals.")
 
 
 @dataclass(frozen=True, kw_only=True)

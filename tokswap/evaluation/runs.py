@@ -65,9 +65,11 @@ def run_model(
         done: Called with the number of bytes that were read.
 
     Raises:
-        UsageError: bad-window.
+        UsageError: bad-window, bad-prompt, empty-prompt.
         InputError: empty-text; it names the text.
     """
+    prompts = options.prompts if options.tokens else ()
+    samples = {prompt: greedy(model, tokenizer, prompt, options.tokens) for prompt in prompts}
     losses = {}
     for name, text in texts.items():
         try:
@@ -77,8 +79,6 @@ def run_model(
         except InputError as error:
             error.where["text"] = name
             raise
-    prompts = options.prompts if options.tokens else ()
-    samples = {prompt: greedy(model, tokenizer, prompt, options.tokens) for prompt in prompts}
     return Run(losses, samples, initialised)
 
 

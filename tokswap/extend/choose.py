@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
@@ -53,7 +52,7 @@ def choose(tokenizer: Tokenizer, words: Words | None, options: ExtendOptions, fi
     Raises:
         InputError: no-new-token, corpus-too-small, bad-text, empty-text.
     """
-    terms = [term for path in options.tokens for term in read_terms(Path(path))]
+    terms = [term for path in options.tokens for term in read_terms(path, options.field)]
     screened = screen(tokenizer, terms, options.forms)
     if options.add is None:
         check_any(screened.tokens, screened.skipped)

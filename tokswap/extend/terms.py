@@ -30,18 +30,19 @@ class Screened:
     skipped: Mapping[str, str]
 
 
-def read_terms(path: Path) -> list[str]:
+def read_terms(path: str | Path, field: str = "text") -> list[str]:
     """Read a list of terms.
 
     Args:
-        path: A UTF-8 file with one term a line. A space before a term is part of it.
+        path: Files with one term a line or record. A space before a term is part of it.
+        field: Name of the text field in JSON lines and parquet files.
 
     Raises:
-        InputError: bad-text, empty-text.
+        InputError: bad-text, empty-text, missing-field, missing-extra.
     """
-    from tokswap.storage.texts import read_text
+    from tokswap.storage.texts import read_list
 
-    lines = (line.rstrip() for line in read_text(path).splitlines())
+    lines = (line.rstrip() for line in read_list(path, field))
     return [" " * line.startswith((" ", "▁")) + line.lstrip(" ▁") for line in lines if line.strip(" ▁")]
 
 

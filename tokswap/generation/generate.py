@@ -10,6 +10,7 @@ from tokswap.ensemble.boundary import Prompt
 from tokswap.ensemble.bytewise.canonical import check_family
 from tokswap.ensemble.generate import Continuation, continue_text
 from tokswap.evaluation.models import load_model, without_dropout
+from tokswap.evaluation.prompts import check_prompt
 from tokswap.generation.infill import find_markers, gap_prompt
 from tokswap.generation.options import GenerateOptions
 from tokswap.options.keywords import two_and_keywords
@@ -34,7 +35,7 @@ def generate_text(model: ModelLike, prompt: str, options: GenerateOptions) -> Co
         The text after the prompt, and whether the prompt was allowed to end inside a token.
 
     Raises:
-        UsageError: bad-temperature, bad-setting, empty-prompt, unknown-token, bad-device.
+        UsageError: bad-temperature, bad-setting, bad-prompt, empty-prompt, unknown-token, bad-device.
         InputError: no-fim-markers; not-bytewise where exact_prompt is asked for and cannot be; what loading raises.
 
     Reference:
@@ -58,6 +59,8 @@ def generate_with(
         write: Called with each piece of text.
     """
     model, tokenizer = loaded
+    for text in (prompt, options.suffix or ""):
+        check_prompt(text)
     given: str | Prompt = prompt
     if options.suffix is not None:
         read = read_loaded(tokenizer)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokswap.options.declare import Options, option
+from tokswap.options.declare import Options, option, seed_option
 from tokswap.options.groups import DeviceOptions, TrustOptions, WriteOptions
 
 TRAINS = ("adapter", "embeddings", "full", "new")
@@ -105,7 +105,7 @@ class HealRunOptions(Options):
         "Type that the body computes in: that of its weights (`auto`), float32 or bfloat16.",
         choices=("auto", "float32", "bfloat16"),
     )
-    seed: int = option(0, "Seed of the order of the text and of the adapter.")
+    seed: int = seed_option("Seed of the order of the text and of the adapter.")
     track: str | None = option(
         None, "Where to log the training: a tracker that transformers knows, such as tensorboard.", recorded=False
     )

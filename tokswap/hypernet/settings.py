@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import cos, pi
 
 from tokswap.errors import UsageError
-from tokswap.options.declare import Options, option
+from tokswap.options.declare import Options, option, seed_option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ class RunSettings(Options):
 
     save_every: int = option(500, "Steps between checkpoints.", least=1)
     bf16: bool = option(False, "Compute in bfloat16 where that is safe.")
-    seed: int = option(0, "Seed for the order of texts, the sampled tokenizers and the first weights.", least=0)
+    seed: int = seed_option("Seed for the order of texts, the sampled tokenizers and the first weights.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,6 +50,15 @@ class Declared:
     recorded: bool = True
 
 
+MOST_SEED = 2**32 - 1
+"""Largest seed: NumPy takes no more than 32 bits."""
+
+
+def seed_option(help: str) -> Any:
+    """Declare the seed of a run."""
+    return option(0, help, least=0, most=MOST_SEED)
+
+
 def option(default: Any, help: str, **more: Any) -> Any:
     """Declare an option: a dataclass field with its help text; `more` are the attributes of `Declared`."""
     declared = Declared(help, **more)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tokswap.options.declare import Options, option
+from tokswap.options.declare import Options, option, seed_option
 
 MOST_IDS = 1 << 24
 """An upper bound: no vocabulary has so many ids."""
@@ -54,7 +54,7 @@ class WritingOptions(Options):
     temperature: float | None = option(
         None, "Sample at this temperature. [default: 1 with --sample]", metavar="T", code="bad-temperature"
     )
-    seed: int = option(0, "Seed of the sampling.")
+    seed: int = seed_option("Seed of the sampling.")
 
     @property
     def drawn_at(self) -> float | None:
@@ -79,7 +79,7 @@ class BackendOptions(Options):
 class ComputeOptions(BackendOptions, DeviceOptions):
     """How new rows are computed."""
 
-    seed: int = option(0, "Seed of methods that draw random numbers.")
+    seed: int = seed_option("Seed of methods that draw random numbers.")
     memory: int = option(
         WORK_BYTES,
         "Working memory for the method, excluding embedding matrices. More is faster.",

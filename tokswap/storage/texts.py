@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tokswap.errors import InputError
+from tokswap.errors import InputError, UsageError
 from tokswap.storage.documents import whole_documents
 
 
@@ -29,6 +29,37 @@ def read_text(path: Path) -> str:
     if not text.strip():
         raise InputError("empty-text", "this text is empty", file=path)
     return text
+
+
+def check_texts(texts: object) -> None:
+    """Check that texts are given by name.
+
+    Raises:
+        UsageError: bad-setting.
+    """
+    if not isinstance(texts, Mapping):
+        message = f"texts are given by name, and this is a {type(texts).__name__}"
+        raise UsageError("bad-setting", message, 'give a dictionary: {"notes": text}')
+    for name, text in texts.items():
+        if not isinstance(text, str):
+            message = f"the text {name!r} is a {type(text).__name__}, not a str"
+            raise UsageError("bad-setting", message, 'give what is in the file: {"notes": path.read_text()}')
+
+
+def read_list(name: str | Path, field: str = "text") -> list[str]:
+    """Read a list of one entry a line. The texts of JSON lines and parquet files are entries.
+
+    Args:
+        name: Files of any kind that `read_texts` takes.
+        field: Name of the text field in JSON lines and parquet files.
+
+    Raises:
+        InputError: bad-text, empty-text, missing-field, missing-extra.
+    """
+    lines = [line for text in whole_documents(name, field) for line in text.splitlines()]
+    if not any(line.strip() for line in lines):
+        raise InputError("empty-text", "this text is empty", file=name)
+    return lines
 
 
 def read_texts(names: Sequence[str | Path], field: str = "text") -> dict[str, str]:

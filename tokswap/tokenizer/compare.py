@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tokswap.storage.texts import check_texts
 from tokswap.tokenizer.alignment import align
 from tokswap.tokenizer.describe import digit_scheme, whitespace_scheme
 from tokswap.tokenizer.loaded import TokenizerLike, open_tokenizer
@@ -48,6 +49,8 @@ def compare_tokenizers(
         With `texts`, "on_texts": text -> see `text_figures`. With `parallel`, "parity": see `parity`. With `terms`,
         "terms": see `term_figures`. With `every_token`, "tokens": see `token_figures`.
     """
+    for given in (texts or {}, parallel or {}):
+        check_texts(given)
     first, second = open_tokenizer(first), open_tokenizer(second)
     a, b = first.vocabulary, second.vocabulary
     shared = a.produced.keys() & b.produced.keys()

@@ -20,9 +20,11 @@ from tokswap.storage.gguf.keys import Described, Keys, adds_space_once, build_ke
 from tokswap.storage.gguf.metadata import read_metadata
 from tokswap.storage.gguf.models import split_steps
 from tokswap.storage.gguf.splits import SPLITS, Split
+from tokswap.storage.gguf.strips import stripping_tokens, telling_name
 from tokswap.storage.gguf.tokenizer import tokenizer_files
 from tokswap.tokenizer.backend import Backend, library_errors, make_backend, parts_backend
 from tokswap.tokenizer.families import BYTE_LEVEL, WORDPIECE
+from tokswap.tokenizer.gguf_notes import gguf_notes, missed_inside
 from tokswap.tokenizer.post_processor import nodes, trailing_ids
 from tokswap.tokenizer.probes import mixed_texts
 from tokswap.tokenizer.tokenizer import Tokenizer
@@ -30,26 +32,29 @@ from tokswap.tokenizer.vocabulary import Kind
 
 Form = Literal["NFC", "NFD", "NFKC", "NFKD"]
 _FORMS: tuple[Form, ...] = ("NFC", "NFD", "NFKC", "NFKD")
-_FLAGS = {
-    "lstrip": "llama.cpp takes no white space into special tokens, as this tokenizer does for some",
-    "rstrip": "llama.cpp takes no white space into special tokens, as this tokenizer does for some",
-    "single_word": "llama.cpp finds tokens inside words that this tokenizer finds as whole words only",
-}
-"""Flags of an added token that llama.cpp does not know, and what that means."""
+_FLAGS = ("lstrip", "rstrip", "single_word")
+"""Flags of an added token that llama.cpp does not know."""
 _MOST_SPECIAL = 12
 _MOST_BYTES = 40
 
 
 @dataclass(frozen=True)
 class GgufTokenizer:
-    """The `tokenizer.*` keys of a file, and what the user should know about them."""
+    """The `tokenizer.*` keys of a file, its name, which tells more, and what the user should know about them."""
 
     keys: Keys
+    name: str
     notes: tuple[str, ...] = ()
 
 
 def gguf_tokenizer(
-    tokenizer: Tokenizer, *, rows: int, stops: Sequence[int] = (), bos: int | None = None, copied: Path | None = None
+    tokenizer: Tokenizer,
+    *,
+    rows: int,
+    stops: Sequence[int] = (),
+    bos: int | None = None,
+    copied: Path | None = None,
+    name: str = "",
 ) -> GgufTokenizer:
     """Return the keys of a tokenizer.
 
@@ -59,6 +64,7 @@ def gguf_tokenizer(
         stops: Ids that end a generated text.
         bos: Id that encoded texts are made to begin with, None for no change.
         copied: A .gguf file whose keys are taken where it has the same tokens.
+        name: Name of the model, which can change where llama.cpp would read more out of it.
 
     Raises:
         InputError: gguf-tokenizer, where llama.cpp would tokenize otherwise.
@@ -72,9 +78,10 @@ def gguf_tokenizer(
         if tokenizer.family == WORDPIECE:
             raise refused("tokswap writes no WordPiece vocabularies")
         keys = build_keys(source, pre_tokenizer_of(tokenizer) if tokenizer.family == BYTE_LEVEL else None)
-    texts, notes = _comparable(tokenizer, keys)
-    _compare(tokenizer, keys, texts)
-    return GgufTokenizer(keys, notes)
+    name = telling_name(name, keys.get("tokenizer.ggml.pre"), _added(tokenizer.spec), tokenizer.vocabulary.text)
+    texts, notes = _comparable(tokenizer, keys, name)
+    _compare(tokenizer, {**keys, "general.name": name}, texts)
+    return GgufTokenizer(keys, name, (*notes, *gguf_notes(tokenizer, keys, name, stops)))
 
 
 def _described(tokenizer: Tokenizer, rows: int, stops: Sequence[int]) -> Described:
@@ -84,6 +91,8 @@ def _described(tokenizer: Tokenizer, rows: int, stops: Sequence[int]) -> Describ
     first, last = tokenizer.leading, tuple(trailing_ids(tokenizer.spec))
     if len(first) == 1:
         roles["bos"] = first[0]  # what llama.cpp puts first is what it calls bos
+    if len(last) == 1:
+        roles.setdefault("eos", last[0])
     if len(first) > 1 or (last and last != (roles.get("eos"),)):
         names = [vocabulary.text[token] for token in (*first, *last)]
         raise refused(f"around each text it puts {' '.join(names)}, and llama.cpp puts one bos and one eos at most")
@@ -98,16 +107,20 @@ def _described(tokenizer: Tokenizer, rows: int, stops: Sequence[int]) -> Describ
     )
 
 
-def _comparable(tokenizer: Tokenizer, keys: Mapping[str, Any]) -> tuple[list[str], tuple[str, ...]]:
+def _comparable(tokenizer: Tokenizer, keys: Mapping[str, Any], name: str) -> tuple[list[str], tuple[str, ...]]:
     """Return texts that llama.cpp has to tokenize in the same way, and notes about those that it does not."""
-    vocabulary, spec = tokenizer.vocabulary, tokenizer.spec
+    spec = tokenizer.spec
     form, notes = _normal_form(spec)
+    stripping = stripping_tokens(name, keys.get("tokenizer.ggml.pre"), [entry["content"] for entry in _added(spec)])
     flagged = {entry["content"] for entry in _added(spec) if any(entry.get(flag) for flag in _FLAGS)}
-    notes += tuple(
-        dict.fromkeys(note for flag, note in _FLAGS.items() if any(entry.get(flag) for entry in _added(spec)))
-    )
-    special = [vocabulary.text[n] for n in range(len(vocabulary)) if vocabulary.kind[n] == Kind.SPECIAL]
-    special = [text for text in special if text not in flagged][:_MOST_SPECIAL]
+    flagged -= stripping[0] | stripping[1]
+    flagged |= set(missed_inside(tokenizer))
+    special = [
+        text
+        for kind in (True, False)
+        for text in [entry["content"] for entry in _added(spec) if bool(entry.get("special")) is kind][:_MOST_SPECIAL]
+        if text not in flagged
+    ]
     texts = [unicodedata.normalize(form, text) if form else text for text in mixed_texts(special)]
     if keys.get("tokenizer.ggml.add_space_prefix") and adds_space_once(spec):
         notes += ("texts, and parts after a special token, that begin with a space get one more space in llama.cpp",)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tokswap.errors import UsageError
-from tokswap.options.declare import Options, option
+from tokswap.options.declare import Options, option, seed_option
 from tokswap.options.groups import MOST_IDS, TrustOptions
 
 
@@ -88,7 +88,7 @@ class TrainKindOptions(Options):
         most=0.99,
         code="bad-share",
     )
-    seed: int = option(0, "Seed of the random pieces of --supertokens.")
+    seed: int = seed_option("Seed of the random pieces of --supertokens.")
 
     def check_kind(self) -> None:
         """Check that the options name one kind of tokens.

@@ -6,7 +6,6 @@ import glob
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import Path
 
 import numpy as np
 
@@ -148,7 +147,7 @@ def _word_lists(choice: TrimChoice, languages: Sequence[Language], tokenizer: To
     lists = [weigh_language(found, tokenizer) for found in languages]
     if languages and "en" not in choice.languages:  # texts of every language contain some English
         lists.append(weigh("frequent words of `en`", language("en", _ENGLISH).words, tokenizer))
-    return lists + [weigh(str(name), read_words(Path(name)), tokenizer) for name in choice.words]
+    return lists + [weigh(str(name), read_words(name, choice.field), tokenizer) for name in choice.words]
 
 
 def _frequent(counts: Counts, min_count: int, coverage: float | None) -> set[int]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from tokswap.errors import InputError
+from tokswap.storage.documents import whole_documents
 from tokswap.tokenizer.languages import Language, surroundings
 from tokswap.tokenizer.tokenizer import Tokenizer
 from tokswap.trim.corpora import Counts
@@ -23,22 +24,20 @@ _SAMPLE = 500
 """Groups that are kept to verify the result with."""
 
 
-def read_words(path: Path) -> dict[str, float]:
+def read_words(path: str | Path, field: str = "text") -> dict[str, float]:
     """Read a list of words.
 
     Args:
-        path: A UTF-8 file with one word a line. A tab and a weight can follow the word.
+        path: Files with one word a line or record. A tab and a weight can follow the word.
+        field: Name of the text field in JSON lines and parquet files.
 
     Returns:
         Word -> weight, 1 if the file names none. The weights of a repeated word add up.
 
     Raises:
-        InputError: bad-text, empty-corpus.
+        InputError: bad-text, empty-corpus, missing-field, missing-extra.
     """
-    try:
-        lines = path.read_text("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError("bad-text", f"this list of words cannot be read as UTF-8: {error}", file=path) from error
+    lines = [line for text in whole_documents(path, field) for line in text.splitlines()]
     words: dict[str, float] = {}
     for number, line in enumerate(lines, 1):
         word, tab, weight = line.strip().partition("\t")

@@ -12,6 +12,7 @@ from tokswap.errors import InputError, UsageError
 from tokswap.init.resources.encoder import encode, find_encoder
 from tokswap.init.resources.protocol import WordVectors
 from tokswap.init.resources.vectors import check_training, read_vectors, train_vectors
+from tokswap.storage.documents import whole_documents
 
 if TYPE_CHECKING:
     from tokswap.hypernet import Hypernet
@@ -40,15 +41,13 @@ class DiskResources:
             raise InputError("unknown-file", f"`{setting}` names a file that does not exist", file=path)
 
     def read_text(self, path: str) -> str:
-        """Return the text of a file, which may be empty.
+        """Return the text of a file, which may be empty. Each of the texts of JSON lines or a parquet file is a line.
 
         Raises:
-            InputError: bad-text.
+            InputError: bad-text, missing-field, missing-extra.
         """
-        try:
-            return Path(path).expanduser().read_text(encoding="utf-8")
-        except (OSError, ValueError) as error:
-            raise InputError("bad-text", f"cannot read this text: {error}", "convert it to UTF-8", file=path) from error
+        texts = list(whole_documents(path, "text"))
+        return texts[0] if len(texts) == 1 else "\n".join(" ".join(text.splitlines()) for text in texts)
 
     def read_word_vectors(self, path: str, most: int) -> WordVectors:
         """See `vectors.read_vectors`."""

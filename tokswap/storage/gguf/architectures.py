@@ -186,10 +186,15 @@ def _phi3_keys(config: Any) -> Keys:
     return {**keys, "rope.dimension_count": int(keys["rope.dimension_count"] * share)}
 
 
+_LAYERS_27B = 62
+"""Layers of Gemma 3 27B, by which llama.cpp knows it. It scales attention by width / heads, not by the head size."""
+
+
 def _gemma3_keys(config: Any) -> Keys:
-    head_dim = config.head_dim
-    if config.query_pre_attn_scalar != head_dim:
-        raise refused(f"llama.cpp scales by the head size {head_dim}, the config by {config.query_pre_attn_scalar}")
+    known_27b = config.num_hidden_layers == _LAYERS_27B
+    scalar = config.hidden_size // config.num_attention_heads if known_27b else config.head_dim
+    if config.query_pre_attn_scalar != scalar:
+        raise refused(f"llama.cpp scales by the head size {scalar}, the config by {config.query_pre_attn_scalar}")
     for name in ("attn_logit_softcapping", "final_logit_softcapping", "use_bidirectional_attention"):
         if getattr(config, name, None):
             raise refused(f"tokswap does not write {name} of Gemma 3")
@@ -200,6 +205,8 @@ def _gemma3_keys(config: Any) -> Keys:
     pattern = full[0] + 1 if full else config.num_hidden_layers + 1
     if full != list(range(pattern - 1, config.num_hidden_layers, pattern)):
         raise refused(f"full attention in the layers {full}, which is no regular pattern")
+    if pattern == 1:  # llama.cpp ends where a window is named and no layer has it
+        return _llama_keys(config)
     return {
         **_llama_keys(config),
         "rope.freq_base_swa": float(local["rope_theta"]),

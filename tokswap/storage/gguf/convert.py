@@ -17,7 +17,7 @@ from tokswap.storage.gguf.tokenizer import tokenizer_files
 from tokswap.storage.json_files import json_bytes, read_json
 from tokswap.storage.trust import check_code
 
-_VERSION = 3
+_VERSION = 4
 """Part of the folder's name. Raise it with every change of what a conversion writes."""
 
 

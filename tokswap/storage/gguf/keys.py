@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from tokswap.errors import InputError
-from tokswap.storage.gguf.pieces import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED
+from tokswap.storage.gguf.pieces import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, ends_by_text
 
 ROLE_KEYS = {
     "bos": "bos",
@@ -82,10 +82,19 @@ def build_keys(source: Described, pre: str | None) -> Keys:
         own = _unigram(source)
     else:
         own = _sentencepiece(source)
-    tokens = [text or f"[PAD{number}]" for number, text in enumerate(source.texts)]
-    tokens += [f"[PAD{number}]" for number in range(len(tokens), source.size)]
+    texts = [*source.texts, *[""] * (source.size - len(source.texts))]
+    known = set(texts)
+    tokens = [text or _free_name(number, known) for number, text in enumerate(texts)]
     keys: Keys = {**own, "ggml.tokens": tokens, "ggml.token_type": kinds, **role_keys(source)}
     return {f"tokenizer.{key}": value for key, value in keys.items()} | template_keys(source.templates)
+
+
+def _free_name(number: int, known: Collection[str]) -> str:
+    """Return a name for an id without a token. llama.cpp ends where two tokens have the same text."""
+    name = f"[PAD{number}]"
+    while name in known:
+        name = f"[{name}]"
+    return name
 
 
 def role_keys(source: Described) -> Keys:
@@ -96,6 +105,8 @@ def role_keys(source: Described) -> Keys:
     others = [number for number in source.stops if number != source.roles.get("eos")]
     if others and "eos" not in source.roles:
         keys["ggml.eos_token_id"] = others.pop(0)
+    # There are two more keys. What llama.cpp knows by its text needs none.
+    others.sort(key=lambda number: number < len(source.texts) and ends_by_text(source.texts[number]))
     keys |= {f"ggml.{name}_token_id": number for name, number in zip(("eot", "eom"), others, strict=False)}
     return keys | {f"ggml.add_{role}_token": role in source.adds for role in ("bos", "eos")}
 
@@ -196,6 +207,10 @@ def _unigram(source: Described) -> Keys:
     model = source.spec["model"]
     if model.get("byte_fallback"):
         raise refused("it does not fall back to bytes in a Unigram vocabulary")
+    added = [entry["content"] for entry in source.spec.get("added_tokens") or [] if not entry.get("special")]
+    cutting = [text for text in added if not text[:1].isascii()]
+    if cutting:
+        raise refused(f"it reads a character as unknown where it begins with a byte of the added token {cutting[0]!r}")
     scores = [float(entry[1]) for entry in model["vocab"]]
     scores += [0.0] * (source.size - len(scores))
     text = json.dumps(source.spec.get("normalizer"))

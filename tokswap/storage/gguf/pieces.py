@@ -6,19 +6,30 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tokswap.storage.gguf.strips import stripping_tokens
+
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 """The values of `tokenizer.ggml.token_type`."""
 
-_CONTROL = (
+_ENDS = (
     "<|eot_id|> <|im_end|> <|end|> <|return|> <|call|> <|flush|> <|calls|> <end_of_turn> <|endoftext|> </s> <|eom_id|> "
     "<EOT> _<EOT> [EOT] [EOS] <|end_of_text|> <end_of_utterance> <eos> <turn|> <|tool_response> "
-    "<｜end▁of▁sentence｜> [e~[ <|fim_prefix|> <fim-prefix> <fim_prefix> <｜fim▁begin｜> <PRE> ▁<PRE> <|code_prefix|> "
+)
+"""Tokens with which a generated text ends in llama.cpp, whatever the file says."""
+_CONTROL = (
+    _ENDS
+    + "<｜end▁of▁sentence｜> [e~[ <|fim_prefix|> <fim-prefix> <fim_prefix> <｜fim▁begin｜> <PRE> ▁<PRE> <|code_prefix|> "
     "<|prefix|> <|fim_suffix|> <fim-suffix> <fim_suffix> <｜fim▁hole｜> <SUF> ▁<SUF> <|code_suffix|> <|suffix|> "
     "<|fim_middle|> <fim-middle> <fim_middle> <｜fim▁end｜> <MID> ▁<MID> <|code_middle|> <|middle|> <|fim_pad|> "
     "<fim-pad> <fim_pad> <PAD> [PAD] <|fim_repo|> <|repo_name|> <fim-repo> <REPO> <reponame> <|file_sep|>"
 )
 """Tokens that llama.cpp takes for control tokens whatever the file says."""
 _USER_DEFINED = "<|channel|> <|message|> <|start|> <|constrain|>"
+
+
+def ends_by_text(text: str) -> bool:
+    """Whether llama.cpp knows by its text that a token ends a generated text."""
+    return text in _ENDS.split()
 
 
 @dataclass(frozen=True)
@@ -40,13 +51,30 @@ class Pieces:
         """Token -> id."""
         return {text: number for number, text in enumerate(self.texts)}
 
-    def added(self) -> list[dict[str, Any]]:
-        """Return the `added_tokens` of a tokenizer.json: what is matched in a text before the model sees it."""
-        flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
-        return [
-            {"id": number, "content": text, **flags, "special": kind != USER_DEFINED}
+    def added(self, name: str, pre: str | None) -> list[dict[str, Any]]:
+        """Return the `added_tokens` of a tokenizer.json: what is matched in a text before the model sees it.
+
+        Args:
+            name: `general.name` of the file.
+            pre: Name of its pre-tokenizer.
+        """
+        special = {
+            number: text
             for number, (text, kind) in enumerate(zip(self.texts, self.kinds, strict=True))
             if kind in (UNKNOWN, CONTROL, USER_DEFINED)
+        }
+        before, after = stripping_tokens(name, pre, special.values())
+        return [
+            {
+                "id": number,
+                "content": text,
+                "single_word": False,
+                "lstrip": text in before,
+                "rstrip": text in after,
+                "normalized": False,
+                "special": self.kinds[number] != USER_DEFINED,
+            }
+            for number, text in special.items()
         ]
 
 

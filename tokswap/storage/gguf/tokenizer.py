@@ -30,7 +30,7 @@ def tokenizer_files(metadata: Mapping[str, Any]) -> dict[str, bytes]:
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": pieces.added(),
+        "added_tokens": pieces.added(str(metadata.get("general.name", "")), metadata.get("tokenizer.ggml.pre")),
         **model.parts,
         "post_processor": _frame(metadata, model, roles, pieces),
     }
