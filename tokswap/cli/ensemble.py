@@ -72,6 +72,7 @@ Examples:
 @_options.text_option(
     "Text that --tokenizer auto judges by (.txt, .jsonl, .parquet, .gz), a folder or a pattern; repeat for more.",
     required=False,
+    field=False,
 )
 @click.option("--out", required=True, metavar="DIR", help="Folder for the members and ensemble.json.")
 @option_flags(EnsembleOptions)
@@ -82,7 +83,6 @@ def prepare(
     models: tuple[str, ...],
     tokenizer: str,
     texts: tuple[Path, ...],
-    field: str,
     out: str,
     dry_run: bool,
     **values: Any,
@@ -100,9 +100,8 @@ def prepare(
     from tokswap.storage.resolve import output_path
     from tokswap.storage.texts import read_texts
 
-    tried, options = _tokenizers(
-        models, tokenizer, partial(read_texts, texts, field), output_path(out), options, dry_run
-    )
+    read = partial(read_texts, texts, options.field)
+    tried, options = _tokenizers(models, tokenizer, read, output_path(out), options, dry_run)
     jobs = [plan_with(models, one, out, options) for one in tried]
     if dry_run:
         _show_plans(jobs, as_json, several=tokenizer == "auto")

@@ -29,7 +29,7 @@ def check_device(device: str) -> None:
     import torch
 
     try:
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=device).item()  # the device `meta` has no numbers
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = (str(error).splitlines() or ["torch gives no reason"])[0]
         raise UsageError("bad-device", f"torch cannot use the device `{device}`: {reason}") from error
