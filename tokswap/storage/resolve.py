@@ -42,6 +42,7 @@ _TOKENIZER_FILES = [
     "config.json",
     "generation_config.json",
     "additional_chat_templates/*",
+    "processor_config.json",
 ]
 _PATH_STARTS = (".", "/", "~")
 _HYPERNET_FILES = ["*.json", "*.safetensors", "langs.txt"]
