@@ -84,11 +84,12 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f" Did you mean `{by_folded[close[0]]}`?" if close else ""
 
 
-def count_of(number: int, thing: str) -> str:
+def count_of(number: int, thing: str, several: str = "") -> str:
     """Count things in a sentence: "1 row", "2,000 rows".
 
     Args:
         number: How many there are.
-        thing: What one of them is called; its plural ends in s.
+        thing: What one of them is called.
+        several: What several are called, `thing` with an s by default.
     """
-    return f"{number:,} {thing}{'s' * (number != 1)}"
+    return f"{number:,} {thing if number == 1 else several or thing + 's'}"

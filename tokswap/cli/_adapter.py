@@ -8,6 +8,7 @@ import click
 
 from tokswap.cli import _options, _output
 from tokswap.cli._output import columns, shape_text
+from tokswap.errors import count_of
 
 
 def follow(folder: str, values: dict[str, Any]) -> None:
@@ -27,4 +28,7 @@ def _lines(done: dict[str, Any]) -> list[str]:
     rows = [
         (name, f"{shape_text(before)} -> {shape_text(after)}") for name, (before, after) in done["remapped"].items()
     ]
-    return [f"{done['out']}: {len(rows)} of {done['tensors']} tensors follow the vocabulary", *columns(rows)]
+    return [
+        f"{done['out']}: {len(rows)} of {count_of(done['tensors'], 'tensor')} follow the vocabulary",
+        *columns(rows),
+    ]

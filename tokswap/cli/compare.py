@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from tokswap.cli import _compare_text, _complete, _options, _output, _page
+from tokswap.errors import count_of
 
 _SCRIPTS_SHOWN = 10
 _SPECIAL_TOKENS_SHOWN = 12
@@ -89,7 +90,7 @@ def compare(first: str, second: str, texts: tuple[Path, ...], page: str | None, 
 
 def _overview(facts: Mapping[str, Any]) -> list[str]:
     spaces = [
-        f"{s['longest_spaces']} spaces, {s['longest_newlines']} newlines, "
+        f"{count_of(s['longest_spaces'], 'space')}, {count_of(s['longest_newlines'], 'newline')}, "
         + ("indent joined to newline" if s["newline_with_indent"] else "indent separate")
         for s in facts["whitespace"]
     ]

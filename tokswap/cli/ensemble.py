@@ -14,6 +14,7 @@ from tokswap.cli import _mix, _options, _output, _plan_text
 from tokswap.cli._flags import option_flags, read_options
 from tokswap.cli._groups import Group
 from tokswap.ensemble.options import EnsembleOptions
+from tokswap.errors import count_of
 from tokswap.options.groups import DeviceOptions, TrustOptions
 from tokswap.report.wording import duration, size
 
@@ -189,7 +190,7 @@ def _tried(choice: Mapping[str, Any]) -> list[str]:
     names = list(tried[0]["excess"])
     rows = [["tokenizer of", *names, "sum", ""]]
     for one in tried:
-        cells = [f"{one['excess'][name]:+.3f} ({one['made'][name]:,} rows)" for name in names]
+        cells = [f"{one['excess'][name]:+.3f} ({count_of(one['made'][name], 'row')})" for name in names]
         rows.append([one["tokenizer"], *cells, f"{one['total']:+.3f}", "chosen" * (one is tried[0])])
     title = f"excess of the members with each tokenizer, bits per byte on {', '.join(choice['texts'])}:"
     return [title, *_output.columns(rows, right=tuple(range(1, len(names) + 2))), ""]
