@@ -21,7 +21,10 @@ def follow(folder: str, values: dict[str, Any]) -> None:
     if values["page"] is not None or values["push_to_hub"] is not None:
         raise click.UsageError("--report and --push-to-hub are for models, not for adapters")
     done = remap_adapter(folder, values["like"], values["out"], force=values["force"], dry_run=values["dry_run"])
-    _output.document(done) if values["as_json"] else click.echo("\n".join(_lines(done)))
+    if values["as_json"]:
+        _output.document(done)
+    else:
+        click.echo(done["out"] if values["quiet"] else "\n".join(_lines(done)))
 
 
 def _lines(done: dict[str, Any]) -> list[str]:

@@ -82,9 +82,10 @@ Examples:
 )
 @click.argument("folder", metavar="DIR")
 @_options.json_flag
-def info(folder: str, as_json: bool) -> None:
+@_options.volume
+def info(folder: str, as_json: bool, quiet: bool, verbose: bool) -> None:
     """Describe a hypernetwork: its base model, sizes, languages and predictions."""
-    _options.set_volume(quiet=False, verbose=False)
+    _options.set_volume(quiet, verbose)
     if as_json:
         _output.document(_describe(folder))
     else:

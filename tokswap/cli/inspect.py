@@ -24,9 +24,10 @@ Examples:
 )
 @click.argument("name", shell_complete=_complete.models, metavar="MODEL|TOKENIZER")
 @_options.json_flag
-def inspect(name: str, as_json: bool) -> None:
+@_options.volume
+def inspect(name: str, as_json: bool, quiet: bool, verbose: bool) -> None:
     """Describe a checkpoint or a tokenizer: family, vocabulary matrices, special tokens, chat template."""
-    _options.set_volume(quiet=False, verbose=False)
+    _options.set_volume(quiet, verbose)
     from tokswap.checkpoint.inspect import inspect_checkpoint as run
 
     facts = run(name)
