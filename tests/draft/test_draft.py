@@ -247,6 +247,22 @@ def test_only_copied_tokens_are_proposed(architecture: str, model_of: Make, big:
     assert all(check.ok for check in tokswap.verify_checkpoint(copied, against=source))
 
 
+@pytest.mark.parametrize("architecture", ["llama-tied", "gpt2"])
+def test_a_tied_model_that_stores_its_matrix_as_lm_head(
+    architecture: str, model_of: Make, big: Path, tmp_path: Path
+) -> None:
+    import torch
+
+    usual, out = model_of(architecture, **BYTE_LEVEL), [tmp_path / "usual-draft", tmp_path / "draft"]
+    source = copy_model(usual, tmp_path / "source")
+    name = tools.matrices_of(architecture)[0]
+    tools.rewrite(source, lambda tensors: tensors.update({"lm_head.weight": tensors.pop(name)}))
+    for model, folder in zip((usual, source), out, strict=True):
+        tokswap.make_draft(model, big, init="subword", propose="copied", out=folder)
+    assert all(torch.equal(one, tools.weights(out[1])[name]) for name, one in tools.weights(out[0]).items())
+    assert torch.equal(logits_of(out[0]), logits_of(out[1]))
+
+
 def test_a_head_beside_a_tie_is_proposed_from_by_every_engine(model_of: Make, big: Path, tmp_path: Path) -> None:
     """transformers 5 does not tie two matrices that differ, whatever the config says. vLLM does, and so did release 4."""
     source = copy_model(model_of("llama", **BYTE_LEVEL), tmp_path / "source")

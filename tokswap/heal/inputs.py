@@ -13,10 +13,11 @@ import numpy as np
 
 from tokswap.checkpoint.loaded import ModelLike
 from tokswap.checkpoint.reader import Checkpoint
+from tokswap.checkpoint.skeleton import skeleton
 from tokswap.checkpoint.source import SourceModel, open_source
 from tokswap.errors import InputError, TokswapError, UsageError
 from tokswap.evaluation.models import load_model
-from tokswap.heal.adapter import Reach, check_parts, reach_of, skeleton
+from tokswap.heal.adapter import Reach, check_parts, reach_of
 from tokswap.heal.chats import chat_parts
 from tokswap.heal.identity import identity
 from tokswap.heal.options import HealOptions, SelfTextOptions
