@@ -92,12 +92,9 @@ class HealReport:
 
     def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
         """Upload the result to the Hugging Face Hub. Raises OutputError not-written, push-failed."""
-        from tokswap.errors import OutputError
-        from tokswap.storage.hub import push_folder
+        from tokswap.report.published import push_result
 
-        if self.folder is None:
-            raise OutputError("not-written", "this result is only in memory", "name a folder with out=, then push it")
-        return push_folder(self.folder, repo_id, private=private, token=token)
+        return push_result(self.folder, repo_id, private=private, token=token)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
