@@ -29,12 +29,12 @@ def test_no_path_of_this_machine_is_published(model_of: Make, tmp_path: Path) ->
 
 def test_paths_in_sentences_and_of_the_hub(tmp_path: Path) -> None:
     cached = tmp_path / "models--me--small" / "snapshots" / "abc"
-    note = f"its teacher is {cached}, not {tmp_path / 'big'}, and <|/home/x/y|> is a token"
+    note = f"its teacher is {cached}, not {tmp_path / 'big'}, and <|/srv/x/y|> is a token"
     heal = {"model": str(tmp_path / "big"), "teacher": str(cached), "notes": [note], "options": {"chats": []}}
     document = {"format": 2, "heal": heal, "worst": [["/usr/share/token", 0.5]]}
     (tmp_path / "tokswap.json").write_text(json.dumps(document), "utf-8")
     (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(tmp_path / "b")}), "utf-8")
     found = {name: json.loads(content) for name, content in published_files(tmp_path).items()}
-    assert found["tokswap.json"]["heal"]["notes"] == ["its teacher is me/small, not big, and <|/home/x/y|> is a token"]
+    assert found["tokswap.json"]["heal"]["notes"] == ["its teacher is me/small, not big, and <|/srv/x/y|> is a token"]
     assert found["tokswap.json"]["worst"] == [["/usr/share/token", 0.5]]
     assert found["adapter_config.json"] == {"base_model_name_or_path": "b"}

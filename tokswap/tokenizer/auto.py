@@ -191,7 +191,7 @@ def _readable(error: BaseException, folder: Path) -> InputError:
 
 
 def _wrong_config(folder: Path, error: BaseException) -> InputError | None:
-    """Return the error of tokswap where it is config.json that transformers cannot read: a tokenizer's class needs it."""
+    """Return the error of tokswap where transformers cannot read config.json, which it needs for a tokenizer too."""
     from transformers import AutoConfig
 
     path = folder / "config.json"
