@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tokswap.errors import InputError, OutputError, TokswapError, UsageError, did_you_mean
+from tokswap.errors import InputError, OutputError, TokswapError, UsageError, count_of, did_you_mean
 
 
 @pytest.mark.parametrize(("kind", "status"), [(UsageError, 2), (InputError, 1), (OutputError, 1), (TokswapError, 1)])
@@ -39,3 +39,8 @@ def test_did_you_mean(word: str, expected: str) -> None:
 
 def test_nothing_is_near_when_nothing_is_known() -> None:
     assert did_you_mean("omp", []) == ""
+
+
+def test_things_are_counted_as_one_says_them() -> None:
+    assert [count_of(n, "row") for n in (0, 1, 2000)] == ["0 rows", "1 row", "2,000 rows"]
+    assert count_of(2, "matrix", "matrices") == "2 matrices"

@@ -208,3 +208,12 @@ def test_importing_the_package_is_free() -> None:
     code = "import sys, tokswap; print(*sorted({name.split('.')[0] for name in sys.modules}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert {"numpy", "torch", "click"}.isdisjoint(done.stdout.split())
+
+
+def test_the_map_names_every_room_from_the_top_down() -> None:
+    page = (PACKAGE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## Add a method")[0]
+    rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
+    named = [name.strip(" `/") for row in rows for name in row.split(",")]
+    assert sorted(named) == sorted(set(ROOMS) - SINGLE_FILES)
+    places = [ROOMS.index(name) for name in named]
+    assert all(above >= below for above, below in zip(places, places[2:], strict=False)), "two may share a row"

@@ -82,3 +82,14 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     by_folded = {one.casefold(): one for one in known}
     close = difflib.get_close_matches(word.casefold(), list(by_folded), n=1, cutoff=0.5)
     return f" Did you mean `{by_folded[close[0]]}`?" if close else ""
+
+
+def count_of(number: int, thing: str, several: str = "") -> str:
+    """Count things in a sentence: "1 row", "2,000 rows".
+
+    Args:
+        number: How many there are.
+        thing: What one of them is called.
+        several: What several are called, `thing` with an s by default.
+    """
+    return f"{number:,} {thing if number == 1 else several or thing + 's'}"

@@ -85,3 +85,12 @@ def test_a_token_that_the_new_vocabulary_lacks() -> None:
     changed, notes = edit_processors({"processor_config.json": {"image_token": "<image>", "size": 3}}, map_)
     assert changed == {}
     assert "'<image>'" in notes[0]
+
+
+def test_a_template_among_the_settings_does_not_outlive_its_tokenizer() -> None:
+    """transformers prefers it to the one that comes with the new tokenizer, and it writes the old special tokens."""
+    from test_configs import ids, vocabulary
+
+    map_ = ids(target=vocabulary("x hello [BOS] [EOS]", bos="[BOS]", eos="[EOS]"))
+    changed, _ = edit_processors({"processor_config.json": {"chat_template": "<old>", "size": 3}}, map_)
+    assert changed == {"processor_config.json": {"size": 3}}

@@ -99,6 +99,27 @@ def test_the_flags_of_every_example_exist(line: str) -> None:
     command.make_context(name, args)  # raises a UsageError for a flag or an argument that is not there
 
 
+def test_every_command_has_the_options_that_its_siblings_have() -> None:
+    """A program that adds --json or --quiet to every call need not know which command it calls."""
+    flags = {}
+    for name in _names():
+        first, *below = name.split()
+        command = main.get_command(click.Context(main), first)
+        for sub in below:
+            assert isinstance(command, click.Group)
+            command = command.commands[sub]
+        if command is not None and not isinstance(command, click.Group):
+            flags[name] = {flag for one in command.params for flag in one.opts}
+    assert {name for name, own in flags.items() if "--json" not in own} == {"completion"}
+    # These print what is asked for and open nothing.
+    assert {name for name, own in flags.items() if "--quiet" not in own} == {"alias", "methods", "completion"}
+    reads = {"--corpus", "--heal", "--distill", "--trim-corpus", "--text"}
+    assert {name for name, own in flags.items() if own & reads and "--field" not in own} == set()
+    writes = {name for name, own in flags.items() if "--force" in own} - {"hypernet import"}  # which makes no plan
+    assert {name for name in writes if "--dry-run" not in flags[name]} == set()
+    assert all({"-q", "--quiet", "-v", "--verbose"} <= own for own in flags.values() if "--quiet" in own)
+
+
 def test_the_version() -> None:
     from importlib.metadata import version
 

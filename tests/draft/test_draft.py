@@ -257,6 +257,22 @@ def test_only_copied_tokens_are_proposed(architecture: str, model_of: Make, big:
     assert all(check.ok for check in tokswap.verify_checkpoint(copied, against=source))
 
 
+@pytest.mark.parametrize("architecture", ["llama-tied", "gpt2"])
+def test_a_tied_model_that_stores_its_matrix_as_lm_head(
+    architecture: str, model_of: Make, big: Path, tmp_path: Path
+) -> None:
+    import torch
+
+    usual, out = model_of(architecture, **BYTE_LEVEL), [tmp_path / "usual-draft", tmp_path / "draft"]
+    source = copy_model(usual, tmp_path / "source")
+    name = tools.matrices_of(architecture)[0]
+    tools.rewrite(source, lambda tensors: tensors.update({"lm_head.weight": tensors.pop(name)}))
+    for model, folder in zip((usual, source), out, strict=True):
+        tokswap.make_draft(model, big, init="subword", propose="copied", out=folder)
+    assert all(torch.equal(one, tools.weights(out[1])[name]) for name, one in tools.weights(out[0]).items())
+    assert torch.equal(logits_of(out[0]), logits_of(out[1]))
+
+
 def test_a_head_beside_a_tie_is_proposed_from_by_every_engine(model_of: Make, big: Path, tmp_path: Path) -> None:
     """transformers 5 does not tie two matrices that differ, whatever the config says. vLLM does, and so did release 4."""
     source = copy_model(model_of("llama", **BYTE_LEVEL), tmp_path / "source")
@@ -296,14 +312,15 @@ def test_one_matrix_cannot_do_both(more: dict[str, object], model_of: Make, big:
 
 def test_the_target_teaches(small: Path, big: Path, tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
-    text.write_text("The ferry leaves the harbour at nine. " * 300, "utf-8")
+    text.write_text((shipped_text("english") * 5)[:11_400], "utf-8")
     job = tokswap.plan_draft(small, big, distill=[text], self_text=4000, out=tmp_path / "out")
     assert job.step is not None
-    assert (job.step.texts, job.step.teacher, job.step.settings["self_text"]) == ((text,), str(big), 4000)
+    asked = job.step.options
+    assert (job.step.texts, asked.teacher, asked.self_text) == ((text,), str(big), 4000)
     recorded = job.plan.as_dict()["options"]
     assert (recorded["distill"], recorded["self_text"]) == ([str(text)], 4000)
     assert "heal" not in recorded
-    assert any("11,400 bytes of text and 4,000 bytes that the teacher writes" in note for note in job.plan.notes)
+    assert any("bytes of text and 4,000 bytes that the teacher writes" in note for note in job.plan.notes)
     assert tokswap.plan_draft(small, big, out=tmp_path / "out").step is None
 
 
@@ -326,7 +343,7 @@ def test_a_target_without_weights_cannot_teach(small: Path, big: Path, tmp_path:
     assert caught.value.code == "missing-teacher"
     job = tokswap.plan_draft(small, bare, self_text=9000, donor=big, out=tmp_path / "out")
     assert job.step is not None
-    assert job.step.teacher == str(big)
+    assert job.step.options.teacher == str(big)
     short = tmp_path / "short.txt"
     short.write_text("too little", "utf-8")
     with pytest.raises(InputError) as caught_short:

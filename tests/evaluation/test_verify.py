@@ -289,3 +289,14 @@ def test_a_device_that_is_not_there_is_refused(good: tuple[Path, Path]) -> None:
     with pytest.raises(UsageError) as caught:
         tokswap.verify_checkpoint(good[1], device="no-such-device")
     assert caught.value.code == "bad-device"
+
+
+def test_a_padding_row_that_the_target_names_as_pad_means_nothing(model_of: Make, tmp_path: Path) -> None:
+    """Its tokenizer has no pad token: no row of the source is meant, and the result is right without one."""
+    target, out = copy_model(model_of("gpt2", rows=608), tmp_path / "target"), tmp_path / "out"
+    edit_json(target / "tokenizer_config.json", pad_token=...)
+    for name in ("config.json", "generation_config.json"):
+        edit_json(target / name, pad_token_id=604)
+    source = model_of("llama")
+    tokswap.transplant_tokenizer(source, target, init="mean", out=out)
+    assert [check for check in tokswap.verify_checkpoint(out, against=source) if not check.ok] == []

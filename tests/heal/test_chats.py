@@ -70,3 +70,13 @@ def test_settings_of_a_template(rendered: Any) -> None:
     text, tokenizer = rendered(line, template)
     assert text == tokenizer.apply_chat_template(TALK, tokenize=False, mood="calm")
     assert rendered([{"role": "user", "content": "\ud83d"}], template)[0].count("?") == 1
+
+
+def test_a_very_long_conversation_comes_in_parts(tokenizer_of: Make, tmp_path: Path) -> None:
+    """A step holds a passage whole: one of a megabyte would take all memory."""
+    folder, path = copy_model(tokenizer_of("byte-level"), tmp_path / "tokenizer"), tmp_path / "chats.jsonl"
+    edit_json(folder / "tokenizer_config.json", chat_template=CHAT_TEMPLATE)
+    path.write_text(json.dumps([{"role": "user", "content": "word " * 10_000}]), "utf-8")
+    parts = [text for _, text in chat_parts([path], read_tokenizer(folder))]
+    assert max(map(len, parts)) < 12_000
+    assert "".join(parts) == f"<|im_start|>user\n{'word ' * 10_000}<|im_end|>\n"

@@ -195,3 +195,17 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(OutputError) as caught:
         push_folder(tmp_path / "nowhere", "me/result")
     assert caught.value.code == "push-failed"
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "code"),
+    [("a b/c!", {}, "push-failed"), ("me/x", {"HF_HUB_OFFLINE": "1"}, "push-failed"), ("me/x", {}, "login-refused")],
+)
+def test_what_an_upload_needs_is_checked_before_the_run(
+    name: str, settings: dict[str, str], code: str, tmp_path: Path
+) -> None:
+    env = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hf"), **settings}
+    env.pop("HF_TOKEN", None)
+    command = [sys.executable, "-m", "tokswap", "trim", "--model", "nowhere", "--corpus", "x", "--push-to-hub", name]
+    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=120)
+    assert f"[{code}]" in done.stderr

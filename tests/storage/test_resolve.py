@@ -16,6 +16,7 @@ from tokswap.storage.resolve import (
     cache_folder,
     config_folder,
     lasting_name,
+    output_path,
     resolve_model,
     resolve_tokenizer,
     set_alias,
@@ -337,3 +338,13 @@ def test_aliases_that_form_a_circle_say_so(monkeypatch: pytest.MonkeyPatch, tmp_
     with pytest.raises(InputError, match="one -> two -> one") as wrong:
         resolve_model("one")
     assert (wrong.value.code, "Did you mean" in str(wrong.value)) == ("unknown-model", False)
+
+
+@pytest.mark.parametrize("resolve", [resolve_model, resolve_tokenizer, output_path])
+def test_a_name_that_the_libraries_cannot_spell(resolve: Callable[[str], Path], tmp_path: Path) -> None:
+    """Python gives such names to a process with the locale C, and to any for names in another encoding."""
+    folder = os.fsdecode(os.fsencode(tmp_path / "mod") + b"\xe8le")
+    os.mkdir(folder)
+    with pytest.raises(TokswapError) as caught:
+        resolve(folder)
+    assert "UTF-8" in caught.value.message

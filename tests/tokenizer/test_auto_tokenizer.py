@@ -446,3 +446,16 @@ def test_special_tokens_that_only_a_class_names(tmp_path: Path) -> None:
     tokenizer = read_tokenizer(folder)
     assert tokenizer.config["tokenizer_class"] == "PreTrainedTokenizerFast"
     assert set(sentinels) <= set(tokenizer.config["additional_special_tokens"])
+
+
+@pytest.mark.parametrize("key", ["dtype", "torch_dtype"])
+def test_a_config_that_transformers_cannot_read_is_named(
+    key: str, model_of: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = makers.copy_model(model_of("llama"), tmp_path / "model")
+    makers.edit_json(folder / "config.json", dtype=None, torch_dtype=None)
+    makers.edit_json(folder / "config.json", **{key: "torch.float32"})
+    with pytest.raises(InputError) as caught:
+        read_tokenizer(folder)
+    assert caught.value.code == "bad-config"
+    assert "'torch.float32'" in caught.value.message

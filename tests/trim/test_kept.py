@@ -123,19 +123,24 @@ def named(folder: Path, kind: str) -> None:
         makers.write_json(folder / "chat_template.json", {"chat_template": tools_})
         makers.edit_json(folder / "tokenizer_config.json", chat_template=plain)
         return
+    if kind == "processor's settings":
+        makers.write_json(folder / "processor_config.json", {"chat_template": tools_, "processor_class": "P"})
+        makers.write_json(folder / "chat_template.json", {"chat_template": " library"})  # transformers reads the other
+        makers.edit_json(folder / "tokenizer_config.json", chat_template=plain)
+        return
     (folder / "chat_template.jinja").write_text(plain, encoding="utf-8")
     (folder / "additional_chat_templates").mkdir()
     (folder / "additional_chat_templates" / "tool_use.jinja").write_text(tools_, encoding="utf-8")
 
 
-@pytest.mark.parametrize("kind", ["list", "files", "processor"])
+@pytest.mark.parametrize("kind", ["list", "files", "processor", "processor's settings"])
 def test_every_named_template_counts(kind: str, source: Path) -> None:
     named(source, kind)
     before, after = trimmed(source)
     for word in ("station", "column"):
         assert after.tokenize(f" {word}") == [f"Ġ{word}"]
     assert before.chat_template == after.chat_template
-    if kind != "processor":
+    if not kind.startswith("processor"):
         assert set(before.chat_template) == set(read_tokenizer(source).chat_templates)
         for name in before.chat_template:
             for tokenizer in (before, after):

@@ -16,7 +16,7 @@ from tokswap.checkpoint.loaded import DTYPES
 from tokswap.checkpoint.matrices import role_by_name
 from tokswap.checkpoint.nested_configs import configs
 from tokswap.checkpoint.reader import Checkpoint
-from tokswap.errors import InputError
+from tokswap.errors import InputError, count_of
 
 
 def check_missing(checkpoint: Checkpoint) -> tuple[str, ...]:
@@ -47,8 +47,8 @@ def check_missing(checkpoint: Checkpoint) -> tuple[str, ...]:
         return (_note(missing),) if missing else ()
     raise InputError(
         "incomplete-weights",
-        f"{len(missing):,} tensor(s) of this {facts.architecture} are not in its files, the first is {found[0]}: "
-        "transformers would initialise them at random",
+        f"the files of this {facts.architecture} lack {count_of(len(missing), 'tensor')}, the first is {found[0]}: "
+        "transformers would initialise what is missing at random",
         _hint(checkpoint, missing),
         folder=checkpoint.folder,
     )
@@ -103,8 +103,8 @@ def _quiet() -> Iterator[None]:
 
 def _note(missing: list[str]) -> str:
     return (
-        f"{len(missing):,} tensor(s) of this model are not in its files, the first is {missing[0]}: transformers "
-        "initialises them at random, in the result as in the source"
+        f"the files of this model lack {count_of(len(missing), 'tensor')}, the first is {missing[0]}: transformers "
+        "initialises what is missing at random, in the result as in the source"
     )
 
 

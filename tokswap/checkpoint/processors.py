@@ -35,7 +35,8 @@ def edit_processors(processors: Processors, ids: IdMap) -> tuple[dict[str, dict[
     """
     changed, lost = {}, dict[str, None]()
     for name, config in processors.items():
-        edited = _renamed(config, ids, lost)
+        # A chat template comes with the tokenizer, in a file of its own; transformers would prefer this one.
+        edited = _renamed({key: entry for key, entry in config.items() if key != "chat_template"}, ids, lost)
         if edited != config:
             changed[name] = edited
     notes = [f"the processor needs the token {text!r}, and the target tokenizer has none like it" for text in lost]

@@ -8,6 +8,7 @@ import click
 
 from tokswap.cli import _options, _output
 from tokswap.cli._output import columns, shape_text
+from tokswap.errors import count_of
 
 
 def follow(folder: str, values: dict[str, Any]) -> None:
@@ -20,11 +21,17 @@ def follow(folder: str, values: dict[str, Any]) -> None:
     if values["page"] is not None or values["push_to_hub"] is not None:
         raise click.UsageError("--report and --push-to-hub are for models, not for adapters")
     done = remap_adapter(folder, values["like"], values["out"], force=values["force"], dry_run=values["dry_run"])
-    _output.document(done) if values["as_json"] else click.echo("\n".join(_lines(done)))
+    if values["as_json"]:
+        _output.document(done)
+    else:
+        click.echo(done["out"] if values["quiet"] else "\n".join(_lines(done)))
 
 
 def _lines(done: dict[str, Any]) -> list[str]:
     rows = [
         (name, f"{shape_text(before)} -> {shape_text(after)}") for name, (before, after) in done["remapped"].items()
     ]
-    return [f"{done['out']}: {len(rows)} of {done['tensors']} tensors follow the vocabulary", *columns(rows)]
+    return [
+        f"{done['out']}: {len(rows)} of {count_of(done['tensors'], 'tensor')} follow the vocabulary",
+        *columns(rows),
+    ]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tokswap.cli._output import columns
+from tokswap.errors import count_of
 
 _NAMED = 6
 _TOKENS = {
@@ -55,7 +56,7 @@ def _terms(facts: Mapping[str, Any]) -> list[str]:
             *(", ".join(f"{term} ({n})" for term, n in list(one["longest"].items())[:2]) for one in (a, b)),
         ),
     ]
-    return ["", f"{a['terms']:,} terms", *columns(rows)]
+    return ["", count_of(a["terms"], "term"), *columns(rows)]
 
 
 def _tokens(facts: Mapping[str, Any]) -> list[str]:
@@ -75,6 +76,7 @@ def _undertrained(facts: Mapping[str, Any]) -> list[str]:
         return []
     lines = ["", "tokens that the models have hardly been trained on"]
     for name, one in zip(("A", "B"), facts["undertrained"], strict=True):
-        by = f"{one['indicator']} of {'tied' if one['tied'] else 'input'} embeddings, {one['unused']:,} unused rows"
+        unused = count_of(one["unused"], "unused row")
+        by = f"{one['indicator']} of {'tied' if one['tied'] else 'input'} embeddings, {unused}"
         lines.append(f"  {name}: {one['count']:,} (by {by}) {', '.join(one['tokens'][:_NAMED])}".rstrip())
     return lines

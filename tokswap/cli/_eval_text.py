@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tokswap.cli._output import columns
+from tokswap.errors import count_of
 from tokswap.report.wording import PARTS, quoted
 
 if TYPE_CHECKING:
@@ -44,11 +45,11 @@ def summary_lines(result: Evaluation) -> list[str]:
     for name in [*shown, None]:
         scores = [judged.score.only(name) if name else judged.score for judged in result.models]
         label = name or (result.texts[0] if len(result.texts) == 1 else "all texts")
-        rows.append([f"{label}, {scores[0].bytes:,} bytes", *[""] * (len(head) - 1)])
+        rows.append([f"{label}, {count_of(scores[0].bytes, 'byte')}", *[""] * (len(head) - 1)])
         rows += [_figures(judged, score, has_source) for judged, score in zip(result.models, scores, strict=True)]
     lines = columns(rows, right=tuple(range(1, len(head))), indent="")
     if not shown and len(result.texts) > 1:
-        lines.append(f"(--json has the figures of each of the {len(result.texts)} texts)")
+        lines.append(f"(--json has the figures of each of the {count_of(len(result.texts), 'text')})")
     return [*lines, _units(result)]
 
 
@@ -66,7 +67,7 @@ def probe_lines(result: Evaluation, *, details: bool) -> list[str]:
         rows = [head]
         for part in [None, *(first.parts if details and len(first.parts) > 1 else [])]:
             rows += [_probe(judged, judged.probes[name], part, has_source) for judged in result.models]
-        lines += ["", f"{name}: {first.asked.measure} on {first.questions:,} questions"]
+        lines += ["", f"{name}: {first.asked.measure} on {count_of(first.questions, 'question')}"]
         lines += columns(rows, right=tuple(range(1, len(head))))
         notes = dict.fromkeys(judged.probes[name].note for judged in result.models)
         lines += [f"  note: {note}" for note in notes if note]
@@ -88,7 +89,7 @@ def _units(result: Evaluation) -> str:
     """Say what the intervals are drawn from."""
     count = sum(len(edges) - 1 for edges in result.units.edges.values())
     if result.models[0].score.interval is None:
-        return f"(no intervals: {count} {result.units.kind} are too few)"
+        return f"(no intervals: too few {result.units.kind}, {count})"
     return f"(95 % intervals, from {count:,} {result.units.kind})"
 
 

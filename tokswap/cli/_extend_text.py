@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 from tokswap.cli import _plan_text
 from tokswap.cli._output import columns
+from tokswap.errors import count_of
 from tokswap.report.wording import quoted, size
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def plan_lines(plan: Plan) -> list[str]:
 def _added(facts: ExtendFacts) -> list[str]:
     count = len(facts.added)
     on_the_way = f", {facts.intermediate:,} of them on the way to others" if facts.intermediate else ""
-    lines = ["", f"  {count:,} new tokens{on_the_way}"]
+    lines = ["", f"  {count_of(count, 'new token')}{on_the_way}"]
     rows = [(f"{token:,}", text, " + ".join(parts)) for token, text, parts in facts.added[:_SHOWN]]
     more = [f"    ... and {count - _SHOWN:,} more; --json lists them all"] if count > _SHOWN else []
     return [*lines, *columns(rows, right=(0,), indent="    "), *more]
@@ -36,7 +37,7 @@ def _skipped(facts: ExtendFacts) -> list[str]:
     rows = [(quoted(term), why) for term, why in list(facts.skipped.items())[:_SKIPPED]]
     more = len(facts.skipped) - len(rows)
     last = [f"    ... and {more:,} more; --json lists them all"] if more else []
-    return ["", f"  {len(facts.skipped):,} terms are not added", *columns(rows, indent="    "), *last]
+    return ["", f"  not added: {count_of(len(facts.skipped), 'term')}", *columns(rows, indent="    "), *last]
 
 
 def _saving(facts: ExtendFacts) -> list[str]:
@@ -66,7 +67,7 @@ def report_lines(report: Report) -> list[str]:
     if "old_texts" in checks:
         old, new = checks["old_texts"], checks["new_tokens"]
         lines[1:1] = [
-            f"  AutoTokenizer: {old['equal']:,} of {old['without']:,} texts without a new token exact; "
+            f"  AutoTokenizer: {old['equal']:,} of {count_of(old['without'], 'text')} without a new token exact; "
             f"{new['produced']:,} of {new['tokens']:,} new tokens come out of their text"
         ]
     return lines

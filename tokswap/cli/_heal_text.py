@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokswap.cli._output import columns, note_lines
+from tokswap.errors import count_of
 from tokswap.report.wording import duration, size
 from tokswap.storage.json_files import ADAPTER_CONFIG
 
@@ -29,10 +30,9 @@ def plan_lines(plan: HealPlan) -> list[str]:
         ("learns", f"{_LEARNS[train['what']]}: {train['parameters'] / 1e6:,.1f} M parameters"),
     ]
     if text["passages"]:
-        held_out = f"{text['held_out']:,} passages held out"
-        rows.append(
-            ("text", f"{size(text['bytes'])}, {text['tokens']:,} tokens in {text['passages']:,} passages; {held_out}")
-        )
+        read = f"{count_of(text['tokens'], 'token')} in {count_of(text['passages'], 'passage')}"
+        held_out = f"{count_of(text['held_out'], 'passage')} held out"
+        rows.append(("text", f"{size(text['bytes'])}, {read}; {held_out}"))
     rows.append(("steps", f"about {train['steps']:,}"))
     estimate = plan.estimate
     rows.append(("needs", f"about {size(estimate.memory_bytes)} of memory and {duration(estimate.seconds)}"))
@@ -42,11 +42,11 @@ def plan_lines(plan: HealPlan) -> list[str]:
 def report_lines(report: HealReport) -> list[str]:
     """Return the lines that tell what a run did, and what to do next."""
     healing, out = report.healing, report.plan.out
-    text, seconds = healing["text"], report.seconds
+    seconds = report.seconds
     before, after = healing["excess_before"], healing["excess_after"]
     rows = [("", "before", "after"), *((name, f"{before[name]:+.3f}", f"{after[name]:+.3f}") for name in before)]
     lines = [
-        f"wrote {out}: trained {healing['steps']:,} steps on {text['tokens']:,} tokens in {duration(seconds['all'])} "
+        f"wrote {out}: trained {_amount(healing)} in {duration(seconds['all'])} "
         f"(teacher {duration(seconds['teach'])}, training {duration(seconds['train'])})",
         "  excess on held-out text, bits per byte:",
         *columns(rows, right=(1, 2), indent="    "),
@@ -62,6 +62,10 @@ def step_lines(found: Mapping[str, Any]) -> list[str]:
     """Return the lines that tell what healing did as the last step of another command."""
     before, after = (found[f"excess_{when}"]["all"] for when in ("before", "after"))
     return [
-        f"  healing: {found['steps']:,} steps on {found['text']['tokens']:,} tokens in {duration(found['seconds'])}; "
+        f"  healing: {_amount(found)} in {duration(found['seconds'])}; "
         f"excess on held-out text: {before:.3f} -> {after:.3f} bits per byte"
     ]
+
+
+def _amount(found: Mapping[str, Any]) -> str:
+    return f"{count_of(found['steps'], 'step')} on {count_of(found['text']['tokens'], 'token')}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +16,8 @@ from tokswap.cli import _complete
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+_LIBRARIES = r"(torch|transformers|peft|accelerate|huggingface_hub|sentence_transformers|safetensors)\b"
+"""Modules whose warnings are about themselves."""
 RUN_CODE = "Let Python code that comes with the model run."
 """Help of --trust-remote-code for commands that write no model."""
 
@@ -69,6 +72,8 @@ def set_volume(quiet: bool, verbose: bool) -> None:
     else:
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
         logging.getLogger("transformers").setLevel(logging.ERROR)
+        if not sys.warnoptions:
+            warnings.filterwarnings("ignore", module=_LIBRARIES)
     if quiet or not sys.stderr.isatty():
         # Bars are for people who watch: transformers and the hub draw theirs on any stream.
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokswap.cli._heal_text import step_lines
 from tokswap.cli._output import columns, note_lines, shape_text
+from tokswap.errors import count_of
 from tokswap.report.wording import COVERAGE, duration, size
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def _coverage(plan: Plan) -> list[str]:
         (f"{count:,}", f"{100 * count / total:.1f} %", COVERAGE[reason].format(method=plan.request.method))
         for reason, count in sorted(plan.coverage.items(), key=lambda item: -item[1])
     ]
-    return ["", f"  {total:,} rows", *columns(rows, right=(0, 1), indent="    ")]
+    return ["", f"  {count_of(total, 'row')}", *columns(rows, right=(0, 1), indent="    ")]
 
 
 def _matrices(plan: Plan) -> list[str]:
@@ -91,7 +92,7 @@ def _choice(role: str, found: Mapping[str, Any]) -> list[str]:
     lines = []
     if "candidates" in found:
         best = found["chosen"]["all"]
-        lines.append(f"  {role}: method chosen by {found['hidden']:,} hidden shared tokens, mean error")
+        lines.append(f"  {role}: method chosen by {count_of(found['hidden'], 'hidden shared token')}, mean error")
         rows = [
             (f"{one['error']:.4f}", one["method"] + (" (chosen)" * (one["method"] == best)))
             for one in sorted(found["candidates"], key=lambda one: float(one["error"]))

@@ -49,6 +49,10 @@ def carry_out(
     page = _page.check(values.get("page"), dry_run=dry_run)
     if dry_run and values["push_to_hub"]:
         raise click.UsageError("--push-to-hub uploads a finished result: leave out --dry-run")
+    if values["push_to_hub"]:
+        from tokswap.storage.hub import check_push
+
+        check_push(values["push_to_hub"])
     job = plan(not quiet)
     if dry_run:
         _output.document({"plan": job.plan.as_dict()}) if as_json else click.echo("\n".join(lines[0](job.plan)))

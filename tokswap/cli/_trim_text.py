@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tokswap.cli._heal_text import step_lines
 from tokswap.cli._output import columns, note_lines
 from tokswap.cli._plan_text import sizes_text
+from tokswap.errors import count_of
 from tokswap.report.wording import KEPT, duration, size
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def plan_lines(plan: Plan) -> list[str]:
         *points, (_, held) = facts.curve
         needed = ", ".join(f"{100 * share:.4g} % of it: {count:,}" for share, count in points)
         lines.append(f"    tokens for {needed}; kept: {held:,}")
-    lines += ["", f"  {before:,} rows -> {total:,} ({100 * total / before:.1f} %)"]
+    lines += ["", f"  {count_of(before, 'row')} -> {total:,} ({100 * total / before:.1f} %)"]
     kept = [(f"{count:,}", KEPT[reason]) for reason, count in sorted(plan.coverage.items(), key=lambda item: -item[1])]
     return [*lines, *columns(kept, right=(0,), indent="    "), *note_lines(plan.notes)]
 
@@ -50,10 +51,9 @@ def report_lines(report: Report) -> list[str]:
         if key in checks and checks[key]["pieces"]:  # --like reads no text
             lines.append(_tokenization(name, checks[key]))
     loaded = checks["reloaded"]
-    chats = f"; chat template: {loaded['chats_equal']} of {loaded['chats']} conversations equal"
-    lines.append(
-        f"  AutoTokenizer: {loaded['exact']:,} of {loaded['pieces']:,} pieces exact{chats if loaded['chats'] else ''}"
-    )
+    exact = f"{loaded['exact']:,} of {count_of(loaded['pieces'], 'piece')} exact"
+    chats = f"; chat template: {loaded['chats_equal']} of {count_of(loaded['chats'], 'conversation')} equal"
+    lines.append(f"  AutoTokenizer: {exact}{chats if loaded['chats'] else ''}")
     before, after = checks["unreachable"]
     lines.append(f"  tokens that no text produces: {before:,} -> {after:,}")
     if "model" in checks:
@@ -74,7 +74,7 @@ def _tokenization(name: str, found: Mapping[str, Any]) -> str:
     per_byte = " -> ".join(f"{value:.4f}" for value in found["tokens_per_byte"])
     return (
         f"  {name}: {100 * found['tokens_kept']:.4g} % of its tokens kept; "
-        f"{found['exact']:,} of {found['kept']:,} pieces of kept tokens exact ({found['pieces']:,} in all); "
+        f"{found['exact']:,} of {count_of(found['kept'], 'piece')} of kept tokens exact ({found['pieces']:,} in all); "
         f"tokens per byte {per_byte}; "
         f"unknown {_shares(found['unknown'])}; byte tokens {_shares(found['byte_fallback'])}"
     )
@@ -82,7 +82,7 @@ def _tokenization(name: str, found: Mapping[str, Any]) -> str:
 
 def _outputs(model: Mapping[str, Any]) -> str:
     equal = "bit-equal" if model["hidden_states_equal"] else "NOT equal"
-    line = f"  model: hidden states {equal} over {model['tokens']:,} tokens"
+    line = f"  model: hidden states {equal} over {count_of(model['tokens'], 'token')}"
     if "logit_difference" not in model:
         return line
     return (

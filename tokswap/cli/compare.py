@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from tokswap.cli import _compare_text, _complete, _options, _output, _page
+from tokswap.errors import count_of
 
 _SCRIPTS_SHOWN = 10
 _SPECIAL_TOKENS_SHOWN = 12
@@ -55,9 +56,10 @@ Examples:
 @click.option("--undertrained", is_flag=True, help="Find tokens that the models have hardly been trained on.")
 @_page.flag
 @_options.json_flag
+@_options.volume
 def compare(first: str, second: str, texts: tuple[Path, ...], page: str | None, as_json: bool, **values: Any) -> None:
     """Compare two tokenizers: shared tokens, numbers and white space, tokens per byte."""
-    _options.set_volume(quiet=False, verbose=False)
+    _options.set_volume(values["quiet"], values["verbose"])
     page_path = _page.check(page)
     from tokswap.report.record import versions
     from tokswap.storage.texts import read_list, read_texts
@@ -78,7 +80,8 @@ def compare(first: str, second: str, texts: tuple[Path, ...], page: str | None, 
         from tokswap.checkpoint.undertrained import undertrained_tokens
 
         facts["undertrained"] = [undertrained_tokens(first), undertrained_tokens(second)]
-    _page.write(page_path, "compare", {**facts, "names": [first, second], "versions": versions()})
+    document = {**facts, "names": [first, second], "versions": versions()}
+    _page.write(page_path, "compare", document, quiet=values["quiet"])
     if as_json:
         _output.document(facts)
         return
@@ -89,7 +92,7 @@ def compare(first: str, second: str, texts: tuple[Path, ...], page: str | None, 
 
 def _overview(facts: Mapping[str, Any]) -> list[str]:
     spaces = [
-        f"{s['longest_spaces']} spaces, {s['longest_newlines']} newlines, "
+        f"{count_of(s['longest_spaces'], 'space')}, {count_of(s['longest_newlines'], 'newline')}, "
         + ("indent joined to newline" if s["newline_with_indent"] else "indent separate")
         for s in facts["whitespace"]
     ]

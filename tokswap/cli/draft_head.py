@@ -9,6 +9,7 @@ import click
 from tokswap.cli import _options, _output
 from tokswap.cli._flags import option_flags, read_options
 from tokswap.draft.options import DraftHeadOptions
+from tokswap.errors import count_of
 
 if TYPE_CHECKING:
     from tokswap.draft.head import DraftHeadJob
@@ -77,5 +78,5 @@ def _lines(job: DraftHeadJob, dry_run: bool) -> list[str]:
         *_output.columns(rows, right=tuple(range(len(rows[0])))),
         *_output.note_lines(job.notes),
         "",
-        f"{done} {job.out}: {len(job.choice.ids):,} of {job.target_size:,} tokens",
+        f"{done} {job.out}: {len(job.choice.ids):,} of {count_of(job.target_size, 'token')}",
     ]

@@ -14,6 +14,7 @@ from tokswap.cli import _mix, _options, _output, _plan_text
 from tokswap.cli._flags import option_flags, read_options
 from tokswap.cli._groups import Group
 from tokswap.ensemble.options import EnsembleOptions
+from tokswap.errors import count_of
 from tokswap.options.groups import DeviceOptions, TrustOptions
 from tokswap.report.wording import duration, size
 
@@ -72,6 +73,7 @@ Examples:
 @_options.text_option(
     "Text that --tokenizer auto judges by (.txt, .jsonl, .parquet, .gz), a folder or a pattern; repeat for more.",
     required=False,
+    field=False,
 )
 @click.option("--out", required=True, metavar="DIR", help="Folder for the members and ensemble.json.")
 @option_flags(EnsembleOptions)
@@ -82,7 +84,6 @@ def prepare(
     models: tuple[str, ...],
     tokenizer: str,
     texts: tuple[Path, ...],
-    field: str,
     out: str,
     dry_run: bool,
     **values: Any,
@@ -100,9 +101,8 @@ def prepare(
     from tokswap.storage.resolve import output_path
     from tokswap.storage.texts import read_texts
 
-    tried, options = _tokenizers(
-        models, tokenizer, partial(read_texts, texts, field), output_path(out), options, dry_run
-    )
+    read = partial(read_texts, texts, options.field)
+    tried, options = _tokenizers(models, tokenizer, read, output_path(out), options, dry_run)
     jobs = [plan_with(models, one, out, options) for one in tried]
     if dry_run:
         _show_plans(jobs, as_json, several=tokenizer == "auto")
@@ -190,7 +190,7 @@ def _tried(choice: Mapping[str, Any]) -> list[str]:
     names = list(tried[0]["excess"])
     rows = [["tokenizer of", *names, "sum", ""]]
     for one in tried:
-        cells = [f"{one['excess'][name]:+.3f} ({one['made'][name]:,} rows)" for name in names]
+        cells = [f"{one['excess'][name]:+.3f} ({count_of(one['made'][name], 'row')})" for name in names]
         rows.append([one["tokenizer"], *cells, f"{one['total']:+.3f}", "chosen" * (one is tried[0])])
     title = f"excess of the members with each tokenizer, bits per byte on {', '.join(choice['texts'])}:"
     return [title, *_output.columns(rows, right=tuple(range(1, len(names) + 2))), ""]

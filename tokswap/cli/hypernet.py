@@ -11,6 +11,7 @@ import click
 from tokswap.cli import _options, _output
 from tokswap.cli._flags import option_flags, read_options
 from tokswap.cli._groups import Group
+from tokswap.errors import count_of
 from tokswap.hypernet.settings import TrainSettings
 
 
@@ -81,9 +82,10 @@ Examples:
 )
 @click.argument("folder", metavar="DIR")
 @_options.json_flag
-def info(folder: str, as_json: bool) -> None:
+@_options.volume
+def info(folder: str, as_json: bool, quiet: bool, verbose: bool) -> None:
     """Describe a hypernetwork: its base model, sizes, languages and predictions."""
-    _options.set_volume(quiet=False, verbose=False)
+    _options.set_volume(quiet, verbose)
     if as_json:
         _output.document(_describe(folder))
     else:
@@ -184,7 +186,8 @@ def _facts(folder: str) -> list[str]:
     languages = facts["languages"]
     named = " ".join(languages) if isinstance(languages, list) else f"{languages} without names" * bool(languages)
     reads = f"{facts['source_rows']:,} source embeddings of width {facts['width']:,}"
-    network = f"{facts['layers']} layers of width {facts['hidden']:,}, {facts['parameters'] / 1e6:,.1f} M parameters"
+    layers = f"{count_of(facts['layers'], 'layer')} of width {facts['hidden']:,}"
+    network = f"{layers}, {facts['parameters'] / 1e6:,.1f} M parameters"
     rows = [
         ("base model", facts["base_model"]),
         ("reads", f"{reads}, up to {facts['pieces']} per token"),

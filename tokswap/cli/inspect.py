@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from tokswap.cli import _complete, _options, _output
+from tokswap.errors import count_of
 from tokswap.report.wording import size
 
 _SPECIAL_TOKENS_SHOWN = 12
@@ -23,9 +24,10 @@ Examples:
 )
 @click.argument("name", shell_complete=_complete.models, metavar="MODEL|TOKENIZER")
 @_options.json_flag
-def inspect(name: str, as_json: bool) -> None:
+@_options.volume
+def inspect(name: str, as_json: bool, quiet: bool, verbose: bool) -> None:
     """Describe a checkpoint or a tokenizer: family, vocabulary matrices, special tokens, chat template."""
-    _options.set_volume(quiet=False, verbose=False)
+    _options.set_volume(quiet, verbose)
     from tokswap.checkpoint.inspect import inspect_checkpoint as run
 
     facts = run(name)
@@ -42,7 +44,7 @@ def _model(model: Mapping[str, Any], matrices: list[Mapping[str, Any]]) -> list[
         [
             ("architecture", model["architecture"]),
             ("parameters", f"{model['parameters'] / 1e6:,.1f} M"),
-            ("weights", f"{size(model['bytes'])} in {model['shards']} file(s)"),
+            ("weights", f"{size(model['bytes'])} in {count_of(model['shards'], 'file')}"),
             ("input and output", "one matrix (tied)" if model["tied"] else "separate matrices"),
         ],
     )
@@ -50,7 +52,7 @@ def _model(model: Mapping[str, Any], matrices: list[Mapping[str, Any]]) -> list[
     for matrix in matrices:
         spare = matrix["padding"]
         more = f", {spare:,} of them padding" if spare > 0 else f", {-spare:,} fewer than ids" if spare < 0 else ""
-        shape = f"{matrix['rows']:,} rows{more}, width {matrix['width']:,}, {matrix['dtype']}"
+        shape = f"{count_of(matrix['rows'], 'row')}{more}, width {matrix['width']:,}, {matrix['dtype']}"
         lines.append(f"  {matrix['role']}: {shape}  {', '.join(matrix['names'])}")
     return lines
 
@@ -60,6 +62,7 @@ def _tokenizer(tokenizer: Mapping[str, Any]) -> list[str]:
     hidden = len(specials) - _SPECIAL_TOKENS_SHOWN
     more = f" ... and {hidden} more" if hidden > 0 else ""
     roles = [f"{role} {entry['token']} ({entry['id']})" for role, entry in tokenizer["roles"].items()]
+    runs = [count_of(spaces[f"longest_{blank}s"], blank) for blank in ("space", "newline", "tab")]
     indent = "share tokens" if spaces["newline_with_indent"] else "are separate"
     return _output.facts(
         "tokenizer",
@@ -74,8 +77,7 @@ def _tokenizer(tokenizer: Mapping[str, Any]) -> list[str]:
             ("numbers", tokenizer["digits"]),
             (
                 "white space",
-                f"runs of {spaces['longest_spaces']} spaces, {spaces['longest_newlines']} newlines, "
-                f"{spaces['longest_tabs']} tabs; newline and indent {indent}",
+                f"runs of {', '.join(runs)}; newline and indent {indent}",
             ),
         ],
     )

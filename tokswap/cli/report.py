@@ -24,11 +24,13 @@ Examples:
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--out", metavar="FILE.html", help="Output file. [default: DIR.html in the current folder]")
 @_options.json_flag
-def report(folder: Path, out: str | None, as_json: bool) -> None:
+@_options.volume
+def report(folder: Path, out: str | None, as_json: bool, quiet: bool, verbose: bool) -> None:
     """Write the report page of a model that `transplant`, `trim`, `extend` or `heal` has made.
 
     The page is the one that their --report flag writes. It is made from tokswap.json in the folder.
     """
+    _options.set_volume(quiet, verbose)
     from tokswap.report.page import check_page, make_page, write_page
     from tokswap.report.record import REPORT_NAME
     from tokswap.storage.json_files import read_json

@@ -9,12 +9,19 @@ from typing import Any
 
 from tokswap.heal.options import SelfTextOptions
 from tokswap.options.declare import Options, option
-from tokswap.options.groups import ComputeOptions, GgufOptions, MethodOptions, TrustOptions, WriteOptions
+from tokswap.options.groups import (
+    ComputeOptions,
+    FieldOptions,
+    GgufOptions,
+    MethodOptions,
+    TrustOptions,
+    WriteOptions,
+)
 from tokswap.transplant.options import TokenMapOptions, TransplantOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class DistillOptions(SelfTextOptions):
+class DistillOptions(SelfTextOptions, FieldOptions):
     """What a draft learns from its target."""
 
     distill: Sequence[str | Path] = option(
@@ -73,7 +80,7 @@ class DraftOptions(
 
 
 @dataclass(frozen=True, kw_only=True)
-class DraftHeadOptions(TrustOptions):
+class DraftHeadOptions(FieldOptions, TrustOptions):
     """Everything that a user can set for a reduced draft head."""
 
     size: int = option(
@@ -89,7 +96,6 @@ class DraftHeadOptions(TrustOptions):
     held_out: Sequence[str | Path] = option(
         (), "Text to tell the coverage of; repeat for more.", metavar="FILE", complete="files"
     )
-    field: str = option("text", "Name of the text field in JSON lines and parquet files.", metavar="NAME")
     out: str | Path | None = option(
         None, "Output folder. [default: named after the model]", metavar="DIR", recorded=False
     )

@@ -18,7 +18,8 @@ from tokswap.draft.sides import config_ids
 from tokswap.draft.target import DraftTarget, open_draft_target
 from tokswap.errors import InputError, UsageError
 from tokswap.heal.inputs import check_languages, check_model
-from tokswap.heal.step import HealStep, check_step
+from tokswap.heal.options import HealOptions
+from tokswap.heal.step import HealStep, shared_options
 from tokswap.options.keywords import two_and_keywords
 from tokswap.report.record import Report
 from tokswap.report.wording import size
@@ -29,8 +30,8 @@ from tokswap.transplant.prepared import Prepared
 from tokswap.transplant.run import TransplantJob
 
 _KINDS = {"causal": "a causal language model", "encoder-decoder": "an encoder-decoder"}
-_SETTINGS = {"epochs": 1}
-"""How a draft is distilled: more text is worth more than a second epoch."""
+_EPOCHS = 1
+"""How often a draft reads its text: more text is worth more than a second epoch."""
 _READS_MORE = "the target also reads images or audio, and the draft does not: it guesses the text after them blindly"
 
 
@@ -80,14 +81,6 @@ def plan_with(model: ModelLike, target: ModelLike, options: DraftOptions) -> Tra
     inputs = open_inputs(model, opened.opened, transplant)
     source = inputs.source.checkpoint
     notes = (*_check_kinds(model_facts(source.config), model_facts(opened.config), source.folder, opened), *notes)
-    step_notes = check_step(
-        options.distill,
-        inputs.source,
-        flag="--distill",
-        self_text=options.self_text,
-        trust_remote_code=options.trust_remote_code,
-    )
-    notes = (*notes, *step_notes)
     prepared = prepare(inputs, _untied(transplant, options.propose))
     prepared = dataclasses.replace(
         prepared,
@@ -95,11 +88,12 @@ def plan_with(model: ModelLike, target: ModelLike, options: DraftOptions) -> Tra
         notes=(*notes, *_proposal_notes(prepared, options.propose), *prepared.notes),
     )
     prepared = prepared.with_configs(draft_configs(prepared, opened))
-    job = finish(prepared, default_out=f"{named(model)}-for-{named(target)}", operation="draft", owner=opened.name)
+    default_out = f"{named(model)}-for-{named(target)}"
+    job = finish(prepared, default_out=default_out, operation="draft", owner=opened.name, step=step)
     recorded = {name: value for name, value in job.plan.request.options.items() if name != "heal"}
     recorded |= options.own
     request = dataclasses.replace(job.plan.request, options=recorded)
-    return dataclasses.replace(job, plan=dataclasses.replace(job.plan, request=request), step=step)
+    return dataclasses.replace(job, plan=dataclasses.replace(job.plan, request=request))
 
 
 def _check_kinds(small: ModelFacts, big: ModelFacts, folder: Path, target: DraftTarget) -> tuple[str, ...]:
@@ -158,8 +152,14 @@ def _distillation(options: DraftOptions, target: DraftTarget) -> HealStep | None
             raise UsageError("missing-teacher", message, hint, target=target.folder)
         teacher = str(options.donor)
     check_model(open_source(teacher, trust_remote_code=options.trust_remote_code).checkpoint)
-    written = {"self_text": options.self_text, "self_text_languages": options.self_text_languages}
-    return HealStep(options.distill, teacher, settings={**_SETTINGS, **written})
+    settings = HealOptions(
+        teacher=teacher,
+        epochs=_EPOCHS,
+        self_text=options.self_text,
+        self_text_languages=options.self_text_languages,
+        **shared_options(options),
+    )
+    return HealStep(options.distill, settings, flag="--distill", one_tokenizer=True)
 
 
 def _with_fit_donor(options: DraftOptions, target: DraftTarget) -> tuple[DraftOptions, tuple[str, ...]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tokswap.ensemble.members import Ensemble
-from tokswap.errors import InputError
+from tokswap.errors import InputError, count_of
 from tokswap.report.wording import listed
 from tokswap.tokenizer.tokenizer import Tokenizer, read_tokenizer
 
@@ -23,7 +23,7 @@ def check_agreement(ensemble: Ensemble) -> None:
         if found:
             raise InputError(
                 "members-disagree",
-                f"{len(found):,} ids differ between {first} and {member.name}: {listed(found)}",
+                f"{first} and {member.name} differ in {count_of(len(found), 'id')}: {listed(found)}",
                 "a mean needs one vocabulary: `tokswap ensemble prepare` puts the members on one",
                 folder=ensemble.folder,
             )

@@ -11,7 +11,7 @@ from tokswap.checkpoint.reader import Checkpoint, open_checkpoint
 from tokswap.ensemble.agree import differences
 from tokswap.ensemble.members import Ensemble, read_ensemble, vocabulary_digest
 from tokswap.ensemble.mix_options import MIXES
-from tokswap.errors import TokswapError
+from tokswap.errors import TokswapError, count_of
 from tokswap.evaluation.checks import Check, check_empty
 from tokswap.evaluation.models import check_device
 from tokswap.report.wording import listed
@@ -67,7 +67,7 @@ def _vocabulary_checks(ensemble: Ensemble, names: Sequence[str], tokenizers: Seq
     for name, tokenizer in zip(names[1:], tokenizers[1:], strict=True):
         found = differences(tokenizers[0], tokenizer)
         if found:
-            problems.append(f"{len(found):,} ids differ between {names[0]} and {name}: {listed(found)}")
+            problems.append(f"{names[0]} and {name} differ in {count_of(len(found), 'id')}: {listed(found)}")
     size = len(tokenizers[0].vocabulary)
     fine = f"{size:,} ids mean the same to all {len(names)} members"
     yield Check("vocabulary", not problems, "; ".join(problems) or fine)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tokswap.checkpoint.facts import ModelFacts, model_facts
-from tokswap.errors import InputError, UsageError
+from tokswap.errors import InputError, UsageError, count_of
 from tokswap.storage.json_files import read_json
 from tokswap.storage.trust import check_code
 from tokswap.tokenizer.auto import usable_tokenizer
@@ -29,7 +29,7 @@ def check_device(device: str) -> None:
     import torch
 
     try:
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=device).item()  # the device `meta` has no numbers
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = (str(error).splitlines() or ["torch gives no reason"])[0]
         raise UsageError("bad-device", f"torch cannot use the device `{device}`: {reason}") from error
@@ -191,7 +191,7 @@ def _load_weights(
     if missing:
         raise InputError(
             "incomplete-weights",
-            f"{len(missing)} tensor(s) of this model are not in its files, the first is {missing[0]}",
+            f"the files of this model lack {count_of(len(missing), 'tensor')}, the first is {missing[0]}",
             "transformers would fill them with random numbers; evaluate the whole checkpoint",
             folder=folder,
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
+from tokswap.errors import count_of
 from tokswap.evaluation.bootstrap import Units
 from tokswap.evaluation.probes.scores import ProbeScore
 from tokswap.evaluation.scores import ModelScore
@@ -87,7 +88,7 @@ class Evaluation:
 
     def _title(self) -> str:
         count, size = len(self.texts), self.models[0].score.bytes
-        return f"Evaluation on {count} text{'s' * (count != 1)}, {size:,} bytes"
+        return f"Evaluation on {count_of(count, 'text')}, {count_of(size, 'byte')}"
 
     def _rows(self) -> list[tuple[str, str, str]]:
         return [

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tokswap.errors import count_of
 from tokswap.evaluation import bootstrap, breakdown
 from tokswap.evaluation.bootstrap import Units
 from tokswap.evaluation.breakdown import Part, Piece, Span, Stretches
@@ -41,7 +42,7 @@ class ModelScore:
 
     def __repr__(self) -> str:
         excess = "" if self.excess is None else f", excess {self.excess:+.3f}"
-        return f"<ModelScore: {self.bits_per_byte:.3f} bits per byte{excess}, {self.bytes:,} bytes>"
+        return f"<ModelScore: {self.bits_per_byte:.3f} bits per byte{excess}, {count_of(self.bytes, 'byte')}>"
 
     def only(self, name: str) -> ModelScore:
         """Return the score on one of the texts."""

@@ -12,6 +12,7 @@ from tokswap.options.declare import Options, option
 from tokswap.options.groups import (
     MOST_IDS,
     ComputeOptions,
+    FieldOptions,
     GgufOptions,
     InitOptions,
     PaddingOptions,
@@ -46,7 +47,7 @@ class TermOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CorpusOptions(Options):
+class CorpusOptions(FieldOptions):
     """How many tokens a corpus adds, and how."""
 
     corpora: Sequence[str | Path] = option(
@@ -67,7 +68,6 @@ class CorpusOptions(Options):
     replace: bool = option(
         False, "Drop as many old tokens that the corpus uses least, so that the vocabulary keeps its size."
     )
-    field: str = option("text", "Name of the text field in JSON lines and parquet files.", metavar="NAME")
 
 
 @dataclass(frozen=True, kw_only=True)

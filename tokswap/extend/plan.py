@@ -25,7 +25,7 @@ from tokswap.extend.options import ExtendOptions
 from tokswap.extend.replace import Base, base_of, with_room
 from tokswap.extend.rows import NewRows, read_named
 from tokswap.extend.splice import Extended, extended
-from tokswap.heal.step import check_step
+from tokswap.heal.step import check_training, heal_step
 from tokswap.init.blend import read_method
 from tokswap.init.solver import Methods, copies_only
 from tokswap.options.keywords import one_and_keywords
@@ -88,8 +88,7 @@ def plan_with(model: ModelLike, options: ExtendOptions) -> TransplantJob:
     out = result_folder(options.out, f"{named(model)}-extended", source)
     if out is not None:  # before the corpora are read
         check_output(out, sources=_sources(source), needed=0, force=options.force)
-    trust = options.trust_remote_code
-    check_step(options.heal, source, train=options.heal_train, trust_remote_code=trust)
+    check_training(heal_step(options, source), source)
     base, chosen, sample = _choose(source, options)
     prepared, rows = _prepare(source, methods, (base, chosen.extended), options)
     job = finish(prepared, default_out=f"{named(model)}-extended", operation="extend", owner=source.name)

@@ -173,16 +173,3 @@ def _taken_by_peft(layers: dict[str, Any], model: Any) -> list[str]:
 
 def _leaf(name: str) -> str:
     return name.rpartition(".")[2]
-
-
-def skeleton(folder: Any, *, trust_remote_code: bool) -> Any | None:
-    """Return a model without weights, of the class that loads a folder; None where it cannot be made so."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    trust = {"trust_remote_code": trust_remote_code}
-    try:
-        config = AutoConfig.from_pretrained(str(folder), local_files_only=True, **trust)
-        with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(config, **trust)
-    except Exception:  # whatever the model's own code raises; the run loads it, and says what is wrong
-        return None

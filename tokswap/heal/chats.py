@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from tokswap.errors import InputError
+from tokswap.heal.text import PASSAGE_BYTES, split
 from tokswap.storage.texts import read_text
 from tokswap.tokenizer.chat_templates import choose_template, token_names
 from tokswap.tokenizer.tokenizer import Tokenizer
 
+_LONGEST = 8 * PASSAGE_BYTES
+"""Bytes of the longest conversation that is one passage: a step holds a passage whole, and its memory grows with it."""
+
 
 def chat_parts(paths: Sequence[str | Path], tokenizer: Tokenizer) -> Iterator[tuple[str, str]]:
-    """Yield conversations as the model reads them, each with the name of its file.
+    """Yield conversations as the model reads them, each with the name of its file; very long ones come in parts.
 
     Args:
         paths: JSON lines; each is an object with `messages`, a list of `role` and `content`, or that list. `tools`,
@@ -31,7 +35,8 @@ def chat_parts(paths: Sequence[str | Path], tokenizer: Tokenizer) -> Iterator[tu
         # Not `splitlines`: JSON may hold other line separators of Unicode, and a conversation is one line.
         for number, line in enumerate(read_text(Path(path)).split("\n"), 1):
             if line.strip():
-                yield Path(path).name, _rendered(line, tokenizer, (path, number))
+                text = _rendered(line, tokenizer, (path, number))
+                yield from ((Path(path).name, part) for part in split(text, _LONGEST))
 
 
 def _rendered(line: str, tokenizer: Tokenizer, place: tuple[str | Path, int]) -> str:

@@ -13,14 +13,15 @@ import numpy as np
 
 from tokswap.checkpoint.loaded import ModelLike
 from tokswap.checkpoint.reader import Checkpoint
+from tokswap.checkpoint.skeleton import skeleton
 from tokswap.checkpoint.source import SourceModel, open_source
 from tokswap.errors import InputError, TokswapError, UsageError
 from tokswap.evaluation.models import load_model
-from tokswap.heal.adapter import Reach, check_parts, reach_of, skeleton
+from tokswap.heal.adapter import Reach, check_parts, reach_of
 from tokswap.heal.chats import chat_parts
 from tokswap.heal.identity import identity
 from tokswap.heal.options import HealOptions, SelfTextOptions
-from tokswap.heal.text import HealText, Side, paired_text, text_parts
+from tokswap.heal.text import HealText, Side, check_amount, paired_text, text_parts
 from tokswap.options.launcher import check_launcher
 from tokswap.report.provenance import proposes_copied, read_provenance
 from tokswap.report.record import Report
@@ -82,7 +83,7 @@ def open_inputs(
         InputError: missing-extra, not-causal, not-text-only, quantised-body, no-lora-targets, no-plain-embeddings, and
             what reading models and text raises.
     """
-    check_surroundings()
+    check_surroundings(options.track)
     check_languages(options)
     if not texts and not options.chats and not options.self_text:
         hint = "give --text FILE (100 kB is a good start), or --self-text 100kB to let the teacher write it"
@@ -95,6 +96,8 @@ def open_inputs(
     if texts or options.chats:
         parts = chain(text_parts(texts, options.field), chat_parts(options.chats, student.tokenizer))
         text = paired_text(parts, sides[0], sides[1], share=options.held_out)
+    else:
+        check_amount(options.self_text or 0)
     new, copied_head = _made_rows(student, made)
     rows = _checked(new, student) if options.train == "new" else None
     fixed = new if copied_head else new[:0]
@@ -128,14 +131,32 @@ def load(source: SourceModel, options: HealOptions, dtype: str) -> Any:
     return load_model(source.checkpoint.folder, dtype=dtype, device=options.device, trust_remote_code=trust)[0]
 
 
-def check_surroundings() -> None:
-    """Check the launcher and the packages. Raises UsageError cannot-shard, InputError missing-extra."""
+def check_surroundings(track: str | None = None) -> None:
+    """Check the launcher, the packages and the tracker.
+
+    Raises:
+        UsageError: cannot-shard, bad-setting.
+        InputError: missing-extra.
+    """
     from importlib.util import find_spec
 
     check_launcher()
     missing = [name for name in ("peft", "accelerate") if find_spec(name) is None]
     if missing:
         raise InputError("missing-extra", f"healing needs {' and '.join(missing)}", "pip install 'tokswap[heal]'")
+    if track is not None:
+        _check_tracker(track)
+
+
+def _check_tracker(name: str) -> None:
+    """Check that transformers knows a tracker and finds it installed. Raises UsageError bad-setting."""
+    from transformers.integrations.integration_utils import get_reporting_integration_callbacks
+
+    try:
+        for tracker in get_reporting_integration_callbacks(name if name in ("all", "none") else [name]):
+            tracker()
+    except Exception as error:  # each tracker says in its own way what it lacks
+        raise UsageError("bad-setting", f"--track {name} cannot log: {error}", "leave it out, or install it") from error
 
 
 def check_languages(options: SelfTextOptions) -> None:

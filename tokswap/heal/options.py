@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tokswap.options.declare import Options, option, seed_option
-from tokswap.options.groups import DeviceOptions, TrustOptions, WriteOptions
+from tokswap.options.groups import DeviceOptions, FieldOptions, TrustOptions, WriteOptions
 
 TRAINS = ("adapter", "embeddings", "full", "new")
 """What can learn."""
@@ -35,7 +35,7 @@ class SelfTextOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class HealTextOptions(SelfTextOptions):
+class HealTextOptions(SelfTextOptions, FieldOptions):
     """Which text a model is healed on."""
 
     teacher: str | Path | Any = option(
@@ -52,7 +52,6 @@ class HealTextOptions(SelfTextOptions):
         metavar="FILE",
         complete="files",
     )
-    field: str = option("text", "Name of the text field in JSON lines and parquet files.", metavar="NAME")
     held_out: float = option(
         0.07, "Share of the text that is held out to judge the result, at least 3 passages.", least=0.01, most=0.5
     )
@@ -119,7 +118,7 @@ class HealOptions(
 
 
 @dataclass(frozen=True, kw_only=True)
-class HealStepOptions(Options):
+class HealStepOptions(FieldOptions):
     """Healing as the last step of another operation."""
 
     heal: Sequence[str | Path] = option(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tokswap.checkpoint.loaded import ModelLike
 from tokswap.checkpoint.source import named, result_folder
-from tokswap.errors import UsageError
+from tokswap.errors import UsageError, count_of
 from tokswap.evaluation.models import check_device
 from tokswap.heal.inputs import HealInputs, open_inputs
 from tokswap.heal.loss import CHUNK_ELEMENTS
@@ -101,12 +101,12 @@ def plan_of(inputs: HealInputs, out: Path | None) -> HealPlan:
         kinds = ["as your text goes on"] if text is not None else []
         kinds += [f"in {code}" for code in options.self_text_languages]
         how = f": {', '.join(kinds)}" if kinds else ""
-        notes.append(f"the teacher writes {options.self_text:,} bytes of text first{how}")
+        notes.append(f"the teacher writes {count_of(options.self_text, 'byte')} of text first{how}")
     # A base model with a chat model's tokenizer has its template, and no chat behaviour to lose.
     if all(side.tokenizer.chat_templates for side in inputs.sides) and not options.chats:
         notes.append("a chat model, and the text has no conversations: it may answer worse; add some with --chat")
     if text is not None and text.skipped:
-        notes.append(f"{text.skipped:,} bytes are left out: one of the tokenizers changes them")
+        notes.append(f"left out: {count_of(text.skipped, 'byte')} of text that one of the tokenizers changes")
     return HealPlan(
         model=inputs.student.name,
         teacher=inputs.teacher.name,

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tokswap.errors import count_of
 from tokswap.report.plan import Estimate
 from tokswap.report.record import FORMAT, REPORT_NAME, versions
 from tokswap.report.table import html_table
@@ -91,12 +92,9 @@ class HealReport:
 
     def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
         """Upload the result to the Hugging Face Hub. Raises OutputError not-written, push-failed."""
-        from tokswap.errors import OutputError
-        from tokswap.storage.hub import push_folder
+        from tokswap.report.published import push_result
 
-        if self.folder is None:
-            raise OutputError("not-written", "this result is only in memory", "name a folder with out=, then push it")
-        return push_folder(self.folder, repo_id, private=private, token=token)
+        return push_result(self.folder, repo_id, private=private, token=token)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -124,10 +122,10 @@ class HealReport:
     def facts(self) -> list[tuple[str, str]]:
         """Return the main figures by name."""
         before, after = (self.healing[f"excess_{when}"]["all"] for when in ("before", "after"))
-        text = self.healing["text"]
+        text, steps = self.healing["text"], count_of(self.healing["steps"], "step")
         return [
             ("excess", f"{before:.3f} -> {after:.3f} bits per byte on held-out text"),
-            ("trained on", f"{size(text['bytes'])}, {text['tokens']:,} tokens, {self.healing['steps']:,} steps"),
+            ("trained on", f"{size(text['bytes'])}, {count_of(text['tokens'], 'token')}, {steps}"),
             ("teacher", self.plan.teacher),
             ("time", duration(self.seconds.get("all", 0.0))),
             ("result", self.plan.out or "in memory"),

@@ -24,7 +24,7 @@ from tokswap.heal.student import Student
 from tokswap.heal.targets import KEEP, TargetStore, store_targets, targets_key
 from tokswap.heal.teacher import Read, read_passages
 from tokswap.heal.team import Team
-from tokswap.heal.text import HealText, paired_text
+from tokswap.heal.text import HealText, paired_passages, paired_text
 from tokswap.heal.train import Course, DivergedError, HealTrainer, Places
 from tokswap.tokenizer.languages import language
 
@@ -96,8 +96,10 @@ def teach(inputs: HealInputs, cache: Path) -> Taught:
     text = inputs.text
     if options.self_text:
         parts = _written(inputs, model, cache)
-        more = paired_text(parts, side, own, share=options.held_out if text is None else 0.0)
-        text = more if text is None else replace(text, training=(*text.training, *more.training, *more.held_out))
+        if text is None:
+            text = paired_text(parts, side, own, share=options.held_out)
+        else:  # any amount will do
+            text = replace(text, training=(*text.training, *paired_passages(parts, side, own)[0]))
     assert text is not None
     begin = time.perf_counter()
     judged = judge(model, text.held_out, side.lead, teacher=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tokswap.errors import InputError
+from tokswap.errors import InputError, count_of
 from tokswap.heal.project import Tokenized, tokenized
 from tokswap.storage.documents import documents, text_files
 from tokswap.tokenizer.tokenizer import Tokenizer
@@ -19,6 +19,8 @@ _HELD_OUT, _MOST_HELD_OUT = 3, 48
 """Fewest and most passages that are held out."""
 _LEAST = 6
 """Fewest passages of a text."""
+_LEAST_BYTES = 8000
+"""What makes so many passages, of a text without short ones."""
 _BATCH = 256
 
 
@@ -116,7 +118,9 @@ def _whole(file: Path, key: str) -> Iterator[str]:
             held = ""
 
 
-def paired_text(parts: Iterable[tuple[str, str]], teacher: Side, student: Side, *, share: float) -> HealText:
+def paired_text(
+    parts: Iterable[tuple[str, str]], teacher: Side, student: Side, *, share: float, name: str = "this text"
+) -> HealText:
     """Tokenize passages for both models, and hold some out. No passage is in both parts.
 
     Args:
@@ -124,9 +128,35 @@ def paired_text(parts: Iterable[tuple[str, str]], teacher: Side, student: Side, 
         teacher: The model to learn from.
         student: The model that learns.
         share: Share of the passages to hold out.
+        name: What a message calls the text.
 
     Raises:
         InputError: text-too-small; text-changed where a tokenizer changes most of the text.
+    """
+    passages, skipped = paired_passages(parts, teacher, student)
+    keys = [one.student.ids.tobytes() for one in passages]
+    distinct = list(dict.fromkeys(keys))
+    if len(distinct) < _LEAST:
+        size, of = sum(one.bytes for one in passages), count_of(len(distinct), "different passage")
+        raise _too_small(f"{name} has {count_of(size, 'byte')} in {of}")
+    wanted = min(max(_HELD_OUT, round(share * len(distinct))), _MOST_HELD_OUT)
+    places = [int((n + 0.5) * len(distinct) / wanted) for n in range(wanted)]
+    held = {distinct[place]: passages[keys.index(distinct[place])] for place in places}
+    # What is judged must not be learnt: texts repeat themselves.
+    training = tuple(one for key, one in zip(keys, passages, strict=True) if key not in held)
+    return HealText(training, tuple(held.values()), skipped=skipped)
+
+
+def paired_passages(parts: Iterable[tuple[str, str]], teacher: Side, student: Side) -> tuple[list[Passage], int]:
+    """Tokenize passages for both models; returns them and the bytes of those that cannot be used.
+
+    Args:
+        parts: Names and texts, from `text_parts`.
+        teacher: The model to learn from.
+        student: The model that learns.
+
+    Raises:
+        InputError: text-changed where a tokenizer changes most of the text.
     """
     passages: list[Passage] = []
     skipped = 0
@@ -142,20 +172,18 @@ def paired_text(parts: Iterable[tuple[str, str]], teacher: Side, student: Side, 
             "bytes are in passages that one of the tokenizers changes (lower case, Unicode forms, unknown tokens)",
             "heal with text that both tokenizers keep as it is",
         )
-    keys = [one.student.ids.tobytes() for one in passages]
-    distinct = list(dict.fromkeys(keys))
-    if len(distinct) < _LEAST:
-        raise InputError(
-            "text-too-small",
-            f"this text has {kept:,} bytes in {len(distinct)} different passages, too few to learn and to judge by",
-            f"give {_LEAST * PASSAGE_BYTES / 1000:.0f} kB or more; 100 kB is a good start",
-        )
-    wanted = min(max(_HELD_OUT, round(share * len(distinct))), _MOST_HELD_OUT)
-    places = [int((n + 0.5) * len(distinct) / wanted) for n in range(wanted)]
-    held = {distinct[place]: passages[keys.index(distinct[place])] for place in places}
-    # What is judged must not be learnt: texts repeat themselves.
-    training = tuple(one for key, one in zip(keys, passages, strict=True) if key not in held)
-    return HealText(training, tuple(held.values()), skipped=skipped)
+    return passages, skipped
+
+
+def check_amount(written: int) -> None:
+    """Check that text that the teacher writes alone is enough. Raises InputError text-too-small."""
+    if written < _LEAST_BYTES:
+        raise _too_small(f"--self-text asks for {count_of(written, 'byte')}")
+
+
+def _too_small(found: str) -> InputError:
+    hint = f"give {_LEAST_BYTES // 1000} kB or more; 100 kB is a good start"
+    return InputError("text-too-small", f"{found}, too few to learn and to judge by", hint)
 
 
 def padded(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tokswap.checkpoint.shards import load_tensors
-from tokswap.errors import InputError, UsageError
+from tokswap.errors import InputError, UsageError, count_of
 from tokswap.hypernet.config import HypernetConfig, read_config
 from tokswap.hypernet.flax import flax_tensors
 from tokswap.hypernet.predict import Hypernet
@@ -95,7 +95,7 @@ def import_hypernet(
         if not known or len(languages) != known:
             raise UsageError(
                 "bad-languages",
-                f"{len(languages)} language codes were given, and the hypernetwork has {known} languages",
+                f"the hypernetwork has {count_of(known, 'language')}, and {len(languages)} were given",
                 "give one code per line, in the order of training",
             )
         config = replace(config, languages=tuple(languages))
@@ -152,9 +152,9 @@ def build(config: HypernetConfig, state: Mapping[str, Tensor], folder: Path) -> 
 def _problem(config: HypernetConfig, given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
     """Return what is wrong with some weights, "" where nothing is."""
     if missing := sorted(set(wanted) - set(given)):
-        return f"{len(missing)} tensors are missing, the first is {missing[0]}"
+        return f"it lacks {count_of(len(missing), 'tensor')}, the first is {missing[0]}"
     if unknown := sorted(set(given) - set(wanted)):
-        return f"{len(unknown)} tensors are not understood, the first is {unknown[0]}"
+        return f"it has {count_of(len(unknown), 'tensor')} too many, the first is {unknown[0]}"
     for name, tensor in wanted.items():
         if given[name].shape != tensor.shape:
             return f"{name} is {list(given[name].shape)} and should be {list(tensor.shape)}"

@@ -12,7 +12,7 @@ from tokswap.checkpoint.loaded import Loaded, ModelLike, as_loaded, loaded_check
 from tokswap.checkpoint.reader import Checkpoint, has_weights, open_checkpoint
 from tokswap.checkpoint.rowless import with_rows
 from tokswap.checkpoint.source import TargetTokenizer
-from tokswap.errors import InputError
+from tokswap.errors import InputError, count_of
 from tokswap.init.base import Initializer
 from tokswap.storage.resolve import resolve_model, user_aliases
 from tokswap.tokenizer.tokenizer import Tokenizer, read_tokenizer
@@ -115,7 +115,7 @@ def check_donor(donor: Checkpoint, tokenizer: Tokenizer, *, same_folder: bool) -
     if wrong:
         raise InputError(
             "donor-mismatch",
-            f"{len(wrong):,} ids are other tokens in the donor than in the target tokenizer, the first is {wrong[0]}",
+            f"the donor and the target tokenizer differ in {count_of(len(wrong), 'id')}, the first is {wrong[0]}",
             "the donor must be a model that uses the target tokenizer",
             donor=donor.folder,
         )

@@ -24,6 +24,13 @@ class TrustOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FieldOptions(Options):
+    """Where text is in files of records."""
+
+    field: str = option("text", "Name of the text field in JSON lines and parquet files.", metavar="NAME")
+
+
+@dataclass(frozen=True, kw_only=True)
 class PaddingOptions(Options):
     """How many rows the result has beyond its tokens."""
 

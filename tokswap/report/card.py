@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tokswap.errors import count_of
 from tokswap.report.wording import COVERAGE, KEPT, size
 from tokswap.storage.resolve import short_name
 
@@ -97,6 +98,7 @@ def healing_text(found: Mapping[str, Any]) -> str:
     learnt = {"adapter": adapter, "embeddings": "embeddings alone"}
     learnt["new"] = "the rows that were initialised, and nothing else"
     written = text["written_by_the_teacher"]
+    tokens = count_of(text["tokens"], "token")
     source = f", {size(written)} of it written by the teacher itself" if written else ""
     before, after = found["excess_before"], found["excess_after"]
     rows = [
@@ -105,8 +107,8 @@ def healing_text(found: Mapping[str, Any]) -> str:
     ]
     return (
         f"Trained to predict what {_linked(found['teacher'])} does with its own tokenizer: "
-        f"{learnt.get(what, 'all weights')}, on {size(text['bytes'])} of text ({text['tokens']:,} tokens{source}), in "
-        f"{found['steps']:,} steps.\n\n{_table(rows)}"
+        f"{learnt.get(what, 'all weights')}, on {size(text['bytes'])} of text ({tokens}{source}), in "
+        f"{count_of(found['steps'], 'step')}.\n\n{_table(rows)}"
     )
 
 
@@ -168,7 +170,7 @@ def _summary(plan: Mapping[str, Any]) -> str:
     if plan["operation"] == "trim":
         return f"This model is {model} with a smaller vocabulary: tokens that are not needed were removed with tokswap."
     if plan["operation"] == "extend":
-        return f"This model is {model} with {len(plan['added']):,} new tokens, added with tokswap."
+        return f"This model is {model} with {count_of(len(plan['added']), 'new token')}, added with tokswap."
     if plan["operation"] == "draft":
         return f"This model is {model} with the vocabulary of {tokenizer}, a draft for its speculative decoding."
     return f"This model is {model} with the tokenizer of {tokenizer}, transplanted with tokswap."

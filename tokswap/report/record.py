@@ -14,10 +14,10 @@ import numpy as np
 
 from tokswap.report.plan import Plan
 from tokswap.report.table import html_table, report_rows
+from tokswap.storage.json_files import REPORT_NAME as REPORT_NAME
 from tokswap.tokenizer.alignment import Alignment, Reason
 from tokswap.tokenizer.vocabulary import Vocabulary
 
-REPORT_NAME = "tokswap.json"
 CARD_NAME = "README.md"
 FORMAT = 2
 """Of tokswap.json. Format 1 had no `format` key; its keys are all here, and `read_provenance` reads both."""
@@ -110,7 +110,7 @@ class Report:
         return load_folder(self.folder)
 
     def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
-        """Upload the result with its model card to the Hugging Face Hub.
+        """Upload the result with its model card to the Hugging Face Hub, without the paths of this machine.
 
         Args:
             repo_id: OWNER/NAME; created where it does not exist.
@@ -123,12 +123,9 @@ class Report:
         Raises:
             OutputError: not-written, push-failed.
         """
-        from tokswap.errors import OutputError
-        from tokswap.storage.hub import push_folder
+        from tokswap.report.published import push_result
 
-        if self.folder is None:
-            raise OutputError("not-written", "this result is only in memory", "name a folder with out=, then push it")
-        return push_folder(self.folder, repo_id, private=private, token=token)
+        return push_result(self.folder, repo_id, private=private, token=token)
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.load())

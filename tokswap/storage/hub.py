@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from tokswap.errors import OutputError
@@ -9,7 +10,14 @@ from tokswap.errors import OutputError
 _LOGIN_HINT = "log in with `hf auth login`, and give the token the right to write"
 
 
-def push_folder(folder: str | Path, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
+def push_folder(
+    folder: str | Path,
+    repo_id: str,
+    *,
+    private: bool = False,
+    token: str | None = None,
+    instead: Mapping[str, bytes] | None = None,
+) -> str:
     """Upload a finished result to a model repository of the hub.
 
     The repository is created where it does not exist. In an existing one, files of the same name are replaced and
@@ -20,6 +28,7 @@ def push_folder(folder: str | Path, repo_id: str, *, private: bool = False, toke
         repo_id: OWNER/NAME, or NAME for a repository of the user.
         private: Whether to create a private repository. An existing one stays as it is.
         token: Access token, the saved one by default.
+        instead: Name of a file -> the content that is uploaded instead of its own.
 
     Returns:
         The URL of the repository.
@@ -27,7 +36,7 @@ def push_folder(folder: str | Path, repo_id: str, *, private: bool = False, toke
     Raises:
         OutputError: push-failed, login-refused.
     """
-    from huggingface_hub import HfApi
+    from huggingface_hub import CommitOperationAdd, HfApi
     from huggingface_hub.errors import HTTPError
 
     folder = Path(folder)
@@ -38,13 +47,37 @@ def push_folder(folder: str | Path, repo_id: str, *, private: bool = False, toke
         # None leaves the visibility to the owner, whose default may be private.
         repository = api.create_repo(repo_id, private=private or None, exist_ok=True)
         message = "Upload a result of tokswap"
-        api.upload_folder(repo_id=repository.repo_id, folder_path=folder, commit_message=message)
+        content = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+        files: dict[str, str | bytes] = {name: str(path) for name, path in content.items()}
+        files |= instead or {}
+        adds = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=file) for name, file in files.items()]
+        api.create_commit(repository.repo_id, adds, commit_message=message)
     except (HTTPError, OSError, RuntimeError, ValueError) as error:
         raise _push_error(error, folder, repo_id) from error
     return str(repository)
 
 
-def _push_error(error: Exception, folder: Path, repo_id: str) -> OutputError:
+def check_push(repo_id: str) -> None:
+    """Check before a run what an upload of its result needs, without a network.
+
+    Raises:
+        OutputError: push-failed, login-refused.
+    """
+    from huggingface_hub import constants, get_token
+    from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(repo_id)
+        if constants.HF_HUB_OFFLINE:
+            raise OfflineModeIsEnabled
+    except (HFValidationError, OfflineModeIsEnabled) as error:
+        raise _push_error(error, None, repo_id) from error
+    if get_token() is None:
+        raise OutputError("login-refused", f"`{repo_id}` is for users who are logged in, and you are not", _LOGIN_HINT)
+
+
+def _push_error(error: Exception, folder: Path | None, repo_id: str) -> OutputError:
     """Return what to raise for an error of the hub's library."""
     from huggingface_hub.errors import (
         HfHubHTTPError,
@@ -54,9 +87,10 @@ def _push_error(error: Exception, folder: Path, repo_id: str) -> OutputError:
     )
 
     answer = error if isinstance(error, HfHubHTTPError) else None
+    where = {"folder": folder} if folder is not None else {}
     if isinstance(error, LocalTokenNotFoundError) or (answer and answer.response.status_code in (401, 403)):
         message = f"the hub does not let you write to `{repo_id}`"
-        return OutputError("login-refused", message, _LOGIN_HINT, folder=folder)
+        return OutputError("login-refused", message, _LOGIN_HINT, **where)
     if isinstance(error, HFValidationError):
         message, hint = f"`{repo_id}` cannot be the name of a repository", "write OWNER/NAME"
     elif isinstance(error, OfflineModeIsEnabled):
@@ -68,4 +102,4 @@ def _push_error(error: Exception, folder: Path, repo_id: str) -> OutputError:
         )
     else:
         message, hint = f"the upload did not finish: {error}", "push again: files that arrived are not sent twice"
-    return OutputError("push-failed", " ".join(message.split()), hint, folder=folder, repository=repo_id)
+    return OutputError("push-failed", " ".join(message.split()), hint, **where, repository=repo_id)

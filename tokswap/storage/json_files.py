@@ -10,6 +10,8 @@ from typing import Any
 from tokswap.errors import InputError
 from tokswap.storage.links import check_links
 
+REPORT_NAME = "tokswap.json"
+"""The report beside the weights of a result."""
 ADAPTER_CONFIG = "adapter_config.json"
 """What a folder of a PEFT adapter has in place of config.json."""
 ADAPTER_HINT = "this is a PEFT adapter: merge it into its model (merge_and_unload), save that, and give its folder"

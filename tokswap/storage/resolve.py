@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
-from tokswap.errors import InputError, OutputError, UsageError, did_you_mean
+from tokswap.errors import InputError, OutputError, TokswapError, UsageError, did_you_mean
 from tokswap.storage.atomic import held, replace_file
 
 ALIASES: Mapping[str, str] = {
@@ -42,6 +43,7 @@ _TOKENIZER_FILES = [
     "config.json",
     "generation_config.json",
     "additional_chat_templates/*",
+    "processor_config.json",
 ]
 _PATH_STARTS = (".", "/", "~")
 _HYPERNET_FILES = ["*.json", "*.safetensors", "langs.txt"]
@@ -177,7 +179,22 @@ def resolve_hypernet(name: str) -> Path:
 
 def output_path(name: str | Path) -> Path:
     """Return the path of an output that the user names. A shell leaves `~` to the program in `--out=~/result`."""
-    return Path(os.path.expanduser(name))
+    path = Path(os.path.expanduser(name))
+    _check_spelling(path, partial(OutputError, "cannot-write"))
+    return path
+
+
+def _check_spelling(path: Path, error_of: Callable[..., TokswapError]) -> None:
+    """Refuse a name that the libraries underneath cannot open.
+
+    Python spells bytes of a name that its locale does not know as half surrogate pairs, which the others have not.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        message = "this name is no UTF-8 in the locale of this process, and the libraries underneath cannot open it"
+        hint = "rename it, or use a UTF-8 locale, such as LC_ALL=C.UTF-8, and no PYTHONUTF8=0"
+        raise error_of(message, hint, name=path) from error
 
 
 def short_name(name: str) -> str:
@@ -223,6 +240,7 @@ def _resolve(name: str, patterns: list[str], what: str) -> Path:
     """
     aliases = {**ALIASES, **user_aliases()}
     path = Path(os.path.expanduser(name))  # unlike Path.expanduser, leaves an unknown ~user as it is
+    _check_spelling(path, partial(UsageError, f"bad-{what}"))
     if name and path.is_dir():
         return path
     if path.is_file():

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tokswap.errors import InputError
+from tokswap.storage.json_files import read_json
 from tokswap.tokenizer.backend import Backend, library_errors
 from tokswap.tokenizer.probes import TEXTS
 
@@ -183,8 +184,39 @@ def _readable(error: BaseException, folder: Path) -> InputError:
     if (folder / "tekken.json").exists() and not (folder / "tokenizer.json").exists():
         message = "this release of transformers cannot read a tekken.json"
         return InputError("unsupported-tokenizer", message, "pip install 'transformers>=5'", folder=folder)
+    if wrong := _wrong_config(folder, error):
+        return wrong
     hint = "save the tokenizer again with save_pretrained, with the release of transformers that it was made for"
     return InputError("bad-tokenizer", f"transformers cannot load this tokenizer: {error}", hint, folder=folder)
+
+
+def _wrong_config(folder: Path, error: BaseException) -> InputError | None:
+    """Return the error of tokswap where transformers cannot read config.json, which it needs for a tokenizer too."""
+    from transformers import AutoConfig
+
+    path = folder / "config.json"
+    if not path.is_file():
+        return None
+    try:
+        AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as found:  # a class may raise anything
+        if str(found) != str(error):
+            return None
+        reason, hint = str(error), "save the model again with save_pretrained"
+        if wrong := next(_wrong_types(read_json(path, "config")), ""):
+            reason, hint = f"there is no dtype {wrong!r}", 'write it as torch names it, such as "float32"'
+        return InputError("bad-config", f"transformers cannot read this config.json: {reason}", hint, file=path)
+    return None
+
+
+def _wrong_types(config: Any) -> Iterator[str]:
+    """Yield the types of weights that a config names, at every level, and torch does not have."""
+    import torch
+
+    for key, value in config.items() if isinstance(config, dict) else ():
+        if key in ("dtype", "torch_dtype") and isinstance(value, str):
+            yield from [] if isinstance(getattr(torch, value, None), torch.dtype) else [value]
+        yield from _wrong_types(value)
 
 
 def _missing_packages(folder: Path) -> list[str]:

@@ -12,6 +12,8 @@ from tokswap.tokenizer.vocabulary import Vocabulary
 
 DEFAULT = "default"
 """Name of the template that is used where nobody names one."""
+PROCESSOR = "processor_config.json"
+"""The settings of a processor, which belong to the model and may hold a template."""
 _FILE, _FOLDER, _OF_PROCESSOR = "chat_template.jinja", "additional_chat_templates", "chat_template.json"
 
 
@@ -20,7 +22,7 @@ def read_templates(config: Mapping[str, Any], files: Mapping[str, Path]) -> dict
 
     Args:
         config: The parsed tokenizer_config.json.
-        files: Name -> path of the other files of the tokenizer.
+        files: Name -> path of the other files of the tokenizer, and of `PROCESSOR`.
 
     Returns:
         Name -> template, {} without one. The template of a processor, which reads images or sound, is "processor"
@@ -30,11 +32,10 @@ def read_templates(config: Mapping[str, Any], files: Mapping[str, Path]) -> dict
         InputError: bad-tokenizer.
     """
     found = _in_files(files) or _in_config(config.get("chat_template"))
-    if _OF_PROCESSOR in files:
-        content = read_json(files[_OF_PROCESSOR], "tokenizer").get("chat_template")
-        templates = _in_config(content)
-        found |= {_processor_name(name): text for name, text in templates.items() if text not in found.values()}
-    return found
+    of_processor = (read_json(files[name], "tokenizer") for name in (PROCESSOR, _OF_PROCESSOR) if name in files)
+    content = next((one["chat_template"] for one in of_processor if one.get("chat_template") is not None), None)
+    templates = _in_config(content)
+    return found | {_processor_name(name): text for name, text in templates.items() if text not in found.values()}
 
 
 def choose_template(templates: Mapping[str, str], *, with_tools: bool = False) -> str:

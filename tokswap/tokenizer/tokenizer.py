@@ -22,7 +22,7 @@ from tokswap.storage.links import check_links
 from tokswap.tokenizer.auto import auto_tokenizer, backend_of
 from tokswap.tokenizer.backend import Backend, LazyBackend, library_errors
 from tokswap.tokenizer.byte_tokenizer import ByteTokenizer
-from tokswap.tokenizer.chat_templates import read_templates
+from tokswap.tokenizer.chat_templates import PROCESSOR, read_templates
 from tokswap.tokenizer.families import BYTE_LEVEL, SENTENCEPIECE, family_of, read_vocabulary
 from tokswap.tokenizer.merges import bpe_pairs, longest_prefix_pairs
 from tokswap.tokenizer.opened import open_file, open_folder
@@ -66,7 +66,7 @@ class Tokenizer:
         path: The folder or tokenizer.json that it is from.
         spec: The parsed tokenizer.json.
         config: The parsed tokenizer_config.json, {} without one.
-        files: Name -> path of its other files (see `COMPANIONS`).
+        files: Name -> path of its other files (see `COMPANIONS`), and of the settings of a processor.
         edited: Whether `spec` may differ from the file at `path`.
         notes: What the user should know about how it was read.
     """
@@ -203,7 +203,7 @@ class Tokenizer:
         spec = self.output_spec(bos=bos)
         same = spec is self.spec and not self.edited and self.file.is_file()
         return {
-            **self.files,
+            **{name: path for name, path in self.files.items() if name != PROCESSOR},
             "tokenizer.json": self.file if same else spec_bytes(spec),
             "tokenizer_config.json": json_bytes(self.output_config(bos=bos)),
         }
@@ -245,8 +245,9 @@ def read_tokenizer(path: Path, *, prefer_file: bool = False, trust_remote_code: 
             remote-code.
     """
     folder = path.parent if path.is_file() else path
-    check_links(folder, COMPANIONS if path.is_file() else ("tokenizer.json", *COMPANIONS))
-    files = {name: folder / name for name in COMPANIONS if (folder / name).exists()}
+    names = (*COMPANIONS, PROCESSOR)
+    check_links(folder, names if path.is_file() else ("tokenizer.json", *names))
+    files = {name: folder / name for name in names if (folder / name).exists()}
     config = _read_config(files)
     check_tokenizer_config(config, folder / "tokenizer_config.json")
     source = path if path.is_file() else path / "tokenizer.json"

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from tokswap.errors import UsageError
 from tokswap.options.declare import Options, option, seed_option
-from tokswap.options.groups import MOST_IDS, TrustOptions
+from tokswap.options.groups import MOST_IDS, FieldOptions, TrustOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainTextOptions(Options):
+class TrainTextOptions(FieldOptions):
     """Which text to measure on, and how text is read."""
 
     held_out: Sequence[str] = option(
@@ -21,7 +21,6 @@ class TrainTextOptions(Options):
         metavar="FILE",
         complete="files",
     )
-    field: str = option("text", "Name of the text field in JSON lines and parquet files.", metavar="NAME")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 
+from tokswap.errors import count_of
 from tokswap.report.wording import listed
 from tokswap.tokenizer.alignment import Alignment
 from tokswap.tokenizer.describe import digit_scheme
@@ -38,7 +39,7 @@ def plan_notes(source: Tokenizer, target: Tokenizer) -> list[str]:
         )
     unread = unread_scripts(source.vocabulary, target.vocabulary)
     if unread:
-        some = [f"{name} ({own:,} tokens against {theirs:,})" for name, (theirs, own) in unread.items()]
+        some = [f"{name} ({count_of(own, 'token')} against {theirs:,})" for name, (theirs, own) in unread.items()]
         notes.append(
             f"the model hardly knows {listed(some)}: it spells these scripts in bytes or single letters, and the new "
             "embeddings for them are little better than guesses"

@@ -175,7 +175,12 @@ def _trimmed(
     source: Checkpoint, target: Target, donor: Donor | None, options: TransplantOptions, backend: Backend
 ) -> tuple[Target, Donor | None, tuple[str, ...]]:
     """Trim the target vocabulary; the donor's rows follow."""
-    choice = TrimChoice(corpora=options.trim_corpora, languages=options.trim_languages, target_size=options.trim_size)
+    choice = TrimChoice(
+        corpora=options.trim_corpora,
+        languages=options.trim_languages,
+        target_size=options.trim_size,
+        field=options.field,
+    )
     cut = trim_target(
         target.tokenizer,
         target.config,

@@ -22,7 +22,7 @@ from tokswap.checkpoint.result_files import MAP_NAME, ResultFiles, result_files
 from tokswap.checkpoint.source import named, result_folder
 from tokswap.errors import InputError, UsageError
 from tokswap.evaluation.models import check_device
-from tokswap.heal.step import check_step
+from tokswap.heal.step import HealStep, check_text, check_training, heal_step
 from tokswap.init.base import Context
 from tokswap.init.blend import described
 from tokswap.init.estimate import estimate
@@ -184,7 +184,12 @@ def _result(inputs: Inputs, options: TransplantOptions, alignment: Alignment, bo
 
 
 def finish(
-    prepared: Prepared, *, default_out: str, operation: str = "transplant", owner: str | None = None
+    prepared: Prepared,
+    *,
+    default_out: str,
+    operation: str = "transplant",
+    owner: str | None = None,
+    step: HealStep | None = None,
 ) -> TransplantJob:
     """Lay out the weight files, check the output and estimate.
 
@@ -193,6 +198,7 @@ def finish(
         default_out: Name of the result where the user gave none.
         operation: What the plan says it is.
         owner: How the user named the target, where `inputs` does not say it.
+        step: The training of the result, where it is not the one that the options name.
     """
     inputs, options = prepared.inputs, prepared.options
     source = inputs.source
@@ -204,8 +210,8 @@ def finish(
     owner = owner if owner is not None else inputs.target.name
     result = GgufTarget(inputs.target.tokenizer, out, prepared.bos, owner=owner)
     gguf = plan_gguf(options, edit, layout, result, force=options.force)
-    trust = options.trust_remote_code
-    step_notes = check_step(options.heal, source, train=options.heal_train, trust_remote_code=trust)
+    step = heal_step(options, source) if step is None else step
+    step_notes = (*check_training(step, source), *check_text(step, source, inputs.target.tokenizer))
     more = [*(gguf.notes if gguf else ()), *step_notes]
     task = RowTask(
         source=source,
@@ -234,7 +240,7 @@ def finish(
         estimate=estimate(task, prepared.matrices, written=layout.written(options.link)),
         notes=(*prepared.notes, *more),
     )
-    return TransplantJob(plan=plan, prepared=prepared, edit=edit, layout=layout, task=task, gguf=gguf)
+    return TransplantJob(plan=plan, prepared=prepared, edit=edit, layout=layout, task=task, gguf=gguf, step=step)
 
 
 def _check_out(out: Path, inputs: Inputs, *, needed: int, force: bool) -> None:

@@ -14,7 +14,6 @@ from tokswap.checkpoint.layout import Layout
 from tokswap.checkpoint.rebuilt import rebuilt_model
 from tokswap.checkpoint.writer import Hooks, write_result
 from tokswap.distributed import idle_notes
-from tokswap.heal.options import HealOptions
 from tokswap.heal.step import HealStep, with_healing
 from tokswap.init.diagnostics import row_notes, row_report
 from tokswap.init.solver import RowTask, Solver, evidence_of
@@ -37,7 +36,7 @@ class TransplantJob:
         layout: The weight files.
         task: What new rows are computed from.
         gguf: The GGUF file, None without one.
-        step: A training of the result in place of the one that the options name.
+        step: The training of the result, None without one.
         check: Checks the written folder before it takes its place, and returns figures for the report; None for none.
     """
 
@@ -50,14 +49,6 @@ class TransplantJob:
     step: HealStep | None = None
     check: Callable[[Path], Mapping[str, Any]] | None = None
 
-    @property
-    def training(self) -> HealStep | None:
-        """The training of the result, None without one."""
-        options, source = self.prepared.options, self.task.source
-        if self.step is not None or not options.heal:
-            return self.step
-        return HealStep(options.heal, source.loaded or source.name)
-
     def run(self) -> Report:
         """Compute the missing rows and write the result, or change loaded objects.
 
@@ -69,23 +60,7 @@ class TransplantJob:
             OutputError: disk-full, cannot-write, output-exists, and what `check` raises. Nothing is written then.
         """
         out = Path(self.plan.names.out) if self.plan.names.out else None
-        options = self.prepared.options
-        if self.training is None:
-            return self._made(out)
-        return with_healing(
-            self._made,
-            out,
-            self.training,
-            HealOptions(
-                train=options.heal_train,
-                device=options.device,
-                seed=options.seed,
-                progress=options.progress,
-                trust_remote_code=options.trust_remote_code,
-                force=options.force,
-            ),
-            gguf=self.gguf,
-        )
+        return self._made(out) if self.step is None else with_healing(self._made, out, self.step, gguf=self.gguf)
 
     def _made(self, out: Path | None) -> Report:
         """Do all but the healing. out: where the result is written."""
@@ -108,7 +83,7 @@ class TransplantJob:
             return self._documents(reports[0])
 
         options = self.prepared.options
-        early = self.gguf if self.training is None else None  # a healed model is written as GGUF once it is healed
+        early = self.gguf if self.step is None else None  # a healed model is written as GGUF once it is healed
         with progress_bar(self.layout.nbytes, "write", show=options.progress) as bar, beside(early) as write_gguf:
             hooks = Hooks(check=check, last_files=last_files, progress=bar.update)
             write_result(self.edit, self.layout, out, solver.solve, link=options.link, force=options.force, hooks=hooks)

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tokswap.checkpoint.edit import MatrixEdit, untied
-from tokswap.checkpoint.matrices import head_name
+from tokswap.checkpoint.matrices import head_name, role_by_name
 from tokswap.checkpoint.nested_configs import text_config
 from tokswap.checkpoint.reader import Checkpoint
+from tokswap.checkpoint.skeleton import input_name
 from tokswap.errors import UsageError, did_you_mean
 from tokswap.options.groups import MOST_IDS
 from tokswap.tokenizer.alignment import Alignment
@@ -135,14 +136,15 @@ def matrix_edits(source: Checkpoint, alignment: Alignment, tie: bool | None) -> 
     edits = [MatrixEdit(matrix, matrix.names, alignment.source_of) for matrix in source.matrices]
     if tie is False and source.tied:
         split = next(edit for edit in edits if edit.matrix.is_head)
-        head = head_name(split.matrix)
-        if head is None:
+        alone = len(split.names) == 1 and role_by_name(split.name) == "output"  # the one matrix is stored as lm_head
+        inputs, head = (input_name(source), split.name) if alone else (split.name, head_name(split.matrix))
+        if inputs is None or head is None:
             raise UsageError(
                 "cannot-untie",
                 f"the name of a separate lm_head is unknown for this architecture (beside {split.name})",
                 "leave out --untie, or the --propose copied of a draft, which unties",
             )
-        kept = tuple(name for name in split.names if name != head)
+        kept = (inputs,) if alone else tuple(name for name in split.names if name != head)
         edits[edits.index(split) : edits.index(split) + 1] = untied(dataclasses.replace(split, names=kept), head)
     if tie is True and not source.tied:
         kept_edits = [edit for edit in edits if edit.matrix.role != "output" or edit.matrix.further]

@@ -12,6 +12,7 @@ from tokswap.options.declare import Options, option
 from tokswap.options.groups import (
     BackendOptions,
     DeviceOptions,
+    FieldOptions,
     GgufOptions,
     PaddingOptions,
     TrustOptions,
@@ -20,7 +21,7 @@ from tokswap.options.groups import (
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrimChoice(Options):
+class TrimChoice(FieldOptions):
     """Which tokens to keep."""
 
     corpora: Sequence[str | Path] = option(
@@ -64,7 +65,6 @@ class TrimChoice(Options):
         most=1,
         code="bad-coverage",
     )
-    field: str = option("text", "Name of the text field in JSON lines and parquet files.", metavar="NAME")
 
     def check_choice(self) -> None:
         """Check that the options say which tokens to keep.
@@ -133,6 +133,6 @@ class TrimOptions(
         """
         if self.like is None:
             super().check_choice()
-        elif self.choice != TrimChoice():
+        elif self.choice != TrimChoice(field=self.field):
             hint = "leave out the other options that choose tokens"
             raise UsageError("bad-like", "--like keeps exactly the tokens of another model", hint)

@@ -20,7 +20,7 @@ from tokswap.checkpoint.result_files import MAP_NAME, ResultFiles, result_files
 from tokswap.checkpoint.source import SourceModel, named, open_source, result_folder
 from tokswap.distributed import Backend, find_backend, idle_notes
 from tokswap.evaluation.models import check_device
-from tokswap.heal.step import check_step
+from tokswap.heal.step import check_text, check_training, heal_step
 from tokswap.init.base import Context
 from tokswap.init.estimate import estimate
 from tokswap.init.registry import make_initializer
@@ -195,8 +195,8 @@ def _check_out(out: Path | None, source: SourceModel, needed: int, options: Trim
 
 def _choose(source: SourceModel, options: TrimOptions, backend: Backend) -> Chosen:
     """Choose the tokens of the result."""
-    trust = options.trust_remote_code  # the corpora are counted after this check
-    step_notes = check_step(options.heal, source, train=options.heal_train, trust_remote_code=trust)
+    step = heal_step(options, source)
+    step_notes = check_training(step, source)  # before the corpora are counted
     tokenizer, rows = source.tokenizer, source.checkpoint.matrices[0].rows
     size = len(tokenizer.vocabulary)
     needed = _needed(source.checkpoint, size, rows)
@@ -215,7 +215,13 @@ def _choose(source: SourceModel, options: TrimOptions, backend: Backend) -> Chos
         )
     trimmed = rebuilt(tokenizer, selection.ids.tolist())
     alignment = rows_of(trimmed.kept, selection.reason, list(needed.extra), size, rows, options.pad_to_multiple)
-    notes = (*source.notes, *selection.notes, *idle_notes(backend), *step_notes)
+    notes = (
+        *source.notes,
+        *selection.notes,
+        *idle_notes(backend),
+        *step_notes,
+        *check_text(step, source, trimmed.tokenizer),
+    )
     return Chosen(selection, trimmed, alignment, needed=needed, notes=notes)
 
 

@@ -17,8 +17,7 @@ from tokswap.checkpoint.positions import least_input
 from tokswap.checkpoint.rebuilt import rebuilt_model
 from tokswap.checkpoint.writer import Hooks, write_result
 from tokswap.errors import OutputError
-from tokswap.heal.options import HealOptions
-from tokswap.heal.step import HealStep, with_healing
+from tokswap.heal.step import heal_step, with_healing
 from tokswap.init.solver import RowTask, Solver
 from tokswap.report.clock import Clock, progress_bar
 from tokswap.report.plan import Plan
@@ -73,22 +72,8 @@ class TrimJob:
             InputError: cannot-run, remote-code.
         """
         out = Path(self.plan.names.out) if self.plan.names.out else None
-        options, source = self.options, self.task.source
-        if not options.heal:
-            return self._made(out)
-        return with_healing(
-            self._made,
-            out,
-            HealStep(options.heal, source.loaded or source.name),
-            HealOptions(
-                train=options.heal_train,
-                device=options.device,
-                progress=options.progress,
-                trust_remote_code=options.trust_remote_code,
-                force=options.force,
-            ),
-            gguf=self.gguf,
-        )
+        step = heal_step(self.options, self.task.source)
+        return self._made(out) if step is None else with_healing(self._made, out, step, gguf=self.gguf)
 
     def _made(self, out: Path | None) -> Report:
         """Do all but the healing. out: where the result is written."""

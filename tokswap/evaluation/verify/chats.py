@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from itertools import product
 from typing import Any
 
+from tokswap.errors import count_of
 from tokswap.evaluation.checks import Check, check_empty
 from tokswap.evaluation.verify.folder import Folder
 from tokswap.evaluation.verify.reference import Reference
@@ -43,7 +44,7 @@ def chat_check(folder: Folder, reference: Reference) -> Check:
             if missing or (expected is not None and not _equal(folder, reference, name, chat, expected)):
                 text = reference.folder.tokenizer.convert_ids_to_tokens(missing)
                 wrong.append(f"{name or 'the template'}{f' needs {text}' if missing else ''}")
-    detail = f"{compared} conversations of {len(names)} template(s)"
+    detail = f"{count_of(compared, 'conversation')} of {count_of(len(names), 'template')}"
     return check_empty("chat templates", "differ", [*lost, *dict.fromkeys(wrong)], detail)
 
 

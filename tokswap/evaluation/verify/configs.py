@@ -132,9 +132,12 @@ def _kept(ids: list[int], reference: Reference) -> list[int]:
 
 def _by_role(key: str, ids: list[int], roles: Mapping[str, int], reference: Reference) -> list[int]:
     """The ids of which a transplant must name one: those with the same roles in the reference."""
+    words = reference.folder.vocabulary
     target = {role: [token] for role, (_, token) in reference.folder.roles.items() if not reference.may_lack(token)}
     for key_there, named in _flat("config", reference.folder.config).items():
-        present = [token for token in named if not reference.may_lack(token)]
+        # The id of a padding row means nothing: a transplant cannot know what it is for.
+        known = (token for token in named if token < len(words) and words[token] is not None)
+        present = [token for token in known if not reference.may_lack(token)]
         target[_role_of(key_there)] = [*target.get(_role_of(key_there), []), *present]
     meant = {role for role, token in roles.items() if token in ids and role in target}
     if _role_of(key) in meant:

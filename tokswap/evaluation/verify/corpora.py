@@ -7,6 +7,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+from tokswap.errors import count_of
 from tokswap.evaluation.checks import Check, check_empty
 from tokswap.evaluation.verify.folder import Folder
 from tokswap.evaluation.verify.reference import Reference
@@ -41,7 +42,7 @@ def corpus_check(folder: Folder, reference: Reference, plan: Mapping[str, Any]) 
         elif missing and whole:
             lost = reference.folder.tokenizer.convert_ids_to_tokens(sorted(missing)[:3])
             wrong.append(f"{path.name} needs {lost}")
-        read.append(f"{size:,} bytes of {path.name}")
+        read.append(f"{count_of(size, 'byte')} of {path.name}")
     if read:
         yield check_empty("trimmed texts", "tokenized differently", wrong, ", ".join(read))
 

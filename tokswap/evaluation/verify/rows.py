@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from tokswap.errors import count_of
 from tokswap.evaluation.checks import Check
 from tokswap.evaluation.verify.folder import Folder
 from tokswap.evaluation.verify.weights import Weights
@@ -62,7 +63,7 @@ def _norm_checks(name: str, norms: np.ndarray, copied: np.ndarray, idle: np.ndar
     }
     for problem, ids in problems.items():
         if len(ids):
-            yield Check(name, False, f"{len(ids):,} rows {problem}: {listed(ids.tolist())}")
+            yield Check(name, False, f"{count_of(len(ids), 'row')} {problem}: {listed(ids.tolist())}")
     if not any(map(len, problems.values())):
         low, median, high = np.nanpercentile(norms, [0, 50, 100])
         yield Check(name, True, f"finite; norms {low:.3g} to {high:.3g}, median {median:.3g}")

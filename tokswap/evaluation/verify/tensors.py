@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tokswap.errors import count_of
 from tokswap.evaluation.checks import Check, check_empty
 from tokswap.evaluation.verify.folder import Folder
 from tokswap.evaluation.verify.weights import Weights
@@ -41,7 +42,7 @@ def source_checks(
     unread = _unread_problems(before, folders)
     lost += unread["lost"]
     changed += [name for name in unread["changed"] if not _is_named(name, provenance.healed)]
-    yield check_empty("no tensor lost", "missing", lost, f"{len(before.tensors)} tensors")
+    yield check_empty("no tensor lost", "missing", lost, f"{count_of(len(before.tensors), 'tensor')}")
     fine = f"{len(compared)} are unchanged, bit for bit" + (f"; healing changed {len(healed)}" * bool(healed))
     yield check_empty("other tensors", "changed", changed, fine)
 
@@ -70,7 +71,8 @@ def _copied_check(after: Weights, before: Weights, matrices: list[str], provenan
     changed = {after.tensors[name].data_ptr() for name in after.tensors if _is_named(name, provenance.healed)}
     compared = [name for name in matrices if after.tensors[name].data_ptr() not in changed]
     wrong = [name for name in compared if not _rows_equal(after.tensors[name], before.tensors[name], source_of)]
-    fine = f"{int((source_of >= 0).sum()):,} rows in {len(compared)} tensor(s) equal the source's, bit for bit"
+    rows = count_of(int((source_of >= 0).sum()), "row")
+    fine = f"{rows} in {count_of(len(compared), 'tensor')} equal the source's, bit for bit"
     if trained := [name for name in matrices if _is_named(name, provenance.healed)]:
         fine += f"; healing changed every row of {', '.join(trained)}"
     return check_empty("copied rows", "differ from the source", wrong, fine)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from tokswap.errors import count_of
 from tokswap.evaluation.checks import Check, check_empty
 from tokswap.evaluation.verify.folder import ROLES, Encode, Folder
 from tokswap.evaluation.verify.reference import Reference
@@ -159,7 +160,7 @@ def _tokenization_check(folder: Folder, reference: Reference) -> Check:
     if reference.trim or reference.new_of is not None:
         texts += spelled_texts(own, sorted(reference.new_of or range(len(own.vocabulary))))
     wrong, compared = compare_texts(folder, reference, texts, lambda text, special: own.encode(text, special=special))
-    detail = f"{compared} texts"
+    detail = count_of(compared, "text")
     of_file = own.file_encoders if wrong and not reference.trim else []
     if any(not compare_texts(folder, reference, texts, encode)[0] for encode in of_file):
         wrong, detail = [], detail + "; as the target's tokenizer.json says, whose class tokenizes differently"

@@ -39,15 +39,16 @@ class Wechsel(Initializer):
     needs: ClassVar[str] = "word vectors"
 
     def check(self, base: BaseModel, resources: Resources) -> None:
-        """Check that the files exist.
+        """Check that the files exist and hold vectors of one width.
 
         Raises:
             UsageError: missing-setting.
-            InputError: unknown-file.
+            InputError: unknown-file, bad-vectors.
         """
         resources.check_file(self.vectors, "vectors", "FILE.vec")
         if self.source_vectors:
             resources.check_file(self.source_vectors, "source_vectors", "FILE.vec")
+        self._read(resources, most=1)
 
     def __call__(self, problem: Problem) -> Rows:
         """Mix the nearest source tokens; the diagnostic `nearest_cosine` is that of the first one.
@@ -85,7 +86,7 @@ class Wechsel(Initializer):
             cosine of the nearest, float32 [M].
         """
         assert problem.tokenizers is not None
-        theirs, ours = self._read(problem)
+        theirs, ours = self._read(problem.context.resources, most=self.words)
         new = _token_vectors(theirs, problem.tokenizers.target, problem.target.token_bytes)
         known = _token_vectors(ours, problem.tokenizers.source, problem.source.vocabulary.token_bytes)
         asking = np.flatnonzero(new.known()[problem.missing])
@@ -101,13 +102,12 @@ class Wechsel(Initializer):
             weights[asking] = power / power.sum(axis=1, keepdims=True)
         return ids, weights, cosine
 
-    def _read(self, problem: Problem) -> tuple[WordVectors, WordVectors]:
+    def _read(self, resources: Resources | None, *, most: int) -> tuple[WordVectors, WordVectors]:
         """Read the word vectors of the target's language and of the source's."""
-        resources = problem.context.resources
         assert resources is not None
-        theirs = ours = resources.read_word_vectors(self.vectors, self.words)
+        theirs = ours = resources.read_word_vectors(self.vectors, most)
         if self.source_vectors and self.source_vectors != self.vectors:
-            ours = resources.read_word_vectors(self.source_vectors, self.words)
+            ours = resources.read_word_vectors(self.source_vectors, most)
         if ours.rows.shape[1] != theirs.rows.shape[1]:
             raise InputError(
                 "bad-vectors",

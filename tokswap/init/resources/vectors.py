@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tokswap.errors import InputError
+from tokswap.errors import InputError, count_of
 from tokswap.init.resources.protocol import WordVectors
 
 _BUCKETS = 100_000
@@ -63,7 +63,7 @@ def _read_text(file: Path, most: int) -> WordVectors:
             rows.append(np.array(numbers, np.float32))
             words.append(word)
             if not len(numbers) or len(numbers) != len(rows[0]):
-                raise ValueError(f"line {number} has {len(numbers)} numbers, the first has {len(rows[0])}")
+                raise ValueError(f"line {number} has {count_of(len(numbers), 'number')}, the first has {len(rows[0])}")
             if len(words) == most:
                 break
     return WordVectors(words, np.stack(rows) if rows else np.zeros((0, 1), np.float32))

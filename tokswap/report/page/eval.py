@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tokswap.errors import count_of
 from tokswap.report.page.charts import Bar, bars
 from tokswap.report.page.parts import Block, Page, Section, Table, key_values, percent
 from tokswap.report.wording import PARTS, quoted
@@ -237,7 +238,9 @@ def _probes(models: Sequence[_Judged]) -> list[Section]:
             bars(f"Score of 100, {name}", groups, series, colours=_colours(models)),
             Table("Figures", head, rows, right=(2, 3, 4, 5, 6), note=note, wide=True),
         ]
-        sections.append(Section(f"Probe: {name}", blocks, f"{first['measure']} on {first['questions']:,} questions."))
+        sections.append(
+            Section(f"Probe: {name}", blocks, f"{first['measure']} on {count_of(first['questions'], 'question')}.")
+        )
     return sections
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from tokswap.errors import count_of
 from tokswap.report.page import transplant
 from tokswap.report.page.parts import Block, Page, Section, Table, percent
 from tokswap.report.wording import quoted, size
@@ -17,7 +18,7 @@ def page(document: Mapping[str, Any]) -> Page:
     """Return the page of a report (`Report.as_dict`, or tokswap.json)."""
     whole, plan = transplant.page(document), document["plan"]
     added = len(plan["added"])
-    lead = f"{plan['model']} with {added:,} new tokens."
+    lead = f"{plan['model']} with {count_of(added, 'new token')}."
     return replace(whole, lead=lead, sections=[_tokens(plan), *whole.sections])
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tokswap.errors import count_of
 from tokswap.report.page.charts import Bar, bars, curve
 from tokswap.report.page.parts import Block, Page, Section, Table, key_values
 from tokswap.report.page.run import GROUPS_DRAWN
@@ -72,7 +73,8 @@ def healing(found: Mapping[str, Any]) -> Section:
     ]
     text = found["text"]
     written = text["written_by_the_teacher"]
-    intro = f"Trained on {size(text['bytes'])} of text ({text['tokens']:,} tokens), in {found['steps']:,} steps."
+    read = f"{size(text['bytes'])} of text ({count_of(text['tokens'], 'token')})"
+    intro = f"Trained on {read}, in {count_of(found['steps'], 'step')}."
     if written:
         intro += f" The teacher wrote {size(written)} of it."
     return Section("Healing", blocks, intro)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tokswap.errors import count_of
 from tokswap.report.page.charts import Bar, bars, distribution, spread, stacks
 from tokswap.report.page.heal import healed
 from tokswap.report.page.parts import Block, Page, Section, Table, key_values, percent
@@ -30,7 +31,7 @@ def page(document: Mapping[str, Any]) -> Page:
         lead=f"{plan['model']} with the tokenizer of {plan['tokenizer']}: {plan['family_after']} in place of "
         f"{plan['family_before']}.",
         facts=[
-            (percent(copied / total), f"of {total:,} rows copied"),
+            (percent(copied / total), f"of {count_of(total, 'row')} copied"),
             (f"{new:,}", f"rows initialised by {plan['method']}"),
             (f"{size(plan['bytes_before'])} → {size(plan['bytes_after'])}", "weights"),
             (duration(document["seconds"]["all"]), "for the whole run"),
@@ -75,7 +76,8 @@ def _groups(document: Mapping[str, Any]) -> list[Block]:
         return []
     before = document.get("groups_before", {})
     drawn = [
-        (group, f"{n:,} tokens, {percent(shares[0] / n)} copied", shares) for group, n, shares in groups[:GROUPS_DRAWN]
+        (group, f"{count_of(n, 'token')}, {percent(shares[0] / n)} copied", shares)
+        for group, n, shares in groups[:GROUPS_DRAWN]
     ]
     rows = [
         (group, f"{n:,}", *(f"{share:,}" for share in shares), f"{before.get(group, 0):,}")
@@ -121,7 +123,7 @@ def _candidates(role: str, found: Mapping[str, Any]) -> list[Block]:
         for one in candidates
     ]
     chosen = next(n for n, one in enumerate(candidates) if one["method"] == best)
-    note = f"Shorter is better: mean error on {found['hidden']:,} hidden shared tokens."
+    note = f"Shorter is better: mean error on {count_of(found['hidden'], 'hidden shared token')}."
     drawing = bars(f"Candidates for the {role} matrix", groups, highlighted=chosen, note=note)
     return [drawing, *_candidates_by_script(role, found, candidates)]
 

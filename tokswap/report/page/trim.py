@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tokswap.errors import count_of
 from tokswap.report.page.charts import Bar, bars, stacks
 from tokswap.report.page.heal import healed
 from tokswap.report.page.parts import Block, Page, Section, Table, percent
@@ -89,7 +90,7 @@ def _checks(checks: Mapping[str, Any]) -> Section:
         (
             f"{name}: pieces of kept tokens",
             _verdict(found["exact"] == found["kept"]),
-            f"{found['exact']:,} of {found['kept']:,} tokenized as before ({found['pieces']:,} pieces in all)",
+            f"{found['exact']:,} of {found['kept']:,} tokenized as before ({found['pieces']:,} in all)",
         )
         for name, found in texts
     ]
@@ -119,7 +120,7 @@ def _reloaded(found: Mapping[str, Any] | None) -> list[_Row]:
 def _model(found: Mapping[str, Any] | None) -> list[_Row]:
     if not found:
         return []
-    compared = f"compared bit for bit over {found['tokens']:,} tokens"
+    compared = f"compared bit for bit over {count_of(found['tokens'], 'token')}"
     rows = [("hidden states", _verdict(found["hidden_states_equal"]), compared)]
     if "logit_difference" in found:
         rows += [
