@@ -165,9 +165,9 @@ def wanted(count: int, size: int, keep: int) -> Wanted:
 @pytest.mark.parametrize(
     "form", [HeadForm(), HeadForm(softcap=3.0), HeadForm(scale=0.25), HeadForm(bias=torch.linspace(-1, 1, 50))]
 )
-@pytest.mark.parametrize("chunk", [7, 1000])
-def test_the_fused_loss_is_the_plain_one(form: HeadForm, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tokswap.heal.loss.CHUNK_ELEMENTS", chunk * 50)
+@pytest.mark.parametrize("block", [7, 1000])
+def test_the_fused_loss_is_the_plain_one(form: HeadForm, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tokswap.heal.loss.BLOCK_ELEMENTS", block * 20)
     torch.manual_seed(0)
     goal, weights = wanted(20, 50, 5), Weights(0.7, 0.4)
     hidden, head = (torch.randn(n, 8, requires_grad=True) for n in (20, 50))

@@ -22,10 +22,10 @@ class HeadForm:
     softcap: float | None = None
     scale: float = 1.0
 
-    def apply(self, logits: torch.Tensor) -> torch.Tensor:
-        """Return the final logits; changes those that it gets."""
+    def apply(self, logits: torch.Tensor, part: slice = slice(None)) -> torch.Tensor:
+        """Return the final logits; changes those that it gets. part: the block of the vocabulary that they are of."""
         if self.bias is not None:
-            logits += self.bias.to(logits.dtype)
+            logits += self.bias[part].to(logits.dtype)
         if self.scale != 1.0:
             logits *= self.scale
         return logits if self.softcap is None else logits.div_(self.softcap).tanh_().mul_(self.softcap)

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 
 from tokswap.heal.heads import find_form, hidden_states
-from tokswap.heal.loss import CHUNK_ELEMENTS
 from tokswap.heal.memory import Heap
 from tokswap.heal.text import padded
 
 _BATCH_TOKENS = 1024
+CHUNK_ELEMENTS = 8 << 20
+"""Logits that are computed at once."""
 
 
 @dataclass(frozen=True)
