@@ -12,12 +12,11 @@ from __future__ import annotations
 import json
 import resource
 import sys
-import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from _heal_speed import speed
 from _machine import missing_rows, row_parser
 from quality_texts import fetch_texts, healing_texts
 
@@ -44,7 +43,9 @@ ROWS: dict[str, dict[str, Any]] = {
     "cross-entropy alone, three epochs": {"kl": 0.0, "cross_entropy": 1.0, "epochs": 3},
     "control: the source model, cross-entropy on the same text": {"kl": 0.0, "cross_entropy": 1.0, "source": True},
     "speed": {},
+    "speed of a draft with 262k tokens": {},
 }
+SPEEDS = ("speed", "speed of a draft with 262k tokens")
 LANGUAGES = ("en", "code", "de")
 
 
@@ -59,7 +60,7 @@ def main() -> None:
     fetch_texts(given.texts, ["held", "dev"])
 
     def key(name: str) -> str:
-        return name if name in ("before", "speed") else f"{name}, {given.kilobytes} kB"
+        return name if name in ("before", *SPEEDS) else f"{name}, {given.kilobytes} kB"
 
     rows = missing_rows(given.name, given.rows, key=key)
     print("\n".join(table(rows)))
@@ -74,11 +75,19 @@ def models(folder: Path) -> tuple[Path, Path]:
     return source, student
 
 
+def draft(folder: Path, target: Path) -> Path:
+    """Return SmolLM2 with the 262k tokens of Gemma, made on first use."""
+    made = folder / "draft"
+    if not made.exists():
+        tokswap.make_draft(resolve_model(str(fetch("smollm2"))), target, init="subword", out=made)
+    return made
+
+
 def one_row(name: str, kilobytes: int, texts: Path, folder: Path) -> dict[str, Any]:
     """Make one row, in this process."""
     source, student = models(folder)
-    if name == "speed":
-        return speed(student, healing_texts(texts, kilobytes))
+    if name in SPEEDS:
+        return speeds((source, student if name == "speed" else draft(folder, source)), healing_texts(texts, kilobytes))
     found: dict[str, Any] = {}
     if name != "before":
         settings = dict(ROWS[name])
@@ -119,60 +128,13 @@ def excess(folder: Path, source: Path, texts: Path) -> dict[str, float]:
     return {name: round(value, 4) for name, value in {**found, "mean": sum(found.values()) / len(found)}.items()}
 
 
-def speed(student: Path, paths: list[Path]) -> dict[str, float]:
+def speeds(sides: tuple[Path, Path], paths: list[Path]) -> dict[str, float]:
     """Compare a step of healing with a bare one: the same body, adapter and batch, cross-entropy, AdamW."""
-    import torch
-
-    from tokswap.heal.batches import Batches, batch_order
-    from tokswap.heal.inputs import open_inputs
-    from tokswap.heal.options import HealOptions
-    from tokswap.heal.student import Student
-    from tokswap.heal.targets import TargetStore
-
-    options = HealOptions(teacher=resolve_model(str(fetch("gemma"))))
-    inputs = open_inputs(student, paths, options)
-    assert inputs.text is not None
-    passages = inputs.text.training
-    store = TargetStore.open(Path(tempfile.mkdtemp()), passages)
-    store.ids[:] = 7
-    store.probabilities[:] = 1 / store.ids.shape[1]
-    order = batch_order([len(one.student.ids) for one in passages], options)[:12]
-    batches = Batches(passages, inputs.sides[1].lead, order, store=store)
-    model = Student(load_model(student, dtype="bfloat16")[0], options).train()
-    found: dict[str, float] = {}
-
-    def healing(n: int) -> torch.Tensor:
-        return model(**batches[n])["loss"]
-
-    def bare(n: int) -> torch.Tensor:
-        batch = batches[n]
-        labels = batch["inputs"].masked_fill(batch["mask"] == 0, -100)
-        loss: torch.Tensor = model.causal(input_ids=batch["inputs"], attention_mask=batch["mask"], labels=labels).loss
-        return loss
-
-    for name, step in (("bare", bare), ("healing", healing), ("bare", bare), ("healing", healing)):
-        found[name] = max(found.get(name, 0.0), tokens_per_second(model, step, batches))
+    found = speed(sides, paths, "cpu", batch_tokens=512, steps=14)
     return {
-        "bare_tokens_per_second": round(found["bare"], 1),
-        "healing_tokens_per_second": round(found["healing"], 1),
+        **{f"{name}_tokens_per_cpu_second": value for name, value in found.items()},
         "share": round(found["healing"] / found["bare"], 3),
     }
-
-
-def tokens_per_second(model: Any, step: Callable[[int], Any], batches: Any) -> float:
-    """Time some steps with their updates, in processor time: other work on the machine does not count."""
-    import torch
-
-    optimiser = torch.optim.AdamW(model.learning().values(), lr=0.0, fused=True)
-    tokens, begin = 0, 0.0
-    for n in range(len(batches)):
-        if n == 2:  # the first ones are slower
-            tokens, begin = 0, time.process_time()
-        step(n).backward()
-        optimiser.step()
-        optimiser.zero_grad()
-        tokens += sum(len(batches.passages[one].student.ids) for one in batches.order[n])
-    return tokens / (time.process_time() - begin)
 
 
 def table(rows: dict[str, Any]) -> list[str]:
