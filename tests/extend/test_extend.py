@@ -289,16 +289,16 @@ def test_healing_is_the_last_step(
 ) -> None:
     asked: list[Any] = []
 
-    def heal(make: Any, out: Path, step: Any, options: Any, **more: Any) -> Any:
-        asked.append((step, options))
+    def heal(make: Any, out: Path, step: Any, **more: Any) -> Any:
+        asked.append(step)
         return make(out)
 
     monkeypatch.setattr("tokswap.transplant.run.with_healing", heal)
     source = model_of("llama", vocab_size=640)
     tokswap.extend_model(source, tokens=[terms], heal=[corpus], heal_train="new", out=tmp_path / "out")
-    ((step, options),) = asked
-    assert (step.texts, step.teacher) == ((corpus,), str(source))
-    assert options.train == "new"
+    (step,) = asked
+    assert (step.texts, step.options.teacher) == ((corpus,), str(source))
+    assert step.options.train == "new"
 
 
 # The command line.
