@@ -69,7 +69,7 @@ _SMALL = {
     "8192": "600",
     "2000": "20",
     "1000": "10",
-    "100kB": "4kB",
+    "100kB": "8kB",
 }
 """Sizes that the small texts are enough for."""
 _FIRST = (
