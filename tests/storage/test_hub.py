@@ -136,6 +136,14 @@ def test_a_folder_arrives_whole(hub: Hub, folder: Path) -> None:
     assert "private" not in json.dumps(hub.created)
 
 
+def test_what_belongs_to_git_and_to_a_download_stays_here(hub: Hub, folder: Path) -> None:
+    for name in (".git/config", ".cache/huggingface/download/model.lock"):
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_text("private", encoding="utf-8")
+    push(hub.url, folder)
+    assert hub.files == FILES
+
+
 def test_a_private_repository_by_its_name_alone(hub: Hub, folder: Path) -> None:
     assert push(hub.url, folder, "result", private=True) == f"{hub.url}/me/result"
     assert hub.created[0]["organization"] is None

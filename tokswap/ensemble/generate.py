@@ -16,7 +16,7 @@ from tokswap.ensemble.boundary import Prompt, beginnings
 from tokswap.ensemble.bytewise import ByteMixture
 from tokswap.errors import UsageError
 from tokswap.evaluation.models import plain_generation
-from tokswap.evaluation.prompts import check_prompt, prompt_ids, within_positions
+from tokswap.evaluation.prompts import check_ids, check_prompt, prompt_ids, within_positions
 from tokswap.seeds import own_seed
 from tokswap.tokenizer.loaded import read_loaded
 from tokswap.tokenizer.tokenizer import Tokenizer
@@ -105,8 +105,7 @@ def continue_text(
         hint = "leave out --sample and --temperature for the most likely token"
         raise UsageError("bad-temperature", f"--temperature must be above 0, not {temperature}", hint)
     given = Prompt(tuple(prompt_ids(tokenizer, prompt))) if isinstance(prompt, str) else prompt
-    if not given.ids:
-        raise UsageError("empty-prompt", "the prompt has no token", "give a prompt with some text in it")
+    check_ids(given.ids)
     how: dict[str, Any] = {"do_sample": temperature is not None}
     how |= {} if temperature is None else {"temperature": temperature, "top_k": 0}
     how |= {} if given.ends is None else {"eos_token_id": list(given.ends)}

@@ -37,9 +37,14 @@ def prompt_ids(tokenizer: Any, prompt: str) -> list[int]:
     """
     check_prompt(prompt)
     ids: list[int] = tokenizer(prompt)["input_ids"]
+    check_ids(ids)
+    return ids
+
+
+def check_ids(ids: Sequence[int]) -> None:
+    """Check that a prompt has a token. Raises UsageError empty-prompt."""
     if not ids:
         raise UsageError("empty-prompt", "the prompt has no token", "give a prompt with some text in it")
-    return ids
 
 
 @contextmanager

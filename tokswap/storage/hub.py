@@ -38,6 +38,7 @@ def push_folder(
     """
     from huggingface_hub import CommitOperationAdd, HfApi
     from huggingface_hub.errors import HTTPError
+    from huggingface_hub.utils import DEFAULT_IGNORE_PATTERNS, filter_repo_objects
 
     folder = Path(folder)
     if not folder.is_dir():
@@ -47,8 +48,9 @@ def push_folder(
         # None leaves the visibility to the owner, whose default may be private.
         repository = api.create_repo(repo_id, private=private or None, exist_ok=True)
         message = "Upload a result of tokswap"
-        content = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
-        files: dict[str, str | bytes] = {name: str(path) for name, path in content.items()}
+        names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
+        kept = filter_repo_objects(names, ignore_patterns=DEFAULT_IGNORE_PATTERNS)  # as `upload_folder` does
+        files: dict[str, str | bytes] = {name: str(folder / name) for name in kept}
         files |= instead or {}
         adds = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=file) for name, file in files.items()]
         api.create_commit(repository.repo_id, adds, commit_message=message)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from tokswap.storage.gguf.pieces import CONTROL, UNKNOWN, USER_DEFINED, ends_by_text, read_pieces
+from tokswap.storage.gguf.pieces import ends_by_text, read_pieces
 from tokswap.storage.gguf.strips import stripping_tokens
 from tokswap.tokenizer.backend import library_errors
 from tokswap.tokenizer.families import BYTE_LEVEL
@@ -46,9 +46,7 @@ def special_of(keys: Mapping[str, Any]) -> dict[str, int]:
     Raises:
         ValueError: for a token that occurs twice.
     """
-    pieces = read_pieces(keys)
-    found = zip(pieces.texts, pieces.kinds, strict=True)
-    return {text: n for n, (text, kind) in enumerate(found) if kind in (CONTROL, USER_DEFINED, UNKNOWN)}
+    return {text: number for number, text in read_pieces(keys).special.items()}
 
 
 def differently_special(tokenizer: Tokenizer, keys: Mapping[str, Any]) -> tuple[list[str], list[str]]:

@@ -51,6 +51,15 @@ class Pieces:
         """Token -> id."""
         return {text: number for number, text in enumerate(self.texts)}
 
+    @property
+    def special(self) -> dict[int, str]:
+        """What llama.cpp matches in a text before it splits it: id -> text."""
+        return {
+            number: text
+            for number, (text, kind) in enumerate(zip(self.texts, self.kinds, strict=True))
+            if kind in (UNKNOWN, CONTROL, USER_DEFINED)
+        }
+
     def added(self, name: str, pre: str | None) -> list[dict[str, Any]]:
         """Return the `added_tokens` of a tokenizer.json: what is matched in a text before the model sees it.
 
@@ -58,11 +67,7 @@ class Pieces:
             name: `general.name` of the file.
             pre: Name of its pre-tokenizer.
         """
-        special = {
-            number: text
-            for number, (text, kind) in enumerate(zip(self.texts, self.kinds, strict=True))
-            if kind in (UNKNOWN, CONTROL, USER_DEFINED)
-        }
+        special = self.special
         before, after = stripping_tokens(name, pre, special.values())
         return [
             {
