@@ -25,8 +25,18 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Path:
         model = make_model(name, folder / name)
         config = json.loads((model / "config.json").read_text("utf-8"))
         (model / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 4096}), "utf-8")
-    run("transplant", "--model", folder / "llama", "--tokenizer", folder / "qwen2", "--init", "mean", "-q", "--out",
-        folder / "changed")  # fmt: skip
+    run(
+        "transplant",
+        "--model",
+        folder / "llama",
+        "--tokenizer",
+        folder / "qwen2",
+        "--init",
+        "mean",
+        "-q",
+        "--out",
+        folder / "changed",
+    )
     whole = "".join(shipped_texts())
     files = {
         "few.txt": shipped_text("english")[:6500],  # in five passages
@@ -62,10 +72,20 @@ def line(command: str, ground: Path) -> list[object]:
         "draft": ["draft", *model, "--target", ground / "qwen2", "--init", "mean", "--distill"],
         "trim": ["trim", *model, "--corpus", ground / "enough.txt", "--field", "text", "--heal"],
         "extend": ["extend", *model, "--corpus", ground / "enough.txt", "--add", 3, "--init", "mean", "--heal"],
-        "ensemble": ["ensemble", "prepare", *model, "--model", ground / "qwen2", "--tokenizer", ground / "qwen2",
-                     "--init", "mean", "--heal"],
+        "ensemble": [
+            "ensemble",
+            "prepare",
+            *model,
+            "--model",
+            ground / "qwen2",
+            "--tokenizer",
+            ground / "qwen2",
+            "--init",
+            "mean",
+            "--heal",
+        ],
         "heal": ["heal", ground / "changed", "--text"],
-    }[command]  # fmt: skip
+    }[command]
 
 
 @pytest.mark.parametrize(
@@ -116,7 +136,18 @@ def test_a_text_of_ones_own_must_be_enough_to_judge_by(size: int, ground: Path, 
 
 @pytest.mark.parametrize("vectors", ["words.vec", "uneven.vec"])
 def test_word_vectors(vectors: str, ground: Path, tmp_path: Path) -> None:
-    args = ["transplant", "--model", ground / "llama", "--tokenizer", ground / "qwen2", "--init", "wechsel", "--set",
-            f"vectors={ground / vectors}", "--out", tmp_path / "out"]  # fmt: skip
+    args = [
+        "transplant",
+        "--model",
+        ground / "llama",
+        "--tokenizer",
+        ground / "qwen2",
+        "--init",
+        "wechsel",
+        "--set",
+        f"vectors={ground / vectors}",
+        "--out",
+        tmp_path / "out",
+    ]
     assert outcome(*args) == "bad-vectors"
     assert outcome(*args, "--dry-run") == ("bad-vectors" if vectors == "words.vec" else "")  # its first word is fine
