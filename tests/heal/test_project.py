@@ -9,6 +9,7 @@ import torch
 from makers import FAMILIES, shipped_text
 
 from tokswap.heal.heads import HeadForm
+from tokswap.heal.logits import Logits
 from tokswap.heal.loss import FusedLoss, Wanted, Weights, plain_loss
 from tokswap.heal.project import (
     LEAST,
@@ -167,7 +168,7 @@ def wanted(count: int, size: int, keep: int) -> Wanted:
 )
 @pytest.mark.parametrize("block", [7, 1000])
 def test_the_fused_loss_is_the_plain_one(form: HeadForm, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tokswap.heal.loss.BLOCK_ELEMENTS", block * 20)
+    monkeypatch.setattr("tokswap.heal.logits.BLOCK_ELEMENTS", block * 20)
     torch.manual_seed(0)
     goal, weights = wanted(20, 50, 5), Weights(0.7, 0.4)
     hidden, head = (torch.randn(n, 8, requires_grad=True) for n in (20, 50))
@@ -185,6 +186,23 @@ def test_the_fused_loss_is_the_plain_one(form: HeadForm, block: int, monkeypatch
     for one, tensor in zip(gradients, (hidden, head), strict=True):
         assert tensor.grad is not None
         assert torch.allclose(one, tensor.grad, atol=1e-6)
+
+
+@pytest.mark.parametrize("top", [0, 4, 50, 60])
+@pytest.mark.parametrize("elements", [1, 20 * 7, 20 * 1000])
+def test_blocks_of_logits_have_the_sum_and_the_greatest_of_all(
+    top: int, elements: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tokswap.heal.logits.BLOCK_ELEMENTS", elements)
+    torch.manual_seed(0)
+    hidden, head, places = torch.randn(20, 8), torch.randn(50, 8), torch.randint(50, (20, 3))
+    whole = hidden @ head.T
+    found = Logits(hidden, head, HeadForm()).picked(places, top)
+    best, ids = whole.topk(min(top, 50), dim=1)
+    assert torch.allclose(found.logits, whole.gather(1, places), atol=1e-6)
+    assert torch.allclose(found.total, whole.logsumexp(1, keepdim=True), atol=1e-6)
+    assert torch.allclose(found.best, best, atol=1e-6)
+    assert torch.equal(found.best_ids, ids)
 
 
 def test_the_kl_divergence_of_equal_distributions_is_zero() -> None:

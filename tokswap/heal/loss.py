@@ -12,9 +12,8 @@ from typing import Any
 import torch
 
 from tokswap.heal.heads import HeadForm
+from tokswap.heal.logits import Logits, local
 
-BLOCK_ELEMENTS = 4 << 20
-"""Logits that are computed at once."""
 _TINY = 1e-6
 
 
@@ -85,17 +84,17 @@ class FusedLoss(torch.autograd.Function):
         Returns:
             The loss, the KL divergence and the cross-entropy, in nats, each the mean over positions.
         """
-        blocks = _Blocks(hidden, head, form)
+        logits = Logits(hidden, head, form)
         places = torch.cat([wanted.tokens[:, None], wanted.ids], 1)
-        picked, total = blocks.picked(places)
-        scores = picked - total
+        picked = logits.picked(places)
+        scores = picked.logits - picked.total
         divergence, predicted, ratio = wanted.compared(scores[:, 1:])
         if any(ctx.needs_input_grad[:2]):
             # The gradient is the factor times each probability, and something more at the places.
             factor = weights.kl * (1 - ratio) + weights.cross_entropy
             real = torch.full_like(ratio, -weights.cross_entropy)
             more = torch.cat([real, weights.kl * (predicted * ratio - wanted.probabilities)], 1)
-            ctx.save_for_backward(*blocks.gradients(total, factor, places, more))
+            ctx.save_for_backward(*_gradients(logits, picked.total, factor, places, more))
         ctx.dtype = head.dtype
         kl, cross = divergence.mean(), -scores[:, 0].mean()
         ctx.mark_non_differentiable(kl, cross)
@@ -110,61 +109,28 @@ class FusedLoss(torch.autograd.Function):
         return d_hidden.mul_(by), d_head.mul_(by).to(ctx.dtype), None, None, None
 
 
-class _Blocks:
-    """The logits of some positions, for one block of the vocabulary after another."""
+def _gradients(
+    logits: Logits, total: torch.Tensor, factor: torch.Tensor, places: torch.Tensor, more: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the gradients of the hidden states [n, D] and of the lm_head, float32 [V, D].
 
-    def __init__(self, hidden: torch.Tensor, head: torch.Tensor, form: HeadForm) -> None:
-        self.hidden, self.form = hidden, form
-        self.head = head.to(hidden.dtype)
-        size = max(1, BLOCK_ELEMENTS // max(len(hidden), 1))
-        self.parts = [slice(at, min(at + size, len(head))) for at in range(0, len(head), size)]
-
-    def logits(self, part: slice) -> torch.Tensor:
-        """Return the logits of a block, float32 [n, block]."""
-        return self.form.apply((self.hidden @ self.head[part].T).float(), part)
-
-    def picked(self, places: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the logits at some ids [n, P], and the logarithm of the sum of all exponentials [n, 1]."""
-        count = len(self.hidden)
-        found = torch.zeros(places.shape, device=places.device)
-        most = torch.full((count, 1), -torch.inf, device=places.device)
-        mass = torch.zeros_like(most)
-        for part in self.parts:
-            logits = self.logits(part)
-            here, inside = _local(places, part)
-            found = torch.where(inside, logits.gather(1, here), found)
-            higher = torch.maximum(most, logits.amax(1, keepdim=True))
-            mass = mass * (most - higher).exp() + logits.sub_(higher).exp_().sum(1, keepdim=True)
-            most = higher
-        return found, most + mass.log()
-
-    def gradients(
-        self, total: torch.Tensor, factor: torch.Tensor, places: torch.Tensor, more: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the gradients of the hidden states [n, D] and of the lm_head, float32 [V, D].
-
-        Args:
-            total: Logarithm of the sum of all exponentials, [n, 1].
-            factor: What the probability of every token counts, [n, 1].
-            places: Ids with more gradient than that, int64 [n, P].
-            more: How much more, [n, P].
-        """
-        d_hidden = torch.zeros_like(self.hidden, dtype=torch.float32)
-        d_head = torch.empty_like(self.head, dtype=torch.float32)
-        for part in self.parts:
-            logits = self.logits(part)
-            here, inside = _local(places, part)
-            gradient = (logits - total).exp_().mul_(factor).scatter_add_(1, here, more * inside)
-            gradient = self.form.back(gradient, logits).div_(len(logits)).to(self.hidden.dtype)
-            d_hidden += gradient @ self.head[part]
-            d_head[part] = gradient.T @ self.hidden
-        return d_hidden.to(self.hidden.dtype), d_head
-
-
-def _local(places: torch.Tensor, part: slice) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return where ids are in a block of the vocabulary, and which of them are."""
-    inside = (places >= part.start) & (places < part.stop)
-    return (places - part.start).clamp_(0, part.stop - part.start - 1), inside
+    Args:
+        logits: The logits.
+        total: Logarithm of the sum of all exponentials, [n, 1].
+        factor: What the probability of every token counts, [n, 1].
+        places: Ids with more gradient than that, int64 [n, P].
+        more: How much more, [n, P].
+    """
+    d_hidden = torch.zeros_like(logits.hidden, dtype=torch.float32)
+    d_head = torch.empty_like(logits.head, dtype=torch.float32)
+    for part in logits.parts:
+        block = logits.of(part)
+        here, inside = local(places, part)
+        gradient = (block - total).exp_().mul_(factor).scatter_add_(1, here, more * inside)
+        gradient = logits.form.back(gradient, block).div_(len(block)).to(logits.hidden.dtype)
+        d_hidden += gradient @ logits.head[part]
+        d_head[part] = gradient.T @ logits.hidden
+    return d_hidden.to(logits.hidden.dtype), d_head
 
 
 def plain_loss(logits: torch.Tensor, wanted: Wanted, weights: Weights) -> tuple[torch.Tensor, ...]:

@@ -11,12 +11,11 @@ from tokswap.checkpoint.source import named, result_folder
 from tokswap.errors import UsageError, count_of
 from tokswap.evaluation.models import check_device
 from tokswap.heal.inputs import HealInputs, open_inputs
-from tokswap.heal.loss import BLOCK_ELEMENTS
+from tokswap.heal.logits import BLOCK_ELEMENTS
 from tokswap.heal.options import HealOptions
 from tokswap.heal.result import HealPlan, HealReport
 from tokswap.heal.run import HealJob
 from tokswap.heal.stages import flops_per_token
-from tokswap.heal.teacher import CHUNK_ELEMENTS
 from tokswap.init.estimate import flops_per_second
 from tokswap.options.keywords import two_and_keywords
 from tokswap.report.plan import Estimate
@@ -174,7 +173,7 @@ def _memory(inputs: HealInputs) -> int:
     activations = options.batch_tokens * layers * checkpoint.matrices[0].width * kept * width
     head = checkpoint.matrices[0].rows * checkpoint.matrices[0].width * (width + 4)
     training = body * width + 28 * _learning(inputs) + head + 12 * BLOCK_ELEMENTS + activations
-    teaching = inputs.teacher.checkpoint.nbytes * width // _bytes_per_number(inputs) + 12 * CHUNK_ELEMENTS
+    teaching = inputs.teacher.checkpoint.nbytes * width // _bytes_per_number(inputs) + 12 * BLOCK_ELEMENTS
     return _LIBRARIES_BYTES + max(training, teaching)
 
 

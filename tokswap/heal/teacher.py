@@ -10,12 +10,13 @@ import numpy as np
 import torch
 
 from tokswap.heal.heads import find_form, hidden_states
+from tokswap.heal.logits import Logits, Picked
 from tokswap.heal.memory import Heap
 from tokswap.heal.text import padded
 
 _BATCH_TOKENS = 1024
-CHUNK_ELEMENTS = 8 << 20
-"""Logits that are computed at once."""
+_ROWS = 128
+"""Positions whose logits are computed at once: fewer read the lm_head more often, more make its blocks too small."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,8 @@ def read_passages(
         batch: Tokens to read at a time, padding included.
         missing: Passages to read, all by default; the others of their batches come too.
     """
-    form, head, low = find_form(model), model.get_output_embeddings(), None
+    form, head = find_form(model), model.get_output_embeddings()
+    low: Any = None if form is None else head.weight
     heap = Heap()
     order = sorted(range(len(passages)), key=lambda n: len(passages[n]))
     while order:
@@ -66,37 +68,40 @@ def read_passages(
         if missing is not None and not any(n in missing for n in part):
             continue
         inputs, mask, rows = padded([passages[n] for n in part], lead, model.device)
-        wanted = torch.from_numpy(np.concatenate([passages[n][not lead :] for n in part])).to(model.device)
+        wanted = torch.from_numpy(np.concatenate([passages[n][not lead :] for n in part])).to(model.device).long()
         with torch.inference_mode():
             if form is None:
                 logits = model(input_ids=inputs, attention_mask=mask, use_cache=False).logits.flatten(0, 1)[rows]
-                found = _best(logits.float(), wanted.long(), top)
+                found = _told(_picked(logits.float(), wanted, top), wanted)
             else:
                 hidden = hidden_states(model, inputs, mask).flatten(0, 1)[rows]
-                low = head.weight.to(hidden.dtype) if low is None else low
-                step = max(1, CHUNK_ELEMENTS // len(low))
+                low = low.to(hidden.dtype)
                 chunks = [
-                    _best(form.apply((hidden[at : at + step] @ low.T).float()), wanted[at : at + step].long(), top)
-                    for at in range(0, len(hidden), step)
+                    _told(Logits(some, low, form).picked(real[:, None], top), real)
+                    for some, real in zip(torch.split(hidden, _ROWS), torch.split(wanted, _ROWS), strict=True)
                 ]
                 found = [np.concatenate([chunk[n] for chunk in chunks]) for n in range(3)]
         heap.trim()
         yield from _parts(found, part, [len(passages[n]) for n in part], skipped=int(not lead))
 
 
-def _best(logits: torch.Tensor, wanted: torch.Tensor, top: int) -> list[np.ndarray]:
-    """Return the likeliest tokens, their probabilities, and the loss of the wanted ones in bits."""
-    total = logits.logsumexp(1, keepdim=True)
-    bits = (total - logits.gather(1, wanted[:, None]))[:, 0].double() / np.log(2)
-    if not top:
-        empty = np.zeros((len(logits), 0))
+def _picked(logits: torch.Tensor, wanted: torch.Tensor, top: int) -> Picked:
+    """Return the wanted and the greatest of logits [n, V] that the model itself has computed."""
+    best, ids = logits.topk(min(top, logits.shape[1]), dim=1)
+    return Picked(logits.gather(1, wanted[:, None]), logits.logsumexp(1, keepdim=True), best=best, best_ids=ids)
+
+
+def _told(picked: Picked, wanted: torch.Tensor) -> list[np.ndarray]:
+    """Return the likeliest tokens and the wanted one, their probabilities, and the loss of the wanted one in bits."""
+    bits = (picked.total - picked.logits)[:, 0].double() / np.log(2)
+    if not picked.best.shape[1]:
+        empty = np.zeros((len(bits), 0))
         return [empty.astype(np.int32), empty.astype(np.float32), bits.cpu().numpy()]
-    values, ids = logits.topk(min(top, logits.shape[1]), dim=1)
     # The real token too, which decides how the text goes on inside of it.
-    real, found = wanted[:, None], (ids == wanted[:, None]).any(1, keepdim=True)
-    ids = torch.cat([ids, real.masked_fill(found, -1)], 1)
-    values = torch.cat([values, logits.gather(1, real).masked_fill(found, -torch.inf)], 1)
-    return [ids.int().cpu().numpy(), (values - total).exp().cpu().numpy(), bits.cpu().numpy()]
+    found = (picked.best_ids == wanted[:, None]).any(1, keepdim=True)
+    ids = torch.cat([picked.best_ids, wanted[:, None].masked_fill(found, -1)], 1)
+    values = torch.cat([picked.best, picked.logits.masked_fill(found, -torch.inf)], 1)
+    return [ids.int().cpu().numpy(), (values - picked.total).exp().cpu().numpy(), bits.cpu().numpy()]
 
 
 def _parts(found: Sequence[np.ndarray], part: Sequence[int], sizes: Sequence[int], skipped: int) -> Iterator[Read]:
