@@ -633,7 +633,7 @@ def test_a_full_disk_while_teaching(
 
 
 def test_the_batches_hold_every_passage_once_an_epoch() -> None:
-    from tokswap.heal.batches import batch_order
+    from tokswap.heal.batches import batch_order, largest_batch
     from tokswap.heal.options import HealOptions
 
     sizes = np.random.default_rng(0).integers(50, 400, 100).tolist()
@@ -643,3 +643,17 @@ def test_the_batches_hold_every_passage_once_an_epoch() -> None:
     assert flat[:100] != flat[100:]
     totals = [sum(sizes[n] for n in batch) for batch in order]
     assert 400 < np.mean(totals) < 620
+    largest = largest_batch(sizes, HealOptions(epochs=2, batch_tokens=512))
+    assert largest == max(len(batch) * max(sizes[n] for n in batch) for batch in order)
+    assert largest > 512, "a step is padded, and may be larger than it should"
+
+
+def test_the_plan_counts_the_memory_of_the_largest_step(swapped: Callable[[str], Path], tmp_path: Path) -> None:
+    words = "a text of some words. "
+    (tmp_path / "short.txt").write_text("\n\n".join(words * 4 for _ in range(200)), "utf-8")
+    (tmp_path / "long.txt").write_text(words * 800, "utf-8")
+    short, long = (
+        tokswap.plan_heal(swapped("llama"), [tmp_path / name], batch_tokens=32, out=tmp_path / "out").plan.estimate
+        for name in ("short.txt", "long.txt")
+    )
+    assert long.memory_bytes > short.memory_bytes

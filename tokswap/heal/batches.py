@@ -84,3 +84,8 @@ def batch_order(sizes: Sequence[int], options: HealOptions) -> list[list[int]]:
                 batches.append([n])
                 total, open_batch = sizes[n], True
     return batches
+
+
+def largest_batch(sizes: Sequence[int], options: HealOptions) -> int:
+    """Return the tokens of the largest step, padding included. Arguments are those of `batch_order`."""
+    return max(len(batch) * max(sizes[n] for n in batch) for batch in batch_order(sizes, options))

@@ -10,6 +10,7 @@ from tokswap.checkpoint.loaded import ModelLike
 from tokswap.checkpoint.source import named, result_folder
 from tokswap.errors import UsageError, count_of
 from tokswap.evaluation.models import check_device
+from tokswap.heal.batches import largest_batch
 from tokswap.heal.inputs import HealInputs, open_inputs
 from tokswap.heal.logits import BLOCK_ELEMENTS
 from tokswap.heal.options import HealOptions
@@ -25,6 +26,8 @@ from tokswap.storage.atomic import check_output
 _LIBRARIES_BYTES = 1_000_000_000
 _ACTIVATIONS = 60
 """Numbers that a layer keeps for the backward pass, per token and hidden element."""
+_LARGEST = 1.7
+"""The largest step, padding included, relative to what a step should have, where the text is not written yet."""
 _JUDGED = 7
 """Passes over the held-out text."""
 
@@ -170,7 +173,9 @@ def _memory(inputs: HealInputs) -> int:
     body = sum(math.prod(one.shape) for one in checkpoint.tensors.values()) - matrices
     layers = int(checkpoint.config.get("num_hidden_layers") or checkpoint.config.get("n_layer") or 24)
     kept = 2 if options.gradient_checkpointing else _ACTIVATIONS
-    activations = options.batch_tokens * layers * checkpoint.matrices[0].width * kept * width
+    sizes = [len(one.student.ids) for one in inputs.text.training] if inputs.text else []
+    tokens = largest_batch(sizes, options) if sizes else round(_LARGEST * options.batch_tokens)
+    activations = tokens * layers * checkpoint.matrices[0].width * kept * width
     head = checkpoint.matrices[0].rows * checkpoint.matrices[0].width * (width + 4)
     training = body * width + 28 * _learning(inputs) + head + 12 * BLOCK_ELEMENTS + activations
     teaching = inputs.teacher.checkpoint.nbytes * width // _bytes_per_number(inputs) + 12 * BLOCK_ELEMENTS
