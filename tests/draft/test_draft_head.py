@@ -241,7 +241,9 @@ def test_a_map_to_the_target_is_enough(reduced: Path, target: Path, texts: dict[
         assert [check.name for check in checks] == ["rows", "draft_vocab_size", "range", "unique", "order"]
         assert all(check.ok for check in checks)
     for source in (folder, reduced):
-        tokswap.reduce_draft_head(source, target, size=50, corpora=[texts["german"]], out=tmp_path / f"{source.name}-50")
+        tokswap.reduce_draft_head(
+            source, target, size=50, corpora=[texts["german"]], out=tmp_path / f"{source.name}-50"
+        )
     made = [load_file(tmp_path / f"{source.name}-50" / "model.safetensors") for source in (folder, reduced)]
     assert made[0].keys() == made[1].keys()
     assert all(torch.equal(made[0][name], made[1][name]) for name in made[0])
