@@ -17,7 +17,7 @@ _OWN = ("plan", "heal")
 """Parts of a report that name inputs; the others hold tokens, which can look like paths."""
 _BASE = "base_model_name_or_path"
 _CONFIGS = ("config.json", "generation_config.json", "tokenizer_config.json")
-_SAVED_FROM = {"_name_or_path", "name_or_path", "tokenizer_file", "special_tokens_map_file"}
+_FOLDERS, _FILES = ("_name_or_path", "name_or_path"), ("tokenizer_file", "special_tokens_map_file")
 """Keys under which transformers has written where a model was."""
 
 
@@ -70,8 +70,15 @@ def published_files(folder: Path) -> dict[str, bytes]:
 
 def _without_places(config: dict[str, Any]) -> dict[str, Any]:
     """Return a config that names no folder of this machine as the place where the model was, at any level."""
-    found = {key: _without_places(value) if isinstance(value, dict) else value for key, value in config.items()}
-    return {key: _shortened(value, [*_paths(value)]) if key in _SAVED_FROM else value for key, value in found.items()}
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            found[key] = _without_places(value)
+        elif key in _FILES and isinstance(value, str):
+            found[key] = Path(value).name
+        else:
+            found[key] = _shortened(value, [*_paths(value)]) if key in _FOLDERS else value
+    return found
 
 
 def _paths(value: Any) -> Iterator[str]:
