@@ -52,7 +52,6 @@ def evaluate_models(models: Sequence[ModelLike], texts: Mapping[str, str], optio
 
 def evaluate_with(models: Sequence[ModelLike], texts: Mapping[str, str], options: EvaluateOptions) -> Evaluation:
     """Do what `evaluate_models` does, with an options object."""
-    models = [models] if isinstance(models, (str, Path)) else models
     check_texts(texts)
     check_device(options.device)
     check_probes(options.probes)
