@@ -174,6 +174,18 @@ def test_a_loaded_model_gives_the_same_weights_as_its_folder(
     assert "<table>" in report._repr_html_()
 
 
+def test_a_cache_that_cannot_be_written(
+    text: Path, swapped: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("TOKSWAP_CACHE", str(tmp_path / "file"))
+    with pytest.raises(OutputError) as caught:
+        tokswap.heal_model(swapped("llama"), [text], out=tmp_path / "out", **QUICK)
+    assert caught.value.code == "cannot-write"
+    assert "TOKSWAP_CACHE" in caught.value.hint
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # PEFT uses what transformers deprecates
 def test_a_model_in_an_adapter(text: Path, swapped: Callable[[str], Path], tmp_path: Path) -> None:
     """It teaches as it predicts, and cannot be healed before the adapter is merged."""

@@ -175,6 +175,13 @@ def write_error(error: OSError, out: Path) -> OutputError:
     return OutputError("cannot-write", f"the result could not be written: {error}", "choose another --out", out=out)
 
 
+def cache_error(error: OSError, folder: Path) -> OutputError:
+    """Return the OutputError for a failed write to the cache: disk-full or cannot-write."""
+    code = write_error(error, folder).code
+    message = "the disk of the cache is full" if code == "disk-full" else f"the cache cannot be written: {error}"
+    return OutputError(code, message, "set TOKSWAP_CACHE to another folder", cache=folder)
+
+
 def _open_work(out: Path) -> tuple[Path, int]:
     """Remove what killed runs have left. Returns a temporary folder and its lock."""
     try:
