@@ -177,9 +177,10 @@ def write_error(error: OSError, out: Path) -> OutputError:
 
 def cache_error(error: OSError, folder: Path) -> OutputError:
     """Return the OutputError for a failed write to the cache: disk-full or cannot-write."""
-    code = write_error(error, folder).code
-    message = "the disk of the cache is full" if code == "disk-full" else f"the cache cannot be written: {error}"
-    return OutputError(code, message, "set TOKSWAP_CACHE to another folder", cache=folder)
+    hint = "set TOKSWAP_CACHE to another folder"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return OutputError("disk-full", "the disk of the cache is full", hint, cache=folder)
+    return OutputError("cannot-write", f"the cache cannot be written: {error}", hint, cache=folder)
 
 
 def _open_work(out: Path) -> tuple[Path, int]:
