@@ -205,13 +205,21 @@ def test_faults_of_a_file_are_found_here(backend: Ray, tokenizer_of: Callable[..
     assert caught.value.code == "bad-text"
 
 
+MIXED = 5
+"""Shared tokens that each new token is mixed of."""
+
+
 def problem(shared: int, new: int, width: int, backend: Backend) -> Problem:
+    """Donor rows of new tokens are a mix of a few others, in shares of one: no rounding can make another mix as good."""
     rng = np.random.default_rng(0)
     vocabularies = [
         Vocabulary(words, [word.encode() for word in words], np.full(len(words), Kind.NORMAL, np.uint8))
         for words in ([f"w{n}" for n in range(shared)], [f"w{n}" for n in range(shared + new)])
     ]
-    donor = (rng.standard_normal((shared + new, width)) * (1 + np.arange(width)) ** -0.4).astype(np.float32)
+    donor = rng.standard_normal((shared + new, width)).astype(np.float32)
+    shares = rng.uniform(0.6, 1.4, (new, MIXED))
+    shares /= shares.sum(axis=1, keepdims=True)
+    donor[shared:] = np.einsum("nm,nmd->nd", shares, donor[mixed(shared, new)])
     source = rng.standard_normal((shared, 8)).astype(np.float32)
     alignment = align(vocabularies[1], vocabularies[0])
     return Problem(
@@ -225,24 +233,26 @@ def problem(shared: int, new: int, width: int, backend: Backend) -> Problem:
     )
 
 
+def mixed(shared: int, new: int) -> np.ndarray:
+    """The shared tokens that each new token is mixed of, int64 [new, MIXED]."""
+    rng = np.random.default_rng(1)
+    return np.stack([np.sort(rng.choice(shared, MIXED, replace=False)) for _ in range(new)])
+
+
 @pytest.mark.parametrize("settings", [{"exact": True}, {}, {"centre": True, "ridge": 0.1}], ids=str)
 def test_matching_pursuit_gives_the_same_rows(settings: dict[str, Any], backend: Ray) -> None:
-    """With more atoms than are searched exactly, in parts of another size than here, of which one is not full.
-
-    In a process that has run many other tests, the search here has missed an atom for a token or two, seen twice in a
-    score of runs of all tests and never alone. The cause is not known. So a hundredth of the tokens may differ.
-    """
-    here, there = (problem(5000, 700, 24, where) for where in (LOCAL, backend))
+    """With more atoms than are searched exactly, in parts of another size than here, of which one is not full."""
+    tasks = [problem(5000, 700, 96, where) for where in (LOCAL, backend)]
     method = OMP(k=8, **settings)
-    found = [method(task) for task in (here, there)]
-    codes = [next(iter(task.context.cache.values())) for task in (here, there)]
-    apart = np.flatnonzero((codes[0].atoms != codes[1].atoms).any(axis=1))
-    told = [(int(n), [(code.atoms[n].tolist(), code.diagnostics["residual"][n]) for code in codes]) for n in apart[:5]]
-    assert len(apart) <= 7 * (not settings), f"other atoms for {len(apart)} tokens: {told}"
-    here, there = (np.delete(code.weights, apart, axis=0) for code in codes)
-    np.testing.assert_allclose(here, there, rtol=1e-5, atol=1e-6)
-    here, there = (np.delete(one.rows, apart, axis=0) for one in found)
-    np.testing.assert_allclose(here, there, rtol=1e-5, atol=1e-6)
+    found = [method(task) for task in tasks]
+    codes = [next(iter(task.context.cache.values())) for task in tasks]
+    for code in codes:
+        assert (code.diagnostics["support"] == MIXED).all()
+        assert np.array_equal(np.sort(code.atoms[:, :MIXED]), mixed(5000, 700))
+    orders = [np.argsort(code.atoms[:, :MIXED]) for code in codes]
+    here, there = (np.take_along_axis(code.weights, order, 1) for code, order in zip(codes, orders, strict=True))
+    np.testing.assert_allclose(here, there, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found[0].rows, found[1].rows, rtol=1e-4, atol=1e-5)
     assert found[0].diagnostics.keys() == found[1].diagnostics.keys()
     assert np.linalg.norm(found[0].rows) > 1
 
@@ -255,7 +265,7 @@ def test_the_size_of_a_part_changes_nothing() -> None:
             return 77
 
     method = OMP(k=8)
-    rows = [method(problem(5000, 200, 24, where)).rows for where in (LOCAL, Parted())]
+    rows = [method(problem(5000, 200, 96, where)).rows for where in (LOCAL, Parted())]
     np.testing.assert_allclose(rows[0], rows[1], rtol=1e-5, atol=1e-6)
 
 

@@ -219,6 +219,19 @@ def test_a_fault_of_a_transplant_is_seen(fault: str, transplant: tuple[Path, Pat
     assert set(failed(tmp_path / "out", tmp_path / "source")) == seen_by
 
 
+def test_a_decoder_that_starts_with_nothing_is_seen(tmp_path: Path) -> None:
+    """Also where it starts with a token that has no role, as the language tokens of mBART have none."""
+    source, out = tmp_path / "source", tmp_path / "out"
+    makers.make_model("bart", source, vocab_size=600)
+    edit_json(source / "config.json", decoder_start_token_id=100)
+    edit_json(source / "generation_config.json", decoder_start_token_id=100)
+    target = makers.make_tokenizer("byte-level", tmp_path / "target", vocab_size=560)
+    tokswap.transplant_tokenizer(source, target, init="subword", out=out)
+    assert failed(out, source) == {}
+    edit_json(out / "generation_config.json", decoder_start_token_id=...)
+    assert set(failed(out, source)) == {"config roles"}
+
+
 @tools.needs_release_5
 def test_a_class_that_tokenizes_differently_is_seen(transplant: tuple[Path, Path, Path], tmp_path: Path) -> None:
     copy = copy_model(transplant[2], tmp_path / "out")

@@ -109,12 +109,26 @@ def test_a_whole_model_has_no_note(architecture: str, model_of: Make) -> None:
 
 @pytest.mark.parametrize(
     "config",
-    [
-        {"model_type": "foobar"},
-        {"architectures": ["LlamaForCausalLMEagle3"]},
-        {"quantization_config": {"quant_method": "gptq", "bits": 4}},
-    ],
+    [{"model_type": "foobar"}, {"architectures": ["LlamaForCausalLMEagle3"]}],
 )
 def test_where_transformers_cannot_tell_nothing_is_said(config: dict[str, Any], model_of: Make, tmp_path: Path) -> None:
     folder = changed(model_of("llama"), tmp_path / "model", "_orig_mod.{}".format, **config)
     assert check_missing(open_checkpoint(folder)) == ()
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq", "bitsandbytes"])
+def test_of_a_quantised_model_the_vocabulary_counts(method: str, model_of: Make, tmp_path: Path) -> None:
+    """Its layers have tensors that only its own loader knows."""
+    config = {"quantization_config": {"quant_method": method, "bits": 4, "load_in_4bit": True}}
+    packed = {"gptq": ".qweight", "awq": ".qweight", "bitsandbytes": ".weight.quant_map"}[method]
+
+    def rename(name: str) -> str:
+        return name.replace(".weight", packed) if "proj" in name else name
+
+    whole = changed(model_of("llama"), tmp_path / "whole", rename, **config)
+    assert check_missing(open_checkpoint(whole)) == ()
+    no_head = changed(whole, tmp_path / "no head", lambda name: None if "lm_head" in name else name)
+    assert "lm_head.weight" in refused(no_head).message
+    assert "lack 1 tensor" in refused(no_head).message
+    packed_head = changed(whole, tmp_path / "packed", lambda name: name.replace("lm_head.weight", "lm_head.qweight"))
+    assert check_missing(open_checkpoint(packed_head)) == ()

@@ -63,6 +63,8 @@ HINTS: dict[str, tuple[str, str]] = {
     "model.fp16.safetensors": ("model.fp16.safetensors", "transformers_weights"),
     "model-00001-of-00002.safetensors": ("model-00001-of-00002", "index.json is missing"),
     "pytorch_model_fsdp_0/__0_0.distcp": ("processes of a training", "merge-weights"),
+    "medusa_lm_head.safetensors": ("heads of Medusa", "base model"),
+    "medusa_lm_head.pt": ("heads of Medusa", "base model"),
     "global_step5/mp_rank_00_model_states.pt": ("processes of a training", "zero_to_fp32"),
 }
 """A file in place of weights -> what the message and the hint say of it."""

@@ -233,6 +233,25 @@ def test_maps_that_do_not_hold_together(
     assert refused(folder, target, size=50, corpora=[texts["german"]], out=out).code == "bad-draft-head"
 
 
+def test_a_map_to_the_target_is_enough(reduced: Path, target: Path, texts: dict[str, str], tmp_path: Path) -> None:
+    """vLLM reads d2t alone."""
+    folder = changed(reduced, tmp_path / "one", lambda tensors: tensors.pop("t2d"))
+    for big in (target, None):
+        checks = tokswap.check_draft_head(folder, big)
+        assert [check.name for check in checks] == ["rows", "draft_vocab_size", "range", "unique", "order"]
+        assert all(check.ok for check in checks)
+    for source in (folder, reduced):
+        tokswap.reduce_draft_head(
+            source, target, size=50, corpora=[texts["german"]], out=tmp_path / f"{source.name}-50"
+        )
+    made = [load_file(tmp_path / f"{source.name}-50" / "model.safetensors") for source in (folder, reduced)]
+    assert made[0].keys() == made[1].keys()
+    assert all(torch.equal(made[0][name], made[1][name]) for name in made[0])
+    changed(folder, tmp_path / "wrong", _set("d2t", 199, 9999))
+    for big in (target, None):
+        assert [check.name for check in tokswap.check_draft_head(tmp_path / "wrong", big) if not check.ok] == ["range"]
+
+
 @pytest.mark.parametrize("name", ["d2t", "t2d"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn])
 def test_maps_of_numbers_that_numpy_has_not(

@@ -176,6 +176,13 @@ def test_what_cannot_be_evaluated(pair: tuple[Path, Path], model_of: Make, tmp_p
     assert code(UsageError, [source], TEXTS, device="no-such-device")[0] == "bad-device"
     assert code(UsageError, [source], TEXTS, window=4, overlap=8)[0] == "bad-window"
     assert code(InputError, ["./nowhere"], TEXTS)[0] == "unknown-model"
+    assert code(InputError, [source], {})[0] == "empty-text"
+    assert code(UsageError, [], TEXTS)[0] == "bad-model"
+    loaded = load_model(pair[0])
+    assert code(InputError, [(loaded[0].to("meta"), loaded[1])], TEXTS)[0] == "not-loaded"
+    for use in (tokswap.generate_text, lambda pair, text: token_losses(*pair, text)):
+        with pytest.raises(InputError, match="not in memory"):
+            use(loaded, "a text")
     assert code(InputError, [str(model_of("bert"))], TEXTS)[0] == "not-causal"
     short = str(model_of("llama", vocab_size=640))
     assert code(InputError, [short], {"good": "a good text", "bad": "e"}) == ("empty-text", {"text": "bad"})

@@ -174,6 +174,44 @@ def test_a_loaded_model_gives_the_same_weights_as_its_folder(
     assert "<table>" in report._repr_html_()
 
 
+def test_a_cache_that_cannot_be_written(
+    text: Path, swapped: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("TOKSWAP_CACHE", str(tmp_path / "file"))
+    with pytest.raises(OutputError) as caught:
+        tokswap.heal_model(swapped("llama"), [text], out=tmp_path / "out", **QUICK)
+    assert caught.value.code == "cannot-write"
+    assert "TOKSWAP_CACHE" in caught.value.hint
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # PEFT uses what transformers deprecates
+def test_a_model_in_an_adapter(text: Path, swapped: Callable[[str], Path], tmp_path: Path) -> None:
+    """It teaches as it predicts, and cannot be healed before the adapter is merged."""
+    from peft import LoraConfig, get_peft_model
+
+    student = swapped("llama")
+    source = json.loads((student / "tokswap.json").read_text("utf-8"))["plan"]["model"]
+    found = {}
+    for seed in (1, 2):
+        model, tokenizer = load_model(source)
+        torch.manual_seed(seed)
+        adapter = LoraConfig(target_modules=["q_proj", "down_proj"], init_lora_weights=False)
+        wrapped = get_peft_model(model, adapter).eval()
+        with pytest.raises(TokswapError) as caught:
+            tokswap.plan_heal((wrapped, tokenizer), [text], teacher=source)
+        assert caught.value.code == "wrapped-model"
+        one = tokswap.heal_model(student, [text], teacher=(wrapped, tokenizer), out=tmp_path / f"a{seed}", **QUICK)
+        merged = (wrapped.merge_and_unload(), tokenizer)
+        two = tokswap.heal_model(student, [text], teacher=merged, out=tmp_path / f"b{seed}", **QUICK)
+        found[seed] = [report.healing["teacher_bits_per_byte"] for report in (one, two)]
+        assert found[seed][0] == pytest.approx(found[seed][1], abs=1e-3)
+        left = [report.healing["excess_after"]["all"] for report in (one, two)]
+        assert left[0] == pytest.approx(left[1], abs=0.02)
+    assert abs(found[1][0] - found[2][0]) > 1e-3
+
+
 def test_the_same_seed_gives_the_same_file(text: Path, swapped: Callable[[str], Path], tmp_path: Path) -> None:
     for name, seed in (("one", 0), ("two", 0), ("three", 1)):
         tokswap.heal_model(swapped("llama"), [text], out=tmp_path / name, seed=seed, **QUICK)

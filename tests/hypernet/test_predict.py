@@ -304,6 +304,11 @@ def test_predictions_are_kept(model_of: Callable[..., Path], tmp_path: Path) -> 
     np.testing.assert_allclose(predicted.bias, direct.bias[[0, 1, 0]], rtol=0, atol=1e-6)  # type: ignore[index]
     assert ready.predict([]).input.shape == (0, 32)
     assert dataclasses.replace(ready).config.hn_predict_bias
+    read = hypernet.attach(lambda ids: source[ids]).predict([b" the", "zebra"])
+    np.testing.assert_allclose(read.input, direct.input, rtol=0, atol=1e-6)
+    for token in ("the", b"the"):  # each of its characters, or so many zero bytes, was a token
+        with pytest.raises(UsageError, match="takes a list"):
+            ready.predict(token)
 
 
 @pytest.mark.parametrize("tied", [True, False])

@@ -192,6 +192,20 @@ def test_ridge_shrinks_the_weights(exact: bool) -> None:
         np.testing.assert_allclose(weights, wanted, atol=1e-4)
 
 
+@pytest.mark.parametrize("exact", [True, False])
+def test_ridge_where_few_atoms_are_enough(exact: bool) -> None:
+    """Places that an atom has left again count for nothing."""
+    rng = np.random.default_rng(0)
+    dictionary = unit(rng.standard_normal((1000, 24)))
+    targets = (dictionary[:100] + 0.8 * dictionary[100:200]).astype(np.float32)
+    code = orthogonal_matching_pursuit(dictionary, targets, 8, exact=exact, ridge=0.1)
+    assert (code.support < 8).sum() > 50
+    for n, size in enumerate(code.support):
+        atoms = dictionary[code.atoms[n, :size]].astype(np.float64)
+        wanted = np.linalg.solve(atoms @ atoms.T + 0.1 * np.eye(size), atoms @ targets[n])
+        np.testing.assert_allclose(code.weights[n], [*wanted, *np.zeros(8 - size)], atol=1e-4)
+
+
 @pytest.mark.parametrize("path", [CPU], indirect=True)
 def test_ridge_on_several_threads() -> None:
     """Each target's weights solve its own system, however many unknowns and threads there are."""

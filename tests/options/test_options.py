@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 import click
 import numpy as np
@@ -20,7 +21,7 @@ from tokswap.ensemble.options import EnsembleOptions
 from tokswap.errors import UsageError
 from tokswap.generation.options import GenerateOptions
 from tokswap.options.declare import Options, declared, flag_of, option, options_of
-from tokswap.options.keywords import one_and_keywords
+from tokswap.options.keywords import one_and_keywords, two_and_keywords
 from tokswap.transplant.options import TransplantOptions
 from tokswap.trim.options import TrimOptions
 
@@ -214,3 +215,21 @@ def test_options_load_no_heavy_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert {"numpy", "torch", "transformers", "click"}.isdisjoint(done.stdout.split())
+
+
+def test_one_name_is_a_list_of_one() -> None:
+    """A text that is given as a str was read as one file, or folder, for each of its characters."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Own(Options):
+        more: int = option(1, "More.")
+
+    @two_and_keywords(Own)
+    def read(model: str, texts: Sequence[str | Path], options: Own) -> tuple[str, Sequence[str | Path], int]:
+        return model, texts, options.more
+
+    assert read("model", "./notes.txt") == ("model", ["./notes.txt"], 1)
+    assert read("model", texts=Path("notes.txt"), more=2) == ("model", [Path("notes.txt")], 2)
+    assert read("model", ["a", "b"]) == ("model", ["a", "b"], 1)
+    with pytest.raises(TypeError):
+        read("model")  # type: ignore[call-arg]

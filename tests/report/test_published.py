@@ -38,3 +38,23 @@ def test_paths_in_sentences_and_of_the_hub(tmp_path: Path) -> None:
     assert found["tokswap.json"]["heal"]["notes"] == ["its teacher is me/small, not big, and <|/srv/x/y|> is a token"]
     assert found["tokswap.json"]["worst"] == [["/usr/share/token", 0.5]]
     assert found["adapter_config.json"] == {"base_model_name_or_path": "b"}
+
+
+def test_where_a_model_was_saved_before_is_not_published(tmp_path: Path) -> None:
+    """transformers wrote it in config.json, and in that of the tokenizer."""
+    part = {"_name_or_path": "/home/me/vision", "name": "/home/me/kept"}
+    for name, config in {
+        "config.json": {"_name_or_path": "/home/me/models/base", "vision_config": part, "vocab_size": 7},
+        "tokenizer_config.json": {"name_or_path": "/home/me/models/base", "tokenizer_file": "/home/me/tokenizer.json"},
+        "generation_config.json": {"_name_or_path": "org/name"},
+    }.items():
+        (tmp_path / name).write_text(json.dumps(config), "utf-8")
+    found = {name: json.loads(content) for name, content in published_files(tmp_path).items()}
+    assert found == {
+        "config.json": {
+            "_name_or_path": "base",
+            "vision_config": {"_name_or_path": "vision", "name": "/home/me/kept"},
+            "vocab_size": 7,
+        },
+        "tokenizer_config.json": {"name_or_path": "base", "tokenizer_file": "tokenizer.json"},
+    }

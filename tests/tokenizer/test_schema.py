@@ -35,6 +35,8 @@ def code_of(function: Callable[..., object], *arguments: Any, **options: Any) ->
         ("architectures", "LlamaForCausalLM"),
         ("model_type", []),
         ("model_type", 7),
+        ("dtype", 32),
+        ("torch_dtype", ["float32"]),
         ("vocab_size", 1 << 40),
         ("vocab_size", "300"),
         ("vocab_size_per_layer_input", 1 << 40),
@@ -62,6 +64,7 @@ def test_configs_as_they_are() -> None:
     check_config({"forced_decoder_ids": [[1, None], [2, 50360]], "bad_words_ids": [[1, 2], []]}, HERE)
     check_config({"sequence_bias": [[[1, 2], -1.0]], "force_words_ids": [[1], [[1, 2], [3]]]}, HERE)
     check_config({"sequence_bias": {"(1, 2)": 3}}, HERE)
+    check_config({"dtype": "bfloat16", "torch_dtype": None, "text_config": {"dtype": {"": "float32"}}}, HERE)
 
 
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}

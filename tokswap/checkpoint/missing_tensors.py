@@ -29,8 +29,8 @@ def check_missing(checkpoint: Checkpoint) -> tuple[str, ...]:
         checkpoint: A model folder.
 
     Returns:
-        A note where other tensors are missing. Nothing where transformers cannot tell: for classes that it does not
-        have, and for quantised weights.
+        A note where other tensors are missing. Nothing where transformers cannot tell, for classes that it does not
+        have. Of quantised weights the vocabulary matrices alone are known.
 
     Raises:
         InputError: incomplete-weights.
@@ -59,9 +59,10 @@ def _missing(checkpoint: Checkpoint) -> tuple[list[str], list[str]]:
     import torch
     import transformers
 
-    if any("quantization_config" in child for _, child in configs(checkpoint.config)):
-        return [], []
+    quantised = any("quantization_config" in child for _, child in configs(checkpoint.config))
     config = transformers.AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True, trust_remote_code=False)
+    for part in (config, config.get_text_config()) if quantised else ():
+        part.__dict__.pop("quantization_config", None)  # its loader needs packages, and often a device
     names = checkpoint.config.get("architectures") or ["AutoModelForCausalLM"]
     types = {short: getattr(torch, name.removeprefix("torch.")) for name, short in DTYPES.items()}
     tensors = {
@@ -69,11 +70,21 @@ def _missing(checkpoint: Checkpoint) -> tuple[list[str], list[str]]:
         for name, info in checkpoint.tensors.items()
     }
     model, info = getattr(transformers, names[0]).from_pretrained(
-        None, config=config, state_dict=tensors, device_map="meta", output_loading_info=True
+        None,
+        config=config,
+        state_dict=tensors,
+        device_map="meta",
+        output_loading_info=True,
+        ignore_mismatched_sizes=quantised,
     )
     weights, ends = dict(model.named_parameters(remove_duplicate=False)), _ends(model)
     missing = sorted(name for name in info["missing_keys"] if name in weights)  # buffers begin with values of their own
-    return missing, [name for name in missing if any(weights[name] is weight for weight in ends)]
+    found = [name for name in missing if any(weights[name] is weight for weight in ends)]
+    if not quantised:
+        return missing, found
+    stored = {name.rpartition(".")[0] for name in checkpoint.tensors}  # maybe quantised too
+    known = [name for name in found if name.rpartition(".")[0] not in stored]
+    return known, known
 
 
 def _ends(model: Any) -> list[Any]:

@@ -20,6 +20,10 @@ def _is_name(value: Any) -> bool:
     return isinstance(value, str)
 
 
+def _is_type(value: Any) -> bool:
+    return isinstance(value, (str, dict))  # one for each part of a model, in a dictionary
+
+
 def _is_size(value: Any) -> bool:
     return is_id(value) and value <= MOST_IDS
 
@@ -53,6 +57,8 @@ def _is_forms(value: Any) -> bool:
 _KEYS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "architectures": ("a list of names", _is_names),
     "model_type": ("a name", _is_name),
+    "dtype": ("the name of a type", _is_type),
+    "torch_dtype": ("the name of a type", _is_type),
     "vocab_size": (f"a number up to {MOST_IDS:,}", _is_size),
     "vocab_size_per_layer_input": (f"a number up to {MOST_IDS:,}", _is_size),
     "suppress_tokens": ("a list of ids", is_ids),

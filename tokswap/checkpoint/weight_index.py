@@ -177,6 +177,10 @@ def _missing(name: str, path: Path, what: str) -> InputError:
 
 def _no_weights(folder: Path) -> InputError:
     """Say what a folder holds in place of weights that transformers loads."""
+    if any(folder.glob("medusa_lm_head.*")):
+        message = "these are the heads of Medusa, not a whole model"
+        hint = "they go with the vocabulary of their base model: change that one, and train heads for the result"
+        return InputError("missing-weights", message, hint, folder=folder)
     if any(folder.glob("pytorch_model*.bin")) or any(folder.glob("*.pt")) or any(folder.glob("*.pth")):
         return InputError(
             "pickled-weights",

@@ -1,7 +1,7 @@
 """The layout of a reduced draft head, as EAGLE-3 has it, and whether an existing one holds together.
 
 `lm_head.weight` has a row for each of N tokens. Row i stands for the target's id `i + d2t[i]` (int64 [N], ids
-ascending), and `t2d` (bool [V]) says which of the target's ids have a row.
+ascending). `t2d` (bool [V]) says which of the target's ids have a row; engines do without it.
 """
 
 from __future__ import annotations
@@ -134,29 +134,35 @@ def check_head(head: HeadFiles, target_size: int | None = None) -> list[Check]:
     Raises:
         InputError: bad-draft-head, where there are no maps, or maps of another kind.
     """
-    if not {HEAD, TO_TARGET, TO_DRAFT} <= head.files.keys():
-        raise InputError(
-            "bad-draft-head", f"there are no {HEAD}, {TO_TARGET} and {TO_DRAFT}", _HINT, folder=head.folder
-        )
+    if not {HEAD, TO_TARGET} <= head.files.keys():
+        raise InputError("bad-draft-head", f"there are no {HEAD} and {TO_TARGET}", _HINT, folder=head.folder)
     check_matrix(head)
-    maps = [head.read(name) for name in (TO_TARGET, TO_DRAFT)]
+    maps = [head.read(name) for name in (TO_TARGET, TO_DRAFT) if name in head.files]
     if any(one.ndim != 1 or one.is_floating_point() for one in maps):
         raise InputError("bad-draft-head", "d2t and t2d are no lists of offsets and flags", _HINT, folder=head.folder)
-    offsets, known = (one.numpy() for one in maps)
-    size = target_size or len(known)
+    offsets, *known = (one.numpy() for one in maps)
     ids = np.arange(len(offsets), dtype=np.int64) + offsets.astype(np.int64)
+    size = target_size or (len(known[0]) if known else _size_by_config(head, ids))
     inside = ids[(ids >= 0) & (ids < size)]
-    flagged = np.flatnonzero(known.astype(bool))
     rows, named = head.shape(HEAD)[0], head.config.get("draft_vocab_size")
     outside, twice = len(ids) - len(inside), len(ids) - len(np.unique(ids))
     ascend = bool((np.diff(ids) > 0).all())
-    apart = len(np.setxor1d(np.unique(ids), flagged))
-    return [
+    checks = [
         Check("rows", rows == len(offsets), f"lm_head has {rows:,} rows, d2t {len(offsets):,} entries"),
         Check("draft_vocab_size", named == len(offsets), f"config.json says {named}, d2t has {len(offsets):,} entries"),
-        Check("target size", len(known) == size, f"t2d has {len(known):,} entries, the target {size:,} ids"),
         Check("range", not outside, f"{outside:,} ids of d2t are outside the target's {size:,}"),
         Check("unique", not twice, f"{twice:,} rows stand for an id that has one already"),
         Check("order", ascend, f"ids {'' if ascend else 'do not '}ascend with the rows"),
-        Check("agreement", not apart, f"d2t and t2d disagree about {apart:,} ids"),
     ]
+    for flags in known:
+        apart = len(np.setxor1d(np.unique(ids), np.flatnonzero(flags.astype(bool))))
+        has = f"t2d has {len(flags):,} entries, the target {size:,} ids"
+        checks.append(Check("target size", len(flags) == size, has))
+        checks.append(Check("agreement", not apart, f"d2t and t2d disagree about {apart:,} ids"))
+    return checks
+
+
+def _size_by_config(head: HeadFiles, ids: np.ndarray) -> int:
+    """Return how many ids the target has as the config says, or else as many as the ids need."""
+    named = head.config.get("vocab_size")
+    return named if type(named) is int else int(ids.max(initial=-1)) + 1

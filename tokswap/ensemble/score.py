@@ -48,7 +48,7 @@ def evaluate_ensemble_with(
     folder: str | Path, texts: Mapping[str, str], options: EvaluateEnsembleOptions
 ) -> Evaluation:
     """Do what `evaluate_ensemble` does, with an options object."""
-    check_texts(texts)
+    check_texts(texts, needed=True)
     check_device(options.device)
     ensemble = read_ensemble(folder)
     sources = _sources(ensemble) if options.sources else {}

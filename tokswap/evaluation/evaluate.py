@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tokswap.checkpoint.loaded import Loaded, ModelLike, as_loaded, name_of
+from tokswap.errors import UsageError
 from tokswap.evaluation.models import check_device, evaluation_mode, load_model
 from tokswap.evaluation.options import EvaluateOptions
 from tokswap.evaluation.probes.ask import PROBES, Asked, ask, check_probes
@@ -52,13 +53,14 @@ def evaluate_models(models: Sequence[ModelLike], texts: Mapping[str, str], optio
 
 def evaluate_with(models: Sequence[ModelLike], texts: Mapping[str, str], options: EvaluateOptions) -> Evaluation:
     """Do what `evaluate_models` does, with an options object."""
-    models = [models] if isinstance(models, (str, Path)) else models
-    check_texts(texts)
+    check_texts(texts, needed=True)
     check_device(options.device)
     check_probes(options.probes)
     check_harness(options)
     first = [] if options.against is None else [options.against]
     found = _open([*first, *models], options.trust_remote_code)
+    if not found:
+        raise UsageError("bad-model", "there is no model to evaluate", "name one or more")
     against = next(iter(found)) if first else None
     if "chat" in options.probes:
         for name, given in found.items():

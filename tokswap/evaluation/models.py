@@ -104,8 +104,16 @@ def load_masked_model(folder: str | Path, *, dtype: str = "float32") -> Any:
 
 @contextmanager
 def without_dropout(model: Any) -> Iterator[None]:
-    """Put a loaded model into evaluation mode for a while. Each part then gets back the mode that it had."""
+    """Put a loaded model into evaluation mode for a while. Each part then gets back the mode that it had.
+
+    Raises:
+        InputError: not-loaded, for a model without weights.
+    """
     modes = [(module, module.training) for module in model.modules()] if hasattr(model, "modules") else []
+    # accelerate has offloaded a model with a map, and brings its weights when they are needed.
+    if modes and not hasattr(model, "hf_device_map") and all(one.is_meta for one in model.parameters()):
+        message = "the weights of this model are not in memory (device `meta`)"
+        raise InputError("not-loaded", message, "load the model with its weights, or pass its folder")
     for module, _ in modes:
         module.training = False
     try:

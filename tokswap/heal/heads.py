@@ -60,7 +60,10 @@ def find_form(causal: Any) -> HeadForm | None:
     ids = torch.arange(1, 5, device=head.weight.device)[None]
     mask = torch.ones_like(ids)
     own = causal(input_ids=ids, attention_mask=mask, use_cache=False).logits.float()
-    hidden = hidden_states(causal, ids, mask)
+    try:
+        hidden = hidden_states(causal, ids, mask)
+    except AttributeError:  # an adapter lies around the model, and its body gives logits
+        return None
     if hidden.shape[-1] != head.weight.shape[1]:
         return None
     again = form.apply((hidden.to(head.weight.dtype) @ head.weight.T).float())

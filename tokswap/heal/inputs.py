@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tokswap.checkpoint.loaded import ModelLike
+from tokswap.checkpoint.loaded import ModelLike, check_whole
 from tokswap.checkpoint.reader import Checkpoint
 from tokswap.checkpoint.skeleton import skeleton
 from tokswap.checkpoint.source import SourceModel, open_source
@@ -79,7 +79,7 @@ def open_inputs(
         made: How the model was made; None to read it from tokswap.json.
 
     Raises:
-        UsageError: missing-text, unknown-language, missing-teacher, no-new-rows, cannot-shard.
+        UsageError: missing-text, unknown-language, missing-teacher, no-new-rows, cannot-shard, wrapped-model.
         InputError: missing-extra, not-causal, not-text-only, quantised-body, no-lora-targets, no-plain-embeddings, and
             what reading models and text raises.
     """
@@ -89,6 +89,8 @@ def open_inputs(
         hint = "give --text FILE (100 kB is a good start), or --self-text 100kB to let the teacher write it"
         raise UsageError("missing-text", "there is no text to heal with", hint)
     student = _opened(model, options)
+    if student.loaded is not None:
+        check_whole(student.loaded.model)
     reach = check_body(student, options.train, trust_remote_code=options.trust_remote_code)
     teacher = _opened(_teacher_of(model, student, options), options)
     sides = (_side(teacher), _side(student))

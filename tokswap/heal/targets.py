@@ -13,7 +13,7 @@ from tokswap.errors import OutputError
 from tokswap.heal.project import Pieces, Targets, project
 from tokswap.heal.teacher import Read
 from tokswap.heal.text import Passage
-from tokswap.storage.atomic import check_room, write_error
+from tokswap.storage.atomic import cache_error, check_room
 
 KEEP = 64
 """Targets that are kept of each token."""
@@ -60,7 +60,7 @@ class TargetStore:
                 )
             ]
         except OSError as error:
-            raise write_error(error, folder) from error
+            raise cache_error(error, folder) from error
         return cls(start, *arrays)
 
     def of(self, n: int) -> tuple[np.ndarray, np.ndarray]:

@@ -46,7 +46,7 @@ class Hypernet:
         network: The network itself.
         surface: What turns tokens into surface forms.
         device: Where torch computes.
-        source: Embeddings of the base model, float32 [V, n_in], once `attach` has set them.
+        source: Embeddings of the base model, float32 [V, n_in], or what reads them, once `attach` has set them.
         lang_index: Position of the tokens' language among the language embeddings, None for networks without languages.
         cached_rows: Number of predictions that `predict` keeps. The least recently used go first.
     """
@@ -128,7 +128,9 @@ class Hypernet:
         """
         import torch
 
-        source = torch.as_tensor(source_embeddings, device=self.device).float()
+        source = source_embeddings
+        if not callable(source):
+            source = torch.as_tensor(source, device=self.device).float()
         index = self.config.language_index(lang)
         return replace(self, source=source, lang_index=index, cached_rows=cached_rows, _cache=OrderedDict())
 
@@ -139,8 +141,10 @@ class Hypernet:
             tokens: The bytes or the text of each token.
 
         Raises:
-            UsageError: no-source-rows.
+            UsageError: no-source-rows; bad-setting for one token that is in no list.
         """
+        if isinstance(tokens, (str, bytes)):
+            raise UsageError("bad-setting", f"`tokens` takes a list, not {tokens!r:.80}", f"write [{tokens!r:.80}]")
         if self.source is None:
             raise UsageError("no-source-rows", "there are no source embeddings to predict from", "call attach() first")
         keys = [token.encode() if isinstance(token, str) else bytes(token) for token in tokens]

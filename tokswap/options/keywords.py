@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from tokswap.options.declare import declared, options_of
@@ -69,10 +70,15 @@ def _with_keywords(function: Callable[..., Any], options: Any) -> Any:
         own = {name: value for name, value in keywords.items() if name in names}
         rest = {name: value for name, value in keywords.items() if name not in names}
         signature.bind(*values, **keywords)  # a wrong name is a TypeError that names this function
-        return function(*values, **rest, options=options(**own))
+        given = plain.bind_partial(*values, **rest).arguments
+        for name in lists & given.keys():
+            if isinstance(given[name], (str, Path)):  # else each of its characters would be a name
+                given[name] = [given[name]]
+        return function(**given, options=options(**own))
 
     plain = inspect.signature(function)
     leading = [entry for name, entry in plain.parameters.items() if name != "options"]
+    lists = {entry.name for entry in leading if str(entry.annotation).startswith("Sequence[")}
     keywords = [
         inspect.Parameter(item.name, inspect.Parameter.KEYWORD_ONLY, default=_shown(item), annotation=item.type)
         for item in fields

@@ -16,6 +16,9 @@ from tokswap.storage.resolve import lasting_name, short_name
 _OWN = ("plan", "heal")
 """Parts of a report that name inputs; the others hold tokens, which can look like paths."""
 _BASE = "base_model_name_or_path"
+_CONFIGS = ("config.json", "generation_config.json", "tokenizer_config.json")
+_FOLDERS, _FILES = ("_name_or_path", "name_or_path"), ("tokenizer_file", "special_tokens_map_file")
+"""Keys under which transformers has written where a model was."""
 
 
 def push_result(folder: Path | None, repo_id: str, *, private: bool, token: str | None) -> str:
@@ -56,6 +59,25 @@ def published_files(folder: Path) -> dict[str, bytes]:
         config = read_json(folder / ADAPTER_CONFIG, "config")
         config[_BASE] = _shortened(config.get(_BASE), list(_paths(config.get(_BASE))))
         found[ADAPTER_CONFIG] = json.dumps(config, indent=2).encode()
+    for name in _CONFIGS:
+        if (folder / name).is_file():
+            config = read_json(folder / name, "config")
+            short = _without_places(config)
+            if short != config:
+                found[name] = json.dumps(short, indent=2, ensure_ascii=False).encode()
+    return found
+
+
+def _without_places(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a config that names no folder of this machine as the place where the model was, at any level."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            found[key] = _without_places(value)
+        elif key in _FILES and isinstance(value, str):
+            found[key] = Path(value).name
+        else:
+            found[key] = _shortened(value, [*_paths(value)]) if key in _FOLDERS else value
     return found
 
 

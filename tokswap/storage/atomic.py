@@ -175,6 +175,14 @@ def write_error(error: OSError, out: Path) -> OutputError:
     return OutputError("cannot-write", f"the result could not be written: {error}", "choose another --out", out=out)
 
 
+def cache_error(error: OSError, folder: Path) -> OutputError:
+    """Return the OutputError for a failed write to the cache: disk-full or cannot-write."""
+    hint = "set TOKSWAP_CACHE to another folder"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return OutputError("disk-full", "the disk of the cache is full", hint, cache=folder)
+    return OutputError("cannot-write", f"the cache cannot be written: {error}", hint, cache=folder)
+
+
 def _open_work(out: Path) -> tuple[Path, int]:
     """Remove what killed runs have left. Returns a temporary folder and its lock."""
     try:

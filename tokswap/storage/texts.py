@@ -31,11 +31,12 @@ def read_text(path: Path) -> str:
     return text
 
 
-def check_texts(texts: object) -> None:
-    """Check that texts are given by name.
+def check_texts(texts: object, *, needed: bool = False) -> None:
+    """Check that texts are given by name, and where they are needed that there is one.
 
     Raises:
         UsageError: bad-setting.
+        InputError: empty-text.
     """
     if not isinstance(texts, Mapping):
         message = f"texts are given by name, and this is a {type(texts).__name__}"
@@ -44,6 +45,8 @@ def check_texts(texts: object) -> None:
         if not isinstance(text, str):
             message = f"the text {name!r} is a {type(text).__name__}, not a str"
             raise UsageError("bad-setting", message, 'give what is in the file: {"notes": path.read_text()}')
+    if needed and not texts:
+        raise InputError("empty-text", "there is no text to evaluate", 'give one by name: {"notes": text}')
 
 
 def read_list(name: str | Path, field: str = "text") -> list[str]:

@@ -257,6 +257,8 @@ _KEPT = ("residual", "atoms", "used", "weights", "inverse")
 def _weights(inverse: torch.Tensor, weights: torch.Tensor, used: torch.Tensor, ridge: float) -> torch.Tensor:
     """Return the weights as float32 [B, k], with a ridge where one is wanted."""
     if ridge:
-        gram = torch.cholesky_inverse(torch.linalg.cholesky(inverse.double() + torch.diag_embed((~used).double())))
+        # Atoms that were dropped leave numbers behind.
+        own = torch.where(used[:, :, None] & used[:, None, :], inverse.double(), 0.0)
+        gram = torch.cholesky_inverse(torch.linalg.cholesky(own + torch.diag_embed((~used).double())))
         weights = with_ridge(gram, (gram @ weights.double()[:, :, None])[:, :, 0], ridge)
     return torch.where(used, weights, 0.0).float()
