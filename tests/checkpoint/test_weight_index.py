@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -84,9 +85,11 @@ def test_a_folder_without_weights_says_what_it_holds(name: str, tmp_path: Path) 
 
 @pytest.mark.parametrize("inside", ["checkpoint-500", "snapshots/0a1b"])
 def test_a_folder_of_models_names_one(inside: str, tmp_path: Path) -> None:
-    """The output of a training, and a model in the hub's cache."""
-    (tmp_path / inside).mkdir(parents=True)
-    (tmp_path / inside / "config.json").write_text("{}")
+    """The output of a training, and a model in the hub's cache: the newest counts, whatever the names say."""
+    for name in (inside, "z-older"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "config.json").write_text("{}")
+    os.utime(tmp_path / "z-older" / "config.json", (1, 1))
     with pytest.raises(InputError) as caught:
         open_checkpoint(tmp_path)
     assert caught.value.code == "missing-config"

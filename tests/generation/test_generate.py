@@ -188,6 +188,9 @@ def test_the_command(folder: Path, model_of: Make) -> None:
     assert "as it is tokenized" in run("generate", other, "The", "--tokens", 2).stderr
     refused = run("generate", other, "The", "--exact-prompt", "--json", status=1)
     assert one_document(refused.stdout)["error"]["code"] == "not-bytewise"
+    pair = AutoModelForCausalLM.from_pretrained(other), AutoTokenizer.from_pretrained(other)
+    with pytest.raises(InputError, match="not-bytewise"):
+        tokswap.generate_text(pair, "The", exact_prompt=True)
 
 
 STATES: dict[str, dict[str, Any]] = {

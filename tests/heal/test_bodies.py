@@ -15,10 +15,12 @@ import pytest
 import tools
 import torch
 from makers import copy_model, edit_json, shipped_text
+from transformers import AutoModelForCausalLM, MambaConfig, OPTConfig
 
 import tokswap
 from tokswap.checkpoint.positions import longest_input
 from tokswap.errors import InputError
+from tokswap.heal.adapter import reach_of
 
 Make = Callable[..., Path]
 pytestmark = pytest.mark.filterwarnings("ignore")  # what transformers says of tiny configs, and PEFT uses
@@ -65,6 +67,18 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("text") / "text.txt"
     path.write_text(((shipped_text("english") + shipped_text("german")) * 2)[:7000], encoding="utf-8")
     return path
+
+
+def test_output_projections_learn_but_in_state_space_blocks() -> None:
+    sizes = {"vocab_size": 32, "hidden_size": 8, "num_hidden_layers": 1}
+    opt = OPTConfig(**sizes, ffn_dim=8, num_attention_heads=2, word_embed_proj_dim=8, max_position_embeddings=16)
+    learns, left = (
+        reach_of(AutoModelForCausalLM.from_config(config)).layers
+        for config in (opt, MambaConfig(**sizes, state_size=4))
+    )
+    assert "model.decoder.layers.0.self_attn.out_proj" in learns
+    assert left
+    assert not any(name.endswith("out_proj") for name in left)
 
 
 @pytest.mark.parametrize("model_type", KINDS)

@@ -355,6 +355,7 @@ def test_the_teacher_writes_the_text(swapped: Callable[[str], Path], tmp_path: P
     written = {"self_text": 12_000, "self_text_languages": ["de"]}
     report = tokswap.heal_model(swapped("llama-tied"), [], out=tmp_path / "out", **written, **QUICK)
     assert report.healing["text"]["written_by_the_teacher"] == report.healing["text"]["bytes"] > 6000
+    assert report.healing["steps"] > 0
 
 
 def test_the_teacher_writes_more_text(text: Path, swapped: Callable[[str], Path], tmp_path: Path) -> None:
@@ -448,6 +449,8 @@ def test_the_last_step_of_a_draft_and_of_a_trim(text: Path, model_of: Make, tmp_
     draft = tokswap.make_draft(source, target, init="subword", distill=[text], out=tmp_path / "draft")
     assert draft.evidence["healing"]["teaching"]["projected"] > 0.97, "the target is the teacher"
     assert json.loads((tmp_path / "draft" / "tokswap.json").read_text("utf-8"))["heal"]["teacher"] == str(target)
+    again = tokswap.plan_heal(tmp_path / "draft", [text], out=tmp_path / "again").plan
+    assert any(f"--teacher {target} names its target" in note for note in again.notes)
     trimmed = tokswap.trim_vocabulary(source, corpora=[str(text)], heal=[text], out=tmp_path / "trimmed")
     assert "healing" in trimmed.evidence or any("healing did not help" in note for note in trimmed.notes)
 

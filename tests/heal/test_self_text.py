@@ -114,6 +114,13 @@ def test_a_teacher_that_ends_each_text_at_once(read: tuple[Side, tuple[Passage, 
     assert caught.value.code == "text-too-small"
 
 
+def test_a_plan_refuses_too_small_an_amount(model_of: Make, tmp_path: Path) -> None:
+    model = model_of("llama")
+    with pytest.raises(InputError) as caught:
+        tokswap.plan_heal(model, [], teacher=model, self_text=2000, out=tmp_path / "out")
+    assert caught.value.code == "text-too-small"
+
+
 def test_languages_need_an_amount_and_a_word_list(model_of: Make, tmp_path: Path) -> None:
     model = model_of("llama")
     with pytest.raises(UsageError) as caught:

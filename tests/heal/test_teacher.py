@@ -1,7 +1,8 @@
-"""A teacher's reading that was broken off gives the same when it goes on."""
+"""What a teacher and the judge read; a reading that was broken off gives the same when it goes on."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,10 @@ from makers import make_model
 
 from tokswap.evaluation.models import load_model
 from tokswap.heal import teacher
+from tokswap.heal.judge import judge
+from tokswap.heal.project import Tokenized
 from tokswap.heal.teacher import read_passages
+from tokswap.heal.text import Passage
 
 
 def test_batches_do_not_depend_on_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,3 +43,15 @@ def test_batches_do_not_depend_on_what_is_missing(tmp_path: Path, monkeypatch: p
         for index, one in again.items():
             np.testing.assert_array_equal(one.probabilities, whole[index].probabilities)
     assert not list(read_passages(model, passages, [1], top=4, batch=64, missing=()))
+
+
+@pytest.mark.parametrize("lead", [(), (1,)])
+def test_bits_and_bytes_are_those_of_the_predicted_tokens(lead: tuple[int, ...], tmp_path: Path) -> None:
+    """Without bos, nothing predicts the first token of a passage: neither its bits nor its bytes count."""
+    model, _ = load_model(make_model("llama", tmp_path / "model", vocab_size=300))
+    side = Tokenized(np.arange(5, 14, dtype=np.int32), np.arange(10, dtype=np.int32) * 3)
+    judged = judge(model, [Passage("text", 27, teacher=side, student=side)], lead)
+    ids = torch.tensor([[*lead, *side.ids.tolist()]])
+    predicted = ids.shape[1] - 1
+    loss = model(ids, labels=ids).loss.item() * predicted / math.log(2)
+    assert judged.bits_per_byte == pytest.approx(loss / (3 * predicted), rel=1e-5)

@@ -20,6 +20,7 @@ import tokswap
 from tokswap.errors import InputError, OutputError, TokswapError, UsageError
 from tokswap.storage.gguf.architectures import find_architecture
 from tokswap.storage.gguf.convert import dequantised
+from tokswap.storage.gguf.keys import template_keys
 from tokswap.storage.gguf.metadata import read_metadata
 
 pytest.importorskip("gguf", reason="the `gguf` extra is not installed")
@@ -336,6 +337,13 @@ def test_what_stands_around_a_text(results: dict[str, Path], model_of: Make, tmp
     error = refused(model, framed("two", "<|endoftext|>", "<|im_start|>"), tmp_path / "work")
     assert error.code == "gguf-tokenizer"
     assert "<|endoftext|> <|im_start|>" in error.message
+
+
+def test_templates_have_the_names_that_llama_cpp_looks_for() -> None:
+    from gguf import Keys
+
+    found = template_keys({"default": "a", "tool_use": "b"})
+    assert found == {Keys.Tokenizer.CHAT_TEMPLATE: "a", Keys.Tokenizer.CHAT_TEMPLATE_N.format(name="tool_use"): "b"}
 
 
 def test_keys_of_a_gguf_target_are_copied(results: dict[str, Path], model_of: Make, tmp_path: Path) -> None:

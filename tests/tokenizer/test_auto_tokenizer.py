@@ -403,14 +403,23 @@ def translator(folder: Path) -> Path:
 @tools.needs_release_5
 def test_a_class_that_switches_languages_stays(tmp_path: Path) -> None:
     """With the plain class, `src_lang` would do nothing, and every text would be said to be English."""
+    from transformers import AutoModelForSeq2SeqLM
+
     source = translator(tmp_path / "source")
     text = makers.TEXTS / "german.txt"
     tokswap.trim_vocabulary(str(source), corpora=[text], out=tmp_path / "trimmed")
     target = tmp_path / "trimmed"
     model = makers.make_model("t5", tmp_path / "t5")
     tokswap.transplant_tokenizer(str(model), str(source), init="subword", out=tmp_path / "onto")
-    for folder in (source, target, tmp_path / "onto"):
-        loaded = load(folder)
+    pair = AutoModelForSeq2SeqLM.from_pretrained(source), load(source)
+    t5 = AutoModelForSeq2SeqLM.from_pretrained(model), load(model)
+    in_memory = [
+        tokswap.trim_vocabulary(pair, corpora=[text]),
+        tokswap.transplant_tokenizer(t5, str(source), init="subword"),
+        tokswap.transplant_tokenizer(t5, pair[1], init="subword"),
+    ]
+    folders = (source, target, tmp_path / "onto")
+    for loaded in (*map(load, folders), *(result.load()[1] for result in in_memory)):
         for code in CODES:
             loaded.src_lang = code
             assert loaded.convert_ids_to_tokens(loaded("der")["input_ids"])[-2:] == ["</s>", code]

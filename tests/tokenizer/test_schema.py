@@ -48,6 +48,7 @@ def code_of(function: Callable[..., object], *arguments: Any, **options: Any) ->
         ("sequence_bias", [[1, 2.0]]),
         ("sequence_bias", [[[1], "a"]]),
         ("force_words_ids", [1]),
+        ("force_words_ids", 1),
         ("forced_decoder_ids", [[1]]),
         ("forced_decoder_ids", [[1, "a"]]),
     ],

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tokswap.checkpoint.configs import Configs
+from tokswap.checkpoint.configs import Configs, edit_config, edit_generation_config
+from tokswap.checkpoint.id_map import IdMap
+from tokswap.checkpoint.modules import edit_modules
 from tokswap.checkpoint.positions import fitting_length
 from tokswap.checkpoint.reader import Checkpoint
 from tokswap.storage.json_files import json_bytes
@@ -120,6 +122,29 @@ def result_files(
         files |= code
         notes += (*note, *shorter)
     return ResultFiles(Configs(model=model, generation=configs.generation, tokenizer=settings), files, tuple(notes))
+
+
+def renumbered_files(
+    source: Checkpoint, target: Tokenizer, ids: IdMap, rows: int, *, trust_remote_code: bool
+) -> ResultFiles:
+    """Gather the files of a result that keeps the source's tokenizer, with other ids or more of them.
+
+    Args:
+        source: The source model.
+        target: The source's tokenizer as it is in the result.
+        ids: How ids translate.
+        rows: Rows of the vocabulary matrices of the result.
+        trust_remote_code: Whether to carry over the source's Python code.
+
+    Raises:
+        InputError: unmapped-id where a config needs a token that the result lacks.
+    """
+    model = edit_config(source.config, ids, rows)
+    generation = edit_generation_config(source.generation_config, ids)
+    modules, notes = edit_modules(source.modules, ids, (source.matrices[0].rows, rows))
+    edited = Configs(model=model.config, generation=generation.config, tokenizer=target.config)
+    result = result_files(source, target, edited, own=True, modules=modules, trust_remote_code=trust_remote_code)
+    return replace(result, notes=(*model.notes, *generation.notes, *notes, *result.notes))
 
 
 def _with_file(files: Mapping[str, bytes | Path], name: str, content: bytes) -> dict[str, bytes | Path]:

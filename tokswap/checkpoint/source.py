@@ -36,6 +36,11 @@ class SourceModel:
     loaded: Loaded | None = None
     notes: tuple[str, ...] = ()
 
+    @property
+    def path(self) -> Path | None:
+        """Its folder, None where it is in memory."""
+        return self.checkpoint.folder if self.loaded is None else None
+
 
 @dataclass(frozen=True)
 class TargetTokenizer:

@@ -50,20 +50,17 @@ class Codes(click.ParamType):  # type: ignore[type-arg]
         return tuple(code.strip() for code in str(value).split(",") if code.strip())
 
 
-def option_flags(
-    options: type[Options], *, without: Collection[str] = (), help: Mapping[str, str] | None = None
-) -> Callable[[Command], Command]:
+def option_flags(options: type[Options], *, help: Mapping[str, str] | None = None) -> Callable[[Command], Command]:
     """Return a decorator that adds a flag for each option of a type.
 
     Args:
         options: The option type.
-        without: Names of options that the command sets itself.
         help: Another help text for some options, where the command has more to say.
     """
 
     def decorate(command: Command) -> Command:
         for item in reversed(options_of(options)):
-            if item.name not in without and flag_of(item):
+            if flag_of(item):
                 command = _flag(item, (help or {}).get(item.name))(command)
         return command
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from math import prod
-from pathlib import Path
 
 import numpy as np
 
-from tokswap.checkpoint.configs import Configs, edit_config, edit_generation_config
 from tokswap.checkpoint.id_map import KeptIds
 from tokswap.checkpoint.loaded import ModelLike
-from tokswap.checkpoint.modules import edit_modules
 from tokswap.checkpoint.reader import Checkpoint
-from tokswap.checkpoint.result_files import MAP_NAME, ResultFiles, result_files
+from tokswap.checkpoint.result_files import MAP_NAME, ResultFiles, renumbered_files
 from tokswap.checkpoint.source import SourceModel, named, open_source, result_folder
 from tokswap.distributed import check_backend, find_backend
 from tokswap.errors import InputError
@@ -87,7 +84,7 @@ def plan_with(model: ModelLike, options: ExtendOptions) -> TransplantJob:
     source, methods = _opened(model, options)
     out = result_folder(options.out, f"{named(model)}-extended", source)
     if out is not None:  # before the corpora are read
-        check_output(out, sources=_sources(source), needed=0, force=options.force)
+        check_output(out, sources=[source.path], needed=0, force=options.force)
     check_training(heal_step(options, source), source)
     base, chosen, sample = _choose(source, options)
     prepared, rows = _prepare(source, methods, (base, chosen.extended), options)
@@ -95,8 +92,8 @@ def plan_with(model: ModelLike, options: ExtendOptions) -> TransplantJob:
     request = dataclasses.replace(job.plan.request, options=options.recorded())
     plan = dataclasses.replace(job.plan, request=request, counted=_facts(source.checkpoint, base, chosen))
     check = None
-    if source.loaded is None and not options.replace:
-        check = folder_check(source.checkpoint.folder, chosen.extended, sample, options.trust_remote_code)
+    if source.path is not None and not options.replace:
+        check = folder_check(source.path, chosen.extended, sample, options.trust_remote_code)
     return dataclasses.replace(job, plan=plan, task=dataclasses.replace(job.task, methods=rows), check=check)
 
 
@@ -153,7 +150,7 @@ def _prepare(
         source=source,
         target=Target(
             name=source.name,
-            path=checkpoint.folder if source.loaded is None else None,
+            path=source.path,
             tokenizer=tokenizer,
             config=checkpoint.config,
             generation=checkpoint.generation_config,
@@ -204,19 +201,8 @@ def _result(source: SourceModel, base: Base, found: Extended, *, rows: int, trus
     if len(new_of) == len(source.tokenizer.vocabulary):  # rows past the tokenizer stay where they are
         new_of |= {token: token for token in range(len(new_of), min(found.first, old_rows))}
     ids = KeptIds(source.tokenizer.vocabulary, tokenizer.vocabulary, new_of)
-    model = edit_config(checkpoint.config, ids, rows)
-    generation = edit_generation_config(checkpoint.generation_config, ids)
-    modules, module_notes = edit_modules(checkpoint.modules, ids, (old_rows, rows))
-    result = result_files(
-        checkpoint,
-        tokenizer,
-        Configs(model=model.config, generation=generation.config, tokenizer=tokenizer.config),
-        own=True,
-        modules=modules,
-        trust_remote_code=trust,
-    )
-    files = {**result.files, MAP_NAME: map_file(base.kept, old_rows)}
-    return ResultFiles(result.configs, files, notes=(*model.notes, *generation.notes, *module_notes, *result.notes))
+    result = renumbered_files(checkpoint, tokenizer, ids, rows, trust_remote_code=trust)
+    return dataclasses.replace(result, files={**result.files, MAP_NAME: map_file(base.kept, old_rows)})
 
 
 def _facts(source: Checkpoint, base: Base, chosen: Chosen) -> ExtendFacts:
@@ -237,7 +223,3 @@ def _facts(source: Checkpoint, base: Base, chosen: Chosen) -> ExtendFacts:
         cost=round(cost, 6),
         pays=max((row.tokens for row in chosen.saving if row.per_thousand > cost), default=0) if measured else None,
     )
-
-
-def _sources(source: SourceModel) -> list[Path]:
-    return [source.checkpoint.folder] if source.loaded is None else []

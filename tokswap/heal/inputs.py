@@ -231,8 +231,8 @@ def _teacher_of(model: ModelLike, student: SourceModel, options: HealOptions) ->
         return options.teacher
     hint = "name the model that it came from with --teacher MODEL"
     named = None
-    if student.loaded is None:
-        named = read_provenance(student.checkpoint.folder).plan.get("model")
+    if student.path is not None:
+        named = read_provenance(student.path).plan.get("model")
     if not named:
         message = "there is no tokswap.json that names the source model, to learn from"
         raise UsageError("missing-teacher", message, hint, model=student.name)

@@ -85,9 +85,8 @@ def plan_with(model: ModelLike, texts: Sequence[str | Path], options: HealOption
     source = inputs.student
     out = result_folder(options.out, f"{named(model)}-healed", source)
     if out is not None:
-        sources = [one.checkpoint.folder for one in (source, inputs.teacher) if one.loaded is None]
         needed = source.checkpoint.nbytes if options.save == "merged" else 8 * _learning(inputs)
-        check_output(out, sources=sources, needed=needed, force=options.force)
+        check_output(out, sources=[source.path, inputs.teacher.path], needed=needed, force=options.force)
     return HealJob(plan_of(inputs, out), inputs)
 
 

@@ -108,7 +108,7 @@ class HealJob:
         from tokswap.heal.changes import changed_edit
 
         source, options = self.inputs.student, self.inputs.options
-        origin = origin_of(source.checkpoint.folder) if source.loaded is None else {}
+        origin = origin_of(source.path) if source.path is not None else {}
         report = HealReport(self.plan, healing, tensors=(), seconds={}, origin=origin)
         if options.save == "adapter" and self.plan.out:
             return self._adapter(student, report, clock)
@@ -130,7 +130,7 @@ class HealJob:
             document = reports[0].document()
             return {REPORT_NAME: _report_bytes(document), CARD_NAME: self._card(document)}
 
-        with progress_bar(layout.nbytes, "write", show=options.progress) as bar:
+        with progress_bar(layout.nbytes, show=options.progress) as bar:
             hooks = Hooks(check=self.check, last_files=last_files, progress=bar.update)
             write_result(edit, layout, Path(self.plan.out), solve, link=options.link, force=options.force, hooks=hooks)
         return reports[0]
@@ -150,10 +150,9 @@ class HealJob:
 
     def _card(self, document: Mapping[str, Any]) -> bytes:
         source = self.inputs.student
-        folder = source.checkpoint.folder if source.loaded is None else None
         if "plan" in document:
             return result_card(document, source.checkpoint.config, None)
-        path = folder / CARD_NAME if folder is not None else None
+        path = source.path / CARD_NAME if source.path is not None else None
         return healed_card(document, path.read_text("utf-8", "replace") if path and path.is_file() else None).encode()
 
 

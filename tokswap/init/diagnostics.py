@@ -11,6 +11,11 @@ from tokswap.report.record import RowReport
 from tokswap.report.wording import listed
 from tokswap.tokenizer.vocabulary import Vocabulary
 
+_NAMED = 10
+"""Tokens that a report names of each kind."""
+_USUAL = 0.05
+"""A row is usual whose norm differs from the median by no more than this share."""
+
 
 def row_notes(target: Vocabulary, missing: np.ndarray, solved: Mapping[str, SolvedGroup]) -> list[str]:
     """Name the computed rows that stand far outside the others: large coefficients, or a large norm.
@@ -69,28 +74,23 @@ def row_report(task: RowTask, solved: Mapping[str, SolvedGroup]) -> RowReport:
     )
 
 
-def _worst(task: RowTask, solved: Mapping[str, SolvedGroup], count: int = 10) -> tuple[tuple[str, float], ...]:
+def _worst(task: RowTask, solved: Mapping[str, SolvedGroup]) -> tuple[tuple[str, float], ...]:
     """The missing tokens whose input rows the method explains least."""
     residual = solved["input"].result.diagnostics.get("residual") if "input" in solved else None
     if residual is None:
         return ()
-    order = np.argsort(-residual, kind="stable")[:count]
+    order = np.argsort(-residual, kind="stable")[:_NAMED]
     texts = [task.target.vocabulary.readable(token) for token in task.alignment.missing[order].tolist()]
     return tuple((text, round(float(residual[n]), 4)) for text, n in zip(texts, order, strict=True))
 
 
-def _unusual(
-    task: RowTask, solved: Mapping[str, SolvedGroup], count: int = 10, least: float = 0.05
-) -> tuple[tuple[str, float, tuple[str, ...]], ...]:
-    """The missing tokens whose input rows have the most unusual norm: (token, norm, its source pieces).
-
-    Rows whose norm differs from the median by no more than the share `least` are usual.
-    """
+def _unusual(task: RowTask, solved: Mapping[str, SolvedGroup]) -> tuple[tuple[str, float, tuple[str, ...]], ...]:
+    """The missing tokens whose input rows have the most unusual norm: (token, norm, its source pieces)."""
     norms = solved["input"].norms.astype(np.float64) if "input" in solved else np.zeros(0)
     if not len(norms):
         return ()
     far = np.abs(np.log(np.maximum(norms, 1e-12) / max(float(np.median(norms)), 1e-12)))
-    order = [n for n in np.argsort(-far, kind="stable")[:count].tolist() if far[n] > least]
+    order = [n for n in np.argsort(-far, kind="stable")[:_NAMED].tolist() if far[n] > _USUAL]
     source, target = task.source.tokenizer, task.target.vocabulary
     tokens = task.alignment.missing[order].tolist()
     pieces = source.tokenize_bytes([target.token_bytes[token] for token in tokens])

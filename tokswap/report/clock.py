@@ -36,8 +36,8 @@ class Clock:
         return {stage: round(value, 3) for stage, value in self._stages.items()}
 
 
-def progress_bar(total: int, stage: str, *, show: bool) -> Any:
-    """Return a progress bar that counts bytes; it draws on a terminal only."""
+def progress_bar(total: int, *, show: bool) -> Any:
+    """Return a progress bar that counts the bytes written; it draws on a terminal only."""
     from tqdm.auto import tqdm
 
-    return tqdm(total=total, desc=stage, unit="B", unit_scale=True, disable=None if show else True)
+    return tqdm(total=total, desc="write", unit="B", unit_scale=True, disable=None if show else True)

@@ -34,6 +34,9 @@ PARTS = {
 }
 """The kinds of tokens that a loss is divided among; see `evaluation.breakdown`."""
 
+_LONGEST = 32
+"""Characters of a quoted text, with its quotes."""
+
 
 def size(count: float) -> str:
     """Format a number of bytes for people.
@@ -66,12 +69,11 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def quoted(text: bytes | str, most: int = 32) -> str:
-    """Quote a piece of text.
+def quoted(text: bytes | str) -> str:
+    """Quote a piece of text, shortened at its end where it is long.
 
     Args:
         text: Characters, or token bytes.
-        most: Longest result in characters; a longer one is shortened at its end.
 
     Returns:
         The text in quotes, with invisible characters escaped.
@@ -80,7 +82,7 @@ def quoted(text: bytes | str, most: int = 32) -> str:
         shown = repr(text.decode("utf-8") if isinstance(text, bytes) else text)
     except UnicodeDecodeError:
         shown = repr(text)
-    return shown if len(shown) <= most else f"{shown[: most - 4]}...{shown[-1]}"
+    return shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST - 4]}...{shown[-1]}"
 
 
 def listed(items: Sequence[object], most: int = 5) -> str:

@@ -21,12 +21,12 @@ _MARKS = ("config.json", "adapter_config.json", "tokenizer_training.json")
 """Files by which a folder is known as a model, an adapter or a trained tokenizer, which --force replaces."""
 
 
-def check_output(out: Path, *, sources: Sequence[Path], needed: int, force: bool) -> None:
+def check_output(out: Path, *, sources: Sequence[Path | None], needed: int, force: bool) -> None:
     """Check that a result can be written, before any work is done.
 
     Args:
         out: The folder of the result.
-        sources: The folders of the inputs, which are never changed.
+        sources: The folders of the inputs, which are never changed; None for an input in memory.
         needed: The size of the result, in bytes.
         force: Whether a model folder at `out` may be replaced.
 
@@ -34,8 +34,7 @@ def check_output(out: Path, *, sources: Sequence[Path], needed: int, force: bool
         OutputError: output-is-source, output-exists, not-a-checkpoint, disk-full, cannot-write.
     """
     real = out.resolve()
-    for source in sources:
-        source = source.resolve()
+    for source in (path.resolve() for path in sources if path is not None):
         if real == source or real in source.parents or source in real.parents:
             raise OutputError(
                 "output-is-source",

@@ -116,14 +116,8 @@ def settings_of(config: Mapping[str, Any], tokenizer: Any) -> dict[str, Any]:
         tokenizer: The transformers tokenizer.
     """
     named = {key: str(token) for key, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
-    result = dict(config)
-    for key in (*named, *(f"{role}_token" for role in ROLES)):
-        entry, token = config.get(key), named.get(key)
-        if token is None and key in config:
-            result[key] = None  # a class may have a default of its own
-        elif token is not None and token != (_readable_content(entry) if isinstance(entry, dict) else entry):
-            result[key] = token
-    return result | {"model_input_names": list(tokenizer.model_input_names)}
+    absent = {f"{role}_token": None for role in ROLES if f"{role}_token" in config}  # a class may have its own default
+    return {**config, **absent, **named, "model_input_names": list(tokenizer.model_input_names)}
 
 
 def switches_languages(tokenizer: Any) -> bool:
@@ -167,11 +161,6 @@ def plain_settings(config: Mapping[str, Any], tokenizer: Any, spec: Mapping[str,
     if prefix is not None:  # release 4 writes its own default over it
         result["add_prefix_space"] = prefix
     return result
-
-
-def _readable_content(entry: Mapping[str, Any]) -> Any:
-    """Return the text of a token as tokenizer_config.json names it: with a type, unlike special_tokens_map.json."""
-    return entry.get("content") if "__type" in entry else None
 
 
 def _has(vocab: Any, content: str) -> bool:

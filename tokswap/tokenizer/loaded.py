@@ -6,14 +6,16 @@ import copy
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from tokswap.errors import InputError, UsageError
+from tokswap.storage.json_files import json_bytes
 from tokswap.storage.resolve import resolve_tokenizer
+from tokswap.tokenizer.auto import auto_tokenizer
 from tokswap.tokenizer.chat_templates import DEFAULT
 from tokswap.tokenizer.classes import settings_of, whole_spec
 from tokswap.tokenizer.opened import open_file
-from tokswap.tokenizer.schema import check_tokenizer
 from tokswap.tokenizer.tokenizer import Tokenizer, read_tokenizer
 
 _NOT_SETTINGS = ("auto_map", "tokenizer_class", "added_tokens_decoder", "name_or_path", "special_tokens_map_file")
@@ -78,12 +80,10 @@ def read_loaded(tokenizer: Any) -> Tokenizer:
     if backend is None:
         hint = "load it with AutoTokenizer.from_pretrained(..., use_fast=True)"
         raise InputError("unsupported-tokenizer", f"{type(tokenizer).__name__} has no fast backend", hint)
-    spec = whole_spec(backend, path)
-    check_tokenizer(spec, path)
     config = {**settings_of(_settings(tokenizer), tokenizer), "tokenizer_class": type(tokenizer).__name__}
     if tokenizer.chat_template:
         config["chat_template"] = tokenizer.chat_template
-    opened = open_file(spec, config, path)
+    opened = open_file(whole_spec(backend, path), config, path)
     return Tokenizer(path, opened.spec, opened.config, edited=True, notes=opened.notes)
 
 
@@ -104,14 +104,29 @@ def to_transformers(tokenizer: Tokenizer, settings: Mapping[str, Any], *, bos: i
 
     from tokswap.tokenizer.backend import make_backend
 
+    spec = tokenizer.output_spec(bos=bos)
+    if _has_functions(str(settings.get("tokenizer_class"))):
+        with TemporaryDirectory() as folder:  # only from files does each class make itself
+            for name, value in (("tokenizer.json", spec), ("tokenizer_config.json", settings)):
+                Path(folder, name).write_bytes(json_bytes(value))
+            made = auto_tokenizer(Path(folder))
+        made.name_or_path = ""
+        return made
     plain = {key: value for key, value in settings.items() if key not in _NOT_SETTINGS}
     plain.pop("chat_template", None)
     templates = tokenizer.chat_templates
-    made = PreTrainedTokenizerFast(
-        tokenizer_object=make_backend(tokenizer.output_spec(bos=bos), tokenizer.path), **plain
-    )
+    made = PreTrainedTokenizerFast(tokenizer_object=make_backend(spec, tokenizer.path), **plain)
     made.chat_template = templates[DEFAULT] if templates.keys() == {DEFAULT} else templates or None
     return made
+
+
+def _has_functions(class_name: str) -> bool:
+    """Return whether a class can do more than the plain one: set a language (NLLB, Whisper), read boxes (LayoutLM)."""
+    import transformers
+
+    found = getattr(transformers, class_name, None)
+    more = set(dir(found)) - set(dir(transformers.PreTrainedTokenizerFast)) if found is not None else set()
+    return any(callable(getattr(found, name)) for name in more if not name.startswith("_"))
 
 
 def _settings(tokenizer: Any) -> dict[str, Any]:

@@ -21,13 +21,12 @@ _NAMED = 10
 """Tokens and terms that are named as examples."""
 
 
-def renyi_efficiency(counts: np.ndarray, size: int, alpha: float = _ALPHA) -> float:
+def renyi_efficiency(counts: np.ndarray, size: int) -> float:
     """Return how evenly a text uses a vocabulary: its Renyi entropy over the largest possible one.
 
     Args:
         counts: Occurrences of each token (int64 [V]).
         size: The number of ids of the vocabulary.
-        alpha: Order of the entropy, not 1.
 
     Returns:
         A number from 0 (one token) to 1 (all tokens equally often).
@@ -38,7 +37,7 @@ def renyi_efficiency(counts: np.ndarray, size: int, alpha: float = _ALPHA) -> fl
     if total == 0 or size < 2:
         return 0.0
     shares = counts[counts > 0] / total
-    return float(math.log(np.power(shares, alpha).sum()) / (1 - alpha) / math.log(size))
+    return float(math.log(np.power(shares, _ALPHA).sum()) / (1 - _ALPHA) / math.log(size))
 
 
 def text_figures(tokenizer: Tokenizer, text: str) -> dict[str, float]:

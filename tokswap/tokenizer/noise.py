@@ -11,15 +11,14 @@ _LOOK_ALIKE = {pair[0]: pair[1] for pair in _PAIRS.split()} | {"m": "rn", "w": "
 """Character -> what it is read as."""
 
 
-def noisy(text: str, rate: float = RATE, seed: int = 0) -> str:
+def noisy(text: str, rate: float = RATE) -> str:
     """Return a text with errors: look-alikes, lost characters, and spaces lost or put into words.
 
     Args:
         text: The text.
         rate: Share of the characters that are changed.
-        seed: Seed of the places and kinds.
     """
-    draw = random.Random(seed)
+    draw = random.Random(0)
     result = []
     for character in text:
         if draw.random() >= rate:

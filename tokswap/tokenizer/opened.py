@@ -20,7 +20,6 @@ from tokswap.tokenizer.classes import (
     whole_spec,
     with_todays_parts,
 )
-from tokswap.tokenizer.schema import check_tokenizer
 from tokswap.tokenizer.tiktoken_files import find_tiktoken, read_tiktoken
 
 _OF_THE_FILE = ("normalizer", "pre_tokenizer", "decoder")
@@ -90,7 +89,6 @@ def open_folder(
     prefer_file = prefer_file and not languages
     if spec is None:
         whole = whole_spec(backend, folder)
-        check_tokenizer(whole, folder)
         if not languages:
             settings = plain_settings(settings, loaded, whole)
         return _without_dropout(Opened(whole, settings, True, notes=notes, backend=backend))

@@ -55,15 +55,14 @@ _FRAGMENTS = (
 )
 
 
-def mixed_texts(special: Sequence[str], count: int = 500) -> list[str]:
-    """Return texts that tokenizers treat differently, the same in every run.
+def mixed_texts(special: Sequence[str]) -> list[str]:
+    """Return 500 texts that tokenizers treat differently, the same in every run; more where there are many tokens.
 
     Args:
         special: Special tokens, which are put between other texts.
-        count: How many texts.
     """
     draw = random.Random(17)
     texts = [*TEXTS.values(), *(f"a{token}b" for token in special), *(f" {token} x" for token in special)]
-    while len(texts) < count:
+    while len(texts) < 500:
         texts.append("".join(draw.choice(_FRAGMENTS) for _ in range(draw.randint(1, 6))))
     return texts

@@ -247,9 +247,9 @@ def _check_out(out: Path, inputs: Inputs, *, needed: int, force: bool) -> None:
     """Raise OutputError where the result cannot go to `out`."""
     target, donor = inputs.target.path, inputs.donor
     sources = [
-        *([inputs.source.checkpoint.folder] if inputs.source.loaded is None else []),
-        *([target] if target is not None and target.is_dir() else []),
-        *([donor.checkpoint.folder] if donor is not None and donor.checkpoint.on_disk else []),
+        inputs.source.path,
+        target if target is not None and target.is_dir() else None,
+        donor.checkpoint.folder if donor is not None and donor.checkpoint.on_disk else None,
     ]
     check_output(out, sources=sources, needed=needed, force=force)
 

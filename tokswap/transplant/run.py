@@ -84,7 +84,7 @@ class TransplantJob:
 
         options = self.prepared.options
         early = self.gguf if self.step is None else None  # a healed model is written as GGUF once it is healed
-        with progress_bar(self.layout.nbytes, "write", show=options.progress) as bar, beside(early) as write_gguf:
+        with progress_bar(self.layout.nbytes, show=options.progress) as bar, beside(early) as write_gguf:
             hooks = Hooks(check=check, last_files=last_files, progress=bar.update)
             write_result(self.edit, self.layout, out, solver.solve, link=options.link, force=options.force, hooks=hooks)
         return reports[0]
@@ -123,7 +123,6 @@ class TransplantJob:
 
     def _documents(self, report: Report) -> dict[str, bytes]:
         """The report and the model card."""
-        folder = self.task.source.checkpoint.folder if self.task.source.loaded is None else None
-        target = self.prepared.inputs.target.path
-        card = result_card(report.summary(), self.edit.configs.model, folder, target)
+        source, target = self.task.source.path, self.prepared.inputs.target.path
+        card = result_card(report.summary(), self.edit.configs.model, source, target)
         return {REPORT_NAME: report.to_json(), CARD_NAME: card}

@@ -8,15 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from tokswap.checkpoint.configs import Configs, edit_config, edit_generation_config
 from tokswap.checkpoint.edit import Edit, MatrixEdit
 from tokswap.checkpoint.gguf_file import GgufTarget, plan_gguf
 from tokswap.checkpoint.id_map import KeptIds
 from tokswap.checkpoint.layout import lay_out
 from tokswap.checkpoint.loaded import ModelLike
-from tokswap.checkpoint.modules import edit_modules, fixed_texts
+from tokswap.checkpoint.modules import fixed_texts
 from tokswap.checkpoint.reader import Checkpoint
-from tokswap.checkpoint.result_files import MAP_NAME, ResultFiles, result_files
+from tokswap.checkpoint.result_files import MAP_NAME, ResultFiles, renumbered_files
 from tokswap.checkpoint.source import SourceModel, named, open_source, result_folder
 from tokswap.distributed import Backend, find_backend, idle_notes
 from tokswap.evaluation.models import check_device
@@ -189,8 +188,7 @@ def _left_out(options: TrimOptions, compares: bool) -> tuple[str, ...]:
 
 def _check_out(out: Path | None, source: SourceModel, needed: int, options: TrimOptions) -> None:
     if out is not None:
-        sources = [source.checkpoint.folder] if source.loaded is None else []
-        check_output(out, sources=sources, needed=needed, force=options.force)
+        check_output(out, sources=[source.path], needed=needed, force=options.force)
 
 
 def _choose(source: SourceModel, options: TrimOptions, backend: Backend) -> Chosen:
@@ -243,20 +241,10 @@ def _result(source: SourceModel, chosen: Chosen, options: TrimOptions) -> Result
     """The configs and files of the result."""
     checkpoint, tokenizer = source.checkpoint, chosen.trimmed.tokenizer
     ids = KeptIds(source.tokenizer.vocabulary, tokenizer.vocabulary, chosen.new_of)
-    model = edit_config(checkpoint.config, ids, len(chosen.alignment))
-    generation = edit_generation_config(checkpoint.generation_config, ids)
-    rows = (checkpoint.matrices[0].rows, len(chosen.alignment))
-    modules, module_notes = edit_modules(checkpoint.modules, ids, rows)
-    result = result_files(
-        checkpoint,
-        tokenizer,
-        Configs(model=model.config, generation=generation.config, tokenizer=tokenizer.config),
-        own=True,
-        modules=modules,
-        trust_remote_code=options.trust_remote_code,
-    )
+    rows, trust = len(chosen.alignment), options.trust_remote_code
+    result = renumbered_files(checkpoint, tokenizer, ids, rows, trust_remote_code=trust)
     ids_file = map_file(chosen.alignment.source_of[: len(chosen.new_of)], checkpoint.matrices[0].rows)
-    notes = [*model.notes, *generation.notes, *module_notes, *result.notes]
+    notes = list(result.notes)
     if left_out := sorted(set(source.tokenizer.files) - set(tokenizer.files)):
         notes.append(f"left out {', '.join(left_out)}: these files have the old ids, and tokenizer.json says it all")
     return ResultFiles(result.configs, {**result.files, MAP_NAME: ids_file}, notes=tuple(notes))

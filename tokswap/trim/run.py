@@ -96,18 +96,16 @@ class TrimJob:
 
         def last_files() -> Mapping[str, bytes]:
             reports.append(self._report(checks, clock))
-            source = self.task.source.checkpoint.folder if self.task.source.loaded is None else None
             return {
                 REPORT_NAME: reports[0].to_json(),
-                CARD_NAME: result_card(reports[0].summary(), self.edit.configs.model, source),
+                CARD_NAME: result_card(reports[0].summary(), self.edit.configs.model, self.task.source.path),
             }
 
-        early = self.gguf if not self.options.heal else None  # a healed model is written as GGUF once it is healed
-        bar_of = progress_bar(self.layout.nbytes, "write", show=self.options.progress)
-        with bar_of as bar, beside(early) as write_gguf:
+        options = self.options
+        early = self.gguf if not options.heal else None  # a healed model is written as GGUF once it is healed
+        with progress_bar(self.layout.nbytes, show=options.progress) as bar, beside(early) as write_gguf:
             hooks = Hooks(check=check, last_files=last_files, progress=bar.update)
-            link, force = self.options.link, self.options.force
-            write_result(self.edit, self.layout, out, self._solve, link=link, force=force, hooks=hooks)
+            write_result(self.edit, self.layout, out, self._solve, link=options.link, force=options.force, hooks=hooks)
         return reports[0]
 
     def _solve(self, group: tuple[MatrixEdit, ...]) -> GroupRows:
@@ -131,11 +129,11 @@ class TrimJob:
     def _folder_checks(self, folder: Path) -> dict[str, Any]:
         """Compare the written folder with the source."""
         source = self.task.source
-        if source.loaded is not None:
+        if source.path is None:
             return {}
         texts = tuple(window.text for window in self.sample) or render_chats(self.trimmed.tokenizer).plain
         pair = ModelPair(
-            before=source.checkpoint.folder,
+            before=source.path,
             after=folder,
             architecture=(source.checkpoint.config.get("architectures") or ["AutoModel"])[0],
             device=self.options.device,

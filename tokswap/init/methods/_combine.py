@@ -40,11 +40,10 @@ def combine(space: EmbeddingSpace, ids: np.ndarray, weights: np.ndarray) -> np.n
     return mixed.numpy()
 
 
-def mixed_pieces(problem: Problem, weights: np.ndarray | None = None, pieces: Pieces | None = None) -> MadeRows:
+def mixed_pieces(problem: Problem, weights: np.ndarray | None = None) -> MadeRows:
     """Return what `combine_pieces` does for all tokens, made in blocks on demand."""
-    pieces = problem.pieces if pieces is None else pieces
-    width = problem.source.width
-    return MadeRows(len(pieces.start) - 1, width, lambda part: combine_pieces(problem, weights, pieces, part=part))
+    rows, width = len(problem.pieces.start) - 1, problem.source.width
+    return MadeRows(rows, width, lambda part: combine_pieces(problem, weights, part=part))
 
 
 def combine_pieces(

@@ -183,14 +183,13 @@ def distribution(
     return sheet.chart(title, description, legend=legend, note=note)
 
 
-def curve(title: str, points: Sequence[tuple[float, float]], *, across: str, note: str = "") -> Chart:
+def curve(title: str, points: Sequence[tuple[float, float]], *, across: str) -> Chart:
     """Draw how a figure changes.
 
     Args:
         title: Heading.
         points: (place, value), at least two, from left to right.
         across: What the places are.
-        note: A remark below the drawing.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -211,7 +210,7 @@ def curve(title: str, points: Sequence[tuple[float, float]], *, across: str, not
     axes.tick_params(colors=THEME["--muted"], labelsize=TEXT - 0.5, length=4)
     first, last = points[0], points[-1]
     description = f"from {first[1]:.3f} at {first[0]:,.0f} {across} to {last[1]:.3f} at {last[0]:,.0f}"
-    return sheet.chart(title, description, legend=[("--c0", f"across: {across}")], note=note)
+    return sheet.chart(title, description, legend=[("--c0", f"across: {across}")])
 
 
 def spread(title: str, values: Sequence[float], name: str, *, colour: int = 0) -> Chart:
