@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tokswap.checkpoint.nested_configs import configs, id_list, is_text_path, vocabulary_configs
+from tokswap.checkpoint.nested_configs import id_list, text_configs, vocabulary_configs
 
 POSITIONS_FOLLOW_PAD = (
     "camembert",
@@ -76,7 +76,7 @@ def least_input(config: Mapping[str, Any]) -> int | None:
     Args:
         config: The whole config.json.
     """
-    texts = [child for path, child in configs(config) if is_text_path(path)]
+    texts = [child for _, child in text_configs(config)]
     keys = (*_KEYS, *_OTHER_KEYS)
     limits: list[int] = [child[key] for child in texts for key in keys if type(child.get(key)) is int]
     limits = [limit for limit in limits if limit > 0]
