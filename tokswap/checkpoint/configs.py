@@ -11,6 +11,7 @@ from tokswap.checkpoint.facts import model_facts
 from tokswap.checkpoint.id_map import IdMap, texts_by_id
 from tokswap.checkpoint.nested_configs import configs, id_list, id_role, is_text_path, text_config, text_configs
 from tokswap.checkpoint.positions import POSITIONS_FOLLOW_PAD
+from tokswap.checkpoint.timestamps import TIMES_FOLLOW_IDS, check_timestamps
 from tokswap.errors import InputError
 from tokswap.tokenizer.vocabulary import ROLES
 
@@ -55,7 +56,8 @@ def edit_config(config: Mapping[str, Any], ids: IdMap, rows: int) -> Edited:
         rows: Rows of the new vocabulary matrices.
 
     Raises:
-        InputError: unmapped-id where the model needs a token that the target lacks; pad-defines-positions.
+        InputError: unmapped-id where the model needs a token that the target lacks; pad-defines-positions;
+            timestamps-not-last.
     """
     result = deepcopy(dict(config))
     notes: list[str] = []
@@ -77,6 +79,8 @@ def edit_config(config: Mapping[str, Any], ids: IdMap, rows: int) -> Edited:
         notes += edit_ids(child, ids)
         if child.get("model_type") in POSITIONS_FOLLOW_PAD:
             _check_pad(config, child)
+        if child.get("model_type") in TIMES_FOLLOW_IDS:
+            check_timestamps(ids.source, ids.target)
     return Edited(result, tuple(notes))
 
 
