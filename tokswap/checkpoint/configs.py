@@ -10,7 +10,7 @@ from typing import Any
 from tokswap.checkpoint.facts import model_facts
 from tokswap.checkpoint.id_map import IdMap, texts_by_id
 from tokswap.checkpoint.nested_configs import configs, id_list, id_role, is_text_path, text_config, text_configs
-from tokswap.checkpoint.positions import POSITIONS_FOLLOW_PAD
+from tokswap.checkpoint.positions import positions_follow_pad
 from tokswap.checkpoint.timestamps import TIMES_FOLLOW_IDS, check_timestamps
 from tokswap.errors import InputError
 from tokswap.tokenizer.vocabulary import ROLES
@@ -77,7 +77,7 @@ def edit_config(config: Mapping[str, Any], ids: IdMap, rows: int) -> Edited:
             child["unpadded_vocab_size"] = min(rows, len(ids.target))
         notes += _edit_strangers(child, ids, rows, multimodal=model_facts(config).multimodal)  # it looks for old ids
         notes += edit_ids(child, ids)
-        if child.get("model_type") in POSITIONS_FOLLOW_PAD:
+        if positions_follow_pad(child):
             _check_pad(config, child)
         if child.get("model_type") in TIMES_FOLLOW_IDS:
             check_timestamps(ids.source, ids.target)
@@ -119,7 +119,7 @@ def needed_ids(config: Mapping[str, Any]) -> dict[int, str]:
         for key, value in child.items():
             for token in _named_ids(key, value):
                 found.setdefault(token, key)
-        if child.get("model_type") in POSITIONS_FOLLOW_PAD:  # pad must not move, so nothing before it may go
+        if positions_follow_pad(child):  # pad must not move, so nothing before it may go
             for token in range(max(id_list(child.get("pad_token_id")), default=0)):
                 found.setdefault(token, "pad_token_id")
     return found
