@@ -92,6 +92,28 @@ def test_pieces_of_pictures_follow_their_tokens() -> None:
     assert needed_ids({"vocab_size": 9, "vocabulary_map": {"<image>": 4}}).keys() >= {4}
 
 
+def test_languages_and_texts_of_ids_of_seamless() -> None:
+    """Its generate takes the id of a language, and the letters of each token, from generation_config.json."""
+    before = {"text_decoder_lang_to_code_id": {"eng": 5}, "t2u_lang_code_to_id": {"eng": 5}, "id_to_text": {"8": "▁x"}}
+    after = edit_generation_config(before, ids()).config
+    assert after["text_decoder_lang_to_code_id"] == {"eng": 6}
+    assert after["t2u_lang_code_to_id"] == {"eng": 5}
+    assert after["id_to_text"] == {**{str(n): text for n, text in enumerate(TARGET.text)}, "0": "▁x"}
+    assert needed_ids(before).keys() == {5}
+
+
+def test_ids_of_units_of_sound_stay() -> None:
+    units = {"t2u_eos_token_id": 2, "t2u_pad_token_id": 1, "codebook_eos_token_id": 0, "codec_eos_token_id": 4}
+    assert edited(units) == {"vocab_size": ROWS, **units}
+
+
+def test_a_config_inside_with_another_vocabulary_stays() -> None:
+    """Evolla reads proteins with a vocabulary of their own."""
+    protein = {"vocab_size": 4, "pad_token_id": 1, "mask_token_id": 3, "inner": {"eos_token_id": 2}}
+    assert edited({"protein_encoder_config": protein})["protein_encoder_config"] == protein
+    assert needed_ids({"vocab_size": 9, "protein_encoder_config": protein}) == {}
+
+
 def test_nothing_else_changes_and_nothing_in_place() -> None:
     config = {
         "vocab_size": 9,
@@ -258,19 +280,27 @@ def test_a_token_that_the_model_needs_and_the_target_lacks(key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value"),
+    ("key", "value", "kept"),
     [
-        ("bad_words_ids", [[7]]),
-        ("forced_decoder_ids", [[1, 5]]),
-        ("sequence_bias", {"7": 1.0}),
-        ("force_words_ids", [[7, 8]]),
+        ("bad_words_ids", [[7]], None),
+        ("bad_words_ids", [[7], [4], [4, 7], [2, 6]], [[7], [3, 5]]),
+        ("forced_decoder_ids", [[1, 5]], [[1, 6]]),
+        ("forced_decoder_ids", [[1, None], [2, 7], [3, 4]], [[1, None], [3, 7]]),
+        ("sequence_bias", {"7": 1.0}, None),
+        ("sequence_bias", [[[4], 1.0], [[7], 2.0]], [[[7], 1.0]]),
+        ("force_words_ids", [[7, 8]], None),
+        ("force_words_ids", [[[4], [7]]], [[[7]]]),
     ],
 )
-def test_words_as_ids_are_dropped_with_a_note(key: str, value: object) -> None:
+def test_words_of_text_are_dropped_with_a_note_and_those_of_special_tokens_follow(
+    key: str, value: Any, kept: object
+) -> None:
+    """Marian must not write its pad, Idefics no pictures; the text of other words has other ids in the target."""
     result = edit_generation_config({key: value}, ids())
-    assert result.config == {key: None}
-    assert len(result.notes) == 1
-    assert f"`{key}`" in result.notes[0]
+    assert result.config == {key: kept}
+    lost = len(value) - len(kept or ())  # type: ignore[arg-type]
+    note = f"`{key}`: dropped {lost} of {len(value)} words, which are ids of the old tokenizer"
+    assert result.notes == ((note,) if lost else ())
 
 
 @pytest.mark.parametrize("value", [None, [], {}])

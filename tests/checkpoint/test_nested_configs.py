@@ -18,6 +18,7 @@ V = 771
         ({"thinker_config": {"text_config": {"vocab_size": V}}}, "thinker_config.text_config"),
         ({"audio_config": {"vocab_size": 9}, "text_config": {"vocab_size": V}}, "text_config"),
         ({"qformer_config": {"vocab_size": 9}, "text_config": {"vocab_size": V}}, "text_config"),
+        ({"projector_config": {"vocab_size": 30522}, "text_config": {"vocab_size": V}}, "text_config"),
         ({"depth_decoder_config": {"vocab_size": 9}, "vocab_size": V}, ""),
         ({"vocab_size": 257152, "text_config": {"vocab_size": V}}, "text_config"),
         ({"a": {"vocab_size": 9, "text_config": {"vocab_size": V}}, "vocab_size": V}, ""),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 from commands import run
 from makers import copy_model, edit_json, read_json
 
-from tokswap.checkpoint.positions import fitting_length
+from tokswap.checkpoint.positions import POSITIONS_FOLLOW_PAD, fitting_length, positions_follow_pad
 
 Make = Callable[..., Path]
 LLAMA = {"vocab_size": 9, "max_position_embeddings": 64, "rope_theta": 1e4}
@@ -67,3 +68,35 @@ def test_objects_get_the_length_too(model_of: Make, tokenizer_of: Make) -> None:
     report = tokswap.transplant_tokenizer((model, tokenizer), target, init="mean")
     assert report.load()[1].model_max_length == model.config.n_positions
     assert target.model_max_length > 1e29
+
+
+SETTLED = {
+    "trocr": "where its config turns learned positions off, see the next test",
+    "pp_doclayout_v2": "no text",
+    "idefics": "the padding of its images",
+    "evolla": "the padding of its proteins, which have a vocabulary of their own",
+    "diffusion_gemma": "the padding of its embeddings alone",
+}
+
+
+def test_every_architecture_that_counts_positions_from_its_pad_is_known() -> None:
+    """A transplant that moved the pad id of LayoutLMv3 or CLAP gave each token the embedding of another position."""
+    import transformers
+
+    missing = []
+    for code in sorted((Path(transformers.__file__).parent / "models").glob("*/modeling_*.py")):
+        text = code.read_text(encoding="utf-8")
+        if not re.search(r"padding_idx \+ 1|\+ padding_idx|padding_idx=self\.padding_idx", text):
+            continue
+        configs = (path.read_text(encoding="utf-8") for path in code.parent.glob("configuration_*.py"))
+        types = {name for config in configs for name in re.findall(r'model_type(?:: str)? = "([^"]+)"', config)}
+        texts = {name for name in types if not re.search("vision|audio|hifigan", name)}
+        if not texts & {*POSITIONS_FOLLOW_PAD, *SETTLED}:
+            missing.append(sorted(types))
+    assert missing == []
+
+
+@pytest.mark.parametrize(("learned", "follow"), [(False, True), (True, False), (None, False)])
+def test_the_positions_of_trocr_may_be_computed(learned: bool | None, follow: bool) -> None:
+    config = {"model_type": "trocr"} | ({} if learned is None else {"use_learned_position_embeddings": learned})
+    assert positions_follow_pad(config) == follow

@@ -131,6 +131,21 @@ def test_a_token_without_a_row_that_no_text_needs(model_of: Make, tmp_path: Path
     assert "'<image_soft_token>'" in details(copy)["vocabulary size"]
 
 
+@pytest.mark.parametrize("key", ["bos_token_id", "pad_token_id"])
+def test_a_config_that_names_a_token_of_another_role(
+    key: str, model_of: Make, tokenizer_of: Make, tmp_path: Path
+) -> None:
+    """Qwen has no bos, and its config names the pad token as one; a target that has a bos gives it to the config."""
+    source, role = copy_model(model_of("qwen2"), tmp_path / "source"), key.removesuffix("_id")
+    edit_json(source / "tokenizer_config.json", **{role: ...}, unk_token="<|endoftext|>")
+    for name in ("config.json", "generation_config.json"):
+        edit_json(source / name, **{key: 0})
+    target, out = tokenizer_of("sentencepiece"), tmp_path / "out"
+    tokswap.transplant_tokenizer(str(source), str(target), init="mean", out=out)
+    assert read_json(out / "config.json")[key] == makers.role_ids(target)[role.removesuffix("_token")]
+    assert {c.name: c.detail for c in tokswap.verify_checkpoint(out, against=source) if not c.ok} == {}
+
+
 def test_a_model_without_an_end(model_of: Make, tmp_path: Path) -> None:
     copy = copy_model(model_of("gpt-neox", **ROOM), tmp_path / "model")
     for name in ("config.json", "generation_config.json"):

@@ -251,4 +251,4 @@ def test_a_type_that_torch_does_not_know(tmp_path: Path) -> None:
 def test_forced_tokens_of_whisper_may_be_null() -> None:
     ids = KeptIds.__new__(KeptIds)
     object.__setattr__(ids, "new_of", {7: 3})
-    assert ids.words("forced_decoder_ids", [[1, None], [2, 7]]) == [[1, None], [2, 3]]
+    assert ids.words("forced_decoder_ids", [[1, None], [2, 7]]) == ([[1, None], [2, 3]], 0)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
-from tokswap.checkpoint.nested_configs import configs, id_role, is_text_path, vocabulary_configs
+from tokswap.checkpoint.nested_configs import configs, id_role, text_configs, vocabulary_configs
 from tokswap.tokenizer.vocabulary import ROLES, Kind, Vocabulary
 
 
@@ -41,9 +41,7 @@ def with_class_ids(config: Mapping[str, Any], vocabulary: Vocabulary) -> dict[st
     """
     result = deepcopy(dict(config))
     complete = dict(configs(_complete(config)))
-    for path, child in configs(result):
-        if not is_text_path(path):
-            continue
+    for path, child in text_configs(result):
         assert isinstance(child, dict)
         for key, token in complete.get(path, {}).items():
             role = id_role(str(key))  # a class makes numbers of the keys of id2label

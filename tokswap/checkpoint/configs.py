@@ -8,15 +8,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from tokswap.checkpoint.facts import model_facts
-from tokswap.checkpoint.id_map import IdMap
-from tokswap.checkpoint.nested_configs import configs, id_list, id_role, is_text_path, text_config
-from tokswap.checkpoint.positions import POSITIONS_FOLLOW_PAD
+from tokswap.checkpoint.id_map import IdMap, texts_by_id
+from tokswap.checkpoint.nested_configs import configs, id_list, id_role, is_text_path, text_config, text_configs
+from tokswap.checkpoint.positions import positions_follow_pad
+from tokswap.checkpoint.timestamps import TIMES_FOLLOW_IDS, check_timestamps
 from tokswap.errors import InputError
 from tokswap.tokenizer.vocabulary import ROLES
 
 _SIZES = ("vocab_size", "decoder_vocab_size", "output_vocab_size", "padded_vocab_size", "text_vocab_size", "n_words")
 _ID_LISTS = ("suppress_tokens", "begin_suppress_tokens")
-_ID_MAPS = ("lang_to_id", "task_to_id", "vocabulary_map")
+_ID_MAPS = ("lang_to_id", "task_to_id", "text_decoder_lang_to_code_id", "vocabulary_map")
+_TEXTS_BY_ID = "id_to_text"
+"""A key of Seamless, which counts the letters of the tokens that it speaks."""
 _WORD_LISTS = ("bad_words_ids", "forced_decoder_ids", "sequence_bias", "force_words_ids")
 """Keys that hold words as sequences of ids."""
 
@@ -53,7 +56,8 @@ def edit_config(config: Mapping[str, Any], ids: IdMap, rows: int) -> Edited:
         rows: Rows of the new vocabulary matrices.
 
     Raises:
-        InputError: unmapped-id where the model needs a token that the target lacks; pad-defines-positions.
+        InputError: unmapped-id where the model needs a token that the target lacks; pad-defines-positions;
+            timestamps-not-last.
     """
     result = deepcopy(dict(config))
     notes: list[str] = []
@@ -62,7 +66,7 @@ def edit_config(config: Mapping[str, Any], ids: IdMap, rows: int) -> Edited:
     for path, child in configs(result):
         if not is_text_path(path):
             _check_offset(path, child)
-            continue
+    for _, child in list(text_configs(result)):  # they are told apart by the sizes that are changed here
         assert isinstance(child, dict)
         for key in _SIZES:
             if child.get(key) == old_size:
@@ -73,8 +77,10 @@ def edit_config(config: Mapping[str, Any], ids: IdMap, rows: int) -> Edited:
             child["unpadded_vocab_size"] = min(rows, len(ids.target))
         notes += _edit_strangers(child, ids, rows, multimodal=model_facts(config).multimodal)  # it looks for old ids
         notes += edit_ids(child, ids)
-        if child.get("model_type") in POSITIONS_FOLLOW_PAD:
+        if positions_follow_pad(child):
             _check_pad(config, child)
+        if child.get("model_type") in TIMES_FOLLOW_IDS:
+            check_timestamps(ids.source, ids.target)
     return Edited(result, tuple(notes))
 
 
@@ -109,13 +115,11 @@ def edit_generation_config(
 def needed_ids(config: Mapping[str, Any]) -> dict[int, str]:
     """Return the ids that a config or generation config names, at every nesting level, and the key of each."""
     found: dict[int, str] = {}
-    for path, child in configs(config):
-        if not is_text_path(path):
-            continue
+    for _, child in text_configs(config):
         for key, value in child.items():
             for token in _named_ids(key, value):
                 found.setdefault(token, key)
-        if child.get("model_type") in POSITIONS_FOLLOW_PAD:  # pad must not move, so nothing before it may go
+        if positions_follow_pad(child):  # pad must not move, so nothing before it may go
             for token in range(max(id_list(child.get("pad_token_id")), default=0)):
                 found.setdefault(token, "pad_token_id")
     return found
@@ -159,10 +163,12 @@ def edit_ids(config: dict[str, Any], ids: IdMap) -> list[str]:
         elif key in _ID_LISTS and isinstance(value, list):
             config[key] = _unique(found for found in map(ids.translate, value) if found is not None)
         elif key in _WORD_LISTS and value:
-            words = ids.words(key, value)
+            words, lost = ids.words(key, value)
             config[key] = words or None
-            if words is None:
-                notes.append(f"`{key}` was dropped: it lists words as ids of the old tokenizer")
+            if lost:
+                notes.append(f"`{key}`: dropped {lost:,} of {len(value):,} words, which are ids of the old tokenizer")
+        elif key == _TEXTS_BY_ID and isinstance(value, dict):
+            config[key] = texts_by_id(value, ids)
         elif key in _ID_MAPS and isinstance(value, dict):
             found = {name: ids.translate(token) for name, token in value.items() if type(token) is int}
             config[key] = {name: token for name, token in found.items() if token is not None}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from tokswap.checkpoint.nested_configs import token_ids
 from tokswap.tokenizer.alignment import Alignment
-from tokswap.tokenizer.vocabulary import Vocabulary
+from tokswap.tokenizer.vocabulary import Kind, Vocabulary
 
 
 class IdMap(Protocol):
@@ -42,8 +42,8 @@ class IdMap(Protocol):
         """
         ...
 
-    def words(self, key: str, value: Any) -> Any:
-        """Return the new value of a key that holds words as ids, None where it cannot be translated."""
+    def words(self, key: str, value: Any) -> tuple[Any, int]:
+        """Return the new value of a key that holds words as ids, and how many words cannot be translated."""
         ...
 
 
@@ -85,9 +85,13 @@ class AlignedIds:
                 return found
         return self.alignment.target_of(token)
 
-    def words(self, key: str, value: Any) -> Any:
-        """Return None: words of the old tokenizer are other ids in the new one."""
-        return None
+    def words(self, key: str, value: Any) -> tuple[Any, int]:
+        """Translate words of special tokens; the new tokenizer makes other ids of the text of others."""
+        words = _translated_words(key, value, self._special)
+        return words, len(value) - len(words)
+
+    def _special(self, token: int) -> int | None:
+        return self.translate(token) if self.has(token) and self.source.kind[token] == Kind.SPECIAL else None
 
 
 @dataclass(frozen=True)
@@ -116,24 +120,46 @@ class KeptIds:
         """Return the new id of a token."""
         return self.new_of.get(token)
 
-    def words(self, key: str, value: Any) -> Any:
-        """Translate words; a word with a token that is gone cannot occur any more."""
-        if key == "forced_decoder_ids":
-            return [[place, None if token is None else self.new_of[token]] for place, token in value]
-        if key == "sequence_bias":  # a list of [word, bias], or a mapping from the word as text
-            pairs = value.items() if isinstance(value, dict) else value
-            words = [(self._word(word), bias) for word, bias in pairs]
-            return [[word, bias] for word, bias in words if word]
-        if key == "force_words_ids":  # a word, or several forms of it; one that is gone cannot be forced any more
-            return [found for found in map(self._forms, value) if found]
-        return [found for found in map(self._word, value) if found]
+    def words(self, key: str, value: Any) -> tuple[Any, int]:
+        """Translate words; one with a token that is gone cannot occur any more, and so is no loss."""
+        return _translated_words(key, value, self.translate), 0
 
-    def _word(self, word: Any) -> list[int] | None:
-        """Return a word in new ids, None where one of its tokens is gone."""
-        ids = list(map(int, re.findall(r"\d+", word))) if isinstance(word, str) else list(word)
-        return [self.new_of[token] for token in ids] if all(token in self.new_of for token in ids) else None
 
-    def _forms(self, value: Any) -> list[Any] | None:
-        if value and isinstance(value[0], list):
-            return [found for found in map(self._word, value) if found]
-        return self._word(value)
+def texts_by_id(texts: Mapping[str, Any], ids: IdMap) -> dict[str, Any]:
+    """Translate a key that gives ids their texts: source tokens keep theirs, other tokens of the target get their own.
+
+    Args:
+        texts: The texts by id, which is text in JSON.
+        ids: How ids translate.
+    """
+    known = {ids.translate(int(token)): text for token, text in texts.items() if token.isdecimal()}
+    return {str(token): known.get(token, text) for token, text in enumerate(ids.target.text)}
+
+
+Translate = Callable[[int], int | None]
+
+
+def _translated_words(key: str, value: Any, translate: Translate) -> list[Any]:
+    """Return the words of a key whose tokens all have a new id."""
+    if key == "forced_decoder_ids":
+        pairs = [(place, token, None if token is None else translate(token)) for place, token in value]
+        return [[place, new] for place, old, new in pairs if old is None or new is not None]
+    if key == "sequence_bias":  # a list of [word, bias], or a mapping from the word as text
+        entries = value.items() if isinstance(value, dict) else value
+        words = [(_word(word, translate), bias) for word, bias in entries]
+        return [[word, bias] for word, bias in words if word]
+    if key == "force_words_ids":  # a word, or several forms of it
+        return [found for found in (_forms(word, translate) for word in value) if found]
+    return [found for found in (_word(word, translate) for word in value) if found]
+
+
+def _word(word: Any, translate: Translate) -> list[int] | None:
+    """Return a word in new ids, None where one of its tokens has none."""
+    new = list(map(translate, map(int, re.findall(r"\d+", word)) if isinstance(word, str) else word))
+    return None if None in new else new  # type: ignore[return-value]
+
+
+def _forms(value: Any, translate: Translate) -> list[Any] | None:
+    if value and isinstance(value[0], list):
+        return [found for found in (_word(form, translate) for form in value) if found]
+    return _word(value, translate)

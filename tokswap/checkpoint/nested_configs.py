@@ -25,6 +25,8 @@ _MORE_ID_KEYS = frozenset(
     ]
 )
 """Keys without the word: HunYuan-VL, Molmo 2, MiniCPM-V."""
+_OTHER_IDS = re.compile(r"(t2u|codec|tts_codec|codebook|vocoder)_")
+"""Keys of a text config whose ids are those of units of sound (Seamless, CSM)."""
 _NOT_TEXT = re.compile(r"(vision|audio|speech|image|video|codec|depth|vq|qformer)")
 
 
@@ -42,11 +44,29 @@ def is_text_path(path: str) -> bool:
     return not _NOT_TEXT.search(path)
 
 
+def text_configs(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the configs, of those of `configs`, whose sizes and ids are those of the text vocabulary, with their paths.
+
+    Those inside with a vocabulary of another size are left out: the proteins of Evolla, or the queries of a projector.
+    """
+    owners = vocabulary_configs(config)
+    owner, size = (owners[0][0], owners[0][1]["vocab_size"]) if owners else ("", None)
+    others = [path for path, child in owners if child["vocab_size"] != size and not _is_inside(owner, path)]
+    for path, child in configs(config):
+        if is_text_path(path) and not any(_is_inside(path, other) for other in others):
+            yield path, child
+
+
+def _is_inside(path: str, outer: str) -> bool:
+    return outer == "" or path == outer or path.startswith(f"{outer}.")
+
+
 def vocabulary_configs(config: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     """Return the configs that name the size of a text vocabulary, with their paths; the outermost comes first.
 
-    A `text_config` of another size comes before the config around it: it is that of the model's text, and the outer one
-    a default of its class that nobody has corrected (PaliGemma, LLaVA).
+    A `text_config` of another size comes before the config around it, or beside it: it is that of the model's text. The
+    outer one is a default of its class that nobody has corrected (PaliGemma, LLaVA), the other that of a projector
+    (Granite Speech).
     """
     found = [
         (path, child)
@@ -54,8 +74,8 @@ def vocabulary_configs(config: Mapping[str, Any]) -> list[tuple[str, Mapping[str
         if type(child.get("vocab_size")) is int and child["vocab_size"] > 0 and is_text_path(path)
     ]
     outer, size = (found[0][0], found[0][1]["vocab_size"]) if found else ("", 0)
-    inner = f"{outer}.text_config".lstrip(".")
-    first = [owner for owner in found if owner[0] == inner and owner[1]["vocab_size"] != size]
+    inner = {f"{around}.text_config".lstrip(".") for around in (outer, outer.rpartition(".")[0])}
+    first = [owner for owner in found if owner[0] in inner and owner[1]["vocab_size"] != size]
     return first + [owner for owner in found if owner not in first]
 
 
@@ -91,7 +111,7 @@ def id_role(key: str) -> str | None:
         key: The key, such as `pad_token_id`, which gives "pad".
     """
     match = _ID_KEY.match(key)
-    if match is not None:
+    if match is not None and not _OTHER_IDS.match(key):
         return match["role"] or match["index"]
     return key.removesuffix("_id") if key in _MORE_ID_KEYS else None
 

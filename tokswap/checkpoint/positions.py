@@ -5,17 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tokswap.checkpoint.nested_configs import configs, id_list, is_text_path, vocabulary_configs
+from tokswap.checkpoint.nested_configs import id_list, text_configs, vocabulary_configs
 
 POSITIONS_FOLLOW_PAD = (
+    "altclip_text_model",
+    "bridgetower_text_model",
     "camembert",
+    "clap_text_model",
     "data2vec-text",
     "esm",
     "fsmt",
     "ibert",
+    "kosmos_2_5_text_model",
+    "kosmos_2_text_model",
+    "layoutlmv3",
+    "lilt",
     "longformer",
     "luke",
     "m2m_100",
+    "markuplm",
     "mpnet",
     "nllb-moe",
     "prophetnet",
@@ -23,6 +31,8 @@ POSITIONS_FOLLOW_PAD = (
     "roberta-prelayernorm",
     "seamless_m4t",
     "seamless_m4t_v2",
+    "speech_to_text",
+    "speecht5",
     "xglm",
     "xlm-roberta",
     "xlm-roberta-xl",
@@ -49,6 +59,16 @@ _UNLIMITED = 1e29
 """transformers writes 1e30 for a tokenizer without a limit."""
 
 
+def positions_follow_pad(text: Mapping[str, Any]) -> bool:
+    """Return whether a model counts positions from its pad id.
+
+    Args:
+        text: The config of the text model.
+    """
+    computed = text.get("model_type") == "trocr" and text.get("use_learned_position_embeddings") is False
+    return computed or text.get("model_type") in POSITIONS_FOLLOW_PAD
+
+
 def longest_input(text: Mapping[str, Any]) -> int | None:
     """Return the longest input in tokens, None where the config sets no limit.
 
@@ -58,7 +78,7 @@ def longest_input(text: Mapping[str, Any]) -> int | None:
     limit: int | None = next((text[key] for key in _KEYS if type(text.get(key)) is int), None)
     if limit is None:
         return None
-    if text.get("model_type") in POSITIONS_FOLLOW_PAD:
+    if positions_follow_pad(text):
         limit -= max(id_list(text.get("pad_token_id")), default=-1) + 1
     if text.get("model_type") == "prophetnet":
         limit -= 1  # it reads the position after each token too
@@ -76,7 +96,7 @@ def least_input(config: Mapping[str, Any]) -> int | None:
     Args:
         config: The whole config.json.
     """
-    texts = [child for path, child in configs(config) if is_text_path(path)]
+    texts = [child for _, child in text_configs(config)]
     keys = (*_KEYS, *_OTHER_KEYS)
     limits: list[int] = [child[key] for child in texts for key in keys if type(child.get(key)) is int]
     limits = [limit for limit in limits if limit > 0]

@@ -13,7 +13,7 @@ from typing import Any
 
 from tokswap.checkpoint.configs import needed_ids
 from tokswap.checkpoint.facts import model_facts
-from tokswap.checkpoint.nested_configs import configs, is_text_path, token_ids
+from tokswap.checkpoint.nested_configs import text_configs, token_ids
 from tokswap.tokenizer.post_processor import template_ids
 from tokswap.tokenizer.tokenizer import Tokenizer
 from tokswap.tokenizer.vocabulary import ROLES
@@ -75,8 +75,8 @@ def ids_with_rows(config: Mapping[str, Any], rows: int) -> dict[str, Any]:
         rows: Rows of the vocabulary matrices.
     """
     result = deepcopy(dict(config))
-    for path, child in configs(result):
-        for key in (f"{role}_token_id" for role in ROLES if is_text_path(path)):
+    for _, child in text_configs(result):
+        for key in (f"{role}_token_id" for role in ROLES):
             ids = token_ids(child, key)
             kept = [token for token in ids if token < rows]
             if kept != ids:

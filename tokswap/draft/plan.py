@@ -10,7 +10,7 @@ from typing import Any
 from tokswap.checkpoint.configs import Configs
 from tokswap.checkpoint.facts import ModelFacts, model_facts
 from tokswap.checkpoint.loaded import ModelLike
-from tokswap.checkpoint.nested_configs import configs, text_config
+from tokswap.checkpoint.nested_configs import text_config, text_configs
 from tokswap.checkpoint.reader import has_weights, open_checkpoint
 from tokswap.checkpoint.source import named, open_source
 from tokswap.draft.options import DraftOptions
@@ -200,7 +200,7 @@ def _with_ids(config: Mapping[str, Any], ids: Mapping[str, int | list[int] | Non
     """Set the ids where the small model has them, and in any case where its text model is described."""
     result = {**config}
     path, _ = text_config(result)
-    for at, child in configs(result):
+    for at, child in text_configs(result):
         assert isinstance(child, dict)
         child.update({key: value for key, value in ids.items() if key in child or at == path})
     return result

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tokswap.tokenizer.probes import TEXTS
 PLAIN = "PreTrainedTokenizerFast"
 """The class that does what tokenizer.json says. Release 5 calls it TokenizersBackend and accepts the old name."""
 PLAIN_CLASSES = (PLAIN, "TokenizersBackend")
+_PLACES = ("boxes", "xpaths")
 _NEEDS = (("*.tiktoken", "tiktoken"), ("tiktoken.model", "tiktoken"), ("*.model", "sentencepiece"))
 """Vocabulary files, and the packages without which transformers cannot read them."""
 _SAVE_AS_JSON = "use a tokenizer that has a tokenizer.json: tokswap cannot edit one that is Python code"
@@ -40,8 +42,8 @@ def auto_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
 def usable_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
     """Load the tokenizer of a folder as its special tokens work: in texts too.
 
-    The plain class stands in for Python code of the folder that may not run, and for a class that finds no special
-    tokens in a text.
+    The plain class stands in for Python code of the folder that may not run, for a class that finds no special tokens
+    in a text, and for one that reads no text, but words and their places on a page.
 
     Args:
         folder: The folder.
@@ -56,7 +58,7 @@ def usable_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
         if error.code != "remote-code" or not (folder / "tokenizer.json").is_file():
             raise
         return plain_tokenizer(folder)
-    return _with_special(loaded, folder) if has_blind_spot(loaded) else loaded
+    return _with_special(loaded, folder) if has_blind_spot(loaded) or _reads_pages(loaded) else loaded
 
 
 def has_blind_spot(tokenizer: Any) -> bool:
@@ -70,6 +72,12 @@ def has_blind_spot(tokenizer: Any) -> bool:
     special = {token: tokenizer.convert_tokens_to_ids(token) for token in tokenizer.all_special_tokens}
     found = (list(tokenizer.encode(text, add_special_tokens=False)) == [token] for text, token in special.items())
     return bool(special) and not any(found)
+
+
+def _reads_pages(tokenizer: Any) -> bool:
+    """Return whether a class asks for words with their boxes or paths (LayoutLM, UDOP, MarkupLM)."""
+    names = signature(type(tokenizer).__call__).parameters
+    return getattr(tokenizer, "backend_tokenizer", None) is not None and not names.keys().isdisjoint(_PLACES)
 
 
 def _with_special(tokenizer: Any, folder: Path) -> Any:

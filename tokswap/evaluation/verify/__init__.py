@@ -116,7 +116,7 @@ def _tokenizer_checks(sides: Sides, rows: int) -> Iterator[Check]:
     if source is not None:
         yield role_check(folder, source, reference)
     if reference.trim:
-        yield from corpus_check(folder, reference, sides.provenance.plan)
+        yield from _tried("trimmed texts", sides, lambda: corpus_check(folder, reference, sides.provenance.plan))
 
 
 def _model_checks(sides: Sides, after: Weights, before: Weights | None, device: str) -> Iterator[Check]:

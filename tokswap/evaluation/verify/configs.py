@@ -15,6 +15,7 @@ _MORE_KEYS = (
     *("im_start_id", "im_end_id", "im_newline_id", "image_start_id", "image_end_id", "image_patch_id"),
     *("slice_start_id", "slice_end_id", "newline_id"),
 )
+_ROLES = tuple(f"{role}_token" for role in ("bos", "eos", "pad", "unk", "sep", "cls", "mask"))
 _NOT_TEXT = ("vision", "audio")
 _FINITE = 10**9
 """transformers says a far larger number where a tokenizer has no limit."""
@@ -141,8 +142,9 @@ def _by_role(key: str, ids: list[int], roles: Mapping[str, int], reference: Refe
         present = [token for token in known if not reference.may_lack(token)]
         target[_role_of(key_there)] = [*target.get(_role_of(key_there), []), *present]
     meant = {role for role, token in roles.items() if token in ids and role in target}
-    if _role_of(key) in meant:
-        meant = {_role_of(key)}
+    own = _role_of(key)
+    if own in meant or (meant and own in _ROLES and own in target):  # Qwen's config names its pad token as bos
+        meant = {own}
     found = (reference.new(token) for role in sorted(meant) for token in target[role])
     return list(dict.fromkeys(new for new in found if new is not None))
 

@@ -35,6 +35,9 @@ def running_checks(
     if model.main_input_name != "input_ids":
         yield Check("model runs", True, f"not tried: this model reads {model.main_input_name}")
         return
+    if not folder.reads_text:
+        yield Check("model runs", True, "not tried: the tokenizer reads words with their places on a page")
+        return
     try:
         model = model.to(device)
         yield from _output_checks(model, folder, unpredicted)

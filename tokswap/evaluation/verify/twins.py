@@ -30,7 +30,7 @@ def twins(folder: Folder) -> dict[int, int]:
         Id -> the id that the text gives instead.
     """
     ids = [token for token, text in enumerate(folder.vocabulary) if text is not None]
-    before = folder.encode(".")
+    before = folder.encode(".") if folder.reads_text else []
     if not before or not getattr(folder.tokenizer, "is_fast", False):
         return {}
     lead = len(decode_all(folder, [before])[0])
