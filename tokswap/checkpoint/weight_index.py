@@ -166,7 +166,7 @@ def _index_files(index: Mapping[str, Any], path: Path) -> list[str]:
 
 def _check_inside(name: str, path: Path, what: str) -> None:
     if os.path.basename(name) != name or name in ("", ".", ".."):
-        message = f"{what} names a file outside its folder: {name!r}"
+        message = f"{what} names a file in another folder: {name!r}"
         raise InputError("outside-shard", message, "every weight file must lie beside config.json", file=path)
 
 
