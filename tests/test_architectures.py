@@ -29,10 +29,10 @@ USED = {
         "qwen3_moe",
         "xglm",
     ),
-    "masked": ("albert", "deberta-v2", "distilbert", "electra", "modernbert", "mpnet"),
+    "masked": ("albert", "deberta-v2", "distilbert", "electra", "modernbert", "mpnet", "perceiver"),
     "sequence to sequence": ("m2m_100", "pegasus_x", "prophetnet"),
 }
-ALWAYS = ("cohere", "gemma3n_text", "mamba", "deberta-v2", "modernbert", "m2m_100")
+ALWAYS = ("cohere", "gemma3n_text", "mamba", "deberta-v2", "modernbert", "m2m_100", "perceiver")
 """Those that `make test` tries: each has a vocabulary matrix of an own kind or name. `make slow` tries all others."""
 
 

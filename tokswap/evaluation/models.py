@@ -58,6 +58,19 @@ def text_tower(model: Any) -> Any:
     return tower if tower is not None and hasattr(model, "vision_model") else model
 
 
+def input_embeddings(model: Any) -> Any:
+    """Return the module with the input embeddings of a model's text tower."""
+    import torch
+
+    tower = text_tower(model)
+    found = tower.get_input_embeddings()
+    if hasattr(found, "weight"):
+        return found
+    size = tower.config.get_text_config().vocab_size  # the class of Perceiver names its latents
+    modules = (one for one in tower.modules() if isinstance(one, torch.nn.Embedding))
+    return next((one for one in modules if one.num_embeddings == size), None)
+
+
 def load_model(
     folder: str | Path, *, dtype: str = "float32", device: str = "cpu", trust_remote_code: bool = False
 ) -> tuple[Any, Any]:

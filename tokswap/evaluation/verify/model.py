@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tokswap.evaluation.checks import Check, check_empty
-from tokswap.evaluation.models import plain_generation, text_tower
+from tokswap.evaluation.models import input_embeddings, plain_generation, text_tower
 from tokswap.evaluation.verify.configs import positions_of
 from tokswap.evaluation.verify.folder import Folder
 from tokswap.evaluation.verify.reference import Reference
@@ -71,7 +71,7 @@ def _ends(model: Any) -> list[int]:
     config = getattr(model, "generation_config", None) or model.config
     found = getattr(config, "eos_token_id", None)
     ids = [token for token in (found if isinstance(found, list) else [found]) if token is not None]
-    rows = int(text_tower(model).get_input_embeddings().weight.shape[0])
+    rows = int(input_embeddings(model).weight.shape[0])
     return [token for token in ids if token < rows]
 
 

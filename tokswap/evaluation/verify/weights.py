@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from tokswap.evaluation.models import text_tower
+from tokswap.evaluation.models import input_embeddings
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Weights:
     @cached_property
     def embeddings(self) -> dict[str, Any]:
         """The matrices with a row per token that the model itself names: "input", and "output" where it is another."""
-        found = {"input": text_tower(self.model).get_input_embeddings()}
-        output = getattr(self.model, "get_output_embeddings", lambda: None)()
-        weights = {role: module.weight for role, module in (*found.items(), ("output", output)) if module is not None}
+        found = {"input": input_embeddings(self.model)}
+        found["output"] = getattr(self.model, "get_output_embeddings", lambda: None)()
+        weights = {role: module.weight for role, module in found.items() if module is not None}
         if "output" in weights and weights["output"].data_ptr() == weights["input"].data_ptr():
             del weights["output"]
         return weights
