@@ -11,6 +11,7 @@ import pytest
 import tools
 from commands import run
 from makers import copy_model, edit_json, read_json, write_json
+from transformers import AutoModelForCausalLM
 
 from tokswap.checkpoint.missing_tensors import check_missing
 from tokswap.checkpoint.reader import open_checkpoint
@@ -114,6 +115,17 @@ def test_a_whole_model_has_no_note(architecture: str, model_of: Make) -> None:
 def test_where_transformers_cannot_tell_nothing_is_said(config: dict[str, Any], model_of: Make, tmp_path: Path) -> None:
     folder = changed(model_of("llama"), tmp_path / "model", "_orig_mod.{}".format, **config)
     assert check_missing(open_checkpoint(folder)) == ()
+
+
+@pytest.mark.parametrize("config", [{"hidden_act": "zzz"}, {"num_key_value_heads": 3}])
+def test_a_model_that_transformers_cannot_make_has_a_note(
+    config: dict[str, Any], model_of: Make, tmp_path: Path
+) -> None:
+    folder = changed(model_of("llama"), tmp_path / "model", lambda name: name, **config)
+    with pytest.raises(Exception, match=r"zzz|size|shape|divisible|mismatch"):
+        AutoModelForCausalLM.from_pretrained(folder)
+    (note,) = open_source(folder).notes
+    assert note.startswith("transformers cannot load this model, and so not the result: ")
 
 
 @pytest.mark.parametrize("method", ["gptq", "awq", "bitsandbytes"])

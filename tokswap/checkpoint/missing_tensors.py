@@ -29,17 +29,20 @@ def check_missing(checkpoint: Checkpoint) -> tuple[str, ...]:
         checkpoint: A model folder.
 
     Returns:
-        A note where other tensors are missing. Nothing where transformers cannot tell, for classes that it does not
-        have. Of quantised weights the vocabulary matrices alone are known.
+        A note where other tensors are missing, or where transformers cannot make such a model. Nothing where it cannot
+        tell, for classes that it does not have. Of quantised weights the vocabulary matrices alone are known.
 
     Raises:
         InputError: incomplete-weights.
     """
     try:
         with _quiet():
-            missing, vocabulary = _missing(checkpoint)
-    except Exception:  # a class may raise anything; what it lacks is not known then
+            model_class, config = _class_of(checkpoint)
+            missing, vocabulary = _missing(checkpoint, model_class, config)
+    except _UnknownError:
         return ()
+    except Exception as error:  # a class may raise anything
+        return () if _is_quantised(checkpoint) else (_cannot_load(error),)
     facts = checkpoint.facts
     language_model = facts.has_head and facts.kind != "other" and not facts.multimodal
     found = missing if language_model else vocabulary
@@ -54,29 +57,47 @@ def check_missing(checkpoint: Checkpoint) -> tuple[str, ...]:
     )
 
 
-def _missing(checkpoint: Checkpoint) -> tuple[list[str], list[str]]:
-    """Return the names of missing tensors, and of those among them that are input embeddings or lm_head."""
-    import torch
+class _UnknownError(Exception):
+    """This transformers has no such class, or not all that it needs."""
+
+
+def _class_of(checkpoint: Checkpoint) -> tuple[Any, Any]:
+    """Return the class that loads a folder, and its config. Raises _UnknownError."""
     import transformers
 
-    quantised = any("quantization_config" in child for _, child in configs(checkpoint.config))
-    config = transformers.AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True, trust_remote_code=False)
+    names = checkpoint.config.get("architectures") or ["AutoModelForCausalLM"]
+    try:
+        found = transformers.AutoConfig.from_pretrained(
+            checkpoint.folder, local_files_only=True, trust_remote_code=False
+        )
+        return getattr(transformers, names[0]), found
+    except Exception as error:
+        raise _UnknownError from error
+
+
+def _missing(checkpoint: Checkpoint, model_class: Any, config: Any) -> tuple[list[str], list[str]]:
+    """Return the names of missing tensors, and of those among them that are input embeddings or lm_head."""
+    import torch
+
+    quantised = _is_quantised(checkpoint)
     for part in (config, config.get_text_config()) if quantised else ():
         part.__dict__.pop("quantization_config", None)  # its loader needs packages, and often a device
-    names = checkpoint.config.get("architectures") or ["AutoModelForCausalLM"]
     types = {short: getattr(torch, name.removeprefix("torch.")) for name, short in DTYPES.items()}
     tensors = {
         name: torch.empty(info.shape, dtype=types.get(info.dtype, torch.uint8), device="meta")
         for name, info in checkpoint.tensors.items()
     }
-    model, info = getattr(transformers, names[0]).from_pretrained(
-        None,
-        config=config,
-        state_dict=tensors,
-        device_map="meta",
-        output_loading_info=True,
-        ignore_mismatched_sizes=quantised,
-    )
+    try:
+        model, info = model_class.from_pretrained(
+            None,
+            config=config,
+            state_dict=tensors,
+            device_map="meta",
+            output_loading_info=True,
+            ignore_mismatched_sizes=quantised,
+        )
+    except ImportError as error:  # another library would be needed
+        raise _UnknownError from error
     weights, ends = dict(model.named_parameters(remove_duplicate=False)), _ends(model)
     missing = sorted(name for name in info["missing_keys"] if name in weights)  # buffers begin with values of their own
     found = [name for name in missing if any(weights[name] is weight for weight in ends)]
@@ -85,6 +106,10 @@ def _missing(checkpoint: Checkpoint) -> tuple[list[str], list[str]]:
     stored = {name.rpartition(".")[0] for name in checkpoint.tensors}  # maybe quantised too
     known = [name for name in found if name.rpartition(".")[0] not in stored]
     return known, known
+
+
+def _is_quantised(checkpoint: Checkpoint) -> bool:
+    return any("quantization_config" in child for _, child in configs(checkpoint.config))
 
 
 def _ends(model: Any) -> list[Any]:
@@ -110,6 +135,11 @@ def _quiet() -> Iterator[None]:
         transformers_logging.set_verbosity(level)
         if bars:
             transformers_logging.enable_progress_bar()
+
+
+def _cannot_load(error: Exception) -> str:
+    reason = (str(error).strip().splitlines() or [""])[0]
+    return f"transformers cannot load this model, and so not the result: {type(error).__name__}: {reason:.200}"
 
 
 def _note(missing: list[str]) -> str:
