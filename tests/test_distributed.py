@@ -251,8 +251,8 @@ def test_matching_pursuit_gives_the_same_rows(settings: dict[str, Any], backend:
         assert np.array_equal(np.sort(code.atoms[:, :MIXED]), mixed(5000, 700))
     orders = [np.argsort(code.atoms[:, :MIXED]) for code in codes]
     here, there = (np.take_along_axis(code.weights, order, 1) for code, order in zip(codes, orders, strict=True))
-    np.testing.assert_allclose(here, there, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(found[0].rows, found[1].rows, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(here, there, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found[0].rows, found[1].rows, rtol=1e-5, atol=1e-6)
     assert found[0].diagnostics.keys() == found[1].diagnostics.keys()
     assert np.linalg.norm(found[0].rows) > 1
 
