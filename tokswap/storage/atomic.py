@@ -167,7 +167,7 @@ def replace_file(path: Path, content: bytes) -> None:
 
 def write_error(error: OSError, out: Path) -> OutputError:
     """Return the OutputError for a failed write: disk-full or cannot-write."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if _is_full(error):
         hint = "free some space, or choose an --out on another disk"
         message = "the disk is full; the unfinished result has been removed"
         return OutputError("disk-full", message, hint, out=out)
@@ -177,9 +177,13 @@ def write_error(error: OSError, out: Path) -> OutputError:
 def cache_error(error: OSError, folder: Path) -> OutputError:
     """Return the OutputError for a failed write to the cache: disk-full or cannot-write."""
     hint = "set TOKSWAP_CACHE to another folder"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if _is_full(error):
         return OutputError("disk-full", "the disk of the cache is full", hint, cache=folder)
     return OutputError("cannot-write", f"the cache cannot be written: {error}", hint, cache=folder)
+
+
+def _is_full(error: OSError) -> bool:
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _open_work(out: Path) -> tuple[Path, int]:
