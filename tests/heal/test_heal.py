@@ -1,10 +1,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -251,6 +248,7 @@ def test_an_adapter_beside_the_model(
 def test_targets_are_those_of_the_students_own_ids(text: Path, model_of: Make, tmp_path: Path) -> None:
     """Two tokenizers can give a text the same ids, and other ids to what the teacher expects besides."""
     from tokswap.heal.stages import teach
+    from tokswap.heal.team import Team
 
     source = model_of("llama", vocab_size=640)
     first = copy_model(source, tmp_path / "first")
@@ -265,7 +263,7 @@ def test_targets_are_those_of_the_students_own_ids(text: Path, model_of: Make, t
     found = []
     for student in (first, second):
         inputs = tokswap.plan_heal(student, [text], teacher=source, out=tmp_path / "out").inputs
-        store = teach(inputs, tmp_path / "cache").store
+        store = teach(inputs, tmp_path / "cache", Team()).store
         assert store is not None
         found.append(store.ids)
     assert len(free) > 2
@@ -276,6 +274,7 @@ def test_what_a_loaded_teacher_has_read_is_used_again(
     text: Path, swapped: Callable[[str], Path], model_of: Make, tmp_path: Path
 ) -> None:
     from tokswap.heal.stages import teach
+    from tokswap.heal.team import Team
 
     student, source = swapped("llama"), model_of("llama", vocab_size=640)
 
@@ -284,7 +283,7 @@ def test_what_a_loaded_teacher_has_read_is_used_again(
         with torch.no_grad():
             model.get_input_embeddings().weight[7] += change
         job = tokswap.plan_heal(student, [text], teacher=(model, tokenizer), out=tmp_path / "out")
-        teach(job.inputs, tmp_path / "cache")
+        teach(job.inputs, tmp_path / "cache", Team())
         return sorted(path.name for path in (tmp_path / "cache").iterdir())
 
     first = taught(0)
@@ -486,22 +485,6 @@ def test_the_command(text: Path, swapped: Callable[[str], Path], tmp_path: Path)
     again = CliRunner().invoke(main, [*args, *rates, "--force", "--json"])
     assert again.exit_code == 0, again.output
     assert json.loads(again.stdout)["heal"]["steps"] > 0
-
-
-def test_two_processes_do_what_one_does(text: Path, swapped: Callable[[str], Path], tmp_path: Path) -> None:
-    student = swapped("llama-tied")
-    one = tokswap.heal_model(student, [text], out=tmp_path / "one", **{**QUICK, "batch_tokens": 400})
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    rates = ["--rate", "0.02", "--embedding-rate", "0.1", "--batch-tokens", "400", "--epochs", "1"]
-    place = ["--text", str(text), "--out", str(tmp_path / "two")]
-    command = [*launcher, "-m", "tokswap", "heal", str(student), *place, *rates, "--json"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKSWAP_CACHE": str(tmp_path / "cache")}
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr[-2000:]
-    two = json.loads(run.stdout)["heal"]
-    assert two["processes"] == 2
-    for key in ("loss", "held_out"):
-        np.testing.assert_allclose(two[key], one.healing[key], rtol=1e-3, atol=1e-3)
 
 
 # What can go wrong.

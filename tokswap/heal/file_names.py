@@ -44,9 +44,12 @@ def as_in_files(model: Any, trained: Mapping[str, Compute], files: Mapping[str, 
 
 
 def _state(model: Any) -> dict[str, torch.Tensor]:
-    """The weights of a model by their names without an adapter."""
-    state = model.state_dict()
-    return {name.replace(".base_layer.", "."): one for name, one in state.items() if ".lora_" not in name}
+    """The shapes of a model's weights, by their names without an adapter. A process may have parts of them only."""
+    state = {name: one for name, one in model.state_dict().items() if ".lora_" not in name}
+    return {
+        name.replace(".base_layer.", "."): torch.empty(one.shape, dtype=one.dtype, device="meta")
+        for name, one in state.items()
+    }
 
 
 def _reverted(model: Any, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -79,4 +82,4 @@ def _with_prefix(model: Any, name: str, files: Mapping[str, object]) -> str:
 
 def _zeros(like: torch.Tensor) -> torch.Tensor:
     """Zeros of a shape that need no memory."""
-    return torch.zeros((), device=like.device).expand(like.shape)
+    return torch.zeros(()).expand(like.shape)

@@ -125,12 +125,12 @@ def _checked(rows: np.ndarray, student: SourceModel) -> np.ndarray:
     return np.asarray(rows, np.int64)
 
 
-def load(source: SourceModel, options: HealOptions, dtype: str) -> Any:
+def load(source: SourceModel, options: HealOptions, dtype: str, device: str) -> Any:
     """Load a model in evaluation mode; one that is in memory is returned as it is."""
     if source.loaded is not None:
         return source.loaded.model
     trust = options.trust_remote_code
-    return load_model(source.checkpoint.folder, dtype=dtype, device=options.device, trust_remote_code=trust)[0]
+    return load_model(source.checkpoint.folder, dtype=dtype, device=device, trust_remote_code=trust)[0]
 
 
 def check_surroundings(track: str | None = None) -> None:

@@ -99,6 +99,11 @@ class HealRunOptions(Options):
         recorded=False,
     )
     gradient_checkpointing: bool = option(False, "Save memory: compute activations twice.")
+    shard: bool = option(
+        False,
+        "Divide the layers of the body among the processes of the launcher, for a model that no device holds whole.",
+        recorded=False,
+    )
     dtype: str = option(
         "auto",
         "Type that the body computes in: that of its weights (`auto`), float32 or bfloat16.",

@@ -17,6 +17,7 @@ from tokswap.heal.options import HealOptions
 from tokswap.heal.result import HealPlan, HealReport
 from tokswap.heal.run import HealJob
 from tokswap.heal.stages import flops_per_token
+from tokswap.heal.team import Team
 from tokswap.init.estimate import flops_per_second
 from tokswap.options.keywords import two_and_keywords
 from tokswap.report.plan import Estimate
@@ -82,12 +83,31 @@ def plan_with(model: ModelLike, texts: Sequence[str | Path], options: HealOption
     if options.save == "adapter" and options.train != "adapter":
         raise UsageError("bad-setting", "--save adapter needs --train adapter", "leave out one of the two")
     inputs = open_inputs(model, texts, options)
+    if options.shard:
+        _check_sharded(inputs)
     source = inputs.student
     out = result_folder(options.out, f"{named(model)}-healed", source)
     if out is not None:
         needed = source.checkpoint.nbytes if options.save == "merged" else 8 * _learning(inputs)
         check_output(out, sources=[source.path, inputs.teacher.path], needed=needed, force=options.force)
     return HealJob(plan_of(inputs, out), inputs)
+
+
+def _check_sharded(inputs: HealInputs) -> None:
+    """Check that the bodies can be divided among processes. Raises UsageError bad-setting."""
+    options = inputs.options
+    if Team.of(options.device).size == 1:
+        message = "--shard divides the body among processes, and there is one"
+        hint = "start several: `accelerate launch --multi_gpu --num_processes 2 -m tokswap heal ...`"
+    elif options.train == "full":
+        message = "--shard divides what does not learn, and with --train full all does"
+        hint = "use --train adapter"
+    elif inputs.student.loaded is not None or inputs.teacher.loaded is not None:
+        message = "--shard divides models that it reads from a folder, and this one is in memory"
+        hint = "give the folder"
+    else:
+        return
+    raise UsageError("bad-setting", message, hint)
 
 
 def plan_of(inputs: HealInputs, out: Path | None) -> HealPlan:
@@ -176,9 +196,11 @@ def _memory(inputs: HealInputs) -> int:
     tokens = largest_batch(sizes, options) if sizes else round(_LARGEST * options.batch_tokens)
     activations = tokens * layers * checkpoint.matrices[0].width * kept * width
     head = checkpoint.matrices[0].rows * checkpoint.matrices[0].width * (width + 4)
-    training = body * width + 28 * _learning(inputs) + head + 12 * BLOCK_ELEMENTS + activations
-    teaching = inputs.teacher.checkpoint.nbytes * width // _bytes_per_number(inputs) + 12 * BLOCK_ELEMENTS
-    return _LIBRARIES_BYTES + max(training, teaching)
+    share = Team.of(options.device).size if options.shard else 1
+    training = body * width // share + 28 * _learning(inputs) + head + 12 * BLOCK_ELEMENTS + activations
+    teacher = inputs.teacher.checkpoint.nbytes * width // _bytes_per_number(inputs)
+    whole = max(teacher, width * (body + matrices)) if share > 1 else 0  # each process in its turn
+    return _LIBRARIES_BYTES + max(training, teacher // share + 12 * BLOCK_ELEMENTS, whole)
 
 
 def _bytes_per_number(inputs: HealInputs) -> int:

@@ -78,8 +78,11 @@ class HealJob:
             for side in (self.inputs.teacher, self.inputs.student):
                 if side.loaded is not None:
                     stack.enter_context(evaluation_mode(side.loaded.model))
-            with team.leader_first():
-                taught = teach(self.inputs, cache)
+            # Those that share the teacher read together; otherwise the others wait for what the leader has read.
+            readers = team if self.inputs.options.shard else Team()
+            read = teach(self.inputs, cache, readers) if team.leads or self.inputs.options.shard else None
+            taught = team.shared(read)
+            assert taught is not None
             clock.stop("teach")
             with own_seed(self.inputs.options.seed):
                 learnt = learn(self.inputs, taught, folder, team=team)

@@ -14,6 +14,7 @@ import torch
 
 from tokswap.errors import InputError
 from tokswap.evaluation.models import plain_generation
+from tokswap.heal.team import Team
 from tokswap.heal.text import Passage, Side
 from tokswap.storage.atomic import cache_error, replace_file
 from tokswap.storage.documents import documents
@@ -32,7 +33,7 @@ _SEED_WORDS, _LEAST_LETTERS = 3, 4
 """Words of a language to go on with, long enough to belong to one language: after three, 15 of 16 texts stay in it."""
 
 
-def cached_text(path: Path, texts: Callable[[], Iterable[str]]) -> list[tuple[str, str]]:
+def cached_text(path: Path, texts: Callable[[], Iterable[str]], team: Team) -> list[tuple[str, str]]:
     """Return texts from a file of JSON lines, which is written first where it is not there.
 
     The file can be given to another run as its text.
@@ -40,17 +41,20 @@ def cached_text(path: Path, texts: Callable[[], Iterable[str]]) -> list[tuple[st
     Args:
         path: The file.
         texts: Makes the texts.
+        team: The processes that make them together; the leader writes them.
 
     Raises:
         OutputError: disk-full, cannot-write.
     """
-    if not path.is_file():
+    if team.shared(not path.is_file()):
         lines = [json.dumps({"text": text}, ensure_ascii=False) for text in texts()]
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(path, "".join(f"{line}\n" for line in lines).encode("utf-8"))
+            if team.leads:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                replace_file(path, "".join(f"{line}\n" for line in lines).encode("utf-8"))
         except OSError as error:
             raise cache_error(error, path) from error
+        team.wait()
     return [(NAME, text) for text, _ in documents(path, "text")]
 
 
@@ -163,7 +167,7 @@ def _sampled(teacher: Any, rows: np.ndarray, side: Side, seed: int) -> list[list
         one = torch.multinomial(best.softmax(-1), 1, generator=random)
         return scores.zero_().scatter_(1, ids.gather(1, one), 1.0)
 
-    with torch.inference_mode(), plain_generation(teacher):
+    with torch.no_grad(), plain_generation(teacher):
         found = teacher.generate(
             input_ids=inputs,
             attention_mask=torch.ones_like(inputs),

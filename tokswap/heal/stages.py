@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from tokswap.checkpoint.source import SourceModel
 from tokswap.errors import InputError
 from tokswap.heal.batches import Batches, batch_order
 from tokswap.heal.inputs import HealInputs, load
@@ -20,6 +21,7 @@ from tokswap.heal.judge import Judged, judge
 from tokswap.heal.memory import give_back
 from tokswap.heal.project import crossing_rates, packed, teacher_pieces
 from tokswap.heal.self_text import NAME, beginnings_of, cached_text, write_text
+from tokswap.heal.shards import load_divided
 from tokswap.heal.student import Student
 from tokswap.heal.targets import KEEP, TargetStore, store_targets, targets_key
 from tokswap.heal.teacher import Read, read_passages
@@ -80,22 +82,23 @@ class Learnt:
         return self.after.bits_per_byte < self.before.bits_per_byte
 
 
-def teach(inputs: HealInputs, cache: Path) -> Taught:
+def teach(inputs: HealInputs, cache: Path, team: Team) -> Taught:
     """Let the teacher write text where that is asked for, and read all of it.
 
     Args:
         inputs: The models and the text.
         cache: Folder of cached targets.
+        team: The processes that do it together: those that share the teacher, or one alone.
 
     Raises:
-        InputError: text-too-small, text-changed.
+        InputError: text-too-small, text-changed, cannot-divide.
         OutputError: disk-full, cannot-write.
     """
     options, (side, own) = inputs.options, inputs.sides
-    model = load(inputs.teacher, options, inputs.dtype)
+    model = _loaded(inputs, inputs.teacher, inputs.dtype, team)
     text = inputs.text
     if options.self_text:
-        parts = _written(inputs, model, cache)
+        parts = _written(inputs, model, cache, team)
         if text is None:
             text = paired_text(parts, side, own, share=options.held_out)
         else:  # any amount will do
@@ -103,15 +106,15 @@ def teach(inputs: HealInputs, cache: Path) -> Taught:
     assert text is not None
     begin = time.perf_counter()
     judged = judge(model, text.held_out, side.lead, teacher=True)
-    text = _fitting(inputs, text, time.perf_counter() - begin)
-    store = _targets(inputs, text, model, cache) if options.kl > 0 else None
+    text = team.shared(_fitting(inputs, text, time.perf_counter() - begin))
+    store = _targets(inputs, text, model, cache, team) if options.kl > 0 else None
     figures = {"projected": round(store.told, 4) if store else 0.0, "seconds": round(time.perf_counter() - begin, 1)}
     del model
     give_back(options.device)
     return Taught(text, store, judged, figures=figures)
 
 
-def _written(inputs: HealInputs, model: Any, cache: Path) -> list[tuple[str, str]]:
+def _written(inputs: HealInputs, model: Any, cache: Path, team: Team) -> list[tuple[str, str]]:
     """Return what the teacher writes, from the cache where it has written it before."""
     options, side = inputs.options, inputs.sides[0]
     own = inputs.text.training if inputs.text is not None else ()
@@ -122,10 +125,10 @@ def _written(inputs: HealInputs, model: Any, cache: Path) -> list[tuple[str, str
         kinds = beginnings_of(side, own, [language(code, _WORDS) for code in codes], seed=options.seed)
         return write_text(model, side, kinds, options.self_text or 0, seed=options.seed)
 
-    return cached_text(cache / f"written-{key}.jsonl", texts)
+    return cached_text(cache / f"written-{key}.jsonl", texts, team)
 
 
-def _targets(inputs: HealInputs, text: HealText, model: Any, cache: Path) -> TargetStore:
+def _targets(inputs: HealInputs, text: HealText, model: Any, cache: Path, team: Team) -> TargetStore:
     """Return the targets of the training text, read by the teacher where they are not in the cache."""
     (side, own), top = inputs.sides, inputs.options.top
     pairs = [(one.teacher, one.student) for one in text.training]
@@ -134,12 +137,13 @@ def _targets(inputs: HealInputs, text: HealText, model: Any, cache: Path) -> Tar
     # Tokens that the text does not have are targets too, so the text alone does not tell one tokenizer from another.
     own_ids = hashlib.sha256(pieces.ids.tobytes() + pieces.start.tobytes()).hexdigest()
     key = targets_key(inputs.teacher_identity, text.training, top, KEEP, inputs.dtype, own_ids)
-    store = TargetStore.open(cache / f"targets-{key}", text.training)
+    with team.in_turn():
+        store = TargetStore.open(cache / f"targets-{key}", text.training)
 
     def read(missing: Collection[int]) -> Iterable[Read]:
         return read_passages(model, [one.teacher.ids for one in text.training], side.lead, top=top, missing=missing)
 
-    store_targets(store, text.training, read, pieces)
+    store_targets(store, text.training, read, pieces, team)
     return store
 
 
@@ -153,13 +157,14 @@ def learn(inputs: HealInputs, taught: Taught, folder: Path, *, team: Team) -> Le
         team: The processes that share the work. A checkpoint that is there is gone on from.
 
     Raises:
-        InputError: training-diverged, no-lora-targets, no-plain-embeddings.
+        InputError: training-diverged, no-lora-targets, no-plain-embeddings, cannot-divide.
     """
     options, own = inputs.options, inputs.sides[1]
     full = options.train == "full"
-    model = load(inputs.student, options, "float32" if full else inputs.dtype)
+    model = _loaded(inputs, inputs.student, "float32" if full else inputs.dtype, team)
     autocast = full and inputs.dtype == "bfloat16"
-    student = Student(_own_copy(model, inputs), options, autocast=autocast, new=inputs.new, fixed=inputs.fixed)
+    own_model = _own_copy(model, inputs)
+    student = Student(own_model, options, reach=inputs.reach, autocast=autocast, new=inputs.new, fixed=inputs.fixed)
     text = taught.text
 
     def measured() -> Judged:
@@ -183,6 +188,14 @@ def learn(inputs: HealInputs, taught: Taught, folder: Path, *, team: Team) -> Le
         trainer._load_best_model()
         trainer.course.stopped = f"{message}; the best state before it was kept"
     return Learnt(student, before, after=measured(), course=trainer.course)
+
+
+def _loaded(inputs: HealInputs, source: SourceModel, dtype: str, team: Team) -> Any:
+    """Load a model, or the part of it that this process gets."""
+    options = inputs.options
+    if not options.shard:
+        return load(source, options, dtype, options.device)
+    return load_divided(lambda: load(source, options, dtype, "cpu"), team, options.device)
 
 
 def _own_copy(model: Any, inputs: HealInputs) -> Any:

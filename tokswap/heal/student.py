@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from torch.nn import Embedding, Module, Parameter
 
-from tokswap.heal.adapter import check_parts, reach_of, with_adapter
+from tokswap.heal.adapter import Reach, check_parts, reach_of, with_adapter
 from tokswap.heal.heads import find_form, hidden_states
 from tokswap.heal.loss import FusedLoss, Wanted, Weights, plain_loss
 from tokswap.heal.options import HealOptions
+from tokswap.heal.shards import divided_names
 
 
 class Student(Module):
@@ -36,6 +37,7 @@ class Student(Module):
         model: Any,
         options: HealOptions,
         *,
+        reach: Reach | None = None,
         autocast: bool = False,
         new: np.ndarray | None = None,
         fixed: np.ndarray | None = None,
@@ -45,6 +47,7 @@ class Student(Module):
         Args:
             model: The model, which is changed.
             options: What learns, and how.
+            reach: What an adapter can change; None to look for it.
             autocast: See `Student`.
             new: The rows that learn, None for all.
             fixed: The rows of a separate lm_head that do not learn, None for none.
@@ -53,7 +56,7 @@ class Student(Module):
             InputError: no-lora-targets, no-plain-embeddings.
         """
         super().__init__()
-        reach = reach_of(model)
+        reach = reach or reach_of(model)
         check_parts(model, reach, options.train)
         embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
         model.requires_grad_(False)
@@ -79,6 +82,8 @@ class Student(Module):
                     module.register_forward_hook(lambda module, given, found: found.to(dtype))
             head.register_forward_pre_hook(lambda module, given: (given[0].to(module.weight.dtype), *given[1:]))
         self.form = find_form(model)
+        if options.shard:  # torch's data parallelism leaves these alone
+            self._ddp_params_and_buffers_to_ignore = divided_names(self)
         if options.gradient_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 

@@ -12,6 +12,7 @@ import numpy as np
 from tokswap.errors import OutputError
 from tokswap.heal.project import Pieces, Targets, project
 from tokswap.heal.teacher import Read
+from tokswap.heal.team import Team
 from tokswap.heal.text import Passage
 from tokswap.storage.atomic import cache_error, check_room
 
@@ -30,12 +31,14 @@ class TargetStore:
         probabilities: Their probabilities, float16 [tokens, KEEP].
         done: 0 for passages without targets; for others 1 to 255, by the share of tokens that the teacher has told,
             uint8 [n].
+        folder: Where they are; a copy in another process opens it again.
     """
 
     start: np.ndarray
     ids: np.ndarray
     probabilities: np.ndarray
     done: np.ndarray
+    folder: Path
 
     @classmethod
     def open(cls, folder: Path, passages: Sequence[Passage]) -> TargetStore:
@@ -46,22 +49,29 @@ class TargetStore:
         """
         start = np.zeros(len(passages) + 1, np.int64)
         np.cumsum([len(passage.student.ids) for passage in passages], out=start[1:])
+        return cls._at(folder, start)
+
+    @classmethod
+    def _at(cls, folder: Path, start: np.ndarray) -> TargetStore:
         shape = (int(start[-1]), KEEP)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if not (folder / "done").is_file():
                 check_room(folder / "ids", shape[0] * KEEP * 6)
-            arrays = [
+            ids, probabilities, done = (
                 _mapped(folder / name, dtype, of)
                 for name, dtype, of in (
                     ("ids", np.int32, shape),
                     ("probabilities", np.float16, shape),
-                    ("done", np.uint8, (len(passages),)),
+                    ("done", np.uint8, (len(start) - 1,)),
                 )
-            ]
+            )
         except OSError as error:
             raise cache_error(error, folder) from error
-        return cls(start, *arrays)
+        return cls(start, ids, probabilities=probabilities, done=done, folder=folder)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return TargetStore._at, (self.folder, self.start)
 
     def of(self, n: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the targets of a passage: ids int64 [m, KEEP], 0 where there are fewer, and probabilities, float32."""
@@ -86,6 +96,7 @@ def store_targets(
     passages: Sequence[Passage],
     read: Callable[[Collection[int]], Iterable[Read]],
     pieces: Pieces,
+    team: Team,
 ) -> None:
     """Compute the targets that are not there yet.
 
@@ -94,8 +105,11 @@ def store_targets(
         passages: The passages.
         read: Lets the teacher read some passages; yields a `Read` for each, and maybe for others.
         pieces: What the student's tokenizer makes of each teacher token.
+        team: The processes that read together; the leader stores.
     """
-    for found in read(set(np.flatnonzero(store.done == 0).tolist())):
+    for found in read(team.shared(set(np.flatnonzero(store.done == 0).tolist()))):
+        if not team.leads:
+            continue
         passage = passages[found.index]
         targets = project(
             passage.teacher, passage.student, (found.ids, found.probabilities), pieces, keep=store.ids.shape[1]

@@ -69,7 +69,7 @@ def read_passages(
             continue
         inputs, mask, rows = padded([passages[n] for n in part], lead, model.device)
         wanted = torch.from_numpy(np.concatenate([passages[n][not lead :] for n in part])).to(model.device).long()
-        with torch.inference_mode():
+        with torch.no_grad():  # weights that are gathered in inference mode could not be trained with later
             if form is None:
                 logits = model(input_ids=inputs, attention_mask=mask, use_cache=False).logits.flatten(0, 1)[rows]
                 found = _told(_picked(logits.float(), wanted, top), wanted)

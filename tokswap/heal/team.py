@@ -6,7 +6,13 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from datetime import timedelta
+from typing import Any, TypeVar
+
+_PATIENCE = timedelta(days=2)
+"""How long processes wait for one another: the leader may read and write text for hours."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -34,16 +40,32 @@ class Team:
         """Whether this process is the one that writes."""
         return self.rank == 0
 
-    @contextlib.contextmanager
-    def leader_first(self) -> Iterator[None]:
-        """Let the leader do something before all others do it."""
-        if self.size == 1:
-            yield
-            return
-        with self._state().main_process_first():
-            yield
+    def wait(self) -> None:
+        """Wait until all processes are here."""
+        if self.size > 1:
+            self.state().wait_for_everyone()
 
-    def _state(self) -> Any:
+    def shared(self, value: T) -> T:
+        """Return the value of the leader in every process. It is pickled; the values of the others do not matter."""
+        if self.size == 1:
+            return value
+        from accelerate.utils import broadcast_object_list
+
+        self.state()
+        found: T = broadcast_object_list([value])[0]
+        return found
+
+    @contextlib.contextmanager
+    def in_turn(self) -> Iterator[None]:
+        """Let one process after the other do something."""
+        for _ in range(self.rank):
+            self.wait()
+        yield
+        for _ in range(self.rank, self.size):
+            self.wait()
+
+    def state(self) -> Any:
+        """Return what accelerate knows of the processes; the first call connects them."""
         from accelerate import PartialState
 
-        return PartialState(cpu=self.cpu, **({"backend": "gloo"} if self.cpu else {}))
+        return PartialState(cpu=self.cpu, timeout=_PATIENCE, **({"backend": "gloo"} if self.cpu else {}))

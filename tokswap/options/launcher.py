@@ -28,6 +28,7 @@ def check_launcher() -> None:
                 "cannot-shard",
                 f"the launcher asks for {what}, and each process of a training has a whole copy of the model",
                 "choose plain data parallelism: `accelerate launch --multi_gpu --num_processes N -m tokswap ...`, or "
-                f"another answer in `accelerate config`; without accelerate's launcher, unset {variable}",
+                f"another answer in `accelerate config`; without accelerate's launcher, unset {variable}. "
+                "`tokswap heal --shard` divides the body among the processes itself",
                 variable=variable,
             )
