@@ -673,6 +673,22 @@ def test_a_full_disk_while_teaching(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_full_disk_under_a_checkpoint(
+    text: Path, swapped: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tokswap.heal import train
+
+    def full(*given: Any) -> Any:
+        raise Exception("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(train, "save_file", full)
+    with pytest.raises(OutputError) as caught:
+        tokswap.heal_model(swapped("llama-tied"), [text], out=tmp_path / "out", **QUICK)
+    assert caught.value.code == "disk-full"
+    assert "TOKSWAP_CACHE" in caught.value.hint
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_batches_hold_every_passage_once_an_epoch() -> None:
     from tokswap.heal.batches import batch_order, largest_batch
     from tokswap.heal.options import HealOptions

@@ -15,7 +15,7 @@ import torch
 from tokswap.errors import InputError
 from tokswap.evaluation.models import plain_generation
 from tokswap.heal.text import Passage, Side
-from tokswap.storage.atomic import cache_error, replace_file
+from tokswap.storage.atomic import CACHE, replace_file, write_error
 from tokswap.storage.documents import documents
 from tokswap.tokenizer.languages import Language
 
@@ -50,7 +50,7 @@ def cached_text(path: Path, texts: Callable[[], Iterable[str]]) -> list[tuple[st
             path.parent.mkdir(parents=True, exist_ok=True)
             replace_file(path, "".join(f"{line}\n" for line in lines).encode("utf-8"))
         except OSError as error:
-            raise cache_error(error, path) from error
+            raise write_error(error, path, CACHE) from error
     return [(NAME, text) for text, _ in documents(path, "text")]
 
 

@@ -13,7 +13,7 @@ from tokswap.errors import OutputError
 from tokswap.heal.project import Pieces, Targets, project
 from tokswap.heal.teacher import Read
 from tokswap.heal.text import Passage
-from tokswap.storage.atomic import cache_error, check_room
+from tokswap.storage.atomic import CACHE, check_room, write_error
 
 KEEP = 64
 """Targets that are kept of each token."""
@@ -50,7 +50,7 @@ class TargetStore:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if not (folder / "done").is_file():
-                check_room(folder / "ids", shape[0] * KEEP * 6)
+                check_room(folder / "ids", shape[0] * KEEP * 6, CACHE)
             arrays = [
                 _mapped(folder / name, dtype, of)
                 for name, dtype, of in (
@@ -60,7 +60,7 @@ class TargetStore:
                 )
             ]
         except OSError as error:
-            raise cache_error(error, folder) from error
+            raise write_error(error, folder, CACHE) from error
         return cls(start, *arrays)
 
     def of(self, n: int) -> tuple[np.ndarray, np.ndarray]:
