@@ -13,7 +13,7 @@ from tokswap.errors import OutputError
 from tokswap.heal.project import Pieces, Targets, project
 from tokswap.heal.teacher import Read
 from tokswap.heal.text import Passage
-from tokswap.storage.atomic import CACHE, check_room, write_error
+from tokswap.storage.atomic import CACHE, allocate, check_room, write_error
 
 KEEP = 64
 """Targets that are kept of each token."""
@@ -123,4 +123,6 @@ def _mapped(path: Path, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     if path.is_file() and path.stat().st_size != size:
         raise OutputError("cannot-write", "a file of the cache is damaged", "remove its folder", file=path)
-    return np.memmap(path, dtype, "r+" if path.is_file() else "w+", shape=shape)
+    mapped = np.memmap(path, dtype, "r+" if path.is_file() else "w+", shape=shape)
+    allocate(path)
+    return mapped

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.lib.format import open_memmap
 
 from tokswap.errors import InputError
-from tokswap.storage.atomic import CACHE, scratch, write_error
+from tokswap.storage.atomic import CACHE, allocate, scratch, write_error
 from tokswap.storage.resolve import cache_folder, resolve_encoder
 
 _BATCH = 256
@@ -146,6 +146,7 @@ def _encode(model: Any, folder: Path, texts: Sequence[str], work: Path, progress
             if vectors is None:
                 shape = (len(texts), rows.shape[1])
                 vectors = open_memmap(work, mode="w+", dtype=np.float32, shape=shape)  # type: ignore[no-untyped-call]
+                allocate(work)
             vectors[part] = rows
             bar.update(len(part))
     if vectors is None:
