@@ -698,6 +698,7 @@ def test_a_full_disk_under_a_checkpoint(
         raise Exception("Error while serializing: I/O error: No space left on device (os error 28)")
 
     monkeypatch.setattr(train, "save_file", full)
+    monkeypatch.setenv("TOKSWAP_CACHE", str(tmp_path / "cache"))
     with pytest.raises(OutputError) as caught:
         tokswap.heal_model(swapped("llama-tied"), [text], out=tmp_path / "out", **QUICK)
     assert caught.value.code == "disk-full"
