@@ -389,6 +389,7 @@ def test_terms_that_cannot_be_tokens(family: str, term: str, why: str, model_of:
     path.write_text(f"{term}\n", encoding="utf-8")
     error = refused(model, tokens=[path])
     assert error.code == "no-new-token"
+    assert ("as the tokenizer spells them" in error.hint) is ("normalizer" in why)
     path.write_text(f"{term}\nferryman\n\nferryman\n", encoding="utf-8")
     skipped = facts_of(tokswap.plan_extend(model, tokens=[path], out=tmp_path / "out")).skipped
     assert len(skipped) == 2
