@@ -126,6 +126,24 @@ REFUSED: dict[str, tuple[str, dict[str, Any], Shapes, dict[str, str]]] = {
         BODY,
         {},
     ),
+    "a decoder of sound (MusicGen)": (
+        "two-vocabularies",
+        {"text_encoder": {"vocab_size": V}, "decoder": {"vocab_size": 64, "num_codebooks": 4}},
+        {"text_encoder.shared.weight": (V, D)},
+        {},
+    ),
+    "a talker (Qwen-Omni)": (
+        "two-vocabularies",
+        {"thinker_config": {"text_config": {"vocab_size": V}}, "talker_config": {"vocab_size": 48}},
+        {"thinker.model.embed_tokens.weight": (V, D), "talker.model.embed_tokens.weight": (48, D)},
+        {},
+    ),
+    "text beside sound (CSM)": (
+        "two-vocabularies",
+        {"vocab_size": 64, "text_vocab_size": V, "num_codebooks": 4},
+        {"embed_text_tokens.weight": (V, D)},
+        {},
+    ),
     "matrices that a translator does not share": (
         "two-vocabularies",
         {"vocab_size": V, "decoder_vocab_size": 700, "share_encoder_decoder_embeddings": False},

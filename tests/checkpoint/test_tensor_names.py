@@ -272,6 +272,19 @@ OTHERS: dict[str, tuple[dict[str, Any], Shapes, list[tuple[str, str, bool]]]] = 
         {"model.language_model.embed_tokens.weight": (V, D), "lm_head.weight": (V, D)},
         [("model.language_model.embed_tokens.weight", "input", False), ("lm_head.weight", "output", False)],
     ),
+    "a tied head of Cohere's speech recognition": (
+        {"architectures": ["CohereAsrForConditionalGeneration"], "vocab_size": V, "tie_word_embeddings": True},
+        {"transf_decoder._embedding.token_embedding.weight": (V, D), "log_softmax.mlp.layer0.bias": (V,)},
+        [
+            ("transf_decoder._embedding.token_embedding.weight", "input", True),
+            ("log_softmax.mlp.layer0.bias", "bias", False),
+        ],
+    ),
+    "a text head beside one of sound (Higgs)": (
+        {"architectures": ["HiggsAudioV2ForConditionalGeneration"], "vocab_size": V, "tie_word_embeddings": False},
+        {"model.embed_tokens.weight": (V, D), "text_lm_head.weight": (V, D), "audio_lm_head.weight": (1000, D)},
+        [("model.embed_tokens.weight", "input", False), ("text_lm_head.weight", "output", False)],
+    ),
     "an encoder without a head": (
         {"architectures": ["BertModel"], "vocab_size": V},
         {"embeddings.word_embeddings.weight": (V, D), "embeddings.position_embeddings.weight": (64, D)},

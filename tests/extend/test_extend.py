@@ -88,6 +88,7 @@ def test_old_rows_stay_and_new_tokens_work(architecture: str, model_of: Make, te
     assert all(tools.bits(rows[name]) == tools.bits(old[name]) for name in others)
     model = getattr(transformers, tools.AUTO.get(architecture, "AutoModelForCausalLM")).from_pretrained(out)
     assert model.config.vocab_size == model.get_input_embeddings().weight.shape[0] == len(after)
+    assert makers.read_json(out / "vocab_map.json")["rows_after"] == len(after)
     word = "ferryman" if architecture == "bert" else "a ferryman"
     assert max(after(word, add_special_tokens=False)["input_ids"]) >= len(before)
     assert failed(out, source) == []
@@ -388,6 +389,7 @@ def test_terms_that_cannot_be_tokens(family: str, term: str, why: str, model_of:
     path.write_text(f"{term}\n", encoding="utf-8")
     error = refused(model, tokens=[path])
     assert error.code == "no-new-token"
+    assert ("as the tokenizer spells them" in error.hint) is ("normalizer" in why)
     path.write_text(f"{term}\nferryman\n\nferryman\n", encoding="utf-8")
     skipped = facts_of(tokswap.plan_extend(model, tokens=[path], out=tmp_path / "out")).skipped
     assert len(skipped) == 2

@@ -656,6 +656,39 @@ def test_a_full_disk_while_teaching(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_full_disk_under_targets(
+    text: Path, swapped: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are written through a map: without a block, the system would end the process."""
+
+    def full(*given: Any) -> Any:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    monkeypatch.setenv("TOKSWAP_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(OutputError) as caught:
+        tokswap.heal_model(swapped("llama-tied"), [text], out=tmp_path / "out", **QUICK)
+    assert caught.value.code == "disk-full"
+    assert "TOKSWAP_CACHE" in caught.value.hint
+
+
+def test_a_full_disk_under_a_checkpoint(
+    text: Path, swapped: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tokswap.heal import train
+
+    def full(*given: Any) -> Any:
+        raise Exception("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(train, "save_file", full)
+    monkeypatch.setenv("TOKSWAP_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(OutputError) as caught:
+        tokswap.heal_model(swapped("llama-tied"), [text], out=tmp_path / "out", **QUICK)
+    assert caught.value.code == "disk-full"
+    assert "TOKSWAP_CACHE" in caught.value.hint
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_batches_hold_every_passage_once_an_epoch() -> None:
     from tokswap.heal.batches import batch_order, largest_batch
     from tokswap.heal.options import HealOptions

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,17 @@ def test_a_cache_that_cannot_be_written(folder: Path, monkeypatch: pytest.Monkey
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("TOKSWAP_CACHE", str(tmp_path / "file"))
     assert code_of(folder) == "cannot-write"
+
+
+def test_a_full_cache(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write through a map that has no block ends the process, without a message: the blocks are asked for before."""
+
+    def full(*given: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    assert code_of(folder) == "disk-full"
+    assert list((cache_folder() / "encoder").iterdir()) == []
 
 
 def code_of(folder: Path) -> str:

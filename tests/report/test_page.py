@@ -402,7 +402,8 @@ def test_a_failed_write_leaves_the_old_page(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OutputError) as caught:
         write_page(place, "new")
-    assert caught.value.code == "cannot-write"
+    assert caught.value.code == "disk-full"
+    assert caught.value.hint.endswith("choose another name for the page")
     assert place.read_text() == "old"
     assert list(tmp_path.iterdir()) == [place]
 

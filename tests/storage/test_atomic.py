@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from tokswap.cli import main
 from tokswap.errors import OutputError
-from tokswap.storage.atomic import held, replace_file, scratch
+from tokswap.storage.atomic import CACHE, check_room, held, replace_file, scratch, temporary_copy, workspace
 from tokswap.storage.resolve import set_alias, user_aliases
 
 
@@ -65,3 +65,47 @@ def test_a_killed_run_is_swept_and_a_living_one_is_not(tmp_path: Path) -> None:
     finally:
         os.close(living)
     assert [path.name for path in tmp_path.iterdir()] == [".cache.tokswap-living"]
+
+
+FULL_LIBRARIES = {
+    "system": OSError(28, "No space left on device"),
+    "safetensors": Exception("Error while serializing: I/O error: No space left on device (os error 28)"),
+}
+
+
+@pytest.mark.parametrize("library", FULL_LIBRARIES)
+def test_a_full_disk_in_the_words_of_a_library(library: str, tmp_path: Path) -> None:
+    with pytest.raises(OutputError) as caught, workspace(tmp_path / "out", force=False, place=CACHE):
+        raise FULL_LIBRARIES[library]
+    assert caught.value.code == "disk-full"
+    assert "TOKSWAP_CACHE" in caught.value.hint
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_write_that_torch_cannot_finish(tmp_path: Path) -> None:
+    with pytest.raises(OutputError) as caught, workspace(tmp_path / "out", force=False):
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0")
+    assert caught.value.code == "cannot-write"
+    with pytest.raises(RuntimeError, match="a bug"), workspace(tmp_path / "out", force=False):
+        raise RuntimeError("a bug")
+
+
+def test_a_check_names_the_option_of_its_place(tmp_path: Path) -> None:
+    with pytest.raises(OutputError) as caught:
+        check_room(tmp_path / "out", 1 << 60)
+    assert "--out" in caught.value.hint
+    with pytest.raises(OutputError) as caught:
+        check_room(tmp_path / "out", 1 << 60, CACHE)
+    assert caught.value.message.startswith("the cache needs")
+    assert "TOKSWAP_CACHE" in caught.value.hint
+    assert "--out" not in caught.value.hint
+
+
+def test_temporary_files_that_cannot_be_written(tmp_path: Path) -> None:
+    def fill(folder: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OutputError) as caught, temporary_copy(fill):
+        pass
+    assert caught.value.code == "disk-full"
+    assert "TMPDIR" in caught.value.hint

@@ -66,3 +66,17 @@ def test_hidden_folders_are_left_out(tmp_path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("text")
     assert [path.name for path in find_files(str(tmp_path / ".all"))] == ["a.txt", "c.txt"]
+
+
+@pytest.mark.parametrize("start", ["", "\ufeff"], ids=["plain", "bom"])
+@pytest.mark.parametrize("block", [4, 1 << 20])
+@pytest.mark.parametrize("bad", [b"\xff", b"\xe2\x82"], ids=["no UTF-8", "a cut character"])
+def test_the_byte_that_is_no_utf8_is_named(
+    bad: bytes, block: int, start: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_READ_BYTES", block)
+    good = f"{start}a bridge ü€".encode()
+    (tmp_path / "a.txt").write_bytes(good + bad + b" and more" * (len(bad) == 1))
+    with pytest.raises(InputError) as caught:
+        read(tmp_path / "a.txt")
+    assert caught.value.message.endswith(f" at byte {len(good)}")

@@ -130,7 +130,9 @@ def test_a_full_disk_under_a_conversion(tmp_path: Path, monkeypatch: pytest.Monk
 
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
     monkeypatch.setattr(gguf, "_convert", convert)
-    assert refusal(gguf.dequantised, tmp_path / "model.gguf", tmp_path / "cache").code == "cannot-write"
+    error = refusal(gguf.dequantised, tmp_path / "model.gguf", tmp_path / "cache")
+    assert error.code == "disk-full"
+    assert "TOKSWAP_CACHE" in error.hint
     assert list((tmp_path / "cache").iterdir()) == []
 
 
@@ -152,7 +154,9 @@ def test_a_full_disk_under_the_weights_of_a_conversion(tmp_path: Path, monkeypat
 
     make_gguf(tmp_path)
     monkeypatch.setattr(PreTrainedModel, "save_pretrained", save)
-    assert refusal(gguf.dequantised, tmp_path / "model.gguf", tmp_path / "cache").code == "cannot-write"
+    error = refusal(gguf.dequantised, tmp_path / "model.gguf", tmp_path / "cache")
+    assert error.code == "disk-full"
+    assert "TOKSWAP_CACHE" in error.hint
     assert list((tmp_path / "cache").iterdir()) == []
 
 

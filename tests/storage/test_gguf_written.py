@@ -460,6 +460,7 @@ def test_a_failure_leaves_nothing(model_of: Make, tmp_path: Path, monkeypatch: p
     error = refused(model, model, tmp_path)
     assert isinstance(error, OutputError)
     assert error.code == "disk-full"
+    assert "--gguf" in error.hint
 
 
 def test_the_package_is_not_installed(model_of: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ import tools
 
 import tokswap
 from tokswap.errors import InputError
-from tokswap.tokenizer.loaded import read_loaded
+from tokswap.tokenizer.loaded import read_loaded, to_transformers
 from tokswap.tokenizer.tokenizer import Tokenizer, read_tokenizer
 from tokswap.tokenizer.vocabulary import ROLES
 
@@ -424,6 +424,46 @@ def test_a_class_that_switches_languages_stays(tmp_path: Path) -> None:
             loaded.src_lang = code
             assert loaded.convert_ids_to_tokens(loaded("der")["input_ids"])[-2:] == ["</s>", code]
     assert load(target).tokenize("der Hafen") == load(source).tokenize("der Hafen")
+
+
+@tools.needs_release_5
+def test_a_language_that_a_user_has_set_stays(tmp_path: Path) -> None:
+    """The attribute counts, not what the tokenizer was loaded with."""
+    from transformers import AutoModelForSeq2SeqLM
+
+    source = translator(tmp_path / "source")
+    tokenizer = load(source)
+    tokenizer.src_lang = "ru_RU"
+    pair = AutoModelForSeq2SeqLM.from_pretrained(source), tokenizer
+    made = tokswap.trim_vocabulary(pair, corpora=[makers.TEXTS / "german.txt"]).load()[1]
+    assert made.src_lang == "ru_RU"
+    assert made.convert_ids_to_tokens(made("der")["input_ids"])[-2:] == ["</s>", "ru_RU"]
+
+
+@tools.needs_release_5
+def test_whisper_in_memory_keeps_its_language_and_spellings(tmp_path: Path) -> None:
+    source = makers.make_tokenizer("byte-level", tmp_path / "source")
+    spec = makers.read_json(source / "tokenizer.json")
+    added = [
+        "<|startoftranscript|>",
+        "<|en|>",
+        "<|zh|>",
+        "<|de|>",
+        "<|translate|>",
+        "<|transcribe|>",
+        "<|notimestamps|>",
+    ]
+    spec["added_tokens"] += [{"id": 600 + n, "content": token, **ENTRY} for n, token in enumerate(added)]
+    makers.write_json(source / "tokenizer.json", spec)
+    makers.edit_json(source / "tokenizer_config.json", tokenizer_class="WhisperTokenizer", language="en", task=None)
+    makers.write_json(source / "normalizer.json", {"colour": "color"})
+    original = load(source)
+    original.set_prefix_tokens(language="de", task="transcribe")
+    for read in (read_loaded(original), read_tokenizer(source)):
+        made = to_transformers(read, read.config, bos=None)
+        assert made.normalize("colour") == "color"
+        assert made("der")["input_ids"] == (original if not read.files else load(source))("der")["input_ids"]
+    assert json.loads(read_loaded(original).output_files()["normalizer.json"]) == {"colour": "color"}
 
 
 @tools.needs_release_5

@@ -13,12 +13,14 @@ from tokswap.checkpoint.layout import Layout
 from tokswap.checkpoint.nested_configs import token_ids
 from tokswap.errors import OutputError, UsageError
 from tokswap.options.groups import GgufOptions
-from tokswap.storage.atomic import check_room, scratch, write_error
+from tokswap.storage.atomic import Place, check_room, scratch, write_error
 from tokswap.storage.gguf.architectures import find_architecture, window_note
 from tokswap.storage.gguf.write import GgufModel, check_installed, file_bytes, write_model
 from tokswap.storage.resolve import gguf_file, output_path
 from tokswap.tokenizer.gguf_keys import gguf_tokenizer
 from tokswap.tokenizer.tokenizer import Tokenizer
+
+_PLACE = Place("the GGUF file", "file", "choose another --gguf")
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def beside(file: GgufFile | None) -> Iterator[Callable[[Path], None]]:
     if file is None:
         yield lambda folder: None
         return
-    with scratch(file.path) as work:
+    with scratch(file.path, _PLACE) as work:
         made = work / file.path.name
 
         def write(folder: Path) -> None:
@@ -76,7 +78,7 @@ def beside(file: GgufFile | None) -> Iterator[Callable[[Path], None]]:
                 with open(made, "rb") as written:
                     os.fsync(written.fileno())
             except OSError as error:
-                raise write_error(error, file.path) from error
+                raise write_error(error, file.path, _PLACE) from error
 
         yield write
         made.replace(file.path)
@@ -125,7 +127,7 @@ def plan_gguf(options: GgufOptions, edit: Edit, layout: Layout, target: GgufTarg
         tied=bool(getattr(filled, "tie_word_embeddings", False)),
     )
     needed = file_bytes(options.gguf_type, layout.parameters, layout.nbytes)
-    check_room(path, needed)
+    check_room(path, needed, _PLACE)
     notes = [f"{path}: {note}" for note in (*tokenizer.notes, *window_note(filled))]
     return GgufFile(
         path,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from tokswap.checkpoint.matrices import role_by_name
 from tokswap.checkpoint.reader import Checkpoint
 from tokswap.checkpoint.shards import Shard, TensorInfo
 from tokswap.errors import InputError, UsageError
+from tokswap.storage.atomic import temporary_copy
 from tokswap.storage.json_files import read_json
 from tokswap.storage.resolve import resolve_model
 from tokswap.tokenizer.auto import auto_tokenizer
@@ -118,10 +118,13 @@ def as_folder(model: ModelLike) -> Iterator[Path]:
         yield resolve_model(str(model))
         return
     check_whole(loaded.model)
-    with tempfile.TemporaryDirectory(prefix="tokswap-") as folder:
+
+    def save(folder: Path) -> None:
         loaded.model.save_pretrained(folder)
         loaded.tokenizer.save_pretrained(folder)
-        yield Path(folder)
+
+    with temporary_copy(save) as folder:
+        yield folder
 
 
 def loaded_checkpoint(model: Any) -> Checkpoint:

@@ -24,7 +24,7 @@ INTEGERS = {"I64": 8, "I32": 4}
 
 _HEADS = (
     r"lm_head|lm_head\.out_proj|embed_out|proj_out|output_projection|generator_lm_head|vocab_projector|lm_loss"
-    r"|pred_layer\.proj|decoder|embedding_decoder|head|output|cls|unembed"
+    r"|pred_layer\.proj|log_softmax\.mlp\.layer0|text_lm_head|decoder|embedding_decoder|head|output|cls|unembed"
 )
 _NAMES: Mapping[Role, re.Pattern[str]] = {
     "lookup": re.compile(r"(^|\.)tid2eid$"),

@@ -27,6 +27,8 @@ _MORE_ID_KEYS = frozenset(
 """Keys without the word: HunYuan-VL, Molmo 2, MiniCPM-V."""
 _OTHER_IDS = re.compile(r"(t2u|codec|tts_codec|codebook|vocoder)_")
 """Keys of a text config whose ids are those of units of sound (Seamless, CSM)."""
+_SOUND = re.compile(r"(^|\.)talker_config$")
+"""Configs of models that write sound, in a vocabulary of its own (Qwen-Omni)."""
 _NOT_TEXT = re.compile(r"(vision|audio|speech|image|video|codec|depth|vq|qformer)")
 
 
@@ -95,6 +97,7 @@ def text_config(config: Mapping[str, Any], folder: Path | str = "") -> tuple[str
     if "src_vocab_size" in config and "tgt_vocab_size" in config:
         raise InputError("two-vocabularies", "source and target language have separate vocabularies", folder=folder)
     owners = vocabulary_configs(config)
+    _check_sound(config, folder)
     if not owners:
         raise InputError("bad-config", "config.json names no vocab_size", "is this a language model?", folder=folder)
     sizes = {child["vocab_size"] for _, child in owners}
@@ -102,6 +105,20 @@ def text_config(config: Mapping[str, Any], folder: Path | str = "") -> tuple[str
     if differ or owners[0][1].get("share_encoder_decoder_embeddings") is False:
         raise InputError("two-vocabularies", "encoder and decoder have separate vocabularies", folder=folder)
     return owners[0]
+
+
+def _check_sound(config: Mapping[str, Any], folder: Path | str) -> None:
+    """Refuse a model with a vocabulary of sound beside that of text, and ids of both under the same keys."""
+    speaking = [path for path, child in configs(config) if _SOUND.search(path) or _names_codes(path, child)]
+    if speaking or "text_vocab_size" in config:
+        part = f" ({speaking[0]})" if speaking else ""
+        hint = "save the part that reads text on its own, such as the thinker of Qwen-Omni, and use that"
+        message = f"this model writes sound in a vocabulary of its own{part}"
+        raise InputError("two-vocabularies", message, hint, folder=folder)
+
+
+def _names_codes(path: str, child: Mapping[str, Any]) -> bool:
+    return path != "" and is_text_path(path) and "num_codebooks" in child and "vocab_size" in child
 
 
 def id_role(key: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
 from collections.abc import Callable, Iterator
@@ -63,9 +64,10 @@ def input_embeddings(model: Any) -> Any:
     import torch
 
     tower = text_tower(model)
-    found = tower.get_input_embeddings()
-    if hasattr(found, "weight"):
-        return found
+    with contextlib.suppress(NotImplementedError):  # models that speak (VITS)
+        found = tower.get_input_embeddings()
+        if hasattr(found, "weight"):
+            return found
     size = tower.config.get_text_config().vocab_size  # the class of Perceiver names its latents
     modules = (one for one in tower.modules() if isinstance(one, torch.nn.Embedding))
     return next((one for one in modules if one.num_embeddings == size), None)

@@ -202,7 +202,8 @@ def _result(source: SourceModel, base: Base, found: Extended, *, rows: int, trus
         new_of |= {token: token for token in range(len(new_of), min(found.first, old_rows))}
     ids = KeptIds(source.tokenizer.vocabulary, tokenizer.vocabulary, new_of)
     result = renumbered_files(checkpoint, tokenizer, ids, rows, trust_remote_code=trust)
-    return dataclasses.replace(result, files={**result.files, MAP_NAME: map_file(base.kept, old_rows)})
+    ids_file = map_file(base.kept, old_rows, rows=found.first + len(found))
+    return dataclasses.replace(result, files={**result.files, MAP_NAME: ids_file})
 
 
 def _facts(source: Checkpoint, base: Base, chosen: Chosen) -> ExtendFacts:

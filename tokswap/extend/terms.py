@@ -15,6 +15,7 @@ from tokswap.tokenizer.vocabulary import byte_level_bytes, script_of
 
 _WITHOUT_SPACES = {"CJK", "Hiragana", "Katakana", "Thai", "Lao", "Khmer", "Myanmar", "Tibetan"}
 _MOST_CHARACTERS = 200
+_RESPELT = "the tokenizer's normalizer changes it to"
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def _why_not(tokenizer: Tokenizer, token: bytes, parts: Sequence[str]) -> str:
         name = name.removeprefix(tokenizer.spec["model"].get("continuing_subword_prefix") or "")
     shown = list(_readable(tokenizer.family, parts))
     if "".join(parts) != (name.replace(" ", "") if tokenizer.family == WORDPIECE else name):
-        return f"the tokenizer's normalizer changes it to {''.join(shown)!r}"
+        return f"{_RESPELT} {''.join(shown)!r}"
     if len(parts) > 1:
         return f"the tokenizer splits it first: {' | '.join(shown)}"
     if name in tokenizer.vocabulary.id_of_text:
@@ -130,4 +131,6 @@ def check_any(tokens: Sequence[bytes], skipped: Mapping[str, str]) -> None:
         return
     some = "; ".join(f"{term!r}: {why}" for term, why in list(skipped.items())[:3])
     hint = "give terms that the tokenizer splits into several tokens"
+    if all(why.startswith(_RESPELT) for why in skipped.values()):
+        hint = "give terms as the tokenizer spells them, an uncased one in lower case"
     raise InputError("no-new-token", f"none of the {len(skipped):,} terms can be a new token ({some})", hint)

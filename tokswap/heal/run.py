@@ -26,7 +26,7 @@ from tokswap.report.clock import Clock, progress_bar
 from tokswap.report.record import CARD_NAME, REPORT_NAME
 from tokswap.report.result_card import result_card
 from tokswap.seeds import own_seed
-from tokswap.storage.atomic import cache_error, held, workspace
+from tokswap.storage.atomic import CACHE, held, workspace, write_error
 from tokswap.storage.json_files import json_bytes
 from tokswap.storage.resolve import cache_folder, lasting_name
 
@@ -74,7 +74,7 @@ class HealJob:
                 try:
                     stack.enter_context(held(folder, wait=False))
                 except OSError as error:
-                    raise cache_error(error, folder) from error
+                    raise write_error(error, folder, CACHE) from error
             for side in (self.inputs.teacher, self.inputs.student):
                 if side.loaded is not None:
                     stack.enter_context(evaluation_mode(side.loaded.model))

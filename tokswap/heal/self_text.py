@@ -16,7 +16,7 @@ from tokswap.errors import InputError
 from tokswap.evaluation.models import plain_generation
 from tokswap.heal.team import Team
 from tokswap.heal.text import Passage, Side
-from tokswap.storage.atomic import cache_error, replace_file
+from tokswap.storage.atomic import CACHE, replace_file, write_error
 from tokswap.storage.documents import documents
 from tokswap.tokenizer.languages import Language
 
@@ -53,7 +53,7 @@ def cached_text(path: Path, texts: Callable[[], Iterable[str]], team: Team) -> l
                 path.parent.mkdir(parents=True, exist_ok=True)
                 replace_file(path, "".join(f"{line}\n" for line in lines).encode("utf-8"))
         except OSError as error:
-            raise cache_error(error, path) from error
+            raise write_error(error, path, CACHE) from error
         team.wait()
     return [(NAME, text) for text, _ in documents(path, "text")]
 

@@ -14,7 +14,7 @@ from tokswap.heal.project import Pieces, Targets, project
 from tokswap.heal.teacher import Read
 from tokswap.heal.team import Team
 from tokswap.heal.text import Passage
-from tokswap.storage.atomic import cache_error, check_room
+from tokswap.storage.atomic import CACHE, allocate, check_room, write_error
 
 KEEP = 64
 """Targets that are kept of each token."""
@@ -57,7 +57,7 @@ class TargetStore:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if not (folder / "done").is_file():
-                check_room(folder / "ids", shape[0] * KEEP * 6)
+                check_room(folder / "ids", shape[0] * KEEP * 6, CACHE)
             ids, probabilities, done = (
                 _mapped(folder / name, dtype, of)
                 for name, dtype, of in (
@@ -67,7 +67,7 @@ class TargetStore:
                 )
             )
         except OSError as error:
-            raise cache_error(error, folder) from error
+            raise write_error(error, folder, CACHE) from error
         return cls(start, ids, probabilities=probabilities, done=done, folder=folder)
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -137,4 +137,6 @@ def _mapped(path: Path, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     if path.is_file() and path.stat().st_size != size:
         raise OutputError("cannot-write", "a file of the cache is damaged", "remove its folder", file=path)
-    return np.memmap(path, dtype, "r+" if path.is_file() else "w+", shape=shape)
+    mapped = np.memmap(path, dtype, "r+" if path.is_file() else "w+", shape=shape)
+    allocate(path)
+    return mapped

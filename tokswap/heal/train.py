@@ -19,6 +19,7 @@ from tokswap.heal.memory import Heap
 from tokswap.heal.options import HealOptions
 from tokswap.heal.student import Student
 from tokswap.heal.team import Team
+from tokswap.storage.atomic import CACHE, library_writes, write_error
 from tokswap.storage.json_files import json_bytes, read_json
 
 WARM_UP, LAST_RATE, BETAS, CLIP = 0.05, 0.05, (0.9, 0.95), 1.0
@@ -164,6 +165,13 @@ class HealTrainer(Trainer):  # type: ignore[misc]
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def _save_checkpoint(self, *given: Any) -> None:
+        try:
+            with library_writes():
+                super()._save_checkpoint(*given)
+        except OSError as error:
+            raise write_error(error, Path(self.args.output_dir), CACHE) from error
 
     def _save(self, output_dir: str | None = None, state_dict: Mapping[str, Any] | None = None) -> None:
         if not self.args.should_save:

@@ -8,17 +8,39 @@ import errno
 import fcntl
 import glob
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from tokswap.errors import OutputError
+from tokswap.errors import OutputError, TokswapError
 
 _WORK = ".tokswap-"
 _ASIDE = "-old"
 _MARKS = ("config.json", "adapter_config.json", "tokenizer_training.json")
 """Files by which a folder is known as a model, an adapter or a trained tokenizer, which --force replaces."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A place that tokswap writes to, in the words of its errors.
+
+    Attributes:
+        what: What is written there.
+        label: What the path is called.
+        another: How the user chooses another place.
+    """
+
+    what: str
+    label: str
+    another: str
+
+
+RESULT = Place("the result", "out", "choose another --out")
+CACHE = Place("the cache", "cache", "set TOKSWAP_CACHE to another folder")
+TEMPORARY = Place("a temporary copy", "folder", "set TMPDIR to another folder")
 
 
 def check_output(out: Path, *, sources: Sequence[Path | None], needed: int, force: bool) -> None:
@@ -54,31 +76,35 @@ def check_output(out: Path, *, sources: Sequence[Path | None], needed: int, forc
     check_room(real, needed)
 
 
-def check_room(out: Path, needed: int) -> None:
+def check_room(out: Path, needed: int, place: Place = RESULT) -> None:
     """Check that a folder is writable and its disk has room.
 
     Args:
-        out: The path of the result.
-        needed: The size of the result, in bytes.
+        out: The path of what is written.
+        needed: Its size in bytes.
+        place: What it is.
 
     Raises:
         OutputError: disk-full, cannot-write.
     """
     parent = _nearest_existing(out.resolve().parent)
     if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise OutputError("cannot-write", "this folder is not writable", "choose another --out", folder=parent)
+        raise OutputError("cannot-write", "this folder is not writable", place.another, folder=parent)
     free = shutil.disk_usage(parent).free
     if free < needed:
         raise OutputError(
             "disk-full",
-            f"the result needs {needed / 1e9:.2f} GB, but only {free / 1e9:.2f} GB are free",
-            "free some space, or choose an --out on another disk; --link saves the space of untouched shards",
+            f"{place.what} needs {needed / 1e6:,.1f} MB, but only {free / 1e6:,.1f} MB are free",
+            f"free some space, or {place.another}" + _LINK * (place is RESULT),
             folder=parent,
         )
 
 
+_LINK = "; --link saves the space of untouched shards"
+
+
 @contextlib.contextmanager
-def workspace(out: Path, force: bool) -> Iterator[Path]:
+def workspace(out: Path, force: bool, place: Place = RESULT) -> Iterator[Path]:
     """Give a temporary folder beside `out`. On success it is renamed to `out`; on failure it is removed.
 
     The folder is locked as long as its writer lives. A later run removes unlocked ones: their writers were killed.
@@ -86,6 +112,7 @@ def workspace(out: Path, force: bool) -> Iterator[Path]:
     Args:
         out: The folder of the result.
         force: Whether a folder at `out` may be replaced.
+        place: What the folder is.
 
     Yields:
         The temporary folder.
@@ -93,25 +120,27 @@ def workspace(out: Path, force: bool) -> Iterator[Path]:
     Raises:
         OutputError: output-exists, disk-full, cannot-write.
     """
-    work, lock = _open_work(out)
+    work, lock = _open_work(out, place)
     try:
-        work.chmod(0o777 & ~_umask())
-        yield work
-        os.fsync(lock)
-        _put_in_place(work, out, force)
+        with library_writes():
+            work.chmod(0o777 & ~_umask())
+            yield work
+            os.fsync(lock)
+            _put_in_place(work, out, force)
     except OSError as error:
-        raise write_error(error, out) from error
+        raise write_error(error, out, place) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
         os.close(lock)
 
 
 @contextlib.contextmanager
-def scratch(beside: Path) -> Iterator[Path]:
+def scratch(beside: Path, place: Place = RESULT) -> Iterator[Path]:
     """Give a temporary folder beside a path, and remove it at the end. After a kill the next run removes it.
 
     Args:
         beside: A path in the parent of the temporary folder. Its name decides which leftovers are removed.
+        place: What is written there.
 
     Yields:
         The temporary folder.
@@ -119,12 +148,35 @@ def scratch(beside: Path) -> Iterator[Path]:
     Raises:
         OutputError: disk-full, cannot-write.
     """
-    work, lock = _open_work(beside)
+    work, lock = _open_work(beside, place)
     try:
         yield work
     finally:
         shutil.rmtree(work, ignore_errors=True)
         os.close(lock)
+
+
+@contextlib.contextmanager
+def temporary_copy(fill: Callable[[Path], object]) -> Iterator[Path]:
+    """Give a folder among the system's temporary files, and remove it at the end.
+
+    Args:
+        fill: Writes what the folder holds.
+
+    Yields:
+        The folder.
+
+    Raises:
+        OutputError: disk-full, cannot-write.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            with library_writes():
+                folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tokswap-")))
+                fill(folder)
+        except OSError as error:
+            raise write_error(error, Path(os.environ.get("TMPDIR", "/tmp")), TEMPORARY) from error
+        yield folder
 
 
 @contextlib.contextmanager
@@ -165,35 +217,53 @@ def replace_file(path: Path, content: bytes) -> None:
     temporary.replace(path)
 
 
-def write_error(error: OSError, out: Path) -> OutputError:
+def allocate(path: Path) -> None:
+    """Give a file all the blocks of its size, before it is written through a map.
+
+    A write to a map for which the disk has no block ends the process (SIGBUS), without a message.
+
+    Raises:
+        OSError: The disk has not enough room.
+    """
+    if size := path.stat().st_size * hasattr(os, "posix_fallocate"):
+        with open(path, "r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+
+
+def write_error(error: OSError, path: Path, place: Place = RESULT) -> OutputError:
     """Return the OutputError for a failed write: disk-full or cannot-write."""
-    if _is_full(error):
-        hint = "free some space, or choose an --out on another disk"
-        message = "the disk is full; the unfinished result has been removed"
-        return OutputError("disk-full", message, hint, out=out)
-    return OutputError("cannot-write", f"the result could not be written: {error}", "choose another --out", out=out)
+    where = {place.label: path}
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        message = f"the disk of {place.what} is full"
+        return OutputError("disk-full", message, f"free some space, or {place.another}", **where)
+    return OutputError("cannot-write", f"{place.what} could not be written: {error}", place.another, **where)
 
 
-def cache_error(error: OSError, folder: Path) -> OutputError:
-    """Return the OutputError for a failed write to the cache: disk-full or cannot-write."""
-    hint = "set TOKSWAP_CACHE to another folder"
-    if _is_full(error):
-        return OutputError("disk-full", "the disk of the cache is full", hint, cache=folder)
-    return OutputError("cannot-write", f"the cache cannot be written: {error}", hint, cache=folder)
+@contextlib.contextmanager
+def library_writes() -> Iterator[None]:
+    """Raise OSError where a library has an error of its own for a disk that is full or cannot be written.
+
+    safetensors and tokenizers give the number of the system's error in their text, torch gives none.
+    """
+    try:
+        yield
+    except (OSError, TokswapError):
+        raise
+    except Exception as error:
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if number is None and not str(error).startswith("[enforce fail at inline_container.cc"):
+            raise
+        raise OSError(int(number[1]) if number else errno.EIO, str(error)) from error
 
 
-def _is_full(error: OSError) -> bool:
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)
-
-
-def _open_work(out: Path) -> tuple[Path, int]:
+def _open_work(out: Path, place: Place) -> tuple[Path, int]:
     """Remove what killed runs have left. Returns a temporary folder and its lock."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         _sweep(out)
         return _claim(out)
     except OSError as error:
-        raise write_error(error, out) from error
+        raise write_error(error, out, place) from error
 
 
 def _claim(out: Path) -> tuple[Path, int]:

@@ -108,7 +108,8 @@ def _plain(path: Path, file: IO[bytes]) -> Parts:
         try:
             yield decode(data, final=is_last), is_last
         except UnicodeDecodeError as error:
-            raise _not_utf8(path, error, f"after byte {read:,}") from error
+            at = read + len(data) - len(error.object) + error.start  # object: what was left over, then the data
+            raise _not_utf8(path, error, f"at byte {at:,}") from error
         read += len(data)
 
 

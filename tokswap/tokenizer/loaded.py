@@ -6,17 +6,17 @@ import copy
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from tokswap.errors import InputError, UsageError
+from tokswap.storage.atomic import temporary_copy
 from tokswap.storage.json_files import json_bytes
 from tokswap.storage.resolve import resolve_tokenizer
 from tokswap.tokenizer.auto import auto_tokenizer
 from tokswap.tokenizer.chat_templates import DEFAULT
 from tokswap.tokenizer.classes import settings_of, whole_spec
 from tokswap.tokenizer.opened import open_file
-from tokswap.tokenizer.tokenizer import Tokenizer, read_tokenizer
+from tokswap.tokenizer.tokenizer import SPELLINGS, Tokenizer, read_tokenizer
 
 _NOT_SETTINGS = ("auto_map", "tokenizer_class", "added_tokens_decoder", "name_or_path", "special_tokens_map_file")
 _ATTRIBUTES = {
@@ -84,7 +84,9 @@ def read_loaded(tokenizer: Any) -> Tokenizer:
     if tokenizer.chat_template:
         config["chat_template"] = tokenizer.chat_template
     opened = open_file(whole_spec(backend, path), config, path)
-    return Tokenizer(path, opened.spec, opened.config, edited=True, notes=opened.notes)
+    spellings = getattr(tokenizer, "english_spelling_normalizer", None)
+    unread = {SPELLINGS: json_bytes(spellings)} if spellings else {}
+    return Tokenizer(path, opened.spec, opened.config, edited=True, notes=opened.notes, unread=unread)
 
 
 def to_transformers(tokenizer: Tokenizer, settings: Mapping[str, Any], *, bos: int | None, original: Any = None) -> Any:
@@ -106,10 +108,16 @@ def to_transformers(tokenizer: Tokenizer, settings: Mapping[str, Any], *, bos: i
 
     spec = tokenizer.output_spec(bos=bos)
     if _has_functions(str(settings.get("tokenizer_class"))):
-        with TemporaryDirectory() as folder:  # only from files does each class make itself
-            for name, value in (("tokenizer.json", spec), ("tokenizer_config.json", settings)):
-                Path(folder, name).write_bytes(json_bytes(value))
-            made = auto_tokenizer(Path(folder))
+        files = {"tokenizer.json": json_bytes(spec), "tokenizer_config.json": json_bytes(settings), **tokenizer.unread}
+        if SPELLINGS in tokenizer.files:
+            files[SPELLINGS] = tokenizer.files[SPELLINGS].read_bytes()
+
+        def save(folder: Path) -> None:
+            for name, data in files.items():
+                (folder / name).write_bytes(data)
+
+        with temporary_copy(save) as folder:  # only from files does each class make itself
+            made = auto_tokenizer(folder)
         made.name_or_path = ""
         return made
     plain = {key: value for key, value in settings.items() if key not in _NOT_SETTINGS}
@@ -134,6 +142,10 @@ def _settings(tokenizer: Any) -> dict[str, Any]:
     given = {key: value for key, value in tokenizer.init_kwargs.items() if key not in _NOT_SETTINGS and _plain(value)}
     now = {key: getattr(tokenizer, key, default) for key, default in _ATTRIBUTES.items()}
     changed = {key: value for key, value in now.items() if value != given.get(key, _ATTRIBUTES[key])}
+    for key in given:  # languages of NLLB and Whisper: the user sets the attribute
+        value = getattr(tokenizer, key, None)
+        if isinstance(value, (str, bool)) and isinstance(given[key], (str, bool, type(None))):
+            changed[key] = value
     return {key: value for key, value in (given | changed).items() if key != "chat_template"}
 
 

@@ -45,13 +45,15 @@ CONVERTIBLE = (
     "target.spm",
 )
 """Files from which transformers can make a tokenizer.json."""
+SPELLINGS = "normalizer.json"
+"""Spellings that Whisper's class makes alike."""
 COMPANIONS = (
     "tokenizer_config.json",
     "special_tokens_map.json",
     "chat_template.jinja",
     "chat_template.json",
     "added_tokens.json",
-    "normalizer.json",  # spellings that Whisper's class makes alike
+    SPELLINGS,
     *CONVERTIBLE,
     "additional_chat_templates",
 )
@@ -69,6 +71,7 @@ class Tokenizer:
         files: Name -> path of its other files (see `COMPANIONS`), and of the settings of a processor.
         edited: Whether `spec` may differ from the file at `path`.
         notes: What the user should know about how it was read.
+        unread: Name -> content of files that its class alone reads, where it is in memory.
     """
 
     path: Path
@@ -77,6 +80,7 @@ class Tokenizer:
     files: Mapping[str, Path] = field(default_factory=dict)
     edited: bool = True
     notes: tuple[str, ...] = ()
+    unread: Mapping[str, bytes] = field(default_factory=dict)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out cached values, and do not rely on the file: another machine may have another one."""
@@ -204,6 +208,7 @@ class Tokenizer:
         same = spec is self.spec and not self.edited and self.file.is_file()
         return {
             **{name: path for name, path in self.files.items() if name != PROCESSOR},
+            **self.unread,
             "tokenizer.json": self.file if same else spec_bytes(spec),
             "tokenizer_config.json": json_bytes(self.output_config(bos=bos)),
         }

@@ -54,15 +54,16 @@ def rows_of(
     return Alignment(source_of, reasons.astype(np.uint8))
 
 
-def map_file(source_of: np.ndarray, old_rows: int) -> bytes:
+def map_file(source_of: np.ndarray, old_rows: int, rows: int | None = None) -> bytes:
     """Return the content of vocab_map.json.
 
     Args:
         source_of: Source id of each row of the result, without padding rows (int [V_new]).
         old_rows: Number of rows of the source model.
+        rows: Number of rows of the result where new tokens follow, without padding rows.
     """
     pairs = {str(old): new for new, old in enumerate(source_of.tolist())}
-    body = {"rows_before": old_rows, "rows_after": len(source_of), "new_id_of": pairs}
+    body = {"rows_before": old_rows, "rows_after": rows or len(source_of), "new_id_of": pairs}
     return json.dumps(body, separators=(",", ":")).encode()
 
 

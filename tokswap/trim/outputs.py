@@ -82,10 +82,12 @@ def model_figures(
         if not may_fail or error.code != "cannot-run":
             raise
         return {"reason": error.message}
-    hidden_after, logits_after = _outputs(models.after, translated, models, len(source_of), lambda row: row)
+    rows = len(source_of)
+    hidden_after, logits_after = _outputs(models.after, translated, models, rows, lambda row: row)
     equal = all(torch.equal(a, b) for a, b in zip(hidden, hidden_after, strict=True))
     result = {"tokens": sum(map(len, ids)), "hidden_states": len(hidden), "hidden_states_equal": equal}
-    return result | (_logit_figures(logits, logits_after, source_of) if logits else {})
+    spoken = [one.shape[-1] == rows for one in logits_after]  # otherwise they are of labels, or of units of sound
+    return result | (_logit_figures(logits, logits_after, source_of) if logits and all(spoken) else {})
 
 
 def reload_bytes(tokenizer: Tokenizer) -> int:

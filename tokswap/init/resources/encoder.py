@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.lib.format import open_memmap
 
-from tokswap.errors import InputError, OutputError
-from tokswap.storage.atomic import scratch
+from tokswap.errors import InputError
+from tokswap.storage.atomic import CACHE, allocate, scratch, write_error
 from tokswap.storage.resolve import cache_folder, resolve_encoder
 
 _BATCH = 256
@@ -81,7 +81,7 @@ def encode(
     Raises:
         UsageError: as `find_encoder`.
         InputError: as `find_encoder`; not-an-encoder, where the encoder fails.
-        OutputError: cannot-write.
+        OutputError: disk-full, cannot-write.
     """
     folder = find_encoder(name)
     files = _digest_files(folder)
@@ -94,11 +94,8 @@ def encode(
             model = model or _load(folder, device)
             try:
                 found = _write(model, folder, texts, path, progress)
-            except (OSError, OutputError) as error:
-                hint = "set TOKSWAP_CACHE to a folder on a disk with more room"
-                reason = error.message if isinstance(error, OutputError) else error
-                message = f"cannot cache the encoder's vectors: {reason}"
-                raise OutputError("cannot-write", message, hint, cache=path.parent) from error
+            except OSError as error:
+                raise write_error(error, path.parent, CACHE) from error
         arrays.append(found)
     return arrays
 
@@ -112,7 +109,7 @@ def _cached(path: Path) -> np.ndarray | None:
 
 def _write(model: Any, folder: Path, texts: Sequence[str], path: Path, progress: bool) -> np.ndarray:
     """Encode texts into a cache file that appears whole."""
-    with scratch(path.with_name("encoding")) as temporary:
+    with scratch(path.with_name("encoding"), CACHE) as temporary:
         work = temporary / path.name
         _encode(model, folder, texts, work, progress)
         os.replace(work, path)
@@ -149,6 +146,7 @@ def _encode(model: Any, folder: Path, texts: Sequence[str], work: Path, progress
             if vectors is None:
                 shape = (len(texts), rows.shape[1])
                 vectors = open_memmap(work, mode="w+", dtype=np.float32, shape=shape)  # type: ignore[no-untyped-call]
+                allocate(work)
             vectors[part] = rows
             bar.update(len(part))
     if vectors is None:

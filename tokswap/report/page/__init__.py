@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tokswap.errors import InputError, OutputError
-from tokswap.storage.atomic import scratch
+from tokswap.storage.atomic import Place, scratch, write_error
 from tokswap.storage.resolve import output_path
 
 COMMANDS = ("transplant", "trim", "extend", "heal", "eval", "compare")
@@ -25,6 +25,7 @@ COMMANDS = ("transplant", "trim", "extend", "heal", "eval", "compare")
 _NEEDED = ("jinja2", "matplotlib")
 _MARK = b'<meta name="generator" content="tokswap">'
 _HINT = "choose another name for the page"
+_PLACE = Place("the report page", "file", _HINT)
 
 
 def check_page(path: str | Path) -> Path:
@@ -88,14 +89,13 @@ def write_page(path: Path, text: str) -> None:
         OutputError: cannot-write, disk-full.
     """
     try:
-        with scratch(path) as folder, open(folder / path.name, "w", encoding="utf-8") as file:
+        with scratch(path, _PLACE) as folder, open(folder / path.name, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
             os.replace(file.name, path)
     except OSError as error:
-        message = f"the report page could not be written: {error}"
-        raise OutputError("cannot-write", message, _HINT, file=path) from error
+        raise write_error(error, path, _PLACE) from error
 
 
 def _is_page(path: Path) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tokswap.errors import InputError, OutputError
-from tokswap.storage.atomic import workspace
+from tokswap.storage.atomic import CACHE, workspace
 from tokswap.storage.gguf.metadata import read_metadata
 from tokswap.storage.gguf.tokenizer import tokenizer_files
 from tokswap.storage.json_files import json_bytes, read_json
@@ -33,7 +33,7 @@ def dequantised(path: Path, cache: Path) -> Path:
 
     Raises:
         InputError: missing-extra, bad-gguf, unsupported-tokenizer, remote-code.
-        OutputError: cannot-write.
+        OutputError: disk-full, cannot-write.
     """
     digest = hashlib.sha256()
     with open(path, "rb") as file:
@@ -44,17 +44,12 @@ def dequantised(path: Path, cache: Path) -> Path:
         return done
     done = cache / f"{path.stem}-{key}"
     try:
-        with workspace(done, force=False) as work:
+        with workspace(done, force=False, place=CACHE) as work:
             _convert(path, work)
     except OutputError as error:
         if error.code == "output-exists":  # another process finished first
             return done
-        raise OutputError(
-            "cannot-write",
-            f"the converted model cannot be kept: {error.message}",
-            "set TOKSWAP_CACHE to a folder on a disk with more room",
-            cache=cache,
-        ) from error
+        raise
     return done
 
 
@@ -71,12 +66,7 @@ def _convert(path: Path, folder: Path) -> None:
     files = _tokenizer(metadata, path)
     model = _model(metadata, path)
     model.generation_config.eos_token_id = _stops(model.generation_config.eos_token_id, metadata)
-    try:
-        model.save_pretrained(folder)
-    except OSError:
-        raise
-    except Exception as error:  # Rust libraries raise their own types for a full disk
-        raise OutputError("cannot-write", str(error)) from error
+    model.save_pretrained(folder)
     config = folder / "config.json"
     config.write_bytes(json_bytes(with_rope_theta(read_json(config, "config"))))
     for name, data in files.items():
