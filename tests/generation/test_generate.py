@@ -245,29 +245,34 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", SETTINGS)
-def test_a_models_own_settings_do_not_count(name: str, model_of: Make, tmp_path: Path) -> None:
-    """Greedy is greedy, samples are from the model's distribution, and special ids stay."""
+def written(model: Path) -> list[object]:
+    """What a model writes in each of the ways that tokswap lets it write."""
     from tokswap.evaluation.continuations import continuations
     from tokswap.evaluation.models import load_model
     from tokswap.heal.self_text import write_text
     from tokswap.heal.text import Side
 
+    loaded, tokenizer = load_model(model), read_tokenizer(model)
+    beginning = [lambda rows: np.ones((rows, 1), np.int64)]
+    sampled = [*write_text(loaded[0], Side(tokenizer, tokenizer.leading), beginning, 40)]
+    assert loaded[0].generation_config.eos_token_id == 2
+    texts = [tokswap.generate_text(loaded, PREFIX, tokens=6, temperature=t).text for t in (None, 0.8)]
+    return [*texts, continuations(loaded[0], [[1, 20, 30]], [6]), sampled]
+
+
+@pytest.fixture(scope="module")
+def without_settings(model_of: Make) -> list[object]:
+    return written(model_of("llama", family="byte-level", adds_bos=True))
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_models_own_settings_do_not_count(
+    name: str, without_settings: list[object], model_of: Make, tmp_path: Path
+) -> None:
+    """Greedy is greedy, samples are from the model's distribution, and special ids stay."""
     folder = model_of("llama", family="byte-level", adds_bos=True)
     changed = copy_model(folder, tmp_path / "changed")
     edit_json(changed / "generation_config.json", **SETTINGS[name])
-    tokenizer = read_tokenizer(folder)
-
-    def results(model: Path) -> list[object]:
-        loaded = load_model(model)
-        sampled = [*write_text(loaded[0], Side(tokenizer, tokenizer.leading), [beginning], 400)]
-        assert loaded[0].generation_config.eos_token_id == 2
-        texts = [tokswap.generate_text(loaded, PREFIX, tokens=6, temperature=t).text for t in (None, 0.8)]
-        return [*texts, continuations(loaded[0], [[1, 20, 30]], [6]), sampled]
-
-    def beginning(rows: int) -> np.ndarray:
-        return np.ones((rows, 1), np.int64)
-
-    assert results(changed) == results(folder)
+    assert written(changed) == without_settings
     failed = [check for check in tokswap.verify_checkpoint(changed) if not check.ok]
     assert failed == [check for check in tokswap.verify_checkpoint(folder) if not check.ok]
