@@ -168,7 +168,6 @@ def check_tree(model: Any, start: Sequence[int], nodes: int = 0) -> None:
     size = config.vocab_size
     a, b, c, d = (n * size // 5 for n in range(1, 5))
     paths = [[a, b, c], [a, b, d], [d, c, a]]
-    close = _CLOSE.get(str(model.dtype), _CLOSE_IN_HALF)
     try:
         tree = Tree(model, start)
         root, first = tree.root, len(tree)
@@ -176,7 +175,7 @@ def check_tree(model: Any, start: Sequence[int], nodes: int = 0) -> None:
         branches = tree.extend([first + 1, root, first + 4, first + 5], [d, *paths[2]])
         expected = _plain(model, [[*start, *path] for path in paths])[:, len(start) :]
         found = np.stack([trunk, np.stack([trunk[0], trunk[1], branches[0]]), branches[1:]])
-        problem = "" if float(np.abs(found - expected).max()) <= close * float(expected.std()) else "it mixes them up"
+        problem = "" if predicts_alike(model, found, expected) else "it mixes them up"
     except Exception as error:  # whatever a model raises that has no place for the mask, the positions or the cache
         problem = (str(error).splitlines() or [type(error).__name__])[0]
     if any(width < nodes for width in _own_windows(config)):
@@ -187,6 +186,18 @@ def check_tree(model: Any, start: Sequence[int], nodes: int = 0) -> None:
             f"{type(model).__name__} cannot read several continuations of a text at once: {problem}",
             "byte mixtures need attention that takes a mask; put the models on one tokenizer with `ensemble prepare`",
         )
+
+
+def predicts_alike(model: Any, found: np.ndarray, plain: np.ndarray) -> bool:
+    """Return whether log-probabilities are those of a plain pass, but for rounding.
+
+    Args:
+        model: The model that gave them.
+        found: Those that a cache or a mask had a part in (float32 [..., V]).
+        plain: Those of a plain pass (float32 [..., V]).
+    """
+    close = _CLOSE.get(str(model.dtype), _CLOSE_IN_HALF)
+    return float(np.abs(found - plain).max()) <= close * float(plain.std())
 
 
 def _own_windows(config: Any) -> list[int]:
