@@ -21,7 +21,7 @@ from tokswap.ensemble.bytewise.covers import Covers
 from tokswap.ensemble.bytewise.order import TokenOrder
 from tokswap.ensemble.bytewise.paths import End
 from tokswap.ensemble.bytewise.reader import text_ends
-from tokswap.ensemble.bytewise.tree import predicts_alike
+from tokswap.evaluation.caches import predicts_alike
 from tokswap.evaluation.models import cache_name, without_cache
 from tokswap.tokenizer.families import BYTE_LEVEL, SENTENCEPIECE
 from tokswap.tokenizer.tokenizer import Tokenizer

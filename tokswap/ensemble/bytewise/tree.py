@@ -8,13 +8,11 @@ from typing import Any
 import numpy as np
 
 from tokswap.errors import InputError
+from tokswap.evaluation.caches import predicts_alike
 from tokswap.evaluation.models import cache_name, without_cache
 
 _ROOM = 256
 """Nodes that fit into the first attention matrix."""
-_CLOSE = {"torch.float32": 0.01}
-"""Type of a model -> how far its log-probabilities may be from those of a plain pass, in their standard deviations."""
-_CLOSE_IN_HALF = 0.1
 
 
 class Tree:
@@ -186,18 +184,6 @@ def check_tree(model: Any, start: Sequence[int], nodes: int = 0) -> None:
             f"{type(model).__name__} cannot read several continuations of a text at once: {problem}",
             "byte mixtures need attention that takes a mask; put the models on one tokenizer with `ensemble prepare`",
         )
-
-
-def predicts_alike(model: Any, found: np.ndarray, plain: np.ndarray) -> bool:
-    """Return whether log-probabilities are those of a plain pass, but for rounding.
-
-    Args:
-        model: The model that gave them.
-        found: Those that a cache or a mask had a part in (float32 [..., V]).
-        plain: Those of a plain pass (float32 [..., V]).
-    """
-    close = _CLOSE.get(str(model.dtype), _CLOSE_IN_HALF)
-    return float(np.abs(found - plain).max()) <= close * float(plain.std())
 
 
 def _own_windows(config: Any) -> list[int]:
