@@ -114,6 +114,19 @@ def test_the_field_of_a_text_to_train_on(command: str, ground: Path, tmp_path: P
     assert outcome(*args, "--dry-run") == ""
 
 
+@pytest.mark.parametrize("command", ["eval", "ensemble eval --byte-level", "ensemble prepare", "compare"])
+def test_the_field_of_a_text_to_measure(command: str, ground: Path, tmp_path: Path) -> None:
+    """Where a file has several, the one that is named counts: here it has no words."""
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": "some words", "body": " "}) + "\n", "utf-8")
+    models = [ground / "llama", ground / "qwen2"][: 1 if command == "eval" else 2]
+    given = [*models]
+    if "prepare" in command:
+        given = [*(word for model in models for word in ("--model", model)), "--tokenizer", "auto"]
+        given += ["--out", tmp_path / "out"]
+    args = [*command.split(), *given, "--text", tmp_path / "a.jsonl", "--field", "body"]
+    assert outcome(*args) == "empty-text"
+
+
 @pytest.mark.parametrize(
     ("more", "code"),
     [

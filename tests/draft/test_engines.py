@@ -122,6 +122,23 @@ CHANGES: dict[str, tuple[Callable[[Path], object], list[str], str]] = {
         [],
         "",
     ),
+    "bos of the tokenizer alone": (
+        lambda folder: (
+            edit_json(folder / "config.json", bos_token_id=None),
+            edit_json(folder / "tokenizer_config.json", bos_token="<|endoftext|>"),
+        ),
+        ["tokswap"],
+        "bos is 0, the target's 1",
+    ),
+    "eos of the tokenizer alone": (
+        lambda folder: (
+            edit_json(folder / "config.json", eos_token_id=None),
+            edit_json(folder / "generation_config.json", eos_token_id=...),
+            edit_json(folder / "tokenizer_config.json", eos_token="<|endoftext|>"),
+        ),
+        ["tokswap"],
+        "generation stops at 0, the target's at 0, 2",
+    ),
     "adds bos": (_template("<|im_start|>", "A"), ["llama.cpp", "tokswap"], "adds bos, the target's does not"),
     "adds eos": (_template("A", "<|im_end|>"), ["llama.cpp", "tokswap"], "adds eos, the target's does not"),
     "stops elsewhere": (

@@ -60,8 +60,26 @@ def test_what_prompts_share_is_read_once_and_what_is_decided_ends(model_of: Make
     assert len({*map(len, rows)}) == 1
     found = continuations(model, rows, [20] * 3, stop=lambda n, ids: len(ids) >= 2)
     shared = next(n for n in range(len(rows[0])) if len({row[n] for row in rows}) > 1)
-    assert read == [shared, 3 * (len(rows[0]) - shared), 3]
+    tried = [len(rows[0]) - shared, len(rows[0])]  # whether the model can go on from its cache
+    assert read == [shared, *tried, 3 * (len(rows[0]) - shared), 3]
     assert [len(ids) for ids in found] == [2, 2, 2]
+
+
+def test_a_model_that_forgets_what_it_has_in_its_cache() -> None:
+    """Jamba, where it goes on by several tokens at once."""
+    from transformers import JambaConfig, JambaForCausalLM
+
+    torch.manual_seed(0)
+    size = {"vocab_size": 600, "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64}
+    layers = {"num_attention_heads": 4, "num_key_value_heads": 2, "num_experts": 2, "num_experts_per_tok": 1}
+    kinds = {"attn_layer_period": 2, "attn_layer_offset": 1, "use_mamba_kernels": False}
+    model = JambaForCausalLM(JambaConfig(**size, **layers, **kinds, eos_token_id=2, initializer_range=0.3)).eval()
+    rows = [[*range(10, 22), n, n + 1, n + 2] for n in range(30, 120, 3)]
+    plain = []
+    for row in rows:
+        output = model.generate(torch.tensor([row]), max_new_tokens=3, do_sample=False, use_cache=False)
+        plain.append(output[0, len(row) :].tolist())
+    assert continuations(model, rows, [3] * len(rows)) == plain
 
 
 def test_a_text_that_ends_keeps_its_end_and_nothing_after_it(model_of: Make) -> None:

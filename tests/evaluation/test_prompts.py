@@ -27,6 +27,9 @@ def test_prompts_of_one_model(exact: bool, model_of: Make) -> None:
         with pytest.raises(UsageError) as caught:
             tokswap.generate_text(model, prompt, exact_prompt=exact)
         assert caught.value.code == code, prompt[:9]
+    for text in SURROGATES:
+        with pytest.raises(UsageError, match="is not UTF-8"):
+            tokswap.generate_text(model, "a", suffix=text, fim_markers=("a", "b", "c"), exact_prompt=exact)
     with pytest.raises(UsageError, match="more than the 128 of the model"):
         tokswap.generate_text(model, "a", tokens=500, exact_prompt=exact)
     with pytest.raises(UsageError, match="is text, not PosixPath"):

@@ -564,6 +564,21 @@ def test_a_teacher_that_changes_the_text(text: Path, model_of: Make, tmp_path: P
     assert caught.value.code == "text-changed"
 
 
+@pytest.mark.parametrize("lossy", ["teacher", "student"])
+def test_passages_that_one_tokenizer_changes_are_left_out(lossy: str, model_of: Make, tmp_path: Path) -> None:
+    plain = model_of("llama", vocab_size=640)
+    lower = copy_model(plain, tmp_path / "lower")
+    edit_json(lower / "tokenizer.json", normalizer={"type": "Lowercase"})
+    parts = [TEXT[at : at + 900] for at in range(0, 9900, 900)]
+    changed = ["".join(filter(str.isalpha, part)).upper() for part in parts[:2]]
+    texts = [*(part.lower() for part in parts), *changed]
+    path = tmp_path / "text.jsonl"
+    path.write_text("\n".join(json.dumps({"text": one}) for one in texts), encoding="utf-8")
+    teacher, student = (lower, plain) if lossy == "teacher" else (plain, lower)
+    plan = tokswap.plan_heal(student, [path], teacher=teacher, out=tmp_path / "out").plan
+    assert f"left out: {sum(map(len, changed)):,} bytes of text that one of the tokenizers changes" in plan.notes
+
+
 def test_requests_that_are_wrong(text: Path, model_of: Make, swapped: Callable[[str], Path], tmp_path: Path) -> None:
     plain = model_of("llama", vocab_size=640)
     moved = copy_model(swapped("llama"), tmp_path / "moved")

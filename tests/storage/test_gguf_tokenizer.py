@@ -136,7 +136,8 @@ def test_merges_of_characters_give_the_ids_of_llama_cpp(name: str, sentencepiece
     splits = [(token[:at], token[at:]) for token in ranked for at in range(1, len(token))]
     merges = [" ".join(pair) for pair in splits if set(pair) <= tokens]
     model = {"ggml.model": "gemma4" if name == "gemma4" else "gpt2", "ggml.pre": name, "ggml.merges": merges}
-    folder = converted(tmp_path, {**sentencepiece, **model})
+    # llama.cpp puts bos first for Gemma 4 whatever its file says.
+    folder = converted(tmp_path, {**sentencepiece, **model, "ggml.add_bos_token": False})
     texts = varied_texts(SPECIAL["sentencepiece"])
     [theirs] = llama_cpp_ids([(tmp_path / "model.gguf", texts)], tmp_path)
     assert differing(transformers_ids(folder, texts), theirs, texts) == []

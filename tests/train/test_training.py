@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
@@ -92,8 +93,45 @@ def test_all_but_the_vocabulary_is_taken_over(
     assert kept == {token for token in named if "unused" not in token and "reserved" not in token}
     text = makers.shipped_text("german")[:400]
     assert len(after.encode(text, add_special_tokens=False)) < len(before.encode(text, add_special_tokens=False))
+    unknown = [one.encode(text).count(one.unk_token_id) for one in (before, after)]
+    assert unknown[1] <= unknown[0]
     if family in ("byte-level", "sentencepiece"):
         assert after.decode(after.encode(text, add_special_tokens=False)) == text
+
+
+@pytest.mark.parametrize("family", makers.FAMILIES)
+def test_added_tokens_behind_the_model_stay_behind_it(
+    tokenizer_of: Callable[..., Path], tmp_path: Path, family: str
+) -> None:
+    """As in Llama 3, Qwen and T5: these ids are no tokens of the model."""
+    source = load(like(tokenizer_of, family))
+    source.add_special_tokens({"additional_special_tokens": ["<|tool|>"]})
+    source.add_tokens(["kaleidoscope"])
+    source.save_pretrained(tmp_path / "like")
+    out = tmp_path / "out"
+    tokswap.train_tokenizer(CORPUS, size=700, like=tmp_path / "like", out=out)
+    tokenizer = load(out)
+    assert len(tokenizer) == 700
+    assert tokenizer.convert_tokens_to_ids(["<|tool|>", "kaleidoscope"]) == [698, 699]
+    ids = tokenizer.encode("a<|tool|>b kaleidoscope", add_special_tokens=False)
+    assert {698, 699} <= {*ids}
+    assert "<|tool|>" not in tokenizer.decode(ids, skip_special_tokens=True)
+    model = makers.read_json(out / "tokenizer.json")["model"]
+    texts = model["vocab"] if isinstance(model["vocab"], dict) else [text for text, _ in model["vocab"]]
+    assert len(texts) == 698
+    assert "kaleidoscope" not in texts
+
+
+def test_a_byte_without_a_piece_of_its_own_stays_spelled(tokenizer_of: Callable[..., Path], tmp_path: Path) -> None:
+    """Gemma has a tab, and no `<0x09>`; the text has no tab."""
+    source = tmp_path / "like"
+    shutil.copytree(tokenizer_of("sentencepiece", adds_bos=True), source)
+    file = source / "tokenizer.json"
+    file.write_text(file.read_text("utf-8").replace("<0x09>", r"\t"), encoding="utf-8")
+    assert load(source).decode(load(source).encode("a\tb", add_special_tokens=False)) == "a\tb"
+    tokswap.train_tokenizer(CORPUS, size=600, like=source, out=tmp_path / "out")
+    tokenizer = load(tmp_path / "out")
+    assert tokenizer.decode(tokenizer.encode("a\tb", add_special_tokens=False)) == "a\tb"
 
 
 def test_words_are_what_the_trainer_learns(trained: Callable[..., Path]) -> None:
@@ -147,6 +185,17 @@ def test_numbers_are_split_in_threes_from_the_right(trained: Callable[..., Path]
     pieces = tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str("it is 1234567 of")
     assert [piece for piece, _ in pieces] == ["itĠisĠ", "1", "234", "567", "Ġof"]
     assert not [m for m in spec["model"]["merges"] if len("".join(m)) > 3 and any(c.isdigit() for c in "".join(m))]
+
+
+@pytest.mark.parametrize("family", ["sentencepiece", "unigram"])
+def test_numbers_are_learnt_as_they_were_split(trained: Callable[..., Path], tmp_path: Path, family: str) -> None:
+    """These two have no token of several digits, and nothing but the vocabulary says so."""
+    corpus = tmp_path / "numbers.txt"
+    corpus.write_text("".join(f"in {1900 + n % 90} it is\n" for n in range(900)) * 2, encoding="utf-8")
+    tokenizer = load(trained(family, [str(corpus), *CORPUS], size=700))
+    assert tokenizer.tokenize("x 1955")[-4:] == ["1", "9", "5", "5"]
+    tokens = [token for token in tokenizer.get_vocab() if not token.startswith("<0x")]
+    assert [token for token in tokens if sum(character.isdigit() for character in token) > 1] == []
 
 
 def test_every_superword_comes_out_of_the_merges(trained: Callable[..., Path]) -> None:
@@ -223,6 +272,9 @@ def test_special_tokens_in_the_text_are_not_trained_on(trained: Callable[..., Pa
             special = {entry["content"] for entry in spec["added_tokens"]}
             products = {"".join(merge) for merge in spec["model"]["merges"]}
             assert not [product for product in products if any(token in product for token in special)]
+            parts = ("<e", "os>") if family == "sentencepiece" else ("<|", "|>")
+            assert {"<eos>", "<|im_end|>"} & special
+            assert not [product for product in products if any(part in product for part in parts)]
             if family == "sentencepiece":
                 assert not [product for product in products if "<0x" in product]
 

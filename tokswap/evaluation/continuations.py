@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from tokswap.checkpoint.nested_configs import id_list
-from tokswap.evaluation.models import cache_name, only_last, plain_generation
+from tokswap.evaluation.caches import predicts_alike
+from tokswap.evaluation.models import cache_name, only_last, plain_generation, without_cache
 from tokswap.evaluation.prompts import prompt_ids, within_positions
 
 _BATCH = 32
@@ -114,7 +115,11 @@ def _batches(prompts: Sequence[Sequence[int]], padded: bool) -> Iterator[list[in
 
 
 def _read_shared(model: Any, prompts: Sequence[Sequence[int]]) -> Any:
-    """Read what all prompts begin with. Return the model's cache, None where there is little to share."""
+    """Read what all prompts begin with.
+
+    Returns:
+        The model's cache, None where there is little to share or the model does not go on from its cache as it reads.
+    """
     import torch
     from transformers import Cache
 
@@ -122,10 +127,20 @@ def _read_shared(model: Any, prompts: Sequence[Sequence[int]]) -> Any:
     size = next((n for n in range(least) if len({prompt[n] for prompt in prompts}) > 1), least)
     if len(prompts) == 1 or size < _LEAST_SHARED:
         return None
-    row = torch.tensor([list(prompts[0][:size])], device=model.device)
-    output = model(input_ids=row, use_cache=True, **only_last(model, 1))
+
+    def after(ids: Sequence[int], **given: Any) -> Any:
+        return model(input_ids=torch.tensor([list(ids)], device=model.device), **given, **only_last(model, 1))
+
+    output = after(prompts[0][:size], use_cache=True)
     cache = output.get("cache" if "cache" in output else "past_key_values")
-    return cache if isinstance(cache, Cache) else None
+    if not isinstance(cache, Cache):
+        return None
+    # Jamba, Bamba and MiniMax go on from their caches otherwise than they read a whole text.
+    given = {cache_name(model.forward): copy.deepcopy(cache), "use_cache": True}
+    longest = max(prompts, key=len)
+    outputs = (after(longest[size:], **given), after(longest, **without_cache(model)))
+    found, plain = (one.logits[0, -1].float().log_softmax(-1).cpu().numpy() for one in outputs)
+    return cache if predicts_alike(model, found, plain) else None
 
 
 def _generate(model: Any, rows: Sequence[Sequence[int]], watch: _Watch, shared: Any) -> list[list[int]]:

@@ -8,13 +8,11 @@ from typing import Any
 import numpy as np
 
 from tokswap.errors import InputError
+from tokswap.evaluation.caches import predicts_alike
 from tokswap.evaluation.models import cache_name, without_cache
 
 _ROOM = 256
 """Nodes that fit into the first attention matrix."""
-_CLOSE = {"torch.float32": 0.01}
-"""Type of a model -> how far its log-probabilities may be from those of a plain pass, in their standard deviations."""
-_CLOSE_IN_HALF = 0.1
 
 
 class Tree:
@@ -168,7 +166,6 @@ def check_tree(model: Any, start: Sequence[int], nodes: int = 0) -> None:
     size = config.vocab_size
     a, b, c, d = (n * size // 5 for n in range(1, 5))
     paths = [[a, b, c], [a, b, d], [d, c, a]]
-    close = _CLOSE.get(str(model.dtype), _CLOSE_IN_HALF)
     try:
         tree = Tree(model, start)
         root, first = tree.root, len(tree)
@@ -176,7 +173,7 @@ def check_tree(model: Any, start: Sequence[int], nodes: int = 0) -> None:
         branches = tree.extend([first + 1, root, first + 4, first + 5], [d, *paths[2]])
         expected = _plain(model, [[*start, *path] for path in paths])[:, len(start) :]
         found = np.stack([trunk, np.stack([trunk[0], trunk[1], branches[0]]), branches[1:]])
-        problem = "" if float(np.abs(found - expected).max()) <= close * float(expected.std()) else "it mixes them up"
+        problem = "" if predicts_alike(model, found, expected) else "it mixes them up"
     except Exception as error:  # whatever a model raises that has no place for the mask, the positions or the cache
         problem = (str(error).splitlines() or [type(error).__name__])[0]
     if any(width < nodes for width in _own_windows(config)):
