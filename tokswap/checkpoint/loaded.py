@@ -178,7 +178,7 @@ def _with_its_tokenizer(model: Any, trust_remote_code: bool) -> Loaded:
 
 
 def _no_model(what: str) -> UsageError:
-    return UsageError("bad-model", f"this is no model: {what}", "give a name, a Path, or (model, tokenizer)")
+    return UsageError("bad-model", f"this is not a model: {what}", "give a name, a Path, or (model, tokenizer)")
 
 
 def _config_of(model: Any) -> dict[str, Any]:

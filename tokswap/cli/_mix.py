@@ -34,7 +34,7 @@ def _folder(names: tuple[str, ...]) -> str:
     if len(names) > 1:
         raise UsageError(
             "too-many-folders",
-            f"this mixes one prepared folder, not {len(names)}",
+            f"this command mixes one prepared folder, not {len(names)}",
             "`tokswap ensemble prepare` makes one of several models; --byte-level mixes them as they are",
         )
     return names[0]
