@@ -260,7 +260,7 @@ def test_maps_of_numbers_that_numpy_has_not(
     folder = changed(reduced, tmp_path / "changed", lambda one: one.update({name: one[name].float().to(dtype)}))
     error = refused(folder, target, size=50, corpora=[texts["german"]], out=tmp_path / "out")
     assert error.code == "bad-draft-head"
-    assert "no lists" in error.message
+    assert "not lists" in error.message
 
 
 @pytest.mark.parametrize(
