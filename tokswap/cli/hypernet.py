@@ -27,8 +27,8 @@ Examples:
 def hypernet() -> None:
     """Import, describe and train hypernetworks (ZeTT).
 
-    A hypernetwork (arXiv 2405.07883) predicts the embeddings of any tokenizer's tokens. It is trained for one model, and works for
-    fine-tunes of that model too. `--init zett --set path=DIR` uses it in a transplant.
+    A hypernetwork (arXiv 2405.07883) predicts the embeddings of any tokenizer's tokens. It is trained for one model,
+    and works for fine-tunes of that model too. `--init zett --set path=DIR` uses it in a transplant.
     """
 
 

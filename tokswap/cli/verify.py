@@ -55,8 +55,8 @@ def verify(
 ) -> None:
     """Test a checkpoint as transformers loads it.
 
-    That is its tokenizer, configs, rows and outputs, by itself or against the model that it came from. The exit status is 1 if
-    a check fails, or if an inference engine would refuse the draft. The whole model is loaded.
+    That is its tokenizer, configs, rows and outputs, by itself or against the model that it came from. The exit status
+    is 1 if a check fails, or if an inference engine would refuse the draft. The whole model is loaded.
     """
     _options.set_volume(quiet, verbose)
     from tokswap.draft.engines import draft_verdicts
