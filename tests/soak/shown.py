@@ -116,7 +116,7 @@ def stage(folder: Path) -> None:
     (folder / "26l.txt").write_text("de\nen\n")
     (folder / "models").mkdir()
     shutil.copytree(mine, folder / "models" / "my-model")
-    english = ("english", "notes", "answers", "corpus", "other", "more", "my-text", "texts", "en")
+    english = ("english", "notes", "answers", "corpus", "other", "more", "my-text", "other-text", "texts", "en")
     texts = {"english": english, "german": ("german", "de")}
     for text, names in texts.items():
         for name in names:
