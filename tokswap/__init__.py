@@ -133,6 +133,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return import_module("importlib.metadata").version("tokswap")
     if name in _PACKAGES:
         return import_module(f"tokswap.{name}")
     if name not in _HOME_OF:

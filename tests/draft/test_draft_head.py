@@ -260,7 +260,7 @@ def test_maps_of_numbers_that_numpy_has_not(
     folder = changed(reduced, tmp_path / "changed", lambda one: one.update({name: one[name].float().to(dtype)}))
     error = refused(folder, target, size=50, corpora=[texts["german"]], out=tmp_path / "out")
     assert error.code == "bad-draft-head"
-    assert "no lists" in error.message
+    assert "not lists" in error.message
 
 
 @pytest.mark.parametrize(
@@ -268,8 +268,8 @@ def test_maps_of_numbers_that_numpy_has_not(
     [
         ({"lm_head.bias": torch.zeros(700)}, "lm_head.bias too"),
         ({"lm_head.weight_scale": torch.ones(700, 1)}, "lm_head.weight_scale too"),
-        ({"lm_head.weight": torch.ones(700)}, "no matrix"),
-        ({"lm_head.weight": torch.tensor(1.0)}, "no matrix"),
+        ({"lm_head.weight": torch.ones(700)}, "not a matrix"),
+        ({"lm_head.weight": torch.tensor(1.0)}, "not a matrix"),
     ],
 )
 def test_an_lm_head_that_is_no_matrix_alone(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from importlib import metadata
 from pathlib import Path
 
 import click
@@ -131,6 +133,19 @@ def command(**values: object) -> None:
 def parsed(*arguments: str) -> str:
     done = CliRunner().invoke(command, arguments)
     return done.output
+
+
+def test_docstrings_in_python_speak_of_arguments() -> None:
+    """A list is not "repeated", and a flag is not an argument: `help()` says what Python takes."""
+    for name in tokswap.__all__:
+        text = re.sub("`tokswap .*?`", "", inspect.getdoc(getattr(tokswap, name)) or "")
+        listed = text.partition("Keyword Args:")[2]
+        assert "epeat for more" not in listed, name
+        assert not re.search("--[a-z]", listed), name
+
+
+def test_the_version_is_where_programs_look_for_it() -> None:
+    assert tokswap.__version__ == metadata.version("tokswap")
 
 
 def test_flags_follow() -> None:

@@ -133,9 +133,9 @@ def test_versions(monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(versions().values()) == {"unknown"}
 
 
-def test_the_guide_names_every_key() -> None:
+def test_the_docs_name_every_key() -> None:
     """Programs read tokswap.json: its keys are documented, and stay."""
-    guide = (Path(__file__).parent.parent.parent / "docs" / "guide.md").read_text("utf-8")
+    guide = (Path(__file__).parent.parent.parent / "docs" / "python.md").read_text("utf-8")
     section = guide[guide.index("## tokswap.json") :].split("\n## ")[0]
     document = make_report().as_dict()
     assert [key for key in (*document, *document["plan"], *document["tokens"]) if f"`{key}`" not in section] == []

@@ -116,7 +116,7 @@ def stage(folder: Path) -> None:
     (folder / "26l.txt").write_text("de\nen\n")
     (folder / "models").mkdir()
     shutil.copytree(mine, folder / "models" / "my-model")
-    english = ("english", "notes", "answers", "corpus", "other", "more", "my-text", "texts", "en")
+    english = ("english", "notes", "answers", "corpus", "other", "more", "my-text", "other-text", "texts", "en")
     texts = {"english": english, "german": ("german", "de")}
     for text, names in texts.items():
         for name in names:
@@ -155,6 +155,8 @@ def _rename(model: Path, before: str, after: str) -> None:
 
 def _output(words: list[str]) -> Path | None:
     """Return the output of a line, which is removed before the line runs."""
+    if "--dry-run" in words:  # it writes nothing, and what is there may be what the next line reads
+        return None
     if "--resume" in words:  # it continues what the same line without it has begun
         run(shlex.join(word for word in words if word != "--resume"))
         return None

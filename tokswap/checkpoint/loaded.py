@@ -16,7 +16,7 @@ from tokswap.checkpoint.reader import Checkpoint
 from tokswap.checkpoint.shards import Shard, TensorInfo
 from tokswap.errors import InputError, UsageError
 from tokswap.storage.atomic import temporary_copy
-from tokswap.storage.json_files import read_json
+from tokswap.storage.json_files import ADAPTER_CONFIG, read_json
 from tokswap.storage.resolve import resolve_model
 from tokswap.tokenizer.auto import auto_tokenizer
 from tokswap.tokenizer.loaded import as_tokenizer
@@ -97,11 +97,19 @@ def check_whole(model: Any) -> None:
 
 
 def load_folder(folder: Path) -> tuple[Any, Any]:
-    """Load a model folder with the class that its config names, and its tokenizer.
+    """Load a model folder with the class that its config names, or an adapter with the model that it names.
+
+    Returns:
+        The model and its tokenizer.
 
     Raises:
         InputError: missing-config. transformers would take the name of a missing folder for a hub id.
     """
+    if (folder / ADAPTER_CONFIG).is_file():
+        from peft import AutoPeftModelForCausalLM
+
+        base = read_json(folder / ADAPTER_CONFIG, "config")["base_model_name_or_path"]
+        return AutoPeftModelForCausalLM.from_pretrained(folder, dtype="auto"), auto_tokenizer(resolve_model(base))
     import transformers
 
     read_json(folder / "config.json", "config")
@@ -181,7 +189,7 @@ def _with_its_tokenizer(model: Any, trust_remote_code: bool) -> Loaded:
 
 
 def _no_model(what: str) -> UsageError:
-    return UsageError("bad-model", f"this is no model: {what}", "give a name, a Path, or (model, tokenizer)")
+    return UsageError("bad-model", f"this is not a model: {what}", "give a name, a Path, or (model, tokenizer)")
 
 
 def _config_of(model: Any) -> dict[str, Any]:

@@ -72,7 +72,7 @@ def read_options(options: type[Given], values: Mapping[str, Any], **more: Any) -
 
     Args:
         options: The option type.
-        values: Name -> value; names that are no option of the type are left out.
+        values: Name -> value; names that are not options of the type are left out.
         more: Options that the command sets itself.
     """
     own: dict[str, Any] = {}

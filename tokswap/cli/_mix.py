@@ -34,7 +34,7 @@ def _folder(names: tuple[str, ...]) -> str:
     if len(names) > 1:
         raise UsageError(
             "too-many-folders",
-            f"this mixes one prepared folder, not {len(names)}",
+            f"this command mixes one prepared folder, not {len(names)}",
             "`tokswap ensemble prepare` makes one of several models; --byte-level mixes them as they are",
         )
     return names[0]
@@ -74,9 +74,10 @@ def generate(
     verbose: bool,
     **values: Any,
 ) -> None:
-    """Continue a prompt; all members together predict each token. The text is printed as it is written.
+    """Continue a prompt; all members together predict each token.
 
-    The prompt may end inside a token, such as half a word. `tokswap generate` continues a prompt with one model.
+    The text is printed as it is written. The prompt may end inside a token, such as half a word.
+    `tokswap generate` continues a prompt with one model.
 
     With --byte-level the members are any models, each with its own tokenizer, and the text grows byte by byte.
     """
@@ -143,7 +144,7 @@ def evaluate(
     verbose: bool,
     **values: Any,
 ) -> None:
-    """Measure how many bits per byte each member and the mix need for texts, on the same bytes.
+    """Measure the bits per byte of each member and of the mix.
 
     With --byte-level the members are any models, each with its own tokenizer. Then every byte of a text counts, whole
     texts are read, and there are no samples.

@@ -58,7 +58,7 @@ Examples:
 @_options.json_flag
 @_options.volume
 def compare(first: str, second: str, texts: tuple[Path, ...], page: str | None, as_json: bool, **values: Any) -> None:
-    """Compare two tokenizers: shared tokens, numbers and white space, tokens per byte."""
+    """Compare two tokenizers: shared tokens, tokens per byte."""
     _options.set_volume(values["quiet"], values["verbose"])
     page_path = _page.check(page)
     from tokswap.report.record import versions

@@ -39,11 +39,11 @@ Examples:
 @option_flags(DraftOptions)
 @run_flags(page=False)
 def draft(model: str, target: str, **values: Any) -> None:
-    """Make a small model a draft of a big one, for speculative decoding.
+    """Make a small model a draft of a big one.
 
-    The result is SMALL with the vocabulary of BIG, id for id: tokenizer files, chat template, padded vocab_size, bos,
-    eos and pad ids and generation config are BIG's. Inference engines refuse a draft that differs in these, or use it
-    wrongly; `tokswap verify --draft-for` says which would take it.
+    For speculative decoding. The result is SMALL with the vocabulary of BIG, id for id: tokenizer files, chat
+    template, padded vocab_size, bos, eos and pad ids and generation config are BIG's. Inference engines refuse a draft
+    that differs in these, or use it wrongly; `tokswap verify --draft-for` says which would take it.
     """
 
     def plan(progress: bool) -> Any:

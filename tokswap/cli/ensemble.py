@@ -36,7 +36,7 @@ Examples:
 """,
 )
 def ensemble() -> None:
-    """Ensembles: put several models on one vocabulary, and average what they predict.
+    """Average the predictions of several models.
 
     Averages need members with the same ids and the same tokenization of every text. `prepare` makes such members,
     `check` tests them, `generate` and `eval` mix them. Prepared members of one architecture can be merged too.
@@ -88,7 +88,7 @@ def prepare(
     dry_run: bool,
     **values: Any,
 ) -> None:
-    """Put models on one tokenizer, a folder per member, with an ensemble.json that lists them.
+    """Put models on one tokenizer, a folder per member.
 
     Members are made one after the other, and each appears whole or not at all. A member that has the vocabulary
     already keeps all its rows and gets the shared tokenizer files. Run the same command again to continue after a
@@ -217,9 +217,10 @@ Examples:
 @_options.json_flag
 @_options.volume
 def check(folder: str, device: str, trust_remote_code: bool, as_json: bool, quiet: bool, verbose: bool) -> None:
-    """Test whether the members can be averaged: ids, sizes, ends of text, segmentation, chat template, outputs.
+    """Test whether the members can be averaged.
 
-    Exits with 1 where a check fails. All members are loaded.
+    Compares their ids, sizes, ends of text, tokenization, chat templates and outputs. Exits with 1 where a check
+    fails. All members are loaded.
     """
     _options.set_volume(quiet, verbose)
     from tokswap.ensemble.check import check_ensemble

@@ -38,7 +38,7 @@ Examples:
 @option_flags(ExtendOptions)
 @run_flags("Read the texts, print the plan with the new tokens, and stop.")
 def extend(model: str, **values: Any) -> None:
-    """Add tokens to the vocabulary of a model: terms that you list, or what saves most on your text.
+    """Add terms of a list, or the tokens that save most on a text.
 
     Old tokens keep their ids and rows, bit for bit (unless --heal trains them), and a text without a new token keeps
     its tokenization. New tokens come out of the tokenizer's own merges, scores or pieces, which `add_tokens` bypasses.

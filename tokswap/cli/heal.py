@@ -47,7 +47,7 @@ Examples:
 @option_flags(HealOptions)
 @run_flags()
 def heal(model: str, texts: tuple[str, ...], **values: Any) -> None:
-    """Train a model after a change of its vocabulary, so that it predicts text as its source model did.
+    """Train a changed model to predict text as its source model did.
 
     MODEL learns to predict what its source model (the teacher) does with its own tokenizer. Embeddings and a LoRA
     adapter of the body are trained; the result is a whole model with the changes merged. A part of the text is held

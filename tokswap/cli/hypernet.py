@@ -25,10 +25,10 @@ Examples:
 """,
 )
 def hypernet() -> None:
-    """Import, describe and train hypernetworks (ZeTT, arXiv 2405.07883).
+    """Import, describe and train hypernetworks (ZeTT).
 
-    A hypernetwork predicts the embeddings of any tokenizer's tokens. It is trained for one model, and works for
-    fine-tunes of that model too. `--init zett --set path=DIR` uses it in a transplant.
+    A hypernetwork (arXiv 2405.07883) predicts the embeddings of any tokenizer's tokens. It is trained for one model,
+    and works for fine-tunes of that model too. `--init zett --set path=DIR` uses it in a transplant.
     """
 
 
@@ -136,7 +136,7 @@ def train(
 
     In the first stage the hypernetwork learns to reproduce the model's own embeddings. In the main stage the frozen
     model reads text under random tokenizers, with embeddings that the hypernetwork predicts for their tokens, and the
-    model's loss trains the hypernetwork. The defaults are those of the paper and need a GPU; docs/guide.md has
+    model's loss trains the hypernetwork. The defaults are those of the paper and need a GPU; docs/hypernetworks.md has
     settings for small machines.
     """
     _options.set_volume(quiet, verbose)

@@ -26,7 +26,10 @@ Examples:
 @_options.json_flag
 @_options.volume
 def inspect(name: str, as_json: bool, quiet: bool, verbose: bool) -> None:
-    """Describe a checkpoint or a tokenizer: family, vocabulary matrices, special tokens, chat template."""
+    """Describe a checkpoint or a tokenizer.
+
+    Shows family, vocabulary matrices, special tokens and chat template.
+    """
     _options.set_volume(quiet, verbose)
     from tokswap.checkpoint.inspect import inspect_checkpoint as run
 

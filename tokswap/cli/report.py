@@ -26,9 +26,9 @@ Examples:
 @_options.json_flag
 @_options.volume
 def report(folder: Path, out: str | None, as_json: bool, quiet: bool, verbose: bool) -> None:
-    """Write the report page of a model that `transplant`, `trim`, `extend` or `heal` has made.
+    """Write the report page of a result, from its tokswap.json.
 
-    The page is the one that their --report flag writes. It is made from tokswap.json in the folder.
+    It is the page that the --report flag of `transplant`, `trim`, `extend` and `heal` writes.
     """
     _options.set_volume(quiet, verbose)
     from tokswap.report.page import check_page, make_page, write_page

@@ -35,7 +35,7 @@ Examples:
 @option_flags(TrimOptions)
 @run_flags("Count, print the plan and stop.")
 def trim(model: str, **values: Any) -> None:
-    """Keep the tokens of a language or a domain, exactly, and drop the rest of the vocabulary.
+    """Keep the tokens of a language or a domain, and drop the rest.
 
     Text whose tokens are all kept is tokenized as before, and the model computes the same from it. Merge dependencies
     of kept tokens are kept too.

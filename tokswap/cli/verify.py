@@ -53,9 +53,10 @@ def verify(
     quiet: bool,
     verbose: bool,
 ) -> None:
-    """Test a checkpoint as transformers loads it: tokenizer, configs, rows and outputs.
+    """Test a checkpoint as transformers loads it.
 
-    The exit status is 1 if a check fails, or if an inference engine would refuse the draft. The whole model is loaded.
+    That is its tokenizer, configs, rows and outputs, by itself or against the model that it came from. The exit status
+    is 1 if a check fails, or if an inference engine would refuse the draft. The whole model is loaded.
     """
     _options.set_volume(quiet, verbose)
     from tokswap.draft.engines import draft_verdicts

@@ -81,6 +81,9 @@ def draft_verdicts(draft: str | Path, target: str | Path, *, trust_remote_code: 
         target: The target, or its tokenizer.json. It needs a tokenizer and a config.
         trust_remote_code: Whether code that comes with the models may run.
 
+    Returns:
+        A verdict for each engine, and last that of tokswap's own rule.
+
     Raises:
         InputError: unknown-tokenizer, missing-config, bad-config, missing-tokenizer, bad-tokenizer,
             unsupported-tokenizer, duplicate-ids.

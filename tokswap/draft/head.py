@@ -150,7 +150,7 @@ def reduce_draft_head(model: str | Path, target: str | Path, options: DraftHeadO
 def plan_with(model: str | Path, target: str | Path, options: DraftHeadOptions) -> DraftHeadJob:
     """Do what `plan_draft_head` does, with an options object."""
     if not options.corpora:
-        raise UsageError("nothing-to-keep", "no --corpus says which tokens the head needs", _OWN)
+        raise UsageError("nothing-to-keep", "--corpus is missing: it says which tokens the head needs", _OWN)
     head, side = open_head(model), read_side(target, trust_remote_code=options.trust_remote_code)
     out = output_path(f"{named(model)}-head-{options.size}" if options.out is None else options.out)
     check_output(out, sources=[head.folder], needed=0, force=options.force)
@@ -177,6 +177,9 @@ def check_draft_head(model: str | Path, target: str | Path | None = None) -> lis
     Args:
         model: The head.
         target: The model to draft for; None to take the size that the head names.
+
+    Returns:
+        The checks.
 
     Raises:
         InputError: bad-draft-head, and what reading the target raises.

@@ -109,7 +109,7 @@ def open_head(name: str | Path) -> HeadFiles:
 def check_matrix(head: HeadFiles) -> None:
     """Raise InputError bad-draft-head for an lm_head that is more, or less, than a matrix of weights."""
     if len(head.shape(head.head)) != 2:
-        raise InputError("bad-draft-head", f"{head.head} is no matrix", _HINT, folder=head.folder)
+        raise InputError("bad-draft-head", f"{head.head} is not a matrix", _HINT, folder=head.folder)
     module = head.head.removesuffix("weight")
     more = sorted(name for name in head.files if name.startswith(module) and name != head.head)
     if more:
@@ -139,7 +139,7 @@ def check_head(head: HeadFiles, target_size: int | None = None) -> list[Check]:
     check_matrix(head)
     maps = [head.read(name) for name in (TO_TARGET, TO_DRAFT) if name in head.files]
     if any(one.ndim != 1 or one.is_floating_point() for one in maps):
-        raise InputError("bad-draft-head", "d2t and t2d are no lists of offsets and flags", _HINT, folder=head.folder)
+        raise InputError("bad-draft-head", "d2t and t2d are not lists of offsets and flags", _HINT, folder=head.folder)
     offsets, *known = (one.numpy() for one in maps)
     ids = np.arange(len(offsets), dtype=np.int64) + offsets.astype(np.int64)
     size = target_size or (len(known[0]) if known else _size_by_config(head, ids))

@@ -122,7 +122,7 @@ def _untied(transplant: TransplantOptions, propose: str) -> TransplantOptions:
         return transplant
     if transplant.tie is True or transplant.output_init is not None:
         flag = "--tie" if transplant.tie is True else "--init-output"
-        message = f"{flag} does not go with --propose copied, which makes a lm_head of copied and neutral rows"
+        message = f"{flag} does not go with --propose copied, which makes an lm_head of copied and neutral rows"
         raise UsageError("one-matrix", message, f"leave out {flag}, or --propose")
     return dataclasses.replace(transplant, tie=False)
 

@@ -45,7 +45,7 @@ class _Stream(BaseStreamer):  # type: ignore[misc]
 
     Args:
         vocabulary: The tokens.
-        ends: Ids of tokens that are no text here.
+        ends: Ids of tokens that are not text here.
         write: Takes the text.
     """
 

@@ -109,8 +109,12 @@ class Ensemble:
 def read_ensemble(folder: str | Path, *, unfinished: bool = False) -> Ensemble:
     """Read ensemble.json. A file written by hand needs no more than {"members": [{"folder": "a"}, {"folder": "b"}]}.
 
-    unfinished: whether an ensemble whose members are not all there is welcome. Raises InputError: missing-ensemble,
-    bad-ensemble, outside-member, missing-member, unfinished-ensemble.
+    Args:
+        folder: The folder with the file and the members.
+        unfinished: Whether members may be missing.
+
+    Raises:
+        InputError: missing-ensemble, bad-ensemble, outside-member, missing-member, unfinished-ensemble.
     """
     folder = Path(folder)
     path = folder / FILE
@@ -129,9 +133,7 @@ def read_ensemble(folder: str | Path, *, unfinished: bool = False) -> Ensemble:
         raise _damaged(path, "it names no member" if not members else "it names a member twice")
     if left and not unfinished:
         hint = "run the same `tokswap ensemble prepare` again; it goes on where it stopped"
-        raise InputError(
-            "unfinished-ensemble", f"these members are still to be made: {', '.join(left)}", hint, file=path
-        )
+        raise InputError("unfinished-ensemble", f"members are missing: {', '.join(left)}", hint, file=path)
     if not unfinished:
         for name in names:
             _check_folder(folder, name, path)
@@ -197,7 +199,7 @@ def read_weights(weights: str | Sequence[float] | None, count: int) -> tuple[flo
     try:
         values = [float(part) for part in (weights.split(",") if isinstance(weights, str) else weights)]
     except ValueError as error:
-        raise UsageError("bad-weights", f"these are no weights: {weights!r}", "write numbers: 0.7,0.3") from error
+        raise UsageError("bad-weights", f"these are not weights: {weights!r}", "write numbers: 0.7,0.3") from error
     if len(values) != count:
         raise UsageError(
             "bad-weights",

@@ -94,6 +94,9 @@ def token_losses(
         overlap: Tokens of context that windows share.
         done: Called with the number of bytes that each window adds.
 
+    Returns:
+        Ids, byte offsets and bits of every token.
+
     Raises:
         InputError: empty-text.
         UsageError: bad-window.
@@ -203,5 +206,20 @@ def _first_character(offsets: np.ndarray, text: str) -> int:
 
 
 def bits_per_byte(model: Any, tokenizer: Any, text: str, *, window: int = 512, overlap: int = 128) -> Score:
-    """Compute the loss of a text. Arguments and errors are those of `token_losses`."""
+    """Compute the loss of a text in bits per byte, which compares across tokenizers.
+
+    Args:
+        model: A loaded causal language model.
+        tokenizer: Its transformers tokenizer.
+        text: The text.
+        window: Tokens that the model reads at once; fewer if the model has fewer positions.
+        overlap: Tokens of context that windows share.
+
+    Returns:
+        The loss: `.bits_per_byte`, `.tokens_per_byte` and what they are made of.
+
+    Raises:
+        InputError: empty-text.
+        UsageError: bad-window.
+    """
     return token_losses(model, tokenizer, text, window=window, overlap=overlap).score

@@ -60,7 +60,7 @@ def extend_model(model: ModelLike, options: ExtendOptions) -> Report:
     """Add tokens to the vocabulary of a model.
 
     Old tokens keep their ids and rows, and every text without a new token keeps its tokenization. New tokens come out
-    of the tokenizer's model: they are no added tokens. A loaded model, `(model, tokenizer)`, is changed in memory: the
+    of the tokenizer's model: they are not added tokens. A loaded model, `(model, tokenizer)`, is changed in memory: the
     result is a copy.
 
     Args:

@@ -46,7 +46,7 @@ def _rendered(line: str, tokenizer: Tokenizer, place: tuple[str | Path, int]) ->
     except Exception as error:  # a template can refuse a conversation with any error
         raise InputError(
             "bad-chat",
-            f"line {place[1]:,} is no conversation that the chat template takes: {error}",
+            f"line {place[1]:,} is not a conversation that the chat template takes: {error}",
             'each line must be like {"messages": [{"role": "user", "content": "..."}, ...]}',
             file=place[0],
         ) from error

@@ -41,7 +41,7 @@ def hidden_states(causal: Any, ids: torch.Tensor, mask: torch.Tensor) -> torch.T
     """Return the hidden states that the lm_head reads, [B, n, D].
 
     Args:
-        causal: A transformers model with a lm_head.
+        causal: A transformers model with an lm_head.
         ids: Tokens, int64 [B, n].
         mask: 1 for a token and 0 for padding, int64 [B, n].
     """

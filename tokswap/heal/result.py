@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,9 @@ from typing import Any
 from tokswap.errors import count_of
 from tokswap.report.plan import Estimate
 from tokswap.report.record import FORMAT, REPORT_NAME, versions
-from tokswap.report.table import html_table
+from tokswap.report.result import Result
 from tokswap.report.wording import duration, size
-from tokswap.storage.json_files import ADAPTER_CONFIG, read_json
-from tokswap.storage.resolve import resolve_model
-from tokswap.tokenizer.auto import auto_tokenizer
+from tokswap.storage.json_files import read_json
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ class HealPlan:
 
 
 @dataclass(frozen=True, repr=False)
-class HealReport:
+class HealReport(Result):
     """A healing that was carried out, and its result.
 
     `model, tokenizer = report` loads the result, and so does `report.load()`.
@@ -70,31 +68,15 @@ class HealReport:
     loaded: tuple[Any, Any] | None = None
     folder: Path | None = field(init=False, default=None)
 
-    def __post_init__(self) -> None:
-        """Note the whole path of the result: a program may go to another folder before it loads it."""
-        object.__setattr__(self, "folder", self.path.absolute() if self.path else None)
+    @property
+    def operation(self) -> str:
+        """What the run was."""
+        return "heal"
 
     @property
     def path(self) -> Path | None:
         """Folder of the result, None where nothing was written."""
         return Path(self.plan.out) if self.plan.out else None
-
-    def load(self) -> tuple[Any, Any]:
-        """Return the result as a transformers model and its tokenizer; an adapter with the model that it belongs to."""
-        if self.loaded is not None:
-            return self.loaded
-        from tokswap.checkpoint.loaded import load_folder
-
-        assert self.folder is not None
-        if (self.folder / ADAPTER_CONFIG).is_file():
-            return _with_base(self.folder)
-        return load_folder(self.folder)
-
-    def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
-        """Upload the result to the Hugging Face Hub. Raises OutputError not-written, push-failed."""
-        from tokswap.report.published import push_result
-
-        return push_result(self.folder, repo_id, private=private, token=token)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -130,25 +112,6 @@ class HealReport:
             ("time", duration(self.seconds.get("all", 0.0))),
             ("result", self.plan.out or "in memory"),
         ]
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.load())
-
-    def __repr__(self) -> str:
-        rows = self.facts()
-        width = max(len(name) for name, _ in rows)
-        return "\n".join(["<heal report>", *(f"  {name:{width}}  {value}" for name, value in rows)])
-
-    def _repr_html_(self) -> str:
-        return html_table("tokswap heal", self.facts())
-
-
-def _with_base(folder: Path) -> tuple[Any, Any]:
-    """Load a PEFT adapter on the model that it names."""
-    from peft import AutoPeftModelForCausalLM
-
-    base = read_json(folder / ADAPTER_CONFIG, "config")["base_model_name_or_path"]
-    return AutoPeftModelForCausalLM.from_pretrained(folder, dtype="auto"), auto_tokenizer(resolve_model(base))
 
 
 def origin_of(folder: Path) -> dict[str, Any]:

@@ -102,7 +102,7 @@ def text_parts(paths: Iterable[str | Path], key: str) -> Iterator[tuple[str, str
                 empty = empty and not text.strip()
                 if "\0" in text:
                     hint = "give plain text, JSON lines or parquet"
-                    raise InputError("bad-text", "this is no text: it has zero bytes", hint, file=file)
+                    raise InputError("bad-text", "this is not a text: it has zero bytes", hint, file=file)
                 yield from ((file.name, part) for part in split(text, PASSAGE_BYTES) if part.strip())
             if empty:
                 raise InputError("empty-text", "this text is empty", file=file)

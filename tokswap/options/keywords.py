@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from tokswap.options.declare import declared, options_of
+from tokswap.options.declare import declared, flag_of, options_of
 
 P = ParamSpec("P")
 A = TypeVar("A")
@@ -94,5 +95,19 @@ def _shown(item: dataclasses.Field[Any]) -> Any:
 
 
 def _documented(fields: list[dataclasses.Field[Any]]) -> str:
-    lines = [f"    {item.name}: {declared(item).help}" for item in fields]
+    arguments = {flag_of(item): item.name for item in fields}
+    lines = [f"    {item.name}: {_help_in_python(item, arguments)}" for item in fields]
     return "\n".join(["", "", "Keyword Args:", *lines])
+
+
+def _help_in_python(item: dataclasses.Field[Any], arguments: Mapping[str, str]) -> str:
+    """Return the help of an option with arguments in place of flags; command lines stay as they are."""
+    many = "a mapping" if item.default_factory is not dataclasses.MISSING else "a list"
+    text = declared(item).help.replace("repeat for more", many).replace("Repeat for more", many.capitalize())
+    parts = text.split("`")
+    return "`".join(
+        part
+        if part.startswith("tokswap ")
+        else re.sub("--([a-z][a-z-]+)", lambda flag: arguments.get(flag[0], flag[1].replace("-", "_")), part)
+        for part in parts
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from tokswap.report.plan import Plan
-from tokswap.report.table import html_table, report_rows
+from tokswap.report.result import Result
+from tokswap.report.table import report_rows
 from tokswap.storage.json_files import REPORT_NAME as REPORT_NAME
 from tokswap.tokenizer.alignment import Alignment, Reason
 from tokswap.tokenizer.vocabulary import Vocabulary
@@ -59,7 +60,7 @@ class Groups:
 
 
 @dataclass(frozen=True, repr=False)
-class Report:
+class Report(Result):
     """A Plan that was carried out, and the result.
 
     `model, tokenizer = report` loads the result, and so does `report.load()`.
@@ -88,59 +89,19 @@ class Report:
     loaded: tuple[Any, Any] | None = None
     folder: Path | None = field(init=False, default=None)
 
-    def __post_init__(self) -> None:
-        """Note the whole path of the result: a program may go to another folder before it loads it."""
-        object.__setattr__(self, "folder", self.path.absolute() if self.path else None)
+    @property
+    def operation(self) -> str:
+        """What the run was."""
+        return self.plan.operation
 
     @property
     def path(self) -> Path | None:
         """Folder of the result, None where nothing was written."""
         return Path(self.plan.names.out) if self.plan.names.out else None
 
-    def load(self) -> tuple[Any, Any]:
-        """Return the result as a transformers model and its tokenizer.
-
-        A model that was changed in memory is returned as it is; else the folder is loaded.
-        """
-        if self.loaded is not None:
-            return self.loaded
-        from tokswap.checkpoint.loaded import load_folder
-
-        assert self.folder is not None
-        return load_folder(self.folder)
-
-    def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
-        """Upload the result with its model card to the Hugging Face Hub, without the paths of this machine.
-
-        Args:
-            repo_id: OWNER/NAME; created where it does not exist.
-            private: Whether a new repository is private.
-            token: Access token; by default the one that `hf auth login` has saved.
-
-        Returns:
-            The address of the repository.
-
-        Raises:
-            OutputError: not-written, push-failed.
-        """
-        from tokswap.report.published import push_result
-
-        return push_result(self.folder, repo_id, private=private, token=token)
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.load())
-
-    def __repr__(self) -> str:
-        rows = report_rows(self.as_summary_facts())
-        width = max(len(name) for name, _ in rows)
-        return "\n".join([f"<{self.plan.operation} report>", *(f"  {name:{width}}  {value}" for name, value in rows)])
-
-    def _repr_html_(self) -> str:
-        return html_table(f"tokswap {self.plan.operation}", report_rows(self.as_summary_facts()))
-
-    def as_summary_facts(self) -> dict[str, Any]:
-        """Return the plan as plain data, and the seconds of the whole run."""
-        return {**self.plan.as_dict(), "seconds_taken": self.seconds.get("all")}
+    def facts(self) -> Sequence[tuple[str, str]]:
+        """Return the main figures by name."""
+        return report_rows({**self.plan.as_dict(), "seconds_taken": self.seconds.get("all")})
 
     def summary(self) -> dict[str, Any]:
         """Return plain data for JSON without the per-token parts."""

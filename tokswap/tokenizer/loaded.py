@@ -46,7 +46,7 @@ def open_tokenizer(tokenizer: TokenizerLike, *, trust_remote_code: bool = False)
         found = as_tokenizer(getattr(tokenizer, "tokenizer", None))  # a loaded model with its own
     if found is None:
         message, hint = (
-            f"this is no tokenizer: {type(tokenizer).__name__}",
+            f"this is not a tokenizer: {type(tokenizer).__name__}",
             "give a name, a Path, or a loaded tokenizer",
         )
         raise UsageError("bad-tokenizer", message, hint)

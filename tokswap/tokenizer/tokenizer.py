@@ -237,7 +237,7 @@ def _without_collection() -> Iterator[None]:
 
 
 @_without_collection()
-def read_tokenizer(path: Path, *, prefer_file: bool = False, trust_remote_code: bool = False) -> Tokenizer:
+def read_tokenizer(path: str | Path, *, prefer_file: bool = False, trust_remote_code: bool = False) -> Tokenizer:
     """Read a tokenizer: what AutoTokenizer gives for a folder, or what a tokenizer.json says.
 
     Args:
@@ -249,6 +249,7 @@ def read_tokenizer(path: Path, *, prefer_file: bool = False, trust_remote_code: 
         InputError: missing-tokenizer, bad-tokenizer, unsupported-tokenizer, duplicate-ids, outside-link, missing-extra,
             remote-code.
     """
+    path = Path(path)
     folder = path.parent if path.is_file() else path
     names = (*COMPANIONS, PROCESSOR)
     check_links(folder, names if path.is_file() else ("tokenizer.json", *names))

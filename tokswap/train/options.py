@@ -56,7 +56,9 @@ class TrainSizeOptions(Options):
             )
         found = {int(text) for text in self.sizes} | ({self.size} if self.size is not None else set())
         if not found:
-            raise UsageError("bad-size", "no --size says how many ids the tokenizer has", "add --size 32000")
+            raise UsageError(
+                "bad-size", "--size is missing: it says how many ids the tokenizer has", "add --size 32000"
+            )
         return tuple(sorted(found))
 
 
@@ -117,6 +119,10 @@ class TrainOptions(TrainTextOptions, TrainSizeOptions, TrainKindOptions, TrustOp
             UsageError: bad-size, missing-out.
         """
         if self.size is None:
-            raise UsageError("bad-size", "no --size says which tokenizer to write", "add --size, or --dry-run")
+            raise UsageError(
+                "bad-size", "--size is missing: it says which tokenizer to write", "add --size, or --dry-run"
+            )
         if self.out is None:
-            raise UsageError("missing-out", "no --out says where to write the tokenizer", "add --out, or --dry-run")
+            raise UsageError(
+                "missing-out", "--out is missing: it says where to write the tokenizer", "add --out, or --dry-run"
+            )

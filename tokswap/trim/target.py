@@ -106,7 +106,7 @@ def counted(
         tokenizer: The tokenizer to trim.
         needed: Ids that the model's configs name.
         texts: Texts that the model reads before others, such as prompts.
-        extra_rows: Rows of the target size that are no tokens.
+        extra_rows: Rows of the target size that are not tokens.
         multiple: The rows will be filled up to a multiple of it.
         backend: Where corpora are counted.
         progress: Whether to show a progress bar.

@@ -53,7 +53,7 @@ def pack(model: Any) -> None:
     """Pack the weights of a model's linear layers, on CPUs in float32 and where torch has oneDNN.
 
     The model computes the same up to the rounding of float32, and is good for inference alone. Packed weights replace
-    the others; a lm_head that is tied to the embedding matrix takes memory of its own.
+    the others; an lm_head that is tied to the embedding matrix takes memory of its own.
 
     Args:
         model: The model; it changes.

@@ -45,7 +45,7 @@ class ByteModel:
 
     Every text begins with the ids that the tokenizer puts first; without such ids it begins with bos, and without a bos
     with eos. A text ends with the eos of the tokenizer or one of those of the generation config. Other special tokens
-    are no text, and their probability is left out.
+    are not text, and their probability is left out.
 
     Args:
         model: The model as transformers loads it.

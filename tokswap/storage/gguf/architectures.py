@@ -257,7 +257,7 @@ def find_architecture(config: Mapping[str, Any]) -> tuple[Architecture, Any]:
     architecture = ARCHITECTURES[kind]
     heads = config.get("architectures") or ["CausalLM"]
     if not heads[0].endswith(("CausalLM", "LMHeadModel")):
-        raise refused(f"{heads[0]} is no model that generates text")
+        raise refused(f"{heads[0]} is not a model that generates text")
     given = {key: value for key, value in config.items() if key not in ("model_type", "transformers_version")}
     filled = AutoConfig.for_model(kind, **given)
     for name in ("hidden_act", "hidden_activation", "activation_function"):
