@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from tokswap.report.table import html_table
 
 
-class Result:
+class Result(ABC):
     """Base of the reports: the result in a folder, or a model and its tokenizer in memory.
 
     Attributes:
@@ -25,18 +26,18 @@ class Result:
         object.__setattr__(self, "folder", self.path.absolute() if self.path else None)
 
     @property
+    @abstractmethod
     def operation(self) -> str:
         """What the run was: transplant, trim, extend, draft or heal."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def path(self) -> Path | None:
         """Folder of the result, None where nothing was written."""
-        raise NotImplementedError
 
+    @abstractmethod
     def facts(self) -> Sequence[tuple[str, str]]:
         """Return the main figures by name."""
-        raise NotImplementedError
 
     def load(self) -> tuple[Any, Any]:
         """Return the result as a transformers model and its tokenizer; an adapter with the model that it belongs to.

@@ -92,15 +92,11 @@ def check_room(out: Path, needed: int, place: Place = RESULT) -> None:
         raise OutputError("cannot-write", "this folder is not writable", place.another, folder=parent)
     free = shutil.disk_usage(parent).free
     if free < needed:
-        raise OutputError(
-            "disk-full",
-            f"{place.what} needs {needed / 1e6:,.1f} MB, but only {free / 1e6:,.1f} MB are free",
-            f"free some space, or {place.another}" + _LINK * (place is RESULT),
-            folder=parent,
-        )
-
-
-_LINK = "; --link saves the space of untouched shards"
+        message = f"{place.what} needs {needed / 1e6:,.1f} MB, but only {free / 1e6:,.1f} MB are free"
+        hint = f"free some space, or {place.another}"
+        if place is RESULT:
+            hint += "; --link saves the space of untouched shards"
+        raise OutputError("disk-full", message, hint, folder=parent)
 
 
 @contextlib.contextmanager
@@ -225,7 +221,8 @@ def allocate(path: Path) -> None:
     Raises:
         OSError: The disk has not enough room.
     """
-    if size := path.stat().st_size * hasattr(os, "posix_fallocate"):
+    size = path.stat().st_size
+    if size and hasattr(os, "posix_fallocate"):  # macOS has none
         with open(path, "r+b") as file:
             os.posix_fallocate(file.fileno(), 0, size)
 
