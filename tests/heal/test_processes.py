@@ -168,11 +168,13 @@ def test_what_cannot_be_divided(
     assert "there is one" in refused(student)
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert "--train full" in refused(student, train="full")
-    loaded = tokswap.plan_heal(student, [text], out=tmp_path / "out", shard=True)
+    planned = tokswap.plan_heal(student, [text], out=tmp_path / "out", shard=True)
     assert "in memory" in refused(_loaded(student), teacher=student)
     assert "in memory" in refused(student, teacher=_loaded(student))
+    monkeypatch.setattr("torch.distributed.fsdp.fully_shard", lambda module, *, mesh: module)
+    assert "needs a torch" in refused(student)
     whole = tokswap.plan_heal(student, [text], out=tmp_path / "out")
-    assert loaded.plan.estimate.memory_bytes < whole.plan.estimate.memory_bytes
+    assert planned.plan.estimate.memory_bytes < whole.plan.estimate.memory_bytes
 
 
 def _loaded(folder: Path) -> tuple[Any, Any]:

@@ -16,6 +16,7 @@ from tokswap.heal.logits import BLOCK_ELEMENTS
 from tokswap.heal.options import HealOptions
 from tokswap.heal.result import HealPlan, HealReport
 from tokswap.heal.run import HealJob
+from tokswap.heal.shards import can_divide
 from tokswap.heal.stages import flops_per_token
 from tokswap.heal.team import Team
 from tokswap.init.estimate import flops_per_second
@@ -105,6 +106,9 @@ def _check_sharded(inputs: HealInputs) -> None:
     elif inputs.student.loaded is not None or inputs.teacher.loaded is not None:
         message = "--shard divides models that it reads from a folder, and this one is in memory"
         hint = "give the folder"
+    elif not can_divide():
+        message = "--shard needs a torch that can leave single weights whole"
+        hint = "pip install -U torch"
     else:
         return
     raise UsageError("bad-setting", message, hint)

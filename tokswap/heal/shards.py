@@ -9,6 +9,7 @@ Reference: Zhao et al. 2023, PyTorch FSDP (arXiv 2304.11277); `torch.distributed
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +19,15 @@ from torch.nn import Module, ModuleList
 
 from tokswap.errors import InputError
 from tokswap.heal.team import Team
+
+
+def can_divide() -> bool:
+    """Whether torch divides some weights of a module and leaves others whole; early releases of FSDP2 cannot."""
+    try:
+        from torch.distributed.fsdp import fully_shard
+    except ImportError:
+        return False
+    return "ignored_params" in inspect.signature(fully_shard).parameters
 
 
 def load_divided(read: Callable[[], Any], team: Team, device: str) -> Any:
