@@ -216,6 +216,19 @@ def test_an_adapter_follows_an_extension(
     assert torch.isfinite(more).all()
 
 
+def test_an_adapter_goes_to_the_folder_of_its_user(
+    extensions: Callable[[str], tuple[Path, Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, longer = extensions("llama")
+    adapter = tuned(FOLLOWING["factors"], source, tmp_path / "adapter")
+    (tmp_path / "home").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    run("extend", "--model", adapter, "--like", longer, "--out", "~/followed")
+    assert (tmp_path / "home/followed/adapter_config.json").is_file()
+    assert not (tmp_path / "~").exists()
+
+
 def test_an_adapter_needs_a_model_to_follow(extensions: Callable[[str], tuple[Path, Path]], tmp_path: Path) -> None:
     source, longer = extensions("llama")
     adapter = tuned(FOLLOWING["factors"], source, tmp_path / "adapter")
