@@ -154,9 +154,7 @@ def _rename(model: Path, before: str, after: str) -> None:
 
 
 def _output(words: list[str]) -> Path | None:
-    """Return the output of a line, which is removed before the line runs."""
-    if "--dry-run" in words:  # it writes nothing, and what is there may be what the next line reads
-        return None
+    """Return the output of a line, which must not be there when the line runs."""
     if "--resume" in words:  # it continues what the same line without it has begun
         run(shlex.join(word for word in words if word != "--resume"))
         return None
@@ -183,11 +181,18 @@ def run(line: str) -> tuple[str, float]:
     if words[1] == "draft-head" and not {"--size", "--check"} & set(words):
         words += ["--size", "600"]
     out = _output(words)
-    if out is not None and out.is_dir():
-        shutil.rmtree(out)
+    aside = Path(f"{out}.aside") if out is not None and out.is_dir() else None
+    if out is not None and aside is not None:
+        out.rename(aside)
     begin = time.perf_counter()
     ended = cli(*words[1:])
-    return ended, time.perf_counter() - begin
+    seconds = time.perf_counter() - begin
+    if out is not None and aside is not None:
+        if "--dry-run" in words:  # it writes nothing, and what was there may be what the next line reads
+            aside.rename(out)
+        else:
+            shutil.rmtree(aside)
+    return ended, seconds
 
 
 def run_all(folder: Path) -> list[dict[str, Any]]:
