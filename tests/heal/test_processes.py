@@ -83,6 +83,7 @@ def together(students: dict[str, Path], text: Path, tmp_path_factory: pytest.Tem
         capture_output=True,
         text=True,
         check=False,
+        timeout=1200,  # processes that wait for one another would wait forever
     )
     assert run.returncode == 0, run.stderr[-4000:]
     return json.loads((work / "found.json").read_text("utf-8")), work

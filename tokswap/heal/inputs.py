@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,7 +15,6 @@ from tokswap.checkpoint.reader import Checkpoint
 from tokswap.checkpoint.skeleton import skeleton
 from tokswap.checkpoint.source import SourceModel, open_source
 from tokswap.errors import InputError, TokswapError, UsageError
-from tokswap.evaluation.models import load_model
 from tokswap.heal.adapter import Reach, check_parts, reach_of
 from tokswap.heal.chats import chat_parts
 from tokswap.heal.identity import identity
@@ -123,14 +121,6 @@ def _checked(rows: np.ndarray, student: SourceModel) -> np.ndarray:
         hint = "give a model that tokswap has made, or choose what learns with --train"
         raise UsageError("no-new-rows", message, hint, model=student.name)
     return np.asarray(rows, np.int64)
-
-
-def load(source: SourceModel, options: HealOptions, dtype: str, device: str) -> Any:
-    """Load a model in evaluation mode; one that is in memory is returned as it is."""
-    if source.loaded is not None:
-        return source.loaded.model
-    trust = options.trust_remote_code
-    return load_model(source.checkpoint.folder, dtype=dtype, device=device, trust_remote_code=trust)[0]
 
 
 def check_surroundings(track: str | None = None) -> None:

@@ -15,8 +15,9 @@ import numpy as np
 
 from tokswap.checkpoint.source import SourceModel
 from tokswap.errors import InputError
+from tokswap.evaluation.models import load_model
 from tokswap.heal.batches import Batches, batch_order
-from tokswap.heal.inputs import HealInputs, load
+from tokswap.heal.inputs import HealInputs
 from tokswap.heal.judge import Judged, judge
 from tokswap.heal.memory import give_back
 from tokswap.heal.project import crossing_rates, packed, teacher_pieces
@@ -191,11 +192,16 @@ def learn(inputs: HealInputs, taught: Taught, folder: Path, *, team: Team) -> Le
 
 
 def _loaded(inputs: HealInputs, source: SourceModel, dtype: str, team: Team) -> Any:
-    """Load a model, or the part of it that this process gets."""
+    """Load a model in evaluation mode, or the part of it that this process gets; one in memory is as it is."""
+    if source.loaded is not None:
+        return source.loaded.model
     options = inputs.options
-    if not options.shard:
-        return load(source, options, dtype, options.device)
-    return load_divided(lambda: load(source, options, dtype, "cpu"), team, options.device)
+
+    def read(device: str) -> Any:
+        trust = options.trust_remote_code
+        return load_model(source.checkpoint.folder, dtype=dtype, device=device, trust_remote_code=trust)[0]
+
+    return load_divided(lambda: read("cpu"), team, options.device) if options.shard else read(options.device)
 
 
 def _own_copy(model: Any, inputs: HealInputs) -> Any:
