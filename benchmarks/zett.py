@@ -48,15 +48,20 @@ def texts(handbook: Path) -> tuple[Texts, Texts, Texts]:
     for path in sorted(library.rglob("*.py")):
         parts = path.relative_to(library).parts
         if not set(parts) & set(LEFT_OUT) and parts[0] != "pydoc_data":
-            _sort_in(learnt, held, dev, "code", "/".join(parts), path.read_text("utf-8", "replace"))
+            sort_in(learnt, held, dev, "code", "/".join(parts), path.read_text("utf-8", "replace"))
     for path in sorted(handbook.glob("*.html")):
-        body = re.sub(r"(?s)<(script|style|head).*?</\1>", "", path.read_text("utf-8"))
-        prose = html.unescape(re.sub(r"<[^>]+>", "", re.sub(r"</(p|h\d|li|pre|dt|dd)>", "\n", body)))
-        _sort_in(learnt, held, dev, "english", path.name, re.sub(r"\s*\n\s*", "\n", prose).strip())
+        sort_in(learnt, held, dev, "english", path.name, prose(path))
     return learnt, held, dev
 
 
-def _sort_in(learnt: Texts, held: Texts, dev: Texts, kind: str, name: str, text: str) -> None:
+def prose(path: Path) -> str:
+    """Return the text of a page of the handbook."""
+    body = re.sub(r"(?s)<(script|style|head).*?</\1>", "", path.read_text("utf-8"))
+    lines = html.unescape(re.sub(r"<[^>]+>", "", re.sub(r"</(p|h\d|li|pre|dt|dd)>", "\n", body)))
+    return re.sub(r"\s*\n\s*", "\n", lines).strip()
+
+
+def sort_in(learnt: Texts, held: Texts, dev: Texts, kind: str, name: str, text: str) -> None:
     digest = zlib.crc32(name.encode())
     (learnt if digest % 12 else held if digest // 12 % 2 else dev)[kind].append(text)
 
@@ -80,14 +85,14 @@ def make_tokenizer(documents: list[str], folder: Path, size: int = VOCABULARY) -
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=end, pad_token=end).save_pretrained(folder)
 
 
-def train_model(documents: list[str], folder: Path, steps: int) -> dict[str, float]:
-    """Train the language model from scratch and save it."""
+def train_model(documents: list[str], folder: Path, steps: int, vocabulary: int = VOCABULARY) -> dict[str, float]:
+    """Train the language model and its tokenizer from scratch and save both."""
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
     folder.mkdir(parents=True, exist_ok=True)
-    make_tokenizer(documents, folder)
+    make_tokenizer(documents, folder, vocabulary)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     ids = [token for text in documents for token in [*tokenizer(text)["input_ids"], tokenizer.eos_token_id]]
     stream = torch.tensor(ids)
@@ -127,15 +132,15 @@ def train_model(documents: list[str], folder: Path, steps: int) -> dict[str, flo
     return result
 
 
-def train_hypernet(
-    documents: list[str], model: Path, out: Path, *, steps: int, identity_steps: int
-) -> dict[str, float]:
-    """Train a hypernetwork on documents, or continue an earlier run. Returns all its steps and minutes."""
+def train_hypernet(texts: Any, model: Path, out: Path, *, steps: int, identity_steps: int) -> dict[str, float]:
+    """Train a hypernetwork on files, or on those of each language; or continue an earlier run.
+
+    Returns:
+        All its steps and minutes.
+    """
     from tokswap.hypernet import TrainSettings
     from tokswap.hypernet.train import train
 
-    corpus = out.parent / "corpus.txt"
-    corpus.write_text("\n".join(documents), "utf-8")
     settings = TrainSettings(
         steps=steps,
         identity_steps=identity_steps,
@@ -152,7 +157,7 @@ def train_hypernet(
         bf16=True,
         save_every=100,
     )
-    train(str(model), [corpus], out, settings, resume=True, progress=True)
+    train(str(model), texts, out, settings, resume=True, progress=True)
     return training_of(out)
 
 
@@ -273,7 +278,9 @@ def main() -> None:
 
         targets["SmolLM2"] = (resolve_model(args.real or str(fetch("smollm2"))), True)
     if not args.hypernet:
-        train_hypernet(documents, model, hypernet, steps=args.steps, identity_steps=args.identity_steps)
+        corpus = args.work / "corpus.txt"
+        corpus.write_text("\n".join(documents), "utf-8")
+        train_hypernet([corpus], model, hypernet, steps=args.steps, identity_steps=args.identity_steps)
     chosen = {kind: "\n".join(documents)[:60000] for kind, documents in (dev if args.dev else held).items()}
     result = compare(model, hypernet, targets, args.work, chosen)
     result["texts"] = {kind: {"learnt": sum(map(len, learnt[kind])), "scored": len(chosen[kind])} for kind in learnt}

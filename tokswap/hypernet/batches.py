@@ -48,10 +48,12 @@ class IdentityBatch:
     Attributes:
         ids: Source tokens whose embeddings are to be reproduced, int64 [n].
         forms: Their surface forms, int32 [n, L].
+        language: Number of the language that the network is told, None without languages.
     """
 
     ids: np.ndarray
     forms: np.ndarray
+    language: int | None
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class MainBatch:
         labels: What the model is to predict at each place, int64 [B, T]: positions of candidates, -1 for nothing.
         predicted: Number of tokens that all texts of the step predict.
         predicted_bytes: Bytes of these tokens.
+        language: Number of the language of the texts, None without languages.
     """
 
     pieces: Sequence[Sequence[int]]
@@ -74,26 +77,40 @@ class MainBatch:
     labels: np.ndarray
     predicted: int
     predicted_bytes: int
+    language: int | None
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The texts of one language, or all texts.
+
+    Attributes:
+        texts: The texts.
+        sampler: What samples tokenizers from them.
+    """
+
+    texts: Texts
+    sampler: Sampler
 
 
 @dataclass(frozen=True)
 class Batches:
     """Draws the batches of a run.
 
+    With languages, steps take them in turn: a step has texts of one language, and a tokenizer that is sampled from them.
+
     Attributes:
         settings: The settings of the run.
         base: The model that the hypernetwork is for.
         surface: What turns tokens into surface forms.
-        texts: The texts to train on.
-        sampler: What samples tokenizers.
+        corpora: The texts to train on: those of each language of the network, or all of them.
         share: The process that asks.
     """
 
     settings: TrainSettings
     base: Base
     surface: Surface
-    texts: Texts
-    sampler: Sampler
+    corpora: Sequence[Corpus]
     share: Share
     _pieces_of: dict[str, list[int]] = field(default_factory=dict, repr=False)
 
@@ -106,19 +123,23 @@ class Batches:
         mine = self.share.of(len(ids))
         drawn = zip(ids[mine].tolist(), chances[mine].tolist(), places[mine].tolist(), strict=True)
         pieces = [self._split(token, place) if chance < settings.split else [token] for token, chance, place in drawn]
-        return IdentityBatch(ids[mine], self.surface.pack(pieces))
+        return IdentityBatch(ids[mine], self.surface.pack(pieces), self._language(step))
 
     def warm_up(self, step: int) -> None:
         """Count the texts that a run which starts at a step of the main stage has not seen."""
-        for later in range(step, step + self.settings.queue - 1):
-            self.sampler.push(self.texts.batch(later, self.settings.batch))
+        for number, corpus in enumerate(self.corpora):
+            first = -((number - step) // len(self.corpora))  # its turns before this step
+            for turn in range(first, first + self.settings.queue - 1):
+                corpus.sampler.push(corpus.texts.batch(turn, self.settings.batch))
 
     def main(self, step: int) -> MainBatch:
         """Return the batch of a step of the main stage. Steps must be asked for in order."""
         settings = self.settings
-        self.sampler.push(self.texts.batch(step + settings.queue - 1, settings.batch))
-        tokenizer = self.sampler.sample(step)
-        encoded = [ids[: settings.length] for ids in tokenizer.encode(self.texts.batch(step, settings.batch))]
+        turn, number = divmod(step, len(self.corpora))
+        texts, sampler = self.corpora[number].texts, self.corpora[number].sampler
+        sampler.push(texts.batch(turn + settings.queue - 1, settings.batch))
+        tokenizer = sampler.sample(step)
+        encoded = [ids[: settings.length] for ids in tokenizer.encode(texts.batch(turn, settings.batch))]
         candidates = self._candidates(encoded, len(tokenizer.tokens), step)
         place_of = np.full(len(tokenizer.tokens), -1)
         place_of[candidates] = np.arange(len(candidates))
@@ -137,7 +158,11 @@ class Batches:
             labels=labels[mine],
             predicted=int((labels >= 0).sum()),
             predicted_bytes=int(length[labels[labels >= 0]].sum()),
+            language=self._language(step),
         )
+
+    def _language(self, step: int) -> int | None:
+        return step % len(self.corpora) if self.surface.config.hn_embed_lang_id else None
 
     def _masked(self, ids: np.ndarray, count: int, mask: int, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Mask some candidates of texts. Return the texts, and what to predict at each place, int64 [B, T]."""

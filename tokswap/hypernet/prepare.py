@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,10 @@ from torch import Tensor
 from tokswap.checkpoint.positions import longest_input_of
 from tokswap.errors import InputError, UsageError
 from tokswap.hypernet.base import Base, open_base
-from tokswap.hypernet.batches import Batches, Share
+from tokswap.hypernet.batches import Batches, Corpus, Share
 from tokswap.hypernet.config import HypernetConfig
 from tokswap.hypernet.model import Network
-from tokswap.hypernet.sampling import Sampler, Texts
+from tokswap.hypernet.sampling import Sampler, Texts, TextsToTrainOn
 from tokswap.hypernet.settings import TrainSettings
 from tokswap.hypernet.steps import Trainer
 from tokswap.hypernet.surface import Surface
@@ -33,12 +33,12 @@ _MEDIAN_NOISE = 1e-5
 _BETAS = (0.9, 0.95)
 
 
-def prepare(model: str, texts: Sequence[str | Path], settings: TrainSettings) -> Trainer:
+def prepare(model: str, texts: TextsToTrainOn, settings: TrainSettings) -> Trainer:
     """Check a training and make everything that it needs.
 
     Args:
         model: The model to train for: a folder, hub id, alias or .gguf file.
-        texts: Files, folders or patterns.
+        texts: Files, folders or patterns; or those of each language, by its code.
         settings: The settings of the run.
 
     Raises:
@@ -52,28 +52,41 @@ def prepare(model: str, texts: Sequence[str | Path], settings: TrainSettings) ->
         raise InputError("missing-extra", "training needs accelerate", hint) from error
 
     check_launcher()
-    pieces = Texts.read(texts, _CHARACTERS * settings.length, settings.seed, key=settings.field)
+    languages = _languages(texts)
+    corpora = [_corpus(names, settings) for names in (texts.values() if isinstance(texts, Mapping) else [texts])]
     accelerator = Accelerator(mixed_precision="bf16" if settings.bf16 else "no")
     share = Share(accelerator.process_index, accelerator.num_processes)
     _check_share(settings, share)
     base = open_base(resolve_model(model), bf16=settings.bf16, device=accelerator.device)
     _check_length(settings, base)
-    surface = _surface(base, settings, short_name(model))
+    surface = _surface(base, settings, short_name(model), languages)
     with own_seed(settings.seed):
         network = first_network(surface.config, base.source[torch.from_numpy(base.trained_ids)])
     parallel, optimizer = accelerator.prepare(network, _optimizer(network, settings))
-    sampler = Sampler(
-        size=settings.vocabulary, kept=settings.queue, noise=(_MEDIAN_NOISE, settings.noise), seed=settings.seed
-    )
     return Trainer(
         settings=settings,
         base=base,
-        batches=Batches(settings=settings, base=base, surface=surface, texts=pieces, sampler=sampler, share=share),
+        batches=Batches(settings=settings, base=base, surface=surface, corpora=corpora, share=share),
         network=network,
         parallel=parallel,
         accelerator=accelerator,
         optimizer=optimizer,
     )
+
+
+def _languages(texts: TextsToTrainOn) -> tuple[str, ...]:
+    codes = tuple(texts) if isinstance(texts, Mapping) else ()
+    for code in codes:
+        if code.split() != [code] or code.isdecimal():  # a number is the place of a language without a name
+            hint = "use codes like `de`, without spaces"
+            raise UsageError("bad-setting", f"{code!r} is no code of a language", hint)
+    return codes
+
+
+def _corpus(names: Sequence[str | Path], settings: TrainSettings) -> Corpus:
+    texts = Texts.read(names, _CHARACTERS * settings.length, settings.seed, key=settings.field)
+    noise = (_MEDIAN_NOISE, settings.noise)
+    return Corpus(texts, Sampler(size=settings.vocabulary, kept=settings.queue, noise=noise, seed=settings.seed))
 
 
 def _check_share(settings: TrainSettings, share: Share) -> None:
@@ -89,7 +102,7 @@ def _check_length(settings: TrainSettings, base: Base) -> None:
         raise UsageError("bad-setting", f"--length must be at most {most}: the model has {positions} positions")
 
 
-def _surface(base: Base, settings: TrainSettings, name: str) -> Surface:
+def _surface(base: Base, settings: TrainSettings, name: str, languages: tuple[str, ...]) -> Surface:
     """Return the model's tokenizer in the byte alphabet, with the config of a network for the model."""
     rows, width = len(base.source), settings.hidden or 2 * base.width
     spec = byte_alphabet_spec(base.tokenizer, rows)
@@ -108,6 +121,9 @@ def _surface(base: Base, settings: TrainSettings, name: str) -> Surface:
         separate_out_embeddings=base.names.output is not None,
         hn_predict_bias=base.names.bias is not None,
         base_model=name,
+        hn_embed_lang_id=bool(languages),
+        n_langs=len(languages),
+        languages=languages,
     )
     return Surface(tokenizer, config)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from tokswap.storage.documents import whole_documents
 from tokswap.tokenizer.tokenizer import Tokenizer
 from tokswap.tokenizer.vocabulary import BYTE_ALPHABET
 
+TextsToTrainOn = Sequence[str | Path] | Mapping[str, Sequence[str | Path]]
+"""Files, folders or patterns; or those of each language, by its code."""
 LONGEST = 15
 """Most bytes of a token."""
 _FIXED = (
@@ -167,7 +169,8 @@ class Texts:
         whole = (text for name in names for text in whole_documents(name, key))
         pieces = [piece for text in whole for piece in _split(text, characters) if piece.strip()]
         if not pieces:
-            raise InputError("empty-text", "there is no text to train on", "give files with some text")
+            where = ", ".join(map(str, names))
+            raise InputError("empty-text", f"there is no text to train on in {where}", "give files with some text")
         return cls(pieces, seed)
 
     def batch(self, step: int, size: int) -> list[str]:
