@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,8 @@ def collect(scores: Path) -> dict[str, Any]:
         source = json.loads(first.read_text())
         base, methods = source["bits"], {}
         for path in sorted(first.parent.glob("*.json")):
-            entry = json.loads(path.read_text())
-            if "bits" in entry:
-                bits = entry.pop("bits")
-                excess = {language: round(bits[language] - base[language], 4) for language in base}
-                mean = sum(bits[one] - base[one] for one in IN_MEAN) / len(IN_MEAN)
-                entry = {"excess": excess, "mean": round(mean, 4), **entry}
             if path != first:
-                methods[path.stem] = entry
+                methods[path.stem] = excess_of(json.loads(path.read_text()), base, IN_MEAN)
         kept[first.parent.name] = {
             "source_bits_per_byte": base,
             "rows": source["rows"],
@@ -48,6 +42,23 @@ def collect(scores: Path) -> dict[str, Any]:
     yardstick = both.get(YARDSTICK)
     ratio = {name: round(value / yardstick, 3) for name, value in both.items()} if yardstick else {}
     return {"pairs": kept, "mean_excess_over_both_pairs": both, "ratio_to_mergekit_omp": ratio}
+
+
+def excess_of(score: Mapping[str, Any], base: Mapping[str, float], in_mean: Sequence[str]) -> dict[str, Any]:
+    """Return a score with the excess of each language and the mean of some in place of its bits per byte.
+
+    Args:
+        score: What is kept of a method; one that failed has no bits per byte.
+        base: Bits per byte of the source model by language.
+        in_mean: The languages of the mean.
+    """
+    if "bits" not in score:
+        return dict(score)
+    excess = {language: score["bits"][language] - base[language] for language in base}
+    rest = {key: value for key, value in score.items() if key != "bits"}
+    mean = sum(excess[one] for one in in_mean) / len(in_mean)
+    rounded = {language: round(value, 4) for language, value in excess.items()}
+    return {"excess": rounded, "mean": round(mean, 4), **rest}
 
 
 def show(result: Mapping[str, Any]) -> None:

@@ -132,12 +132,10 @@ def train_model(documents: list[str], folder: Path, steps: int, vocabulary: int 
     return result
 
 
-def train_hypernet(texts: Any, model: Path, out: Path, *, steps: int, identity_steps: int) -> dict[str, float]:
-    """Train a hypernetwork on files, or on those of each language; or continue an earlier run.
-
-    Returns:
-        All its steps and minutes.
-    """
+def train_hypernet(
+    texts: list[Path], model: Path, out: Path, *, steps: int, identity_steps: int, by_text: bool = False
+) -> dict[str, float]:
+    """Train a hypernetwork on files, or continue an earlier run. Returns all its steps and minutes."""
     from tokswap.hypernet import TrainSettings
     from tokswap.hypernet.train import train
 
@@ -156,6 +154,7 @@ def train_hypernet(texts: Any, model: Path, out: Path, *, steps: int, identity_s
         clip=1.0,
         bf16=True,
         save_every=100,
+        by_text=by_text,
     )
     train(str(model), texts, out, settings, resume=True, progress=True)
     return training_of(out)

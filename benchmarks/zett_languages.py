@@ -1,23 +1,34 @@
-"""Hypernetworks for several languages: is one that is told the language better than one that is not?
+"""Hypernetworks for several languages: is it better to sample tokenizers from one language at a time?
 
-    python benchmarks/zett_languages.py --work DIR [--handbook FOLDER] [--steps 800] [--identity-steps 1000]
+    python benchmarks/zett_languages.py --work DIR [--handbook FOLDER] [--mergekit PYTHON]
 
 All texts are the Debian handbook in English, German, French and Spanish (`apt install debian-handbook`). The same
 chapters are held out in every language. A language model is trained on the rest, and two hypernetworks for it on the
-same text and for as many steps: one is told the language of its texts, the other is not. Then the model gets
-tokenizers that neither has seen: one of each language alone, with as many tokens as the model's own for all four.
-What is in DIR already is used again.
+same text and for as many steps: one under tokenizers of all texts, the other under those of one language at a time.
+Then the model gets tokenizers that neither has seen: one of each language alone, with as many tokens as the model's own
+for all four.
+
+It also gets SmolLM2's tokenizer with every method and mergekit's beside them, as in `quality.py`, for a table of a
+model that is much smaller than those there. What is in DIR already is used again.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 from _machine import keep
+from quality import PEERS, Bench, Pair, our_methods
+from quality_table import excess_of
 from zett import Texts, make_tokenizer, prose, score, sort_in, train_hypernet, train_model
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
+from models import fetch
+
+from tokswap.storage.resolve import resolve_model
 
 HANDBOOK = Path("/usr/share/doc/debian-handbook/html")
 LANGUAGES = {"en": "en-US", "de": "de-DE", "fr": "fr-FR", "es": "es-ES"}
@@ -33,13 +44,16 @@ def texts(handbook: Path) -> tuple[Texts, Texts, Texts]:
     return learnt, held, dev
 
 
-def train_both(model: Path, corpora: dict[str, list[Path]], work: Path, steps: int, identity_steps: int) -> Any:
+KINDS = {"all texts": False, "by text": True}
+"""How the tokenizers of the training are sampled -> whether from one text at a time."""
+
+
+def train_both(model: Path, corpora: list[Path], work: Path, steps: int, identity_steps: int) -> dict[str, Any]:
     """Train both hypernetworks and return what their trainings took."""
-    files = [path for paths in corpora.values() for path in paths]
-    kinds = {"without languages": files, "with languages": corpora}
+    sizes = {"steps": steps, "identity_steps": identity_steps}
     return {
-        kind: train_hypernet(texts, model, _folder(work, kind), steps=steps, identity_steps=identity_steps)
-        for kind, texts in kinds.items()
+        kind: train_hypernet(corpora, model, _folder(work, kind), by_text=by_text, **sizes)
+        for kind, by_text in KINDS.items()
     }
 
 
@@ -64,13 +78,9 @@ def compare(model: Path, work: Path, learnt: Texts, scored: dict[str, str]) -> l
         methods: dict[str, dict[str, Any]] = {
             "subword": {},
             **{
-                f"zett, {kind}{', all rows' * every}": {
-                    "path": str(_folder(work, kind)),
-                    "replace": every,
-                    **({"lang": code} if kind == "with languages" else {}),
-                }
+                f"zett, {kind}{', all rows' * every}": {"path": str(_folder(work, kind)), "replace": every}
                 for every in (False, True)
-                for kind in ("without languages", "with languages")
+                for kind in KINDS
             },
         }
         for method, settings in methods.items():
@@ -90,6 +100,30 @@ def compare(model: Path, work: Path, learnt: Texts, scored: dict[str, str]) -> l
     return rows
 
 
+def every_method(model: Path, work: Path, scored: dict[str, str], mergekit: str | None) -> dict[str, Any]:
+    """Give the model SmolLM2's tokenizer with every method that needs no more files, and score the results.
+
+    Returns:
+        Bits per byte of the model itself, rows, initialised rows, and the excess of each method by language.
+    """
+    bench = Bench(work=work, scores=work / "scores", texts=scored, healing=(), dtype="float32")
+    pair = Pair(number="small", key="small", model=model, tokenizer=resolve_model(str(fetch("smollm2"))))
+    methods = {name: options for name, options in our_methods(None, None).items() if not options.get("heal")}
+    for kind in KINDS:
+        methods[f"zett, {kind}"] = {"init": "zett", "settings": {"path": str(_folder(work, kind))}}
+    for name in ("tokenadapt-encoder", "wechsel"):  # these need files
+        del methods[name]
+    base = bench.score(pair, "source", True, lambda: bench.source(pair))
+    found = {}
+    for name in [*(PEERS if mergekit else ()), *methods]:
+        if name in PEERS:
+            score = bench.score(pair, name, False, lambda name=name: bench.peer(pair, PEERS[name], mergekit))
+        else:
+            score = bench.score(pair, name, False, lambda name=name: bench.ours(pair, methods[name], pair.tokenizer))
+        found[name] = excess_of(score, base["bits"], tuple(scored))
+    return {**base, "methods": found}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True)
@@ -97,15 +131,16 @@ def main() -> None:
     parser.add_argument("--model-steps", type=int, default=800)
     parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--identity-steps", type=int, default=1000)
+    parser.add_argument("--mergekit", help="Python of an environment with mergekit 0.1.5")
     parser.add_argument("--dev", action="store_true", help="score on the texts for choices")
     given = parser.parse_args()
     learnt, held, dev = texts(given.handbook)
     model = given.work / "model"
     if not (model / "training.json").is_file():
         train_model([page for pages in learnt.values() for page in pages], model, given.model_steps, VOCABULARY)
-    corpora = {code: [given.work / f"{code}.txt"] for code in LANGUAGES}
-    for code, [path] in corpora.items():
-        path.write_text("\n".join(learnt[code]), "utf-8")
+    corpora = [given.work / f"{code}.txt" for code in LANGUAGES]
+    for path in corpora:
+        path.write_text("\n".join(learnt[path.stem]), "utf-8")
     trained = train_both(model, corpora, given.work, given.steps, given.identity_steps)
     scored = {code: "\n".join(pages) for code, pages in (dev if given.dev else held).items()}
     result = {
@@ -113,6 +148,7 @@ def main() -> None:
         "model": json.loads((model / "training.json").read_text()),
         "hypernets": trained,
         "rows": compare(model, given.work, learnt, scored),
+        "every_method": every_method(model, given.work, scored, given.mergekit),
     }
     if not given.dev:
         print(keep("zett-languages", result))

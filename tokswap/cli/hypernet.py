@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from tokswap.cli import _options, _output
 from tokswap.cli._flags import option_flags, read_options
 from tokswap.cli._groups import Group
 from tokswap.errors import count_of
-from tokswap.hypernet.sampling import TextsToTrainOn
 from tokswap.hypernet.settings import TrainSettings
 
 
@@ -106,8 +104,8 @@ Examples:
   tokswap hypernet train --model ./my-model --text corpus.txt --out ./hypernet
   # continue after a kill, with the same settings
   tokswap hypernet train --model ./my-model --text corpus.txt --out ./hypernet --resume
-  # tell it the language of its texts
-  tokswap hypernet train --model ./my-model --lang de german.txt --lang fr french.txt --out ./hypernet
+  # for tokenizers of one language each
+  tokswap hypernet train --model ./my-model --text german.txt --text english.txt --by-text --out ./hypernet
 \b
 Several processes share each batch and come to the same result:
   accelerate launch -m tokswap hypernet train --model ./my-model --text corpus.txt --out ./hypernet
@@ -119,16 +117,7 @@ Several processes share each batch and come to the same result:
 @_options.text_option(
     "Text of the kind that the model was trained on (.txt, .jsonl, .parquet, .gz), a folder or a pattern; repeat for "
     "more.",
-    required=False,
     field=False,
-)
-@click.option(
-    "--lang",
-    "by_language",
-    type=(str, click.Path(path_type=Path)),
-    multiple=True,
-    metavar="CODE FILE",
-    help="In place of --text: text of one language, which the hypernetwork is then told; repeat for more.",
 )
 @click.option("--out", required=True, metavar="DIR", help="Output folder; checkpoints and metrics are in DIR/training.")
 @click.option("--resume", is_flag=True, help="Continue from the last checkpoint in DIR.")
@@ -138,7 +127,6 @@ Several processes share each batch and come to the same result:
 def train(
     model: str,
     texts: tuple[Path, ...],
-    by_language: tuple[tuple[str, Path], ...],
     out: str,
     resume: bool,
     as_json: bool,
@@ -150,7 +138,7 @@ def train(
 
     In the first stage the hypernetwork learns to reproduce the model's own embeddings. In the main stage the frozen
     model reads text under random tokenizers, with embeddings that the hypernetwork predicts for their tokens, and the
-    model's loss trains the hypernetwork. With --lang, steps take the languages in turn. The defaults are those of the paper and need a GPU; docs/hypernetworks.md has
+    model's loss trains the hypernetwork. The defaults are those of the paper and need a GPU; docs/hypernetworks.md has
     settings for small machines.
     """
     _options.set_volume(quiet, verbose)
@@ -160,18 +148,10 @@ def train(
     settings = read_options(TrainSettings, values)
     from tokswap.hypernet.train import train as run
 
-    run(model, _texts(texts, by_language), out, settings, resume=resume, progress=not quiet)
+    run(model, texts, out, settings, resume=resume, progress=not quiet)
     if main_process:
         usage = f"tokswap transplant --model {model} --tokenizer ... --init zett --set path={out}"
         _show_result(out, usage, as_json=as_json, quiet=quiet)
-
-
-def _texts(texts: Sequence[Path], by_language: Sequence[tuple[str, Path]]) -> TextsToTrainOn:
-    if bool(texts) == bool(by_language):
-        raise click.UsageError("give either --text, or --lang for the texts of each language")
-    if texts:
-        return texts
-    return {code: [path for other, path in by_language if other == code] for code, _ in by_language}
 
 
 def _show_result(out: str, usage: str, *, as_json: bool, quiet: bool) -> None:

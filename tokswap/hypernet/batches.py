@@ -48,12 +48,10 @@ class IdentityBatch:
     Attributes:
         ids: Source tokens whose embeddings are to be reproduced, int64 [n].
         forms: Their surface forms, int32 [n, L].
-        language: Number of the language that the network is told, None without languages.
     """
 
     ids: np.ndarray
     forms: np.ndarray
-    language: int | None
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,6 @@ class MainBatch:
         labels: What the model is to predict at each place, int64 [B, T]: positions of candidates, -1 for nothing.
         predicted: Number of tokens that all texts of the step predict.
         predicted_bytes: Bytes of these tokens.
-        language: Number of the language of the texts, None without languages.
     """
 
     pieces: Sequence[Sequence[int]]
@@ -77,12 +74,11 @@ class MainBatch:
     labels: np.ndarray
     predicted: int
     predicted_bytes: int
-    language: int | None
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """The texts of one language, or all texts.
+    """What the texts of a step come from, and its tokenizer.
 
     Attributes:
         texts: The texts.
@@ -97,13 +93,13 @@ class Corpus:
 class Batches:
     """Draws the batches of a run.
 
-    With languages, steps take them in turn: a step has texts of one language, and a tokenizer that is sampled from them.
+    Steps take the corpora in turn. Each has texts of one corpus, and a tokenizer that is sampled from that alone.
 
     Attributes:
         settings: The settings of the run.
         base: The model that the hypernetwork is for.
         surface: What turns tokens into surface forms.
-        corpora: The texts to train on: those of each language of the network, or all of them.
+        corpora: The texts to train on.
         share: The process that asks.
     """
 
@@ -123,7 +119,7 @@ class Batches:
         mine = self.share.of(len(ids))
         drawn = zip(ids[mine].tolist(), chances[mine].tolist(), places[mine].tolist(), strict=True)
         pieces = [self._split(token, place) if chance < settings.split else [token] for token, chance, place in drawn]
-        return IdentityBatch(ids[mine], self.surface.pack(pieces), self._language(step))
+        return IdentityBatch(ids[mine], self.surface.pack(pieces))
 
     def warm_up(self, step: int) -> None:
         """Count the texts that a run which starts at a step of the main stage has not seen."""
@@ -158,11 +154,7 @@ class Batches:
             labels=labels[mine],
             predicted=int((labels >= 0).sum()),
             predicted_bytes=int(length[labels[labels >= 0]].sum()),
-            language=self._language(step),
         )
-
-    def _language(self, step: int) -> int | None:
-        return step % len(self.corpora) if self.surface.config.hn_embed_lang_id else None
 
     def _masked(self, ids: np.ndarray, count: int, mask: int, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Mask some candidates of texts. Return the texts, and what to predict at each place, int64 [B, T]."""

@@ -13,7 +13,6 @@ from typing import Any
 
 from tokswap.errors import InputError, OutputError, UsageError
 from tokswap.hypernet.convert import save
-from tokswap.hypernet.sampling import TextsToTrainOn
 from tokswap.hypernet.settings import TrainSettings
 from tokswap.hypernet.steps import Trainer
 from tokswap.storage.atomic import replace_file
@@ -39,16 +38,11 @@ def check_free(out: Path, resume: bool) -> None:
         raise OutputError("output-exists", "the output exists already", hint, out=out)
 
 
-def identity_of(model: str, texts: TextsToTrainOn, settings: TrainSettings) -> dict[str, Any]:
+def identity_of(model: str, texts: Sequence[str | Path], settings: TrainSettings) -> dict[str, Any]:
     """Return what must be the same for a run to go on, as JSON data."""
-    # Pairs, since the order of languages counts.
-    sizes = [[code, _sizes(names)] for code, names in texts.items()] if isinstance(texts, Mapping) else _sizes(texts)
+    sizes = {str(path): path.stat().st_size for name in texts for path in find_files(str(name))}
     values = {key: value for key, value in dataclasses.asdict(settings).items() if key != "save_every"}
     return {"model": model, "texts": sizes, "settings": values}
-
-
-def _sizes(names: Sequence[str | Path]) -> dict[str, int]:
-    return {str(path): path.stat().st_size for name in names for path in find_files(str(name))}
 
 
 def begin(accelerator: Any, out: Path, identity: Mapping[str, Any]) -> int:
@@ -134,7 +128,8 @@ def _check_same(before: Mapping[str, Any], identity: Mapping[str, Any], out: Pat
     before = {"model": None, "texts": None, **before}
     before["settings"] = {key: own[key] for key in identity["settings"]} | before.get("settings", {})
     old, new = ({**run["settings"], "model": run["model"], "texts": run["texts"]} for run in (before, identity))
-    changed = ", ".join(sorted(key for key in {*old, *new} if old.get(key) != new.get(key)))
+    # As text, since the order of texts counts.
+    changed = ", ".join(sorted(key for key in {*old, *new} if json.dumps(old.get(key)) != json.dumps(new.get(key))))
     if not changed:
         return
     hint = "use the same settings, or start a new run with another --out"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from tokswap.hypernet.base import Base, open_base
 from tokswap.hypernet.batches import Batches, Corpus, Share
 from tokswap.hypernet.config import HypernetConfig
 from tokswap.hypernet.model import Network
-from tokswap.hypernet.sampling import Sampler, Texts, TextsToTrainOn
+from tokswap.hypernet.sampling import Sampler, Texts
 from tokswap.hypernet.settings import TrainSettings
 from tokswap.hypernet.steps import Trainer
 from tokswap.hypernet.surface import Surface
@@ -33,12 +33,12 @@ _MEDIAN_NOISE = 1e-5
 _BETAS = (0.9, 0.95)
 
 
-def prepare(model: str, texts: TextsToTrainOn, settings: TrainSettings) -> Trainer:
+def prepare(model: str, texts: Sequence[str | Path], settings: TrainSettings) -> Trainer:
     """Check a training and make everything that it needs.
 
     Args:
         model: The model to train for: a folder, hub id, alias or .gguf file.
-        texts: Files, folders or patterns; or those of each language, by its code.
+        texts: Files, folders or patterns.
         settings: The settings of the run.
 
     Raises:
@@ -52,14 +52,15 @@ def prepare(model: str, texts: TextsToTrainOn, settings: TrainSettings) -> Train
         raise InputError("missing-extra", "training needs accelerate", hint) from error
 
     check_launcher()
-    languages = _languages(texts)
-    corpora = [_corpus(names, settings) for names in (texts.values() if isinstance(texts, Mapping) else [texts])]
+    if settings.by_text and len(texts) < 2:
+        raise UsageError("bad-setting", "--by-text takes several texts in turn, and there is one", "leave it out")
+    corpora = [_corpus(names, settings) for names in ([[name] for name in texts] if settings.by_text else [texts])]
     accelerator = Accelerator(mixed_precision="bf16" if settings.bf16 else "no")
     share = Share(accelerator.process_index, accelerator.num_processes)
     _check_share(settings, share)
     base = open_base(resolve_model(model), bf16=settings.bf16, device=accelerator.device)
     _check_length(settings, base)
-    surface = _surface(base, settings, short_name(model), languages)
+    surface = _surface(base, settings, short_name(model))
     with own_seed(settings.seed):
         network = first_network(surface.config, base.source[torch.from_numpy(base.trained_ids)])
     parallel, optimizer = accelerator.prepare(network, _optimizer(network, settings))
@@ -72,15 +73,6 @@ def prepare(model: str, texts: TextsToTrainOn, settings: TrainSettings) -> Train
         accelerator=accelerator,
         optimizer=optimizer,
     )
-
-
-def _languages(texts: TextsToTrainOn) -> tuple[str, ...]:
-    codes = tuple(texts) if isinstance(texts, Mapping) else ()
-    for code in codes:
-        if code.split() != [code] or code.isdecimal():  # a number is the place of a language without a name
-            hint = "use codes like `de`, without spaces"
-            raise UsageError("bad-setting", f"{code!r} is no code of a language", hint)
-    return codes
 
 
 def _corpus(names: Sequence[str | Path], settings: TrainSettings) -> Corpus:
@@ -102,7 +94,7 @@ def _check_length(settings: TrainSettings, base: Base) -> None:
         raise UsageError("bad-setting", f"--length must be at most {most}: the model has {positions} positions")
 
 
-def _surface(base: Base, settings: TrainSettings, name: str, languages: tuple[str, ...]) -> Surface:
+def _surface(base: Base, settings: TrainSettings, name: str) -> Surface:
     """Return the model's tokenizer in the byte alphabet, with the config of a network for the model."""
     rows, width = len(base.source), settings.hidden or 2 * base.width
     spec = byte_alphabet_spec(base.tokenizer, rows)
@@ -121,9 +113,6 @@ def _surface(base: Base, settings: TrainSettings, name: str, languages: tuple[st
         separate_out_embeddings=base.names.output is not None,
         hn_predict_bias=base.names.bias is not None,
         base_model=name,
-        hn_embed_lang_id=bool(languages),
-        n_langs=len(languages),
-        languages=languages,
     )
     return Surface(tokenizer, config)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,6 @@ from tokswap.storage.documents import whole_documents
 from tokswap.tokenizer.tokenizer import Tokenizer
 from tokswap.tokenizer.vocabulary import BYTE_ALPHABET
 
-TextsToTrainOn = Sequence[str | Path] | Mapping[str, Sequence[str | Path]]
-"""Files, folders or patterns; or those of each language, by its code."""
 LONGEST = 15
 """Most bytes of a token."""
 _FIXED = (

@@ -38,6 +38,9 @@ class SamplingSettings(Options):
     negatives: int = option(8192, "Tokens to predict besides those of the texts.", least=0)
     queue: int = option(64, "Steps whose texts a sampled tokenizer is built from.", least=1)
     noise: float = option(4.0, "Spread of the noise on a sampled vocabulary.", least=0.0)
+    by_text: bool = option(
+        False, "Take one --text per step, in turn, and sample the tokenizer from it alone; for a text per language."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -117,7 +117,7 @@ class Trainer:
         batch = self.batches.identity(step)
         forms, wanted = self._tensor(batch.forms), self.base.source[self._tensor(batch.ids)]
         self.laps.end("sampling")
-        first, second, _ = self._predict(forms, batch.language)
+        first, second, _ = self._predict(forms)
         rows = first if second is None else torch.cat([first, second], dim=1)
         loss: Tensor = (rows - wanted).square().sum(dim=1).mean() / self._mean_square
         self.accelerator.backward(loss)
@@ -131,7 +131,7 @@ class Trainer:
         forms = self._tensor(self.batches.surface.pack(batch.pieces))
         ids, labels = self._tensor(batch.ids), self._tensor(batch.labels)
         self.laps.end("sampling")
-        predicted = self._predict(forms, batch.language)
+        predicted = self._predict(forms)
         self.laps.end("hypernet")
         # The backward pass of the model stops at the embeddings, so that its graph is gone before the network's begins.
         leaves = [None if part is None else part.detach().requires_grad_() for part in predicted]
@@ -172,10 +172,10 @@ class Trainer:
         parts = zip((part for part in predicted[:2] if part is not None), wanted, self._mean_norms, strict=True)
         return sum((part[places] - rows).norm(dim=1).mean() / norm for part, rows, norm in parts) / len(wanted)
 
-    def _predict(self, forms: Tensor, language: int | None) -> list[Any]:
+    def _predict(self, forms: Tensor) -> list[Any]:
         """Return predicted input embeddings, rows of lm_head and biases, float32; None for what is not predicted."""
         with self.accelerator.autocast():
-            predicted = self.parallel(forms, self.base.source, language)
+            predicted = self.parallel(forms, self.base.source)
         return [None if part is None else part.float() for part in predicted]
 
     def _with_special(self, embeddings: Sequence[Any]) -> list[Any]:

@@ -7,14 +7,13 @@ Everything random follows from the seed and the step, so a run that resumes afte
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
 from tokswap.errors import InputError
 from tokswap.hypernet.checkpoints import add_metrics, begin, check_free, identity_of, save_checkpoint
 from tokswap.hypernet.prepare import prepare
-from tokswap.hypernet.sampling import TextsToTrainOn
 from tokswap.hypernet.settings import TrainSettings
 from tokswap.hypernet.steps import StepResult, Trainer
 from tokswap.storage.atomic import held, write_error
@@ -23,7 +22,7 @@ from tokswap.storage.resolve import output_path
 
 def train(
     model: str,
-    texts: TextsToTrainOn,
+    texts: Sequence[str | Path],
     out: str | Path,
     settings: TrainSettings | None = None,
     *,
@@ -38,8 +37,7 @@ def train(
 
     Args:
         model: The model to train for: a folder, hub id, alias or .gguf file.
-        texts: Files, folders or patterns: plain text, JSON lines, parquet, also packed as .gz. Or those of each
-            language, by its code: then the hypernetwork is told the language of the tokens, as `--set lang=de` does.
+        texts: Files, folders or patterns: plain text, JSON lines, parquet, also packed as .gz.
         out: Where to write the hypernetwork.
         settings: The settings; None for the defaults.
         resume: Whether to go on from the last checkpoint in `out`, if there is one.
