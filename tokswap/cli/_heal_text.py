@@ -27,7 +27,7 @@ def plan_lines(plan: HealPlan) -> list[str]:
     text, train = plan.text, plan.train
     rows = [
         ("teacher", plan.teacher),
-        ("learns", f"{_LEARNS[train['what']]}: {train['parameters'] / 1e6:,.1f} M parameters"),
+        ("learns", f"{_LEARNS[train['what']]}: {train['parameters'] / 1e6:,.1f} M parameters{_rate(train)}"),
     ]
     if text["passages"]:
         read = f"{count_of(text['tokens'], 'token')} in {count_of(text['passages'], 'passage')}"
@@ -37,6 +37,10 @@ def plan_lines(plan: HealPlan) -> list[str]:
     estimate = plan.estimate
     rows.append(("needs", f"about {size(estimate.memory_bytes)} of memory and {duration(estimate.seconds)}"))
     return [f"heal: {plan.model} -> {plan.out or 'in memory'}", "", *columns(rows), *note_lines(plan.notes)]
+
+
+def _rate(train: Mapping[str, Any]) -> str:
+    return f", learning rate {train['rate']:.2g}" if train["what"] in ("adapter", "full") else ""
 
 
 def report_lines(report: HealReport) -> list[str]:

@@ -147,6 +147,7 @@ def plan_of(inputs: HealInputs, out: Path | None) -> HealPlan:
             "what": options.train,
             "save": options.save,
             "parameters": _learning(inputs),
+            "rate": options.rate_at(inputs.student.checkpoint.matrices[0].width),
             "steps": max(1, round(trained / options.batch_tokens)),
         },
         estimate=Estimate(_memory(inputs), round(_seconds(inputs, trained), 1)),

@@ -24,7 +24,7 @@ class HealPlan:
         teacher: The model to learn from.
         out: Folder of the result, "" for one in memory.
         text: Bytes, tokens and passages to train on, and passages that are held out; all 0 before they are written.
-        train: What learns, the parameters that do, and the steps.
+        train: What learns, the parameters that do, the learning rate of the adapter or body, and the steps.
         estimate: Memory and time.
         options: All options that decide the result.
         notes: What the user should know before it runs.

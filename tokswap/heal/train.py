@@ -127,7 +127,7 @@ class HealTrainer(Trainer):  # type: ignore[misc]
             student: Student = self.model
             options, matrices = self._options, student.matrices()
             own = {id(one) for one in matrices}
-            rate = options.rate if options.train == "adapter" else options.rate / 10
+            rate = options.rate_at(matrices[0].shape[1])
             groups: list[dict[str, Any]] = [
                 {"params": [one], "lr": options.embedding_rate * float(one.detach().square().mean().sqrt())}
                 for one in matrices
