@@ -85,7 +85,9 @@ def make_tokenizer(documents: list[str], folder: Path, size: int = VOCABULARY) -
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=end, pad_token=end).save_pretrained(folder)
 
 
-def train_model(documents: list[str], folder: Path, steps: int, vocabulary: int = VOCABULARY) -> dict[str, float]:
+def train_model(
+    documents: list[str], folder: Path, steps: int, vocabulary: int = VOCABULARY, width: int = WIDTH
+) -> dict[str, float]:
     """Train the language model and its tokenizer from scratch and save both."""
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
@@ -98,8 +100,8 @@ def train_model(documents: list[str], folder: Path, steps: int, vocabulary: int 
     stream = torch.tensor(ids)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=WIDTH,
-        intermediate_size=3 * WIDTH,
+        hidden_size=width,
+        intermediate_size=3 * width,
         num_hidden_layers=LAYERS,
         num_attention_heads=4,
         num_key_value_heads=4,
