@@ -83,8 +83,8 @@ class HealTrainOptions(Options):
     rank: int = option(16, "Rank of the adapter.", least=1)
     rate: float | None = option(
         None,
-        "Learning rate of the adapter, or with `--train full` ten times that of the body; 0.001 at a width of 640 where "
-        "none is given, and less for wider models.",
+        "Learning rate of the adapter, or with `--train full` ten times that of the body. [default: 0.001 in models of "
+        "width 640, less in wider ones]",
         least=0,
     )
     embedding_rate: float = option(1e-3, "Learning rate of embeddings, relative to their typical element.", least=0)
