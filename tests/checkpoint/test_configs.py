@@ -240,6 +240,14 @@ def test_ids_under_other_names() -> None:
     assert noted({"pad_index": 0}, lacks) == ()
 
 
+def test_the_pad_that_idefics_saves_under_its_inner_name() -> None:
+    """transformers writes 128,002 there, whatever the model is: the new vocabulary may have a row of that id."""
+    assert edited({"_pad_token_id": 12})["_pad_token_id"] == TARGET.roles["pad"]
+    assert edited({"_pad_token_id": 8})["_pad_token_id"] == TARGET.roles["pad"]
+    lacks = ids(target=vocabulary("hello [BOS] [EOS]", bos="[BOS]", eos="[EOS]"))
+    assert edited({"_pad_token_id": 8}, lacks)["_pad_token_id"] is None
+
+
 def test_sizes_under_other_names() -> None:
     assert edited({"padded_vocab_size": 9, "type_vocab_size": 2})["padded_vocab_size"] == ROWS
 

@@ -10,6 +10,7 @@ from typing import Any
 from tokswap.checkpoint.configs import edit_ids
 from tokswap.checkpoint.id_map import IdMap
 from tokswap.checkpoint.nested_configs import configs
+from tokswap.checkpoint.processors import Processors, processor_texts
 from tokswap.checkpoint.schema import check_config
 from tokswap.storage.json_files import read_configs
 
@@ -62,14 +63,18 @@ def edit_modules(modules: Modules, ids: IdMap, rows: tuple[int, int]) -> tuple[d
     return changed, notes
 
 
-def fixed_texts(config: Mapping[str, Any], modules: Modules) -> list[str]:
+def fixed_texts(config: Mapping[str, Any], modules: Modules, processors: Processors) -> list[str]:
     """Return the texts that a model was trained to read before others: prompts, and the prefixes of T5's tasks.
+
+    What a processor writes around images is among them.
 
     Args:
         config: Its config.json.
         modules: What `read_modules` has read.
+        processors: What `read_processors` has read.
     """
-    found = [child["prefix"] for _, child in configs(config) if isinstance(child.get("prefix"), str)]
+    found = processor_texts(config, processors)
+    found += [child["prefix"] for _, child in configs(config) if isinstance(child.get("prefix"), str)]
     for settings in modules.values():
         found += [settings[key] for key in _TEXTS if isinstance(settings.get(key), str)]
         found += _texts_in(settings.get("prompts"))

@@ -9,8 +9,8 @@ from typing import Any
 
 from tokswap.errors import InputError
 
-_ID_KEY = re.compile(r"^(?P<role>.+)_token_(id|ids|index)$|^(?P<index>bos|eos|pad|unk|sep|cls|mask)_index$")
-"""Keys that name tokens; XLM says `pad_index`."""
+_ID_KEY = re.compile(r"^_?(?P<role>.+)_token_(id|ids|index)$|^(?P<index>bos|eos|pad|unk|sep|cls|mask)_index$")
+"""Keys that name tokens; XLM says `pad_index`, and Idefics3 and SmolVLM save `_pad_token_id`."""
 _MORE_ID_KEYS = frozenset(
     [
         "im_start_id",

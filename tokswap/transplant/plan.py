@@ -34,7 +34,7 @@ from tokswap.report.record import Report
 from tokswap.storage.atomic import check_output
 from tokswap.tokenizer.alignment import Alignment, Reason, align, identity
 from tokswap.tokenizer.loaded import TokenizerLike
-from tokswap.transplant.advice import frame_notes, plan_notes, template_notes
+from tokswap.transplant.advice import frame_notes, media_notes, plan_notes, template_notes
 from tokswap.transplant.inputs import Inputs, open_inputs
 from tokswap.transplant.options import TransplantOptions
 from tokswap.transplant.prepared import Prepared
@@ -178,7 +178,8 @@ def _result(inputs: Inputs, options: TransplantOptions, alignment: Alignment, bo
         files[MAP_NAME] = target.map_file
     settings = result.configs.tokenizer
     if source.checkpoint.facts.multimodal:
-        settings = {**settings, **named_tokens(source.tokenizer.config, settings, ids)}
+        settings = {**settings, **named_tokens(source.tokenizer.config, settings, ids, source.checkpoint.config)}
+        processor_notes += media_notes(source.tokenizer, target.tokenizer) if source.checkpoint.processors else ()
     notes = (*model.notes, *generation.notes, *module_notes, *processor_notes, *result.notes)
     return ResultFiles(dataclasses.replace(result.configs, tokenizer=settings), files, notes=notes)
 
