@@ -15,7 +15,7 @@ from tokswap.checkpoint.gguf_file import GgufTarget, plan_gguf
 from tokswap.checkpoint.id_map import AlignedIds
 from tokswap.checkpoint.layout import lay_out
 from tokswap.checkpoint.loaded import ModelLike
-from tokswap.checkpoint.modules import edit_modules
+from tokswap.checkpoint.modules import check_modules, edit_modules
 from tokswap.checkpoint.nested_configs import token_ids
 from tokswap.checkpoint.processors import edit_processors, named_tokens
 from tokswap.checkpoint.result_files import MAP_NAME, ResultFiles, result_files
@@ -162,6 +162,7 @@ def _result(inputs: Inputs, options: TransplantOptions, alignment: Alignment, bo
     config = set_tie(model.config, options.tie)
     owner_eos = [token for token in token_ids(target.generation, "eos_token_id") if token < rows]
     generation = edit_generation_config(source.checkpoint.generation_config, ids, owner_eos, config)
+    check_modules(source.checkpoint.folder, source.checkpoint.modules, source.checkpoint.matrices[0].rows)
     modules, module_notes = edit_modules(source.checkpoint.modules, ids, (source.checkpoint.matrices[0].rows, rows))
     processors, processor_notes = edit_processors(source.checkpoint.processors, ids)
     result = result_files(
