@@ -8,6 +8,7 @@ from collections import Counter
 from tokswap.errors import count_of
 from tokswap.report.wording import listed
 from tokswap.tokenizer.alignment import Alignment
+from tokswap.tokenizer.classes import inputs_of_class
 from tokswap.tokenizer.describe import digit_scheme
 from tokswap.tokenizer.digits import SCHEME_OF, digits_problem
 from tokswap.tokenizer.post_processor import leading_ids, trailing_ids
@@ -36,6 +37,12 @@ def plan_notes(source: Tokenizer, target: Tokenizer) -> list[str]:
         notes.append(
             f"numbers are tokenized differently: {before} before, {after} after; arithmetic suffers, "
             f"whatever the method, until the model is trained further{_remedy(target, schemes[0])}"
+        )
+    own, theirs = inputs_of_class(source.config), inputs_of_class(target.config)
+    if gone := [name for name in own if name not in theirs]:
+        notes.append(
+            f"the source's tokenizer ({source.config['tokenizer_class']}) takes {listed(gone)} beside a text, and the "
+            "target's does not: the model gets none of them from the result's tokenizer"
         )
     unread = unread_scripts(source.vocabulary, target.vocabulary)
     if unread:
