@@ -63,14 +63,22 @@ def config_folder() -> Path:
     """Return the folder of the user's settings: $TOKSWAP_HOME, else a folder in the XDG config folder."""
     if "TOKSWAP_HOME" in os.environ:
         return Path(os.environ["TOKSWAP_HOME"])
-    return Path(os.environ.get("XDG_CONFIG_HOME", Path.home() / ".config")) / "tokswap"
+    return Path(os.environ.get("XDG_CONFIG_HOME") or _home() / ".config") / "tokswap"
 
 
 def cache_folder() -> Path:
     """Return the folder of cached files: $TOKSWAP_CACHE, else a folder in the XDG cache folder."""
     if "TOKSWAP_CACHE" in os.environ:
         return Path(os.environ["TOKSWAP_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tokswap"
+    return Path(os.environ.get("XDG_CACHE_HOME") or _home() / ".cache") / "tokswap"
+
+
+def _home() -> Path:
+    """Return the home folder of the user; the root, as in containers, for one that the system does not know."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path("/")
 
 
 def user_aliases() -> dict[str, str]:
@@ -88,7 +96,8 @@ def user_aliases() -> dict[str, str]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError("bad-aliases", f"cannot read your aliases: {error}", file=path) from error
+        hint = "set HOME or TOKSWAP_HOME to a folder of your own" if isinstance(error, PermissionError) else ""
+        raise InputError("bad-aliases", f"cannot read your aliases: {error}", hint, file=path) from error
     if not isinstance(aliases, dict) or not all(isinstance(value, str) for value in aliases.values()):
         raise InputError("bad-aliases", "your aliases must be a JSON object of strings", file=path)
     return aliases
