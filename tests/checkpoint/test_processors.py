@@ -186,3 +186,20 @@ def test_a_template_among_the_settings_does_not_outlive_its_tokenizer() -> None:
     map_ = ids(target=vocabulary("x hello [BOS] [EOS]", bos="[BOS]", eos="[EOS]"))
     changed, _ = edit_processors({"processor_config.json": {"chat_template": "<old>", "size": 3}}, map_)
     assert changed == {"processor_config.json": {"size": 3}}
+
+
+def test_a_second_vocabulary_of_the_same_size_stays(tmp_path: Path) -> None:
+    """The Q-Former of InstructBLIP has the tokens of BERT. The result did not load, or `verify` ended in a traceback."""
+    import transformers as hf
+
+    source = makers.make_tokenizer("byte-level", tmp_path / "source")
+    size = makers.tokenizer_size(source)
+    vision = {"image_size": 28, "patch_size": 14, "hidden_size": 16, **SMALL}
+    queries = {"vocab_size": size, "hidden_size": 16, "encoder_hidden_size": 16, **SMALL}
+    text = {"model_type": "llama", "vocab_size": size, "hidden_size": 16, "num_key_value_heads": 2, **SMALL}
+    config = hf.InstructBlipConfig(
+        vision_config=vision, qformer_config=queries, text_config=text, num_query_tokens=4, image_token_index=5
+    )
+    hf.InstructBlipForConditionalGeneration(config).save_pretrained(source)
+    trim_vocabulary(str(source), corpora=[makers.TEXTS / "german.txt"], out=tmp_path / "out")
+    assert [check for check in verify_checkpoint(str(tmp_path / "out"), against=str(source)) if not check.ok] == []
