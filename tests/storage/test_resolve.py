@@ -263,6 +263,12 @@ def test_aliases_of_another_user(home: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert "set HOME or TOKSWAP_HOME" in str(caught.value.hint)
 
 
+def test_an_output_that_is_no_path() -> None:
+    with pytest.raises(UsageError, match="must be a path") as caught:
+        output_path(None)  # type: ignore[arg-type]
+    assert caught.value.code == "missing-out"
+
+
 def test_folders_of_settings_and_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (config_folder(), cache_folder()) == (tmp_path / "home", tmp_path / "cache")
     monkeypatch.delenv("TOKSWAP_HOME")

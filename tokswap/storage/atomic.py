@@ -65,6 +65,10 @@ def check_output(out: Path, *, sources: Sequence[Path | None], needed: int, forc
                 out=out,
                 input=source,
             )
+    if out.is_symlink() and not out.exists():
+        hint = "remove the link, make the folder that it names, or choose another --out"
+        message = f"the output is a link to {os.readlink(out)}, which is not there"
+        raise OutputError("output-exists", message, hint, out=out)
     if os.path.lexists(out) and not (out.is_dir() and not any(out.iterdir())):  # an empty folder may be replaced
         replaceable = any((out / name).is_file() for name in _MARKS)
         if not force:

@@ -186,8 +186,27 @@ def resolve_hypernet(name: str) -> Path:
     return folder
 
 
+def input_path(name: str | Path) -> Path:
+    """Return the path of a folder or file that a Python program names; `~` is the home folder.
+
+    Raises:
+        UsageError: bad-model.
+    """
+    if not isinstance(name, (str, Path)):
+        hint = "give the path of a folder or file, as text or a Path"
+        raise UsageError("bad-model", f"{name!r:.80} is no path", hint)
+    return Path(os.path.expanduser(name))
+
+
 def output_path(name: str | Path) -> Path:
-    """Return the path of an output that the user names. A shell leaves `~` to the program in `--out=~/result`."""
+    """Return the path of an output that the user names. A shell leaves `~` to the program in `--out=~/result`.
+
+    Raises:
+        UsageError: missing-out.
+        OutputError: cannot-write.
+    """
+    if not isinstance(name, (str, Path)):
+        raise UsageError("missing-out", f"the output must be a path, not {name!r:.80}")
     path = Path(os.path.expanduser(name))
     _check_spelling(path, partial(OutputError, "cannot-write"))
     return path
