@@ -268,6 +268,17 @@ def test_lists_of_ids_that_are_no_tokens() -> None:
     }
 
 
+def test_a_model_that_hashes_its_ids() -> None:
+    """The n-gram embeddings of Qwen4-Exp became those of other texts, without a sign."""
+    hashes = {"vocab_size": 9, "ple_layer_ids": [1], "ngram_size": 3}
+    with pytest.raises(InputError, match="a hash of their ids") as caught:
+        edited(hashes)
+    assert caught.value.code == "hashed-ids"
+    assert edited({**hashes, "ple_layer_ids": []})["vocab_size"] == ROWS
+    same = KeptIds(SOURCE, SOURCE, {token: token for token in range(9)})
+    assert edit_config(hashes, same, ROWS).config["vocab_size"] == ROWS
+
+
 def test_sizes_under_other_names() -> None:
     assert edited({"padded_vocab_size": 9, "type_vocab_size": 2})["padded_vocab_size"] == ROWS
 

@@ -150,6 +150,12 @@ REFUSED: dict[str, tuple[str, dict[str, Any], Shapes, dict[str, str]]] = {
         {"model.encoder.embedding.weight": (V, D), "model.decoder.embeddings.embed.weight": (9 * V, D)},
         {},
     ),
+    "tokens behind the vocabulary (Idefics)": (
+        "two-vocabularies",
+        {"vocab_size": V, "additional_vocab_size": 2},
+        {"model.embed_tokens.weight": (V, D), "model.embed_tokens.additional_embedding.weight": (2, D)},
+        {},
+    ),
     "codes of sound after text (Bark)": (
         "two-vocabularies",
         {"semantic_config": {"input_vocab_size": V, "output_vocab_size": 64}},

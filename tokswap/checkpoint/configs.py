@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tokswap.checkpoint.facts import model_facts
+from tokswap.checkpoint.hashed_ids import check_hashes
 from tokswap.checkpoint.id_map import IdMap, texts_by_id
 from tokswap.checkpoint.nested_configs import configs, id_list, id_role, is_text_path, text_config, text_configs
 from tokswap.checkpoint.positions import positions_follow_pad
@@ -57,7 +58,7 @@ def edit_config(config: Mapping[str, Any], ids: IdMap, rows: int) -> Edited:
 
     Raises:
         InputError: unmapped-id where the model needs a token that the target lacks; pad-defines-positions;
-            timestamps-not-last.
+            hashed-ids; timestamps-not-last.
     """
     result = deepcopy(dict(config))
     notes: list[str] = []
@@ -79,6 +80,7 @@ def edit_config(config: Mapping[str, Any], ids: IdMap, rows: int) -> Edited:
         notes += [*found, *edit_ids(child, ids, far)]
         if positions_follow_pad(child):
             _check_pad(config, child)
+        check_hashes(child, ids)
         if child.get("model_type") in TIMES_FOLLOW_IDS:
             check_timestamps(ids.source, ids.target)
     return Edited(result, tuple(notes))

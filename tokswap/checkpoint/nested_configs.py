@@ -118,6 +118,7 @@ def text_config(config: Mapping[str, Any], folder: Path | str = "") -> tuple[str
         raise InputError("two-vocabularies", "source and target language have separate vocabularies", folder=folder)
     owners = vocabulary_configs(config)
     _check_sound(config, folder)
+    _check_further(config, folder)
     if not owners:
         raise InputError("bad-config", "config.json names no vocab_size", "is this a language model?", folder=folder)
     sizes = {child["vocab_size"] for _, child in owners}
@@ -135,6 +136,19 @@ def _check_sound(config: Mapping[str, Any], folder: Path | str) -> None:
         hint = "save the part that reads text on its own, such as the thinker of Qwen-Omni, and use that"
         message = f"this model writes sound in a vocabulary of its own{part}"
         raise InputError("two-vocabularies", message, hint, folder=folder)
+
+
+def _check_further(config: Mapping[str, Any], folder: Path | str) -> None:
+    """Refuse a model whose last tokens have embeddings of their own, by ids that follow the size of the vocabulary."""
+    further = max((child["additional_vocab_size"] for _, child in configs(config) if _has_further(child)), default=0)
+    if further:
+        message = f"the last {further:,} tokens of this model have matrices of their own (`additional_vocab_size`)"
+        hint = "save the language model on its own, and change that"
+        raise InputError("two-vocabularies", message, hint, folder=folder)
+
+
+def _has_further(config: Mapping[str, Any]) -> bool:
+    return type(config.get("additional_vocab_size")) is int and "vocab_size" in config
 
 
 def _names_codes(path: str, child: Mapping[str, Any]) -> bool:
