@@ -16,6 +16,7 @@ ROOMS: tuple[str, ...] = (
     "options",
     "distributed",
     "seeds",
+    "compiled",
     "storage",
     "tokenizer",
     "checkpoint",
@@ -36,7 +37,7 @@ ROOMS: tuple[str, ...] = (
     "__main__",
 )
 """From the bottom to the top. A module may import what lies in a lower room, and its own room without a cycle."""
-SINGLE_FILES = {"__init__", "__main__", "errors", "distributed", "seeds"}
+SINGLE_FILES = {"__init__", "__main__", "errors", "distributed", "seeds", "compiled"}
 
 
 def module_name(path: Path) -> str:

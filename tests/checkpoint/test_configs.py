@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tokswap.checkpoint.configs import edit_config, edit_generation_config, needed_ids
-from tokswap.checkpoint.id_map import AlignedIds
+from tokswap.checkpoint.id_map import AlignedIds, KeptIds
 from tokswap.checkpoint.nested_configs import token_ids
 from tokswap.errors import InputError
 from tokswap.tokenizer.alignment import align
@@ -238,6 +238,45 @@ def test_ids_under_other_names() -> None:
     lacks = ids(target=vocabulary("x hello"))
     assert edited({"pad_index": 0}, lacks)["pad_index"] == 0
     assert noted({"pad_index": 0}, lacks) == ()
+
+
+def test_the_pad_that_idefics_saves_under_its_inner_name() -> None:
+    """transformers writes 128,002 there, whatever the model is: the new vocabulary may have a row of that id."""
+    assert edited({"_pad_token_id": 12})["_pad_token_id"] == TARGET.roles["pad"]
+    assert edited({"_pad_token_id": 8})["_pad_token_id"] == TARGET.roles["pad"]
+    lacks = ids(target=vocabulary("hello [BOS] [EOS]", bos="[BOS]", eos="[EOS]"))
+    assert edited({"_pad_token_id": 8}, lacks)["_pad_token_id"] is None
+
+
+def test_lists_of_ids_that_are_no_tokens() -> None:
+    """A model that reads images lost those past its rows, silently: it found its images no more."""
+    reads = {"vision_config": {}, "image_token_ids": [30, 4, 31]}
+    assert edited(reads)["image_token_ids"] == [30, edited({"image_token_id": 4})["image_token_id"], 31]
+    assert "the id 30 (`image_token_ids`), past the model's rows" in " ".join(noted(reads))
+    with pytest.raises(InputError, match="another row there") as caught:
+        edited({"vision_config": {}, "image_token_ids": [ROWS - 1]})
+    assert caught.value.code == "unmapped-id"
+    assert edited({"image_token_ids": [30]})["image_token_ids"] is None
+    assert edited({"image_token_ids": [4, 30]})["image_token_ids"] == [edited({"image_token_id": 4})["image_token_id"]]
+    kept = KeptIds(SOURCE, TARGET, {4: 7})
+    config = {"vocab_size": 9, **reads}
+    assert edit_config(config, kept, ROWS).config["image_token_ids"] == [30, 7, 31]
+    assert edited({"eos_token_id": [2, 30], "suppress_tokens": [4, 30]}) == {
+        "vocab_size": ROWS,
+        "eos_token_id": [TARGET.roles["eos"]],
+        "suppress_tokens": [edited({"image_token_id": 4})["image_token_id"]],
+    }
+
+
+def test_a_model_that_hashes_its_ids() -> None:
+    """The n-gram embeddings of Qwen4-Exp became those of other texts, without a sign."""
+    hashes = {"vocab_size": 9, "ple_layer_ids": [1], "ngram_size": 3}
+    with pytest.raises(InputError, match="a hash of their ids") as caught:
+        edited(hashes)
+    assert caught.value.code == "hashed-ids"
+    assert edited({**hashes, "ple_layer_ids": []})["vocab_size"] == ROWS
+    same = KeptIds(SOURCE, SOURCE, {token: token for token in range(9)})
+    assert edit_config(hashes, same, ROWS).config["vocab_size"] == ROWS
 
 
 def test_sizes_under_other_names() -> None:

@@ -144,6 +144,24 @@ REFUSED: dict[str, tuple[str, dict[str, Any], Shapes, dict[str, str]]] = {
         {"embed_text_tokens.weight": (V, D)},
         {},
     ),
+    "text and codes of sound (Dia)": (
+        "two-vocabularies",
+        {"encoder_config": {"vocab_size": V}, "decoder_config": {"vocab_size": V}, "delay_pattern": [0, 8]},
+        {"model.encoder.embedding.weight": (V, D), "model.decoder.embeddings.embed.weight": (9 * V, D)},
+        {},
+    ),
+    "tokens behind the vocabulary (Idefics)": (
+        "two-vocabularies",
+        {"vocab_size": V, "additional_vocab_size": 2},
+        {"model.embed_tokens.weight": (V, D), "model.embed_tokens.additional_embedding.weight": (2, D)},
+        {},
+    ),
+    "codes of sound after text (Bark)": (
+        "two-vocabularies",
+        {"semantic_config": {"input_vocab_size": V, "output_vocab_size": 64}},
+        {"semantic.input_embeds_layer.weight": (V, D)},
+        {},
+    ),
     "matrices that a translator does not share": (
         "two-vocabularies",
         {"vocab_size": V, "decoder_vocab_size": 700, "share_encoder_decoder_embeddings": False},
@@ -159,6 +177,13 @@ def test_what_is_not_understood_is_refused(case: str) -> None:
     refused = error(config, shapes, dtypes=dtypes)
     assert refused.code == code
     assert refused.where["folder"] == "folder"
+
+
+def test_a_part_with_another_vocabulary_of_the_same_size() -> None:
+    """The Q-Former of InstructBLIP reads the tokens of BERT; its result did not load."""
+    config = {"text_config": {"vocab_size": V}, "qformer_config": {"vocab_size": V}}
+    shapes = {"language_model.model.embed_tokens.weight": (V, D), "qformer.embeddings.word_embeddings.weight": (V, D)}
+    assert [matrix.names for matrix in matrices(config, shapes)] == [("language_model.model.embed_tokens.weight",)]
 
 
 def test_refusals_name_the_tensor() -> None:

@@ -10,9 +10,9 @@ import pytest
 
 from tokswap.errors import InputError
 from tokswap.evaluation.verify import verify_checkpoint
-from tokswap.extend.plan import extend_model
-from tokswap.transplant.plan import transplant_tokenizer
-from tokswap.trim.plan import trim_vocabulary
+from tokswap.extend.plan import extend_model, plan_extend
+from tokswap.transplant.plan import plan_transplant, transplant_tokenizer
+from tokswap.trim.plan import plan_trim, trim_vocabulary
 
 RUSSIAN = makers.TEXTS / "russian.txt"
 ENGLISH = makers.TEXTS / "english.txt"
@@ -79,6 +79,35 @@ def test_splade_has_a_dimension_for_each_token(model_of: Callable[..., Path], tm
         rows = makers.read_json(out / "config.json")["vocab_size"]
         assert rows != size
         assert makers.read_json(out / "1_SpladePooling" / "config.json")["word_embedding_dimension"] == rows
+
+
+@pytest.mark.parametrize("kind", ["words", "weights", "tokenizer"])
+def test_a_module_with_something_for_each_token(model_of: Callable[..., Path], tmp_path: Path, kind: str) -> None:
+    """WordWeights weighs tokens by their ids: those of the result are others, and the weights were the old ones."""
+    import torch
+    from safetensors.torch import save_file
+
+    source = makers.copy_model(model_of("bert"), tmp_path / "source")
+    place = source / "1_WordWeights"
+    place.mkdir()
+    makers.write_json(place / "config.json", {"vocab": ["a", "b"]} if kind == "words" else {"dropout": 0.1})
+    size = makers.read_json(source / "config.json")["vocab_size"] if kind == "weights" else 7
+    save_file({"emb_layer.weight": torch.ones(size, 1)}, place / "model.safetensors")
+    if kind == "tokenizer":
+        (place / "tokenizer.json").write_bytes((source / "tokenizer.json").read_bytes())
+    (tmp_path / "terms.txt").write_text("harbourmaster\n")
+    for job in (
+        lambda: plan_trim(str(source), corpora=[RUSSIAN], out=tmp_path / "out"),
+        lambda: plan_extend(str(source), tokens=[tmp_path / "terms.txt"], init="mean", out=tmp_path / "out"),
+        lambda: plan_transplant(str(source), str(model_of("gpt2")), init="mean", out=tmp_path / "out"),
+    ):
+        with pytest.raises(InputError, match="the module 1_WordWeights") as caught:
+            job()
+        assert caught.value.code == "unknown-vocab-tensor"
+    (place / "config.json").write_text("{}")
+    (place / "tokenizer.json").unlink(missing_ok=True)
+    save_file({"linear.weight": torch.ones(8, 32)}, place / "model.safetensors")
+    plan_trim(str(source), corpora=[RUSSIAN], out=tmp_path / "out")
 
 
 PROMPTS = ["query: the harbour ", "passage: "]

@@ -23,6 +23,7 @@ V = 771
         ({"vocab_size": 257152, "text_config": {"vocab_size": V}}, "text_config"),
         ({"a": {"vocab_size": 9, "text_config": {"vocab_size": V}}, "vocab_size": V}, ""),
         ({"encoder": {"vocab_size": V}, "decoder": {"vocab_size": V}}, "encoder"),
+        ({"encoder": {"model_type": "beit", "vocab_size": 8192}, "decoder": {"vocab_size": V}}, "decoder"),
     ],
 )
 def test_the_first_config_with_a_text_vocabulary_owns_it(config: dict[str, Any], path: str) -> None:

@@ -3,7 +3,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +14,10 @@ from safetensors.torch import load_file, save_file
 from weight_files import CONFIG, code_of, folder_with, safetensors, two_shards
 
 from tokswap.checkpoint.reader import Checkpoint, has_weights, open_checkpoint
-from tokswap.errors import InputError
+from tokswap.ensemble.members import read_ensemble
+from tokswap.errors import InputError, UsageError
 from tokswap.storage.json_files import read_json
+from tokswap.tokenizer.tokenizer import read_tokenizer
 
 
 def test_a_whole_checkpoint_is_read_without_its_weights(tmp_path: Path) -> None:
@@ -37,6 +41,21 @@ def test_a_whole_checkpoint_is_read_without_its_weights(tmp_path: Path) -> None:
 def test_no_generation_config_is_an_empty_one(tmp_path: Path) -> None:
     folder = folder_with(tmp_path / "model", safetensors({}))
     assert open_checkpoint(folder).generation_config == {}
+
+
+@pytest.mark.parametrize("name", [None, 3, b"folder"])
+@pytest.mark.parametrize("function", [open_checkpoint, read_tokenizer, read_ensemble])
+def test_what_is_no_path(function: Callable[[Any], object], name: object) -> None:
+    with pytest.raises(UsageError, match="is no path") as caught:
+        function(name)
+    assert caught.value.code == "bad-model"
+
+
+def test_a_name_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other functions take it; this one looked for a folder of the name `~`."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    two_shards(tmp_path / "model")
+    assert open_checkpoint("~/model").folder == tmp_path / "model"
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:

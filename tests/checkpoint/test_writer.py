@@ -510,7 +510,7 @@ def _dangling(path: Path) -> None:
         (_model, "output-exists", None),
         (_file, "output-exists", "not-a-checkpoint"),
         (_notes, "output-exists", "not-a-checkpoint"),
-        (_dangling, "output-exists", "not-a-checkpoint"),
+        (_dangling, "output-exists", "output-exists"),
     ],
     ids=["nothing", "an empty folder", "a model", "a file", "another folder", "a dangling link"],
 )
@@ -534,6 +534,13 @@ def test_what_stands_at_the_output(
         assert bits(load_file(target / "model.safetensors")[INPUT]) == bits(expected(weights()[INPUT], INPUT))
         assert not (target / "thesis.tex").exists()
     assert beside(target) == []
+
+
+def test_a_link_that_leads_nowhere_is_named(source: Path, tmp_path: Path) -> None:
+    """The error called it an output that exists."""
+    _dangling(tmp_path / "out")
+    with pytest.raises(OutputError, match="which is not there"):
+        check_output(tmp_path / "out", sources=[source], needed=1, force=False)
 
 
 def test_a_disk_that_is_too_small_is_known_before(

@@ -21,6 +21,7 @@ from tokswap.errors import InputError, OutputError, TokswapError
 from tokswap.evaluation.losses import bits_per_byte
 from tokswap.evaluation.models import load_model
 from tokswap.heal.options import HealOptions
+from tokswap.storage.atomic import held
 
 Make = Callable[..., Path]
 
@@ -201,6 +202,19 @@ def test_a_cache_that_cannot_be_written(
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # PEFT uses what transformers deprecates
+def test_the_same_healing_twice_at_once(
+    text: Path, swapped: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error said to choose another --out, which the user had done."""
+    monkeypatch.setenv("TOKSWAP_CACHE", str(tmp_path / "cache"))
+    job = tokswap.plan_heal(swapped("llama"), [text], out=tmp_path / "out", **QUICK)
+    with held(tmp_path / "cache" / "heal" / f"run-{job._key()}"), pytest.raises(OutputError) as caught:
+        job.run()
+    assert caught.value.code == "output-in-use"
+    assert "the same model with the same text" in caught.value.message
+    assert "--out" not in str(caught.value)
+
+
 def test_a_model_in_an_adapter(text: Path, swapped: Callable[[str], Path], tmp_path: Path) -> None:
     """It teaches as it predicts, and cannot be healed before the adapter is merged."""
     from peft import LoraConfig, get_peft_model

@@ -434,6 +434,21 @@ def test_other_tokenizers_are_refused(model_of: Make, tmp_path: Path) -> None:
     assert "pre-tokenizer" in error.message
 
 
+@pytest.mark.parametrize(("text", "code"), [("\0", None), ("e\0x", "gguf-tokenizer")])
+def test_a_token_with_a_nul(text: str, code: str | None, model_of: Make, tokenizer_of: Make, tmp_path: Path) -> None:
+    """llama.cpp reads it up to there, and aborts where that is another token."""
+    model = model_of("llama", vocab_size=640)
+    target = makers.copy_model(tokenizer_of("sentencepiece"), tmp_path / "target")
+    spec = makers.read_json(target / "tokenizer.json")
+    spec["model"]["vocab"][text] = len(spec["model"]["vocab"])
+    makers.write_json(target / "tokenizer.json", spec)
+    if code is None:
+        job = tokswap.plan_transplant(model, target, gguf=tmp_path / "out.gguf", init="subword", out=tmp_path / "out")
+        assert "up to its NUL" in " ".join(job.plan.notes)
+    else:
+        assert refused(model, target, tmp_path).code == code
+
+
 def test_paths_that_cannot_be(model_of: Make, tmp_path: Path) -> None:
     model = model_of("llama", vocab_size=640)
     assert refused(model, model, tmp_path, gguf=tmp_path / "out.bin").code == "bad-gguf-path"

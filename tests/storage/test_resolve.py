@@ -238,6 +238,37 @@ def test_a_settings_folder_that_cannot_be_made(home: Path, monkeypatch: pytest.M
     assert error.where["folder"] == str(home)
 
 
+def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container may run as a user that its system does not know: every command ended in a traceback."""
+
+    def unknown() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("TOKSWAP_HOME", "TOKSWAP_CACHE", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", unknown)
+    assert user_aliases() == {}
+    assert cache_folder() == Path("/.cache/tokswap")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/elsewhere")
+    assert cache_folder() == Path("/elsewhere/tokswap")
+
+
+def test_aliases_of_another_user(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(path: Path, encoding: str) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", denied)
+    with pytest.raises(InputError, match="cannot read your aliases") as caught:
+        user_aliases()
+    assert "set HOME or TOKSWAP_HOME" in str(caught.value.hint)
+
+
+def test_an_output_that_is_no_path() -> None:
+    with pytest.raises(UsageError, match="must be a path") as caught:
+        output_path(None)  # type: ignore[arg-type]
+    assert caught.value.code == "missing-out"
+
+
 def test_folders_of_settings_and_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (config_folder(), cache_folder()) == (tmp_path / "home", tmp_path / "cache")
     monkeypatch.delenv("TOKSWAP_HOME")

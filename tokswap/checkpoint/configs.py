@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
 from tokswap.checkpoint.facts import model_facts
+from tokswap.checkpoint.hashed_ids import check_hashes
 from tokswap.checkpoint.id_map import IdMap, texts_by_id
 from tokswap.checkpoint.nested_configs import configs, id_list, id_role, is_text_path, text_config, text_configs
 from tokswap.checkpoint.positions import positions_follow_pad
@@ -57,7 +58,7 @@ def edit_config(config: Mapping[str, Any], ids: IdMap, rows: int) -> Edited:
 
     Raises:
         InputError: unmapped-id where the model needs a token that the target lacks; pad-defines-positions;
-            timestamps-not-last.
+            hashed-ids; timestamps-not-last.
     """
     result = deepcopy(dict(config))
     notes: list[str] = []
@@ -75,10 +76,11 @@ def edit_config(config: Mapping[str, Any], ids: IdMap, rows: int) -> Edited:
             child["vocab_size_per_layer_input"] = rows
         if type(child.get("unpadded_vocab_size")) is int:  # logits past it are discarded
             child["unpadded_vocab_size"] = min(rows, len(ids.target))
-        notes += _edit_strangers(child, ids, rows, multimodal=model_facts(config).multimodal)  # it looks for old ids
-        notes += edit_ids(child, ids)
+        far, found = _edit_strangers(child, ids, rows, multimodal=model_facts(config).multimodal)  # by the old ids
+        notes += [*found, *edit_ids(child, ids, far)]
         if positions_follow_pad(child):
             _check_pad(config, child)
+        check_hashes(child, ids)
         if child.get("model_type") in TIMES_FOLLOW_IDS:
             check_timestamps(ids.source, ids.target)
     return Edited(result, tuple(notes))
@@ -144,12 +146,13 @@ def _named_ids(key: str, value: Any) -> list[int]:
     return []
 
 
-def edit_ids(config: dict[str, Any], ids: IdMap) -> list[str]:
+def edit_ids(config: dict[str, Any], ids: IdMap, far: Collection[int] = ()) -> list[str]:
     """Translate the ids of one config in place; returns notes.
 
     Args:
         config: The config, without those inside it.
         ids: How ids translate.
+        far: Ids past the rows of the model that stay as they are.
 
     Raises:
         InputError: unmapped-id where the model needs a token that the target lacks.
@@ -158,7 +161,7 @@ def edit_ids(config: dict[str, Any], ids: IdMap) -> list[str]:
     for key, value in list(config.items()):
         role = id_role(key)
         if role is not None and (type(value) is int or isinstance(value, list) or role in ROLES):
-            config[key], problem = _new_ids(key, role, value, ids)
+            config[key], problem = _new_ids(key, role, value, ids, far)
             notes += problem
         elif key in _ID_LISTS and isinstance(value, list):
             config[key] = _unique(found for found in map(ids.translate, value) if found is not None)
@@ -180,9 +183,10 @@ def edit_ids(config: dict[str, Any], ids: IdMap) -> list[str]:
     return notes
 
 
-def _new_ids(key: str, role: str, value: Any, ids: IdMap) -> tuple[Any, list[str]]:
-    old = [token for token in id_list(value) if ids.has(token)]
-    new = [ids.translate(token, role.rpartition("_")[2]) for token in old]  # eos of forced_eos
+def _new_ids(key: str, role: str, value: Any, ids: IdMap, far: Collection[int]) -> tuple[Any, list[str]]:
+    old = [token for token in id_list(value) if ids.has(token) or (token in far and role not in ROLES)]
+    meant = role.rpartition("_")[2]  # eos of forced_eos
+    new = [ids.translate(token, meant) if ids.has(token) else token for token in old]
     if role in ROLES:
         own = ids.role(role)
         found = _unique(token for token in [own, *new] if token is not None)
@@ -203,8 +207,8 @@ def _new_ids(key: str, role: str, value: Any, ids: IdMap) -> tuple[Any, list[str
     return (new if isinstance(value, list) else (new[0] if new else value)), []
 
 
-def _edit_strangers(config: dict[str, Any], ids: IdMap, rows: int, *, multimodal: bool) -> list[str]:
-    """Deal with keys whose ids are no tokens of the source, in place; returns notes.
+def _edit_strangers(config: dict[str, Any], ids: IdMap, rows: int, *, multimodal: bool) -> tuple[set[int], list[str]]:
+    """Deal with keys whose ids are no tokens of the source, in place; returns the ids that stay, and notes.
 
     A model that reads images or audio may mark them by an id past its rows, which must stay past them. Other models do
     not use such a key.
@@ -212,16 +216,19 @@ def _edit_strangers(config: dict[str, Any], ids: IdMap, rows: int, *, multimodal
     Raises:
         InputError: unmapped-id where the new vocabulary has a row of that id.
     """
-    notes = []
+    far, notes = set[int](), []
     for key, value in list(config.items()):
         role = id_role(key)
-        if role is None or role in ROLES or type(value) is not int or value < 0 or ids.has(value):
+        strangers = [token for token in id_list(value) if token >= 0 and not ids.has(token)]
+        if role is None or role in ROLES or not strangers:
             continue
-        name = f"the id {value:,} (`{key}`)"
+        name = f"the id {strangers[0]:,} (`{key}`)"
         if not multimodal:
-            config[key] = None
+            left = [token for token in id_list(value) if token not in strangers]
+            config[key] = left if isinstance(value, list) and left else None
             notes.append(f"the config names {name}, which is no token: it is now unset")
-        elif value >= rows:
+        elif min(strangers) >= rows:
+            far |= set(strangers)
             notes.append(f"the config names {name}, past the model's rows: it is left as it is")
         else:
             raise InputError(
@@ -229,7 +236,7 @@ def _edit_strangers(config: dict[str, Any], ids: IdMap, rows: int, *, multimodal
                 f"the model's config needs {name}, and the new vocabulary has another row there",
                 "trim the model instead, or use a target tokenizer with fewer tokens",
             )
-    return notes
+    return far, notes
 
 
 def _check_offset(path: str, config: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from tokswap.checkpoint.facts import model_facts
 from tokswap.checkpoint.matrices import FLOATS, INTEGERS, VocabMatrix, head_name, role_by_name, role_of
-from tokswap.checkpoint.nested_configs import configs, id_role, text_config
+from tokswap.checkpoint.nested_configs import configs, id_role, other_parts, text_config
 from tokswap.checkpoint.ties import head_as_input, join_copies, mark_head
 from tokswap.errors import InputError
 
@@ -48,7 +48,10 @@ def find_matrices(
     size, facts = text["vocab_size"], model_facts(config)
     sizes = {size} | {value for key, value in text.items() if key == "vocab_size_per_layer_input"}
     found: list[VocabMatrix] = []
+    others = other_parts(config, size)
     for name, (dtype, shape) in tensors.items():
+        if not others.isdisjoint(name.split(".")):
+            continue
         role = role_of(name, shape, sizes)
         if role is not None:
             if dtype not in (INTEGERS if role == "lookup" else FLOATS):

@@ -24,6 +24,7 @@ from tokswap.checkpoint.weight_index import INDEX, WeightFiles, check_index, ten
 from tokswap.errors import InputError
 from tokswap.storage.json_files import read_json
 from tokswap.storage.links import check_links
+from tokswap.storage.resolve import input_path
 
 _BLOCK = 64 << 20
 
@@ -160,10 +161,11 @@ def open_checkpoint(folder: str | Path) -> Checkpoint:
     Everything that can be checked without reading a weight is checked here.
 
     Raises:
+        UsageError: bad-model.
         InputError: missing-config, bad-config, missing-weights, pickled-weights, adapter-weights, bad-index,
             missing-shard, outside-shard, outside-link, truncated-weights, bad-header.
     """
-    folder = Path(folder)
+    folder = input_path(folder)
     check_links(folder, ("config.json", "generation_config.json", INDEX))
     config = read_json(folder / "config.json", "config")
     has_generation = (folder / "generation_config.json").is_file()

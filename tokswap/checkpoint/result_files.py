@@ -9,7 +9,7 @@ from typing import Any
 
 from tokswap.checkpoint.configs import Configs, edit_config, edit_generation_config
 from tokswap.checkpoint.id_map import IdMap
-from tokswap.checkpoint.modules import edit_modules
+from tokswap.checkpoint.modules import check_modules, edit_modules
 from tokswap.checkpoint.positions import fitting_length
 from tokswap.checkpoint.reader import Checkpoint
 from tokswap.storage.json_files import json_bytes
@@ -141,6 +141,7 @@ def renumbered_files(
     """
     model = edit_config(source.config, ids, rows)
     generation = edit_generation_config(source.generation_config, ids)
+    check_modules(source.folder, source.modules, source.matrices[0].rows)
     modules, notes = edit_modules(source.modules, ids, (source.matrices[0].rows, rows))
     edited = Configs(model=model.config, generation=generation.config, tokenizer=target.config)
     result = result_files(source, target, edited, own=True, modules=modules, trust_remote_code=trust_remote_code)

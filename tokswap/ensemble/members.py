@@ -15,6 +15,7 @@ from tokswap.errors import InputError, OutputError, UsageError
 from tokswap.report.record import versions
 from tokswap.storage.atomic import replace_file
 from tokswap.storage.json_files import read_json
+from tokswap.storage.resolve import input_path
 from tokswap.tokenizer.vocabulary import Vocabulary
 
 FILE = "ensemble.json"
@@ -114,9 +115,10 @@ def read_ensemble(folder: str | Path, *, unfinished: bool = False) -> Ensemble:
         unfinished: Whether members may be missing.
 
     Raises:
+        UsageError: bad-model.
         InputError: missing-ensemble, bad-ensemble, outside-member, missing-member, unfinished-ensemble.
     """
-    folder = Path(folder)
+    folder = input_path(folder)
     path = folder / FILE
     if not path.is_file():
         hint = "`tokswap ensemble prepare` writes one, a list of folders by hand will do; one model: `tokswap generate`"

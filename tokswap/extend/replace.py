@@ -60,7 +60,7 @@ def with_room(source: SourceModel, found: Extended, options: ExtendOptions) -> B
     checkpoint = source.checkpoint
     forced = forced_ids(tokenizer) | {token for token in checkpoint.named_ids if 0 <= token < len(vocabulary)}
     forced |= {token for row in tokenizer.encode_batch([*chats.plain, *chats.others]) for token in row}
-    forced |= text_ids(fixed_texts(checkpoint.config, checkpoint.modules), tokenizer)
+    forced |= text_ids(fixed_texts(checkpoint.config, checkpoint.modules, checkpoint.processors), tokenizer)
     forced |= {part for own in found.parts for part in own if part < found.first}
     every = [token for token, text in enumerate(vocabulary.text) if text]
     parts = parts_of(tokenizer, every)

@@ -15,7 +15,10 @@ from tokswap.tokenizer.vocabulary import byte_level_bytes, script_of
 
 _WITHOUT_SPACES = {"CJK", "Hiragana", "Katakana", "Thai", "Lao", "Khmer", "Myanmar", "Tibetan"}
 _MOST_CHARACTERS = 200
-_RESPELT = "the tokenizer's normalizer changes it to"
+
+
+class Respelt(str):
+    """The reason for a term that the tokenizer's normalizer changes."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Screened:
 
     Attributes:
         tokens: Token bytes, each once, in their order.
-        skipped: Term or token text -> why it was left out.
+        skipped: Term or token text -> why it was left out; a `Respelt` where the user can spell it otherwise.
     """
 
     tokens: tuple[bytes, ...]
@@ -109,7 +112,7 @@ def _why_not(tokenizer: Tokenizer, token: bytes, parts: Sequence[str]) -> str:
         name = name.removeprefix(tokenizer.spec["model"].get("continuing_subword_prefix") or "")
     shown = list(_readable(tokenizer.family, parts))
     if "".join(parts) != (name.replace(" ", "") if tokenizer.family == WORDPIECE else name):
-        return f"{_RESPELT} {''.join(shown)!r}"
+        return Respelt(f"the tokenizer's normalizer changes it to {''.join(shown)!r}")
     if len(parts) > 1:
         return f"the tokenizer splits it first: {' | '.join(shown)}"
     if name in tokenizer.vocabulary.id_of_text:
@@ -131,6 +134,6 @@ def check_any(tokens: Sequence[bytes], skipped: Mapping[str, str]) -> None:
         return
     some = "; ".join(f"{term!r}: {why}" for term, why in list(skipped.items())[:3])
     hint = "give terms that the tokenizer splits into several tokens"
-    if all(why.startswith(_RESPELT) for why in skipped.values()):
+    if all(isinstance(why, Respelt) for why in skipped.values()):
         hint = "give terms as the tokenizer spells them, an uncased one in lower case"
     raise InputError("no-new-token", f"none of the {len(skipped):,} terms can be a new token ({some})", hint)

@@ -17,8 +17,8 @@ from itertools import accumulate
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from tokswap.compiled import kept_njit
 from tokswap.tokenizer.alignment import align
 from tokswap.tokenizer.tokenizer import Tokenizer
 from tokswap.tokenizer.vocabulary import Kind
@@ -158,7 +158,7 @@ def project(
     return Targets(ids, probabilities, projected)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@kept_njit()
 def _project(texts: Any, top: Any, pieces: Any, out: Any, least: float) -> None:
     """Fill `out` (ids, probabilities, projected) for every student token; see `project`."""
     bounds, student_ids, starts = texts
@@ -185,7 +185,7 @@ def _project(texts: Any, top: Any, pieces: Any, out: Any, least: float) -> None:
             ids[i, n], probabilities[i, n] = found_ids[order[n]], found_mass[order[n]] * whole / kept
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@kept_njit()
 def _agreeing(row: Any, before: Any, pieces: Any, found: Any) -> Any:
     """Sum the probability of teacher tokens by the student token that comes after `before` in them.
 

@@ -32,6 +32,8 @@ from tokswap.storage.resolve import cache_folder, lasting_name
 
 _CURVE = 200
 """Points of the loss that the report keeps."""
+_SAME = "is healing the same model with the same text and settings"
+_SAME_HINT = "wait for it: it makes the same result, of which you can make a copy"
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class HealJob:
         with ExitStack() as stack:
             if team.leads:
                 try:
-                    stack.enter_context(held(folder, wait=False))
+                    stack.enter_context(held(folder, wait=False, use=_SAME, hint=_SAME_HINT))
                 except OSError as error:
                     raise write_error(error, folder, CACHE) from error
             for side in (self.inputs.teacher, self.inputs.student):

@@ -65,6 +65,10 @@ def check_output(out: Path, *, sources: Sequence[Path | None], needed: int, forc
                 out=out,
                 input=source,
             )
+    if out.is_symlink() and not out.exists():
+        hint = "remove the link, make the folder that it names, or choose another --out"
+        message = f"the output is a link to {os.readlink(out)}, which is not there"
+        raise OutputError("output-exists", message, hint, out=out)
     if os.path.lexists(out) and not (out.is_dir() and not any(out.iterdir())):  # an empty folder may be replaced
         replaceable = any((out / name).is_file() for name in _MARKS)
         if not force:
@@ -176,12 +180,20 @@ def temporary_copy(fill: Callable[[Path], object]) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def held(folder: Path, *, wait: bool = True) -> Iterator[None]:
+def held(
+    folder: Path,
+    *,
+    wait: bool = True,
+    use: str = "is writing to this output",
+    hint: str = "wait for it, or choose another --out",
+) -> Iterator[None]:
     """Lock a folder for this process. The folder is created if it is missing.
 
     Args:
         folder: The folder.
         wait: Whether to wait for another process that holds the lock.
+        use: What that process does with the folder, for the error.
+        hint: What its user can do then.
 
     Raises:
         OutputError: output-in-use.
@@ -193,8 +205,7 @@ def held(folder: Path, *, wait: bool = True) -> Iterator[None]:
         fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield
     except BlockingIOError as error:
-        message = "another run is writing to this output"
-        raise OutputError("output-in-use", message, "wait for it, or choose another --out", out=folder) from error
+        raise OutputError("output-in-use", f"another run {use}", hint, folder=folder) from error
     finally:
         os.close(handle)
 

@@ -50,6 +50,8 @@ def _missing(path: Path, what: str) -> InputError:
         hint = ADAPTER_HINT
     elif what == "config" and (inside := _newest_model(path.parent)) is not None:
         hint = f"give the folder of a model inside it, such as {inside}"
+    elif what == "config" and (path.parent / "modules.json").is_file():
+        hint = "tokswap reads models of sentence-transformers that have a transformer, not StaticEmbedding"
     message = f"there is no {path.name} here" if path.parent.is_dir() else "there is no such folder"
     return InputError(f"missing-{what}", message, hint, folder=path.parent)
 

@@ -63,14 +63,22 @@ def config_folder() -> Path:
     """Return the folder of the user's settings: $TOKSWAP_HOME, else a folder in the XDG config folder."""
     if "TOKSWAP_HOME" in os.environ:
         return Path(os.environ["TOKSWAP_HOME"])
-    return Path(os.environ.get("XDG_CONFIG_HOME", Path.home() / ".config")) / "tokswap"
+    return Path(os.environ.get("XDG_CONFIG_HOME") or _home() / ".config") / "tokswap"
 
 
 def cache_folder() -> Path:
     """Return the folder of cached files: $TOKSWAP_CACHE, else a folder in the XDG cache folder."""
     if "TOKSWAP_CACHE" in os.environ:
         return Path(os.environ["TOKSWAP_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tokswap"
+    return Path(os.environ.get("XDG_CACHE_HOME") or _home() / ".cache") / "tokswap"
+
+
+def _home() -> Path:
+    """Return the home folder of the user; the root, as in containers, for one that the system does not know."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path("/")
 
 
 def user_aliases() -> dict[str, str]:
@@ -88,7 +96,8 @@ def user_aliases() -> dict[str, str]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError("bad-aliases", f"cannot read your aliases: {error}", file=path) from error
+        hint = "set HOME or TOKSWAP_HOME to a folder of your own" if isinstance(error, PermissionError) else ""
+        raise InputError("bad-aliases", f"cannot read your aliases: {error}", hint, file=path) from error
     if not isinstance(aliases, dict) or not all(isinstance(value, str) for value in aliases.values()):
         raise InputError("bad-aliases", "your aliases must be a JSON object of strings", file=path)
     return aliases
@@ -177,8 +186,27 @@ def resolve_hypernet(name: str) -> Path:
     return folder
 
 
+def input_path(name: str | Path) -> Path:
+    """Return the path of a folder or file that a Python program names; `~` is the home folder.
+
+    Raises:
+        UsageError: bad-model.
+    """
+    if not isinstance(name, (str, Path)):
+        hint = "give the path of a folder or file, as text or a Path"
+        raise UsageError("bad-model", f"{name!r:.80} is no path", hint)
+    return Path(os.path.expanduser(name))
+
+
 def output_path(name: str | Path) -> Path:
-    """Return the path of an output that the user names. A shell leaves `~` to the program in `--out=~/result`."""
+    """Return the path of an output that the user names. A shell leaves `~` to the program in `--out=~/result`.
+
+    Raises:
+        UsageError: missing-out.
+        OutputError: cannot-write.
+    """
+    if not isinstance(name, (str, Path)):
+        raise UsageError("missing-out", f"the output must be a path, not {name!r:.80}")
     path = Path(os.path.expanduser(name))
     _check_spelling(path, partial(OutputError, "cannot-write"))
     return path

@@ -6,6 +6,7 @@ add the tokens that tokenizer_config.json and other files name.
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -129,6 +130,22 @@ def switches_languages(tokenizer: Any) -> bool:
         tokenizer: The transformers tokenizer.
     """
     return hasattr(tokenizer, "set_src_lang_special_tokens")
+
+
+def inputs_of_class(config: Mapping[str, Any]) -> list[str]:
+    """Return what the class of a tokenizer takes beside text: boxes (LayoutLM), xpaths (MarkupLM), entities (LUKE).
+
+    Args:
+        config: The tokenizer_config.json.
+    """
+    import transformers
+
+    found = getattr(transformers, str(config.get("tokenizer_class")), None)
+    usual, own = (
+        set(inspect.signature(cls.__call__).parameters) if cls is not None else set()
+        for cls in (getattr(transformers, PLAIN), found)
+    )
+    return sorted(own - usual)
 
 
 def special_of_class(config: Mapping[str, Any], tokenizer: Any) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import dataclasses
 import json
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,10 +79,11 @@ def gguf_tokenizer(
         if tokenizer.family == WORDPIECE:
             raise refused("tokswap writes no WordPiece vocabularies")
         keys = build_keys(source, pre_tokenizer_of(tokenizer) if tokenizer.family == BYTE_LEVEL else None)
+    nul = _check_nul(keys["tokenizer.ggml.tokens"])
     name = telling_name(name, keys.get("tokenizer.ggml.pre"), _added(tokenizer.spec), tokenizer.vocabulary.text)
     texts, notes = _comparable(tokenizer, keys, name)
     _compare(tokenizer, {**keys, "general.name": name}, texts)
-    return GgufTokenizer(keys, name, (*notes, *gguf_notes(tokenizer, keys, name, stops)))
+    return GgufTokenizer(keys, name, (*nul, *notes, *gguf_notes(tokenizer, keys, name, stops)))
 
 
 def _described(tokenizer: Tokenizer, rows: int, stops: Sequence[int]) -> Described:
@@ -105,6 +107,20 @@ def _described(tokenizer: Tokenizer, rows: int, stops: Sequence[int]) -> Describ
         templates=tokenizer.chat_templates,
         rows=rows,
     )
+
+
+def _check_nul(tokens: Sequence[str]) -> tuple[str, ...]:
+    """Return a note on tokens that hold a NUL, where llama.cpp ends their text.
+
+    Raises:
+        InputError: gguf-tokenizer, where that makes one token twice, at which llama.cpp aborts.
+    """
+    cut = [text for text in tokens if "\0" in text]
+    read = Counter(text.partition("\0")[0] for text in tokens)
+    for text in cut:
+        if read[text.partition("\0")[0]] > 1:
+            raise refused(f"its token {text!r} has a NUL, where llama.cpp ends it, and so is there twice")
+    return tuple(f"llama.cpp reads the token {text!r} up to its NUL" for text in cut)
 
 
 def _comparable(tokenizer: Tokenizer, keys: Mapping[str, Any], name: str) -> tuple[list[str], tuple[str, ...]]:

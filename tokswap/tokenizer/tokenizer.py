@@ -19,6 +19,7 @@ import numpy as np
 from tokswap.errors import InputError
 from tokswap.storage.json_files import ADAPTER_CONFIG, ADAPTER_HINT, json_bytes, read_json
 from tokswap.storage.links import check_links
+from tokswap.storage.resolve import input_path
 from tokswap.tokenizer.auto import auto_tokenizer, backend_of
 from tokswap.tokenizer.backend import Backend, LazyBackend, library_errors
 from tokswap.tokenizer.byte_tokenizer import ByteTokenizer
@@ -246,10 +247,11 @@ def read_tokenizer(path: str | Path, *, prefer_file: bool = False, trust_remote_
         trust_remote_code: Whether transformers may run Python code of the folder.
 
     Raises:
+        UsageError: bad-model.
         InputError: missing-tokenizer, bad-tokenizer, unsupported-tokenizer, duplicate-ids, outside-link, missing-extra,
             remote-code.
     """
-    path = Path(path)
+    path = input_path(path)
     folder = path.parent if path.is_file() else path
     names = (*COMPANIONS, PROCESSOR)
     check_links(folder, names if path.is_file() else ("tokenizer.json", *names))

@@ -8,11 +8,12 @@ from collections import Counter
 from tokswap.errors import count_of
 from tokswap.report.wording import listed
 from tokswap.tokenizer.alignment import Alignment
+from tokswap.tokenizer.classes import inputs_of_class
 from tokswap.tokenizer.describe import digit_scheme
 from tokswap.tokenizer.digits import SCHEME_OF, digits_problem
 from tokswap.tokenizer.post_processor import leading_ids, trailing_ids
 from tokswap.tokenizer.tokenizer import Tokenizer
-from tokswap.tokenizer.vocabulary import Vocabulary, script_of
+from tokswap.tokenizer.vocabulary import Kind, Vocabulary, script_of
 
 _MEDIA = re.compile(r"['\"](image|video|audio)")
 """How a chat template asks for the type of a part of a message."""
@@ -36,6 +37,12 @@ def plan_notes(source: Tokenizer, target: Tokenizer) -> list[str]:
         notes.append(
             f"numbers are tokenized differently: {before} before, {after} after; arithmetic suffers, "
             f"whatever the method, until the model is trained further{_remedy(target, schemes[0])}"
+        )
+    own, theirs = inputs_of_class(source.config), inputs_of_class(target.config)
+    if gone := [name for name in own if name not in theirs]:
+        notes.append(
+            f"the source's tokenizer ({source.config['tokenizer_class']}) takes {listed(gone)} beside a text, and the "
+            "target's does not: the model gets none of them from the result's tokenizer"
         )
     unread = unread_scripts(source.vocabulary, target.vocabulary)
     if unread:
@@ -71,6 +78,32 @@ def template_notes(source: Tokenizer, target: Tokenizer) -> tuple[str, ...]:
     return (
         f"the chat template is the target's, which has no place for {listed(lost)}: "
         "write one that has, in chat_template.jinja of the result",
+    )
+
+
+def media_notes(source: Tokenizer, target: Tokenizer) -> tuple[str, ...]:
+    """Name the added tokens of a model with a processor that the target has not by name.
+
+    Only the class of the processor knows which tokens it writes: that of Idefics3 writes `<row_1_col_1>`, whatever the
+    files say.
+
+    Args:
+        source: The source tokenizer.
+        target: The target tokenizer.
+    """
+    words, known = source.vocabulary, target.vocabulary
+    added = {entry["id"] for entry in source.spec.get("added_tokens") or []} - set(words.roles.values())
+    names = {token: words.text[token] for token in sorted(added) if words.kind[token] != Kind.UNUSED}
+    lost = [
+        text
+        for token, text in names.items()
+        if text not in known.id_of_text and words.token_bytes[token] not in known.id_of
+    ]
+    if not lost:
+        return ()
+    return (
+        "the target tokenizer does not have these added tokens by name, and the model's processor may write them: "
+        f"{listed(lost)}; `tokswap verify RESULT --against MODEL` tells whether it does",
     )
 
 

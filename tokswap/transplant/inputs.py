@@ -186,7 +186,7 @@ def _trimmed(
         target.config,
         target.generation,
         choice,
-        texts=fixed_texts(source.config, source.modules),
+        texts=fixed_texts(source.config, source.modules, source.processors),
         backend=backend,
         progress=options.progress,
     )

@@ -15,7 +15,7 @@ from tokswap.checkpoint.gguf_file import GgufTarget, plan_gguf
 from tokswap.checkpoint.id_map import AlignedIds
 from tokswap.checkpoint.layout import lay_out
 from tokswap.checkpoint.loaded import ModelLike
-from tokswap.checkpoint.modules import edit_modules
+from tokswap.checkpoint.modules import check_modules, edit_modules
 from tokswap.checkpoint.nested_configs import token_ids
 from tokswap.checkpoint.processors import edit_processors, named_tokens
 from tokswap.checkpoint.result_files import MAP_NAME, ResultFiles, result_files
@@ -34,7 +34,7 @@ from tokswap.report.record import Report
 from tokswap.storage.atomic import check_output
 from tokswap.tokenizer.alignment import Alignment, Reason, align, identity
 from tokswap.tokenizer.loaded import TokenizerLike
-from tokswap.transplant.advice import frame_notes, plan_notes, template_notes
+from tokswap.transplant.advice import frame_notes, media_notes, plan_notes, template_notes
 from tokswap.transplant.inputs import Inputs, open_inputs
 from tokswap.transplant.options import TransplantOptions
 from tokswap.transplant.prepared import Prepared
@@ -162,6 +162,7 @@ def _result(inputs: Inputs, options: TransplantOptions, alignment: Alignment, bo
     config = set_tie(model.config, options.tie)
     owner_eos = [token for token in token_ids(target.generation, "eos_token_id") if token < rows]
     generation = edit_generation_config(source.checkpoint.generation_config, ids, owner_eos, config)
+    check_modules(source.checkpoint.folder, source.checkpoint.modules, source.checkpoint.matrices[0].rows)
     modules, module_notes = edit_modules(source.checkpoint.modules, ids, (source.checkpoint.matrices[0].rows, rows))
     processors, processor_notes = edit_processors(source.checkpoint.processors, ids)
     result = result_files(
@@ -178,7 +179,8 @@ def _result(inputs: Inputs, options: TransplantOptions, alignment: Alignment, bo
         files[MAP_NAME] = target.map_file
     settings = result.configs.tokenizer
     if source.checkpoint.facts.multimodal:
-        settings = {**settings, **named_tokens(source.tokenizer.config, settings, ids)}
+        settings = {**settings, **named_tokens(source.tokenizer.config, settings, ids, source.checkpoint.config)}
+        processor_notes += media_notes(source.tokenizer, target.tokenizer) if source.checkpoint.processors else ()
     notes = (*model.notes, *generation.notes, *module_notes, *processor_notes, *result.notes)
     return ResultFiles(dataclasses.replace(result.configs, tokenizer=settings), files, notes=notes)
 

@@ -205,7 +205,7 @@ def _choose(source: SourceModel, options: TrimOptions, backend: Backend) -> Chos
             options.choice,
             tokenizer,
             needed.ids,
-            texts=fixed_texts(source.checkpoint.config, source.checkpoint.modules),
+            texts=fixed_texts(source.checkpoint.config, source.checkpoint.modules, source.checkpoint.processors),
             extra_rows=len(needed.extra),
             multiple=options.pad_to_multiple,
             backend=backend,

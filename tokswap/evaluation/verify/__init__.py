@@ -19,6 +19,7 @@ from tokswap.evaluation.verify.corpora import corpus_check
 from tokswap.evaluation.verify.extension import alive_check
 from tokswap.evaluation.verify.folder import Folder
 from tokswap.evaluation.verify.model import expected_ends, running_checks
+from tokswap.evaluation.verify.processors import processor_check
 from tokswap.evaluation.verify.reference import Reference, TokenizerLike, find_reference
 from tokswap.evaluation.verify.rows import row_checks
 from tokswap.evaluation.verify.tensors import source_checks
@@ -115,6 +116,8 @@ def _tokenizer_checks(sides: Sides, rows: int) -> Iterator[Check]:
     yield chat_check(folder, reference)
     if source is not None:
         yield role_check(folder, source, reference)
+        found = processor_check(folder, source, reference.dropped)
+        yield from [found] if found is not None else []
     if reference.trim:
         yield from _tried("trimmed texts", sides, lambda: corpus_check(folder, reference, sides.provenance.plan))
 

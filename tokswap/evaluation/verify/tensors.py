@@ -48,10 +48,13 @@ def source_checks(
 
 
 def _counts_tokens(after: Weights, before: Weights, name: str, axis: int | None) -> bool:
+    """Whether a tensor has a row for each token. One that keeps its size beside others has a vocabulary of its own."""
     if name not in after.tensors:
         return False
     new, old = after.tensors[name].shape, before.tensors[name].shape
-    return axis is not None or (new != old and len(new) == len(old))
+    if new == old:
+        return axis is not None and after.rows == before.rows
+    return axis is not None or len(new) == len(old)
 
 
 def _dropped_head(after: Weights, before: Weights, provenance: Provenance) -> set[str]:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numba import njit, prange
 
+from tokswap.compiled import kept_njit
+
 RANK_GUARD = 1e-3
 """Textbook OMP refuses an atom (of norm 1) whose part outside the span of the support has no larger norm than this."""
 ROUND_GUARD = 1e-2
@@ -108,7 +110,7 @@ def _orthogonalise(atom: np.ndarray, basis: np.ndarray, upper: np.ndarray, suppo
     return height
 
 
-@njit(parallel=True, cache=True, fastmath=_FASTMATH)  # type: ignore[untyped-decorator]
+@kept_njit(parallel=True, fastmath=_FASTMATH)
 def step(
     dictionary: np.ndarray,
     active: np.ndarray,
@@ -276,7 +278,7 @@ def _fit(
     _subtract(rows, support, weights, residual)
 
 
-@njit(parallel=True, cache=True, fastmath=_FASTMATH)  # type: ignore[untyped-decorator]
+@kept_njit(parallel=True, fastmath=_FASTMATH)
 def refine(
     dictionary: np.ndarray,
     targets: np.ndarray,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
+from tokswap.compiled import kept_njit
+
 
 @njit(inline="always")  # type: ignore[untyped-decorator]
 def _gather(
@@ -59,7 +61,7 @@ def _shorten(index: np.ndarray, value: np.ndarray, shortlist: np.ndarray) -> Non
         level += 1
 
 
-@njit(parallel=True, cache=True)  # type: ignore[untyped-decorator]
+@kept_njit(parallel=True)
 def nominate(scores: np.ndarray, words: np.ndarray, shortlist: np.ndarray) -> None:
     """Find the largest scores of each row.
 
