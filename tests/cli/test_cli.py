@@ -325,17 +325,15 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(
 
 def test_talk_goes_to_stderr_and_the_result_to_stdout(models: tuple[Path, Path], tmp_path: Path) -> None:
     pair = ("transplant", "--model", models[0], "--tokenizer", models[1])
-    loud = run(*pair, "--out", tmp_path / "loud")
+    out = tmp_path / "not quiet"
+    loud = run(*pair, "--out", out)
     assert "707 rows" in loud.stderr
-    assert loud.stdout.startswith(f"wrote {tmp_path / 'loud'}")
-    assert loud.stdout.endswith(f"next: tokswap verify {tmp_path / 'loud'} --against {models[0]}\n")
+    assert loud.stdout.startswith(f"wrote {out}")
+    assert loud.stdout.endswith(f"next: tokswap verify '{out}' --against {models[0]}\n")
     quiet = run(*pair, "--out", tmp_path / "quiet", "-q")
     assert quiet.stdout == f"{tmp_path / 'quiet'}\n"
     assert quiet.stderr == ""
-    assert (
-        tools.snapshot(tmp_path / "loud")["model.safetensors"]
-        == tools.snapshot(tmp_path / "quiet")["model.safetensors"]
-    )
+    assert tools.snapshot(out)["model.safetensors"] == tools.snapshot(tmp_path / "quiet")["model.safetensors"]
 
 
 def test_the_flags_reach_the_plan(models: tuple[Path, Path], tmp_path: Path) -> None:

@@ -412,7 +412,7 @@ def test_prepare_on_the_command_line(models: list[str], tmp_path: Path, monkeypa
         "--tokenizer",
         models[1],
         "--out",
-        "ab",
+        "a b",
         "--init",
         "subword",
     ]
@@ -423,8 +423,8 @@ def test_prepare_on_the_command_line(models: list[str], tmp_path: Path, monkeypa
     plans = one_document(run(*flags, "--dry-run", "--json").stdout)
     assert len(plans["plans"]) == 2
     assert plans["ensemble"]["unfinished"] == list(plans["plans"])
-    assert "next: tokswap ensemble check ab" in run(*flags).stdout
-    assert run(*flags, "-q").stdout == "ab\n"
+    assert "next: tokswap ensemble check 'a b'" in run(*flags).stdout
+    assert run(*flags, "-q").stdout == "a b\n"
     wrong = run("ensemble", "prepare", "--model", models[0], "--tokenizer", models[1], "--out", "x", "--json", status=2)
     assert one_document(wrong.stdout)["error"]["code"] == "too-few-members"
 

@@ -167,10 +167,12 @@ def test_markers_may_be_named(folder: Path, model_of: Make, tmp_path: Path) -> N
         ({"fim_markers": MARKERS[:2]}, UsageError, "bad-setting"),
         ({"fim_markers": ("<fim_prefix>", "b", "c")}, UsageError, "unknown-token"),
         ({"fim_order": "mps"}, UsageError, "bad-setting"),
+        ({"prompt": "\ud800"}, UsageError, "bad-prompt"),
+        ({"suffix": "\ud800"}, UsageError, "bad-prompt"),
     )
     for options, kind, code in wrong:
         with pytest.raises(kind) as caught:
-            tokswap.generate_text(weightless, "a", suffix="b", **options)
+            tokswap.generate_text(weightless, **{"prompt": "a", "suffix": "b", **options})
         assert caught.value.code == code, "before a weight is read"
 
 

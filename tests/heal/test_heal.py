@@ -470,17 +470,18 @@ def test_a_gguf_file_holds_the_healed_model(text: Path, model_of: Make, tmp_path
 
 def test_the_command(text: Path, swapped: Callable[[str], Path], tmp_path: Path) -> None:
     student = swapped("llama-tied")
-    args = ["heal", str(student), "--text", str(text), "--out", str(tmp_path / "out")]
+    out = tmp_path / "with a space"
+    args = ["heal", str(student), "--text", str(text), "--out", str(out)]
     rates = ["--rate", "0.02", "--embedding-rate", "0.1", "--batch-tokens", "128"]
     dry = CliRunner().invoke(main, [*args, "--dry-run"])
     assert dry.exit_code == 0, dry.output
     assert "of memory and" in dry.stdout
-    assert not (tmp_path / "out").exists()
+    assert not out.exists()
     page = tmp_path / "page.html"
     done = CliRunner().invoke(main, [*args, *rates, "--report", str(page)])
     assert done.exit_code == 0, done.output
     assert "excess on held-out text" in done.stdout
-    assert "next: tokswap eval" in done.stdout
+    assert f"next: tokswap eval '{out}' --against " in done.stdout
     assert "Excess on held-out text" in page.read_text("utf-8")
     again = CliRunner().invoke(main, [*args, *rates, "--force", "--json"])
     assert again.exit_code == 0, again.output

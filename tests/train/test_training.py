@@ -317,7 +317,7 @@ def run(*arguments: str) -> Any:
 
 
 def test_the_command(tokenizer_of: Callable[..., Path], tmp_path: Path) -> None:
-    out, source = tmp_path / "out", str(like(tokenizer_of, "byte-level"))
+    out, source = tmp_path / "an output", str(like(tokenizer_of, "byte-level"))
     line = ["--corpus", CORPUS[0], "--like", source, "--out", str(out)]
     done = run(*line, "--size-sweep", "500,600", "--dry-run")
     assert done.exit_code == 0, done.output
@@ -333,6 +333,8 @@ def test_the_command(tokenizer_of: Callable[..., Path], tmp_path: Path) -> None:
     done = run(*line, "--size", "620", "--force", "-q")
     assert done.stdout.strip() == str(out)
     assert len(load(out)) == 620
+    done = run(*line, "--size", "600", "--force")
+    assert done.stdout.endswith(f"next: tokswap transplant --model ... --tokenizer '{out}'\n")
 
 
 @pytest.mark.parametrize(

@@ -155,12 +155,9 @@ def check_languages(options: SelfTextOptions) -> None:
     """Check that the teacher can write in the languages that are asked for.
 
     Raises:
-        UsageError: missing-text, unknown-language.
+        UsageError: unknown-language.
         InputError: missing-extra.
     """
-    if options.self_text_languages and not options.self_text:
-        message = "--self-text-lang says in which languages the teacher writes, and nothing says how much"
-        raise UsageError("missing-text", message, "give --self-text 100kB too")
     for code in options.self_text_languages:
         language(code, most=1)
 

@@ -35,6 +35,7 @@ class Declared:
         metavar: What stands for the value in `--help`.
         kind: How the command line reads the value.
         complete: What a shell offers for it: models, files, methods, settings or bos.
+        needs: Name of the option without which this one has no effect.
         recorded: Whether tokswap.json lists it under `plan.options`.
     """
 
@@ -47,6 +48,7 @@ class Declared:
     metavar: str | None = None
     kind: Kind = ""
     complete: str | None = None
+    needs: str | None = None
     recorded: bool = True
 
 
@@ -103,7 +105,7 @@ class Options:
         """Turn lists into tuples and check every value.
 
         Raises:
-            UsageError: with the code of the option, where a value is not allowed.
+            UsageError: with the code of the option, where a value is not allowed; idle-option.
         """
         for item in dataclasses.fields(self):
             value = getattr(self, item.name)
@@ -114,6 +116,19 @@ class Options:
                 value = tuple(value)
                 object.__setattr__(self, item.name, value)
             check_value(item, value, flag_of(item) or f"`{item.name}`")
+        self._check_needs()
+
+    def _check_needs(self) -> None:
+        """Check that no option waits for another one: the user would believe that it has done something."""
+        fields = {item.name: item for item in dataclasses.fields(self)}
+        for item in fields.values():
+            needed = fields.get(declared(item).needs or "")
+            if needed is not None and self._is_given(item) and not self._is_given(needed):
+                flag, other = flag_of(item), flag_of(needed)
+                raise UsageError("idle-option", f"{flag} has no effect without {other}", f"add {other}, or omit {flag}")
+
+    def _is_given(self, item: dataclasses.Field[Any]) -> bool:
+        return bool(getattr(self, item.name) != default_of(item))
 
     def recorded(self) -> dict[str, Any]:
         """Return the options that tokswap.json lists, as plain data."""

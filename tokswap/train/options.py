@@ -88,6 +88,7 @@ class TrainKindOptions(Options):
         least=0.05,
         most=0.99,
         code="bad-share",
+        needs="superwords",
     )
     seed: int = seed_option("Seed of the random pieces of --supertokens.")
 

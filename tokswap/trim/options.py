@@ -55,7 +55,12 @@ class TrimChoice(FieldOptions):
         code="bad-target-size",
     )
     min_count: int = option(
-        1, "Keep tokens that occur at least this often in a corpus.", metavar="N", least=1, code="bad-minimum"
+        1,
+        "Keep tokens that occur at least this often in a corpus.",
+        metavar="N",
+        least=1,
+        code="bad-minimum",
+        needs="corpora",
     )
     coverage: float | None = option(
         None,
