@@ -333,6 +333,11 @@ def test_the_command(tokenizer_of: Callable[..., Path], tmp_path: Path) -> None:
     done = run(*line, "--size", "620", "--force", "-q")
     assert done.stdout.strip() == str(out)
     assert len(load(out)) == 620
+    german = makers.TEXTS / "german.txt"
+    run(*line, "--size", "600", "--force", "--held-out", str(german))
+    [figures] = makers.read_json(out / "tokenizer_training.json")["sizes"]
+    ids = load(out)(german.read_text("utf-8"), add_special_tokens=False)["input_ids"]
+    assert figures["tokens_per_byte"] == pytest.approx(len(ids) / german.stat().st_size, rel=1e-6), "of this text"
     done = run(*line, "--size", "600", "--force")
     assert done.stdout.endswith(f"next: tokswap transplant --model ... --tokenizer '{out}'\n")
 
