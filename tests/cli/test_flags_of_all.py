@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shlex
 import shutil
@@ -118,6 +119,27 @@ def test_what_a_plan_says(flags: str, ground: Path, monkeypatch: pytest.MonkeyPa
     command, more = flags.split(" ", 1)
     line = f"{command} {LINES[command]}"
     assert PLANS[flags](plan_of(line), plan_of(f"{line} {more}"))
+
+
+OTHERS = {
+    "hypernet import": "A --out O",
+    "hypernet info": "A",
+    "hypernet train": "--model A --text TEXT --out O",
+    "inspect": "A",
+    "compare": "A B",
+    "report": "A",
+}
+
+
+@pytest.mark.parametrize("command", with_flag("--verbose"))
+def test_talk(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How much is said is settled first of all: here there is nothing to work on."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(logging.getLogger("tokswap"), "level", logging.WARNING)
+    line = f"{command} {(LINES | OTHERS)[command]}"
+    for flag, level in (("-q", logging.WARNING), ("--verbose", logging.DEBUG)):
+        assert CliRunner().invoke(main, shlex.split(f"{line} {flag}"), prog_name="tokswap").exit_code
+        assert logging.getLogger("tokswap").level == level
 
 
 @pytest.mark.parametrize("command", with_flag("--device"))

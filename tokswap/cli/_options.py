@@ -89,7 +89,6 @@ def set_volume(quiet: bool, verbose: bool) -> None:
         logging.getLogger("tokswap").setLevel(logging.DEBUG)
     else:
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-        logging.getLogger("transformers").setLevel(logging.ERROR)
         if not sys.warnoptions:
             warnings.filterwarnings("ignore", module=_LIBRARIES)
     if quiet or not sys.stderr.isatty():
