@@ -77,7 +77,8 @@ def open_inputs(
         made: How the model was made; None to read it from tokswap.json.
 
     Raises:
-        UsageError: missing-text, unknown-language, missing-teacher, no-new-rows, cannot-shard, wrapped-model, bad-setting.
+        UsageError: missing-text, unknown-language, missing-teacher, no-new-rows, cannot-shard, wrapped-model,
+            bad-setting.
         InputError: missing-extra, not-causal, not-text-only, quantised-body, no-lora-targets, no-plain-embeddings, and
             what reading models and text raises.
     """

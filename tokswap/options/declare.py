@@ -27,8 +27,7 @@ class Declared:
 
     Attributes:
         help: One sentence for `--help`, the docs and editors.
-        least: Smallest value that is allowed, None for no limit.
-        most: Largest value that is allowed, None for no limit.
+        limits: Smallest and largest value that are allowed, None for no limit.
         choices: The words that are allowed, None for any.
         code: Error code of a value that is not allowed.
         flag: How the command line spells it, where `--name-of-the-field` is not what users type; "" for Python only.
@@ -40,8 +39,7 @@ class Declared:
     """
 
     help: str
-    least: float | None = None
-    most: float | None = None
+    limits: tuple[float | None, float | None] = (None, None)
     choices: tuple[str, ...] | None = None
     code: str = "bad-setting"
     flag: str | None = None
@@ -50,6 +48,16 @@ class Declared:
     complete: str | None = None
     needs: str | None = None
     recorded: bool = True
+
+    @property
+    def least(self) -> float | None:
+        """Smallest value that is allowed, None for no limit."""
+        return self.limits[0]
+
+    @property
+    def most(self) -> float | None:
+        """Largest value that is allowed, None for no limit."""
+        return self.limits[1]
 
 
 MOST_SEED = 2**32 - 1
@@ -61,9 +69,9 @@ def seed_option(help: str) -> Any:
     return option(0, help, least=0, most=MOST_SEED)
 
 
-def option(default: Any, help: str, **more: Any) -> Any:
-    """Declare an option: a dataclass field with its help text; `more` are the attributes of `Declared`."""
-    declared = Declared(help, **more)
+def option(default: Any, help: str, *, least: float | None = None, most: float | None = None, **more: Any) -> Any:
+    """Declare an option: a dataclass field with its help text and limits; `more` are the attributes of `Declared`."""
+    declared = Declared(help, (least, most), **more)
     if isinstance(default, dict):
         return field(default_factory=dict, metadata={"declared": declared})
     return field(default=default, metadata={"declared": declared})
