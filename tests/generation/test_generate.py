@@ -252,6 +252,17 @@ def test_nothing_is_forgotten_where_a_model_goes_on_from_its_cache(model_type: s
         np.testing.assert_allclose(after, logs[-1].numpy(), atol=0.02)
 
 
+def test_what_prompts_share_is_read_once(plain: tuple[Any, Any]) -> None:
+    """Where the cache fails, all is read again and again, with the same result: nothing but the time would tell."""
+    shared, read = [*range(20, 60)], []
+    hook = plain[0].register_forward_pre_hook(
+        lambda module, args, kwargs: read.append(kwargs["input_ids"].shape[1]), with_kwargs=True
+    )
+    read_ends(plain[0], [[*shared, *rest] for rest in ([3], [4, 5], [6], [7], [8])])
+    hook.remove()
+    assert sum(read) == 40 + 6 + 40 + 42, "the longest is read without the cache too, to see that it is right"
+
+
 @pytest.mark.parametrize("model_type", STATES)
 def test_a_prompt_that_a_recurrent_model_reads(model_type: str, model_of: Make) -> None:
     """The beginnings have the probabilities of plain passes, whatever a model keeps in place of a cache."""
