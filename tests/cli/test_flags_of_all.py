@@ -56,6 +56,7 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("A", "B"):
         make_model("llama" if name == "A" else "qwen2", folder / name, vocab_size=640)
         edit_json(folder / name / "config.json", max_position_embeddings=4096)
+    make_model("llama", folder / "shards", family="byte-level", vocab_size=700, shards=4)
     own = copy_model(folder / "A", folder / "own")
     code = {"AutoConfig": "own.Own", "AutoModelForCausalLM": "own.Own", "AutoTokenizer": [None, "own.Own"]}
     edit_json(own / "config.json", model_type="own", auto_map=code)
@@ -73,6 +74,39 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(own, folder / "OO" / "A", dirs_exist_ok=True)
     (folder / "OO" / "A" / "tokenizer.json").unlink()
     return folder
+
+
+WRITING = {
+    "transplant": "--model shards --tokenizer A --init gaussian",
+    "draft": "--model shards --target A --init gaussian",
+    "extend": "--model shards --tokens TERMS --init gaussian",
+    "ensemble prepare": "--model shards --model A --tokenizer A --init gaussian",
+    "trim": "--model shards --corpus ENGLISH",
+}
+"""A command line of each command that writes a changed model, up to its output."""
+
+
+@pytest.mark.parametrize("command", WRITING)
+def test_what_a_run_writes(command: str, ground: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The seed decides random rows, links stand for files that stay as they are, and llama.cpp gets its file."""
+    monkeypatch.chdir(ground)
+    line = f"{command} {WRITING[command]}"
+    has_seed, has_gguf = command in with_flag("--seed"), command in with_flag("--gguf")
+    one, other, file = tmp_path / "one", tmp_path / "other", tmp_path / "one.gguf"
+    flags = " --seed 1" * has_seed + f" --gguf {file} --gguf-type f16" * has_gguf
+    run(*shlex.split(f"{line} -q --out {one} --link{flags}"))
+    run(*shlex.split(f"{line} -q --out {other}" + " --seed 2" * has_seed))
+    written = [{file.relative_to(out): file for file in sorted(out.rglob("*.safetensors"))} for out in (one, other)]
+    linked = [{file.stat().st_nlink > 1 for file in files.values()} for files in written]
+    assert linked == [{True, False}, {False}]
+    same = [one.read_bytes() == two.read_bytes() for one, two in zip(*(x.values() for x in written), strict=True)]
+    assert all(same) != has_seed
+    assert any(same)
+    if has_gguf:
+        from gguf import GGMLQuantizationType, GGUFReader
+
+        kinds = {one.tensor_type for one in GGUFReader(file).tensors if len(one.shape) == 2}
+        assert kinds == {GGMLQuantizationType.F16}
 
 
 def code_of(line: str) -> str:
