@@ -29,6 +29,7 @@ IDLE = {
     "eval M --text TEXT --harness-path d": "--harness",
     "eval M --text TEXT --harness-limit 3": "--harness",
     "tokenizer train --corpus c --size 600 --out o --word-share 0.5": "--superwords",
+    "tokenizer train --corpus c --size 600 --out o --like M --family unigram": "--like",
     f"ensemble prepare {MODEL} --model N --tokenizer T --out O --text TEXT": "--tokenizer auto",
     "ensemble eval M N --byte-level --text TEXT --prompt p": "--byte-level",
     "ensemble eval M N --byte-level --text TEXT --tokens 3": "--byte-level",

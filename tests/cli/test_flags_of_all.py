@@ -66,6 +66,7 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (own / "own.py").write_text("raise ImportError('the code runs')\n", "utf-8")
     (folder / "TEXT").write_text("".join(shipped_texts())[:20_000], "utf-8")
     (folder / "ENGLISH").write_text(shipped_text("english"), "utf-8")
+    (folder / "records.jsonl").write_text(json.dumps({"text": shipped_text("english")}) + "\n", "utf-8")
     (folder / "TERMS").write_text("bridgehead\n", "utf-8")
     shutil.copytree(folder / "A", folder / "A2")
     pair = ("--model", folder / "A", "--model", folder / "A2", "--tokenizer", folder / "A")
@@ -180,6 +181,38 @@ def test_talk(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_the_device(command: str, ground: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ground)
     assert code_of(f"{command} {LINES[command]} --device nothing") == "bad-device"
+
+
+@pytest.mark.parametrize("command", with_flag("--push-to-hub"))
+def test_only_a_finished_result_is_shown_or_uploaded(
+    command: str, ground: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ground)
+    line = f"{command} {LINES[command]}"
+    flags = ["--push-to-hub a/b", *(["--report page.html"] if command in with_flag("--report") else [])]
+    assert {code_of(f"{line} {flag}") for flag in flags} == {"bad-usage"}
+    asked: list[str] = []
+    monkeypatch.setattr("tokswap.storage.hub.check_push", lambda name: asked.append(name) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run(*shlex.split(f"{line} --push-to-hub a/b".replace(" --dry-run", "")))
+    assert asked == ["a/b"]
+
+
+READS = {
+    "transplant": "--trim-corpus TEXT",
+    "extend": "--corpus TEXT --add 3",
+    "draft": "--distill TEXT",
+    "ensemble prepare": "--heal TEXT",
+    "compare": "--text TEXT",
+}
+"""What lets a command read a text, where its line does not do so."""
+
+
+@pytest.mark.parametrize("command", with_flag("--field"))
+def test_the_field_of_records(command: str, ground: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ground)
+    line = f"{command} {(LINES | OTHERS)[command]} {READS.get(command, '')}"
+    assert code_of(re.sub("TEXT|ENGLISH", "records.jsonl", f"{line} --field words")) == "missing-field"
 
 
 @pytest.mark.parametrize("flag", ["trim --lang", "transplant --trim-lang", "heal --self-text 9kB --self-text-lang"])

@@ -96,8 +96,11 @@ class TrainKindOptions(Options):
         """Check that the options name one kind of tokens.
 
         Raises:
-            UsageError: two-kinds.
+            UsageError: two-kinds, idle-option.
         """
+        if self.like is not None and self.family != "bpe":
+            message = "--family has no effect with --like, whose family the tokenizer has"
+            raise UsageError("idle-option", message, "leave out one of the two")
         named = [flag for flag in ("superwords", "supertokens", "binary") if getattr(self, flag)]
         if len(named) > 1:
             raise UsageError("two-kinds", f"--{named[0]} and --{named[1]} train different tokens", "choose one of them")
