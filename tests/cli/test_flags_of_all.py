@@ -198,6 +198,18 @@ def test_only_a_finished_result_is_shown_or_uploaded(
     assert asked == ["a/b"]
 
 
+@pytest.mark.parametrize("command", with_flag("--heal-train"))
+def test_what_the_last_step_trains(command: str, ground: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plan checks that the model has what is to be trained."""
+    monkeypatch.chdir(ground)
+    line = f"{command} {LINES[command]} --heal TEXT --heal-train"
+    monkeypatch.setattr("tokswap.heal.inputs.check_parts", lambda model, reach, train: seen.append(train))
+    seen: list[str] = []
+    for what in ("full", "embeddings"):
+        run(*shlex.split(f"{line} {what}"))
+    assert list(dict.fromkeys(seen)) == ["full", "embeddings"]
+
+
 READS = {
     "transplant": "--trim-corpus TEXT",
     "extend": "--corpus TEXT --add 3",
