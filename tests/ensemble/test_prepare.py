@@ -72,7 +72,7 @@ def test_the_folder_says_what_is_in_it(prepared: Path, models: list[str]) -> Non
     assert {path.name for path in prepared.iterdir()} == {FILE, *(member.name for member in ensemble.members)}
 
 
-def test_members_agree_on_everything_that_averages_need(prepared: Path, models: list[str]) -> None:
+def test_members_agree_on_everything_that_averages_need(prepared: Path, models: list[str], tmp_path: Path) -> None:
     ensemble = read_ensemble(prepared)
     folders = [ensemble.path_of(member) for member in ensemble.members]
     assert {read_json(folder / "config.json")["vocab_size"] for folder in folders} == {700}
@@ -84,6 +84,9 @@ def test_members_agree_on_everything_that_averages_need(prepared: Path, models: 
     assert ids[0] == ids[1] == ids[2]
     own = tools.encode(Path(models[1]), text)
     assert ids[0][1:] == own, "and bos is there for the one that needs it"
+    for bos, added in (("auto", True), ("keep", False)):
+        jobs = again(models, tmp_path / "out", bos=bos).jobs
+        assert any(one.job.plan.change.bos_added for one in jobs) == added
 
 
 def test_a_member_that_has_the_vocabulary_keeps_every_row(prepared: Path, models: list[str]) -> None:
