@@ -127,6 +127,8 @@ def test_the_head_of_a_whole_model(target: Path, texts: dict[str, str], tmp_path
     embeddings = load_file(target / "model.safetensors")["transformer.wte.weight"]
     assert torch.equal(made["lm_head.weight"], embeddings[torch.arange(100) + made["d2t"]])
     assert all(check.ok for check in tokswap.check_draft_head(tmp_path / "out", target))
+    config = makers.read_json(tmp_path / "out" / "config.json")
+    assert sorted(config) == ["draft_vocab_size", "hidden_size", "vocab_size"], "this is no whole model any more"
 
 
 def test_the_head_of_a_model_in_a_larger_one(target: Path, texts: dict[str, str], tmp_path: Path) -> None:
