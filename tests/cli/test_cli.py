@@ -156,7 +156,9 @@ def test_json_of_every_command(models: tuple[Path, Path], tmp_path: Path) -> Non
     assert verdict["ok"]
     assert all(check["ok"] for check in verdict["checks"])
     (tmp_path / "text").write_text(shipped_text("english"), encoding="utf-8")
-    judged = one_document(run("eval", out, "--text", tmp_path / "text", "--against", source, "--json").stdout)
+    judged = one_document(
+        run("eval", out, "--text", tmp_path / "text", "--against", source, "--tokens", 1, "--json").stdout
+    )
     assert [entry["is_source"] for entry in judged["models"]] == [True, False]
     assert one_document(run("inspect", out, "--json").stdout)["tables"][0]["rows"] == 707
     assert one_document(run("compare", source, donor, "--json").stdout)["sizes"] == [640, 700]

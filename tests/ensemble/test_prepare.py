@@ -447,6 +447,8 @@ def test_options_reach_the_members_whose_vocabulary_changes(models: list[str], t
     assert (kept.method, kept.output_method) == ("mean", None)
     assert np.array_equal(plan.jobs[1].job.task.alignment.source_of, np.arange(700))
     assert dataclasses.replace(plan.jobs[0]).digest == plan.jobs[0].digest
+    lent = plan_ensemble(models[:2], models[1], tmp_path / "out", init="omp", donor=models[2])
+    assert [job.job.plan.names.donor for job in lent.jobs] == [models[2], None]
 
 
 def test_plans_count_what_all_members_hold(models: list[str], tmp_path: Path) -> None:
