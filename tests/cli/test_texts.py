@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import redirect_stdout
+import json
+from contextlib import nullcontext, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -276,3 +277,20 @@ def test_every_figure_is_in_its_place(name: str, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("tokswap.cli._extend_text._SHOWN", 2)
     monkeypatch.setattr("tokswap.cli._extend_text._SKIPPED", 2)
     assert "\n".join(SHOWN[name]()) + "\n" == TEXTS[name]
+
+
+def test_facts_that_are_empty_are_left_out() -> None:
+    assert _output.facts("what", [("none", None), ("no name", ""), ("no list", []), ("rows", 0)]) == [
+        "what",
+        "  rows  0",
+    ]
+
+
+@pytest.mark.parametrize(("check", "verdict"), [(True, True), (False, True), (True, False)])
+def test_a_program_reads_whether_all_is_well(check: bool, verdict: bool) -> None:
+    checks, verdicts = [Check("one", check, "")], [Verdict("vLLM", "same ids", () if verdict else ("no",))]
+    fails = not (check and verdict)
+    with redirect_stdout(StringIO()) as shown, pytest.raises(SystemExit) if fails else nullcontext():
+        _output.checks(checks, True, False, verdicts)
+    found = json.loads(shown.getvalue())
+    assert (found["ok"], found["checks"][0]["ok"], found["engines"][0]["ok"]) == (not fails, check, verdict)
