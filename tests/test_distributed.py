@@ -70,9 +70,11 @@ def machine_of(shared: np.ndarray, part: int, done: Callable[[int], object]) -> 
 
 def test_parts_are_done_on_both_machines_in_order(backend: Ray) -> None:
     shared, said = np.arange(1000.0), list[int]()
+    handler = signal.getsignal(signal.SIGTERM)
     results = list(backend.map(machine_of, range(12), shared, said.append))
     assert [value for _, _, value in results] == list(range(12))
     assert said == list(range(12))
+    assert signal.getsignal(signal.SIGTERM) is handler, "Ray's own ends the process, and nothing is tidied up"
     assert len({node for node, _, _ in results}) == 2
     assert not any(writeable for _, writeable, _ in results), "each read in place"
 
@@ -310,6 +312,7 @@ def test_a_device_and_a_cluster_do_not_go_together(model_of: Callable[..., Path]
             str(model_of("llama")), str(model_of("qwen2")), out=tmp_path / "out", device="cuda", backend="ray"
         )
     assert caught.value.code == "bad-device"
+    cluster.check_backend(LOCAL, "cuda")  # this process computes where it is told to
 
 
 def test_without_ray_nothing_is_written(

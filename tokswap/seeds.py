@@ -15,12 +15,12 @@ def own_seed(seed: int) -> Iterator[None]:
     """Seed Python, NumPy and torch for a block. After it, each goes on as if the block had not run.
 
     Args:
-        seed: The seed of the block.
+        seed: The seed of the block, of 32 bits.
     """
     python, numpy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(range(torch.cuda.device_count())):
         random.seed(seed)
-        np.random.seed(seed % (1 << 32))  # NumPy takes no more than 32 bits
+        np.random.seed(seed)
         torch.manual_seed(seed)
         try:
             yield

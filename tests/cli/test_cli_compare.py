@@ -29,6 +29,8 @@ def test_everything_that_is_measured_is_shown(model_of: Callable[..., Path], tmp
     assert [one["tied"] for one in facts["undertrained"]] == [True, False]
     done = run(*pair, *flags, "--report", tmp_path / "page.html")
     assert done.exit_code == 0, done.output
+    assert done.stderr == f"report page: {tmp_path / 'page.html'}\n"
+    assert run(*pair, "-q", "--report", tmp_path / "quiet.html").stderr == ""
     page = (tmp_path / "page.html").read_text("utf-8")
     renyi = f"{facts['on_texts']['english.txt'][0]['renyi']:.3f}"
     parity = f"{facts['parity'][1]['german.txt']:.3f}"

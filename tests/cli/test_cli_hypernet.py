@@ -41,10 +41,10 @@ def test_info(hypernet: Path) -> None:
 
 def test_import(hypernet: Path, tmp_path: Path) -> None:
     (tmp_path / "codes.txt").write_text("de\nen\n")
-    out = tmp_path / "out"
+    out = tmp_path / "an output"
     text = run("hypernet", "import", hypernet, "--out", out, "--languages", tmp_path / "codes.txt")
     assert "de en" in text
-    assert f"--init zett --set path={out}" in text
+    assert text.endswith(f"next: tokswap transplant ... --init zett --set 'path={out}'\n")
     assert json.loads(run("hypernet", "import", hypernet, "--out", tmp_path / "o2", "--json"))["width"] == 32
     assert run("hypernet", "import", hypernet, "--out", tmp_path / "o3", "--quiet").strip() == str(tmp_path / "o3")
     assert '"output-exists"' in run("hypernet", "import", hypernet, "--out", out, "--json", status=1)

@@ -44,7 +44,6 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "empty.txt": "",
         "zero.txt": "a\0b" * 5000,
         "enough.txt": whole[:20_000],
-        "field.jsonl": json.dumps({"content": whole[:20_000]}) + "\n",
         "words.vec": "hello world\n",
         "uneven.vec": "hello 1 2\nworld 1\n",
     }
@@ -95,7 +94,6 @@ def line(command: str, ground: Path) -> list[object]:
         ("one.txt", "text-too-small"),  # two passages, again and again
         ("empty.txt", "empty-text"),
         ("zero.txt", "bad-text"),
-        ("field.jsonl", "missing-field"),
         ("absent.txt", "bad-text"),
     ],
 )
@@ -103,15 +101,6 @@ def line(command: str, ground: Path) -> list[object]:
 def test_text_to_train_on(command: str, name: str, code: str, ground: Path, tmp_path: Path) -> None:
     args = [*line(command, ground), ground / name, "--out", tmp_path / "out"]
     assert [outcome(*args, "--dry-run"), outcome(*args)] == [code, code]
-
-
-@pytest.mark.parametrize("command", TRAINING)
-def test_the_field_of_a_text_to_train_on(command: str, ground: Path, tmp_path: Path) -> None:
-    """Every command that reads records can be told where their text is."""
-    args = [*line(command, ground), ground / "field.jsonl", "--field", "content", "--out", tmp_path / "out"]
-    if "--corpus" in args:
-        args[args.index("--corpus") + 1] = ground / "field.jsonl"
-    assert outcome(*args, "--dry-run") == ""
 
 
 @pytest.mark.parametrize("command", ["eval", "ensemble eval --byte-level", "ensemble prepare", "compare"])

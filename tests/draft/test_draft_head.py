@@ -127,6 +127,8 @@ def test_the_head_of_a_whole_model(target: Path, texts: dict[str, str], tmp_path
     embeddings = load_file(target / "model.safetensors")["transformer.wte.weight"]
     assert torch.equal(made["lm_head.weight"], embeddings[torch.arange(100) + made["d2t"]])
     assert all(check.ok for check in tokswap.check_draft_head(tmp_path / "out", target))
+    config = makers.read_json(tmp_path / "out" / "config.json")
+    assert sorted(config) == ["draft_vocab_size", "hidden_size", "vocab_size"], "this is no whole model any more"
 
 
 def test_the_head_of_a_model_in_a_larger_one(target: Path, texts: dict[str, str], tmp_path: Path) -> None:
@@ -148,6 +150,7 @@ def test_a_head_without_lm_head_is_refused(target: Path, texts: dict[str, str], 
     """Its input embeddings are no head: EAGLE-1 and EAGLE-2 use their target's."""
     heads = {
         "eagle": {"architectures": ["LlamaForCausalLMEagle"], "vocab_size": 720},
+        "nameless": {"architectures": None, "draft_vocab_size": 720, "vocab_size": 720},
         "body": {"architectures": ["LlamaModel"], "model_type": "llama", "vocab_size": 720, "hidden_size": 8},
     }
     for name, config in heads.items():
@@ -240,6 +243,9 @@ def test_a_map_to_the_target_is_enough(reduced: Path, target: Path, texts: dict[
         checks = tokswap.check_draft_head(folder, big)
         assert [check.name for check in checks] == ["rows", "draft_vocab_size", "range", "unique", "order"]
         assert all(check.ok for check in checks)
+    nameless = makers.copy_model(folder, tmp_path / "nameless")
+    makers.edit_json(nameless / "config.json", vocab_size=..., architectures=None)
+    assert all(check.ok for check in tokswap.check_draft_head(nameless))
     for source in (folder, reduced):
         tokswap.reduce_draft_head(
             source, target, size=50, corpora=[texts["german"]], out=tmp_path / f"{source.name}-50"

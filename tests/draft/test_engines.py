@@ -164,6 +164,10 @@ def test_a_change_is_refused_by_the_engines_that_look_at_it(name: str, copy: Pat
     told = refusals(copy, big)
     assert list(told) == refused_by, told
     assert not refused_by or any(reason in text for text in told.values()), told
+    if name == "one row more":
+        sizes = [text for text in told.values() if "vocab_size" in text]
+        assert len(sizes) == 4
+        assert all("vocab_size is 721, the target's 720" in text for text in sizes)
 
 
 def test_sliding_windows_need_a_setting_of_vllm(copy: Path, big: Path) -> None:

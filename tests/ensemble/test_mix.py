@@ -311,18 +311,27 @@ def test_members_of_bytes(folder: Path, model_of: Make, tmp_path: Path) -> None:
     parts = [str(ensemble.path_of(member)) for member in ensemble.members]
     other = str(model_of("gemma3", family="sentencepiece"))
     text = tmp_path / "short.txt"
-    text.write_text("The ferry", encoding="utf-8")
+    text.write_text("The ferry leaves at nine, and the bridge is closed for repairs", encoding="utf-8")
 
     def asked(*arguments: str, status: int = 0) -> Any:
         return one_document(run("ensemble", *arguments, "--json", status=status).stdout)
 
-    for names, shares, models in (
-        ([str(folder)], ensemble.weights, parts),
-        ([parts[0], other], (0.25, 0.75), [parts[0], other]),
+    for names, shares, models, window in (
+        ([str(folder)], ensemble.weights, parts, {}),
+        ([parts[0], other], (0.25, 0.75), [parts[0], other], {"window": 4, "overlap": 1}),
     ):
         weights = ["--weights", "1,3"] if len(names) > 1 else []
-        found = asked("eval", "--byte-level", *names, *weights, "--text", str(text))
-        wanted = byte_mix(models, shares).score("The ferry")
+        flags = [word for name, value in window.items() for word in (f"--{name}", str(value))]
+        found = asked("eval", "--byte-level", *names, *weights, *flags, "--text", str(text))
+        wanted = byte_mix(models, shares, **window).score(
+            "The ferry leaves at nine, and the bridge is closed for repairs"
+        )
+        whole = (
+            byte_mix(models, shares)
+            .score("The ferry leaves at nine, and the bridge is closed for repairs")
+            .bits_per_byte
+        )
+        assert (wanted.bits_per_byte != pytest.approx(whole, rel=1e-4)) == bool(window)
         assert found["weights"] == pytest.approx(shares)
         assert list(found["bits_per_byte"]["short.txt"].values()) == pytest.approx(
             [*wanted.member_bits_per_byte, wanted.bits_per_byte], rel=1e-5

@@ -72,7 +72,7 @@ def test_the_folder_says_what_is_in_it(prepared: Path, models: list[str]) -> Non
     assert {path.name for path in prepared.iterdir()} == {FILE, *(member.name for member in ensemble.members)}
 
 
-def test_members_agree_on_everything_that_averages_need(prepared: Path, models: list[str]) -> None:
+def test_members_agree_on_everything_that_averages_need(prepared: Path, models: list[str], tmp_path: Path) -> None:
     ensemble = read_ensemble(prepared)
     folders = [ensemble.path_of(member) for member in ensemble.members]
     assert {read_json(folder / "config.json")["vocab_size"] for folder in folders} == {700}
@@ -84,6 +84,9 @@ def test_members_agree_on_everything_that_averages_need(prepared: Path, models: 
     assert ids[0] == ids[1] == ids[2]
     own = tools.encode(Path(models[1]), text)
     assert ids[0][1:] == own, "and bos is there for the one that needs it"
+    for bos, added in (("auto", True), ("keep", False)):
+        jobs = again(models, tmp_path / "out", bos=bos).jobs
+        assert any(one.job.plan.change.bos_added for one in jobs) == added
 
 
 def test_a_member_that_has_the_vocabulary_keeps_every_row(prepared: Path, models: list[str]) -> None:
@@ -412,7 +415,7 @@ def test_prepare_on_the_command_line(models: list[str], tmp_path: Path, monkeypa
         "--tokenizer",
         models[1],
         "--out",
-        "ab",
+        "a b",
         "--init",
         "subword",
     ]
@@ -423,8 +426,8 @@ def test_prepare_on_the_command_line(models: list[str], tmp_path: Path, monkeypa
     plans = one_document(run(*flags, "--dry-run", "--json").stdout)
     assert len(plans["plans"]) == 2
     assert plans["ensemble"]["unfinished"] == list(plans["plans"])
-    assert "next: tokswap ensemble check ab" in run(*flags).stdout
-    assert run(*flags, "-q").stdout == "ab\n"
+    assert "next: tokswap ensemble check 'a b'" in run(*flags).stdout
+    assert run(*flags, "-q").stdout == "a b\n"
     wrong = run("ensemble", "prepare", "--model", models[0], "--tokenizer", models[1], "--out", "x", "--json", status=2)
     assert one_document(wrong.stdout)["error"]["code"] == "too-few-members"
 
@@ -444,6 +447,8 @@ def test_options_reach_the_members_whose_vocabulary_changes(models: list[str], t
     assert (kept.method, kept.output_method) == ("mean", None)
     assert np.array_equal(plan.jobs[1].job.task.alignment.source_of, np.arange(700))
     assert dataclasses.replace(plan.jobs[0]).digest == plan.jobs[0].digest
+    lent = plan_ensemble(models[:2], models[1], tmp_path / "out", init="omp", donor=models[2])
+    assert [job.job.plan.names.donor for job in lent.jobs] == [models[2], None]
 
 
 def test_plans_count_what_all_members_hold(models: list[str], tmp_path: Path) -> None:

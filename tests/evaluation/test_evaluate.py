@@ -101,8 +101,9 @@ def test_all_models_are_scored_on_the_same_bytes(model_of: Make) -> None:
     """One reads the first character, one predicts it: it counts for neither."""
     plain, led = (model_of("llama", vocab_size=640, adds_bos=flag) for flag in (False, True))
     text = {"text": TEXTS["english"]}
-    models = evaluate_models([str(plain), str(led)], text, tokens=0).models
-    assert models[0].score.bytes == models[1].score.bytes < len(TEXTS["english"])
+    for order in ([str(plain), str(led)], [str(led), str(plain)]):
+        models = evaluate_models(order, text, tokens=0).models
+        assert models[0].score.bytes == models[1].score.bytes < len(TEXTS["english"])
     assert evaluate_models([str(led)], text, tokens=0).models[0].score.bytes == len(TEXTS["english"])
 
 
@@ -122,6 +123,7 @@ def test_many_texts_are_units_themselves(pair: tuple[Path, Path]) -> None:
     texts = {str(n): line[40 * n : 40 * n + 60] for n in range(WHOLE_FILES)}
     result = evaluate_models([str(pair[0])], texts, tokens=0)
     assert result.units.kind == "texts"
+    assert result.as_dict()["units"]["count"] == dict.fromkeys(texts, 1)
     score = result.models[0].score
     assert score.interval is not None
     assert score.only("0").interval is None

@@ -196,6 +196,20 @@ def test_named_rows(model_of: Make, terms: Path, tmp_path: Path) -> None:
     assert failed(out, source) == []
 
 
+@pytest.mark.parametrize("norms", ["median", "method"])
+def test_rows_are_made_as_the_user_says(norms: str, model_of: Make, terms: Path, tmp_path: Path) -> None:
+    source, out = model_of("llama", vocab_size=640), tmp_path / "out"
+    how: dict[str, Any] = {"init": "gaussian", "settings": {"scale": 0}, "output_init": "zero", "input_norms": norms}
+    tokswap.extend_model(source, tokens=[terms], **how, out=out)
+    old, new = tools.weights(source), tools.weights(out)
+    made = new["model.embed_tokens.weight"][640:]
+    assert len(made) > 3
+    assert torch.equal(made, made[:1].expand_as(made)), "without a deviation all are the mean row"
+    assert not new["lm_head.weight"][640:].any()
+    typical = old["model.embed_tokens.weight"].norm(dim=1).median()
+    assert float(made[0].norm() / typical) == pytest.approx(1 if norms == "median" else 0.2, abs=0.15)
+
+
 def test_a_corpus_chooses_what_saves_most(model_of: Make, corpus: Path, tmp_path: Path) -> None:
     source, out = model_of("llama", vocab_size=640), tmp_path / "out"
     report = tokswap.extend_model(source, corpora=[str(corpus)], add=60, out=out)

@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, MambaConfig, OPTConfig
 
 import tokswap
 from tokswap.checkpoint.positions import longest_input
-from tokswap.errors import InputError
+from tokswap.errors import InputError, UsageError
 from tokswap.heal.adapter import reach_of
 
 Make = Callable[..., Path]
@@ -143,6 +143,14 @@ def test_the_plan_says_what_an_adapter_leaves(text: Path, tmp_path: Path, tokeni
     assert any("of the body stays as it is" in note for note in job.plan.notes)
     full = tokswap.plan_heal(source, [text], teacher=source, train="full", out=tmp_path / "out").plan
     assert not any("of the body" in note for note in full.notes)
+
+
+def test_activations_that_cannot_be_computed_twice(text: Path, tmp_path: Path, tokenizers: tuple[Path, Path]) -> None:
+    """transformers says so when the teacher has read already."""
+    source, _ = healing.made("openai-gpt", tmp_path, tokenizers)
+    with pytest.raises(UsageError, match="OpenAIGPTLMHeadModel twice") as caught:
+        tokswap.plan_heal(source, [text], teacher=source, out=tmp_path / "out", gradient_checkpointing=True)
+    assert caught.value.code == "bad-setting"
 
 
 def test_a_body_without_linear_layers_is_refused_in_the_plan(text: Path, model_of: Make, tmp_path: Path) -> None:

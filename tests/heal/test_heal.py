@@ -13,6 +13,7 @@ import tools
 import torch
 from click.testing import CliRunner
 from makers import copy_model, edit_json, shipped_text
+from transformers import AutoModelForCausalLM
 
 import tokswap
 from tokswap.cli import main
@@ -82,11 +83,35 @@ def test_a_healed_model_predicts_the_text_better(
 
 @pytest.mark.parametrize("train", ["embeddings", "full"])
 def test_what_learns_is_what_changes(train: str, text: Path, swapped: Callable[[str], Path], tmp_path: Path) -> None:
-    student = swapped("llama-tied")
-    tokswap.heal_model(student, [text], out=tmp_path / "out", train=train, **QUICK)
+    student = copy_model(swapped("llama-tied"), tmp_path / "student")
+    if train == "embeddings":  # in files of their own
+        (student / "model.safetensors").unlink()
+        AutoModelForCausalLM.from_pretrained(swapped("llama-tied")).save_pretrained(student, max_shard_size=100_000)
+    tokswap.heal_model(student, [text], out=tmp_path / "out", train=train, link=True, **QUICK)
     old, new = tools.weights(student), tools.weights(tmp_path / "out")
     changed = {name for name in new if tools.bits(new[name]) != tools.bits(old[name])}
     assert changed == ({"model.embed_tokens.weight"} if train == "embeddings" else set(new))
+    links = [file.stat().st_nlink for file in sorted((tmp_path / "out").glob("*.safetensors"))]
+    assert sorted(links) == ([1, 2] if train == "embeddings" else [1])
+
+
+def test_activations_are_computed_twice_on_demand(
+    text: Path, swapped: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where memory is short: the result is the same."""
+    from transformers.models.llama.modeling_llama import LlamaMLP
+
+    calls, forward = [0], LlamaMLP.forward
+    monkeypatch.setattr(LlamaMLP, "forward", lambda self, given: calls.append(self.training) or forward(self, given))
+    counts = []
+    for twice in (False, True):
+        out = tmp_path / str(twice)
+        tokswap.heal_model(swapped("llama"), [text], out=out, gradient_checkpointing=twice, **{**QUICK, "top": 4})
+        counts.append(sum(calls))
+        calls.clear()
+    assert counts[1] == 2 * counts[0]
+    once, again = (tools.weights(tmp_path / name) for name in ("False", "True"))
+    assert all(torch.equal(once[name], again[name]) for name in once)
 
 
 def test_new_rows_alone(text: Path, swapped: Callable[[str], Path], model_of: Make, tmp_path: Path) -> None:
@@ -501,17 +526,18 @@ def test_a_gguf_file_holds_the_healed_model(text: Path, model_of: Make, tmp_path
 
 def test_the_command(text: Path, swapped: Callable[[str], Path], tmp_path: Path) -> None:
     student = swapped("llama-tied")
-    args = ["heal", str(student), "--text", str(text), "--out", str(tmp_path / "out")]
+    out = tmp_path / "with a space"
+    args = ["heal", str(student), "--text", str(text), "--out", str(out)]
     rates = ["--rate", "0.02", "--embedding-rate", "0.1", "--batch-tokens", "128"]
     dry = CliRunner().invoke(main, [*args, "--dry-run"])
     assert dry.exit_code == 0, dry.output
     assert "of memory and" in dry.stdout
-    assert not (tmp_path / "out").exists()
+    assert not out.exists()
     page = tmp_path / "page.html"
     done = CliRunner().invoke(main, [*args, *rates, "--report", str(page)])
     assert done.exit_code == 0, done.output
     assert "excess on held-out text" in done.stdout
-    assert "next: tokswap eval" in done.stdout
+    assert f"next: tokswap eval '{out}' --against " in done.stdout
     assert "Excess on held-out text" in page.read_text("utf-8")
     again = CliRunner().invoke(main, [*args, *rates, "--force", "--json"])
     assert again.exit_code == 0, again.output

@@ -125,7 +125,7 @@ def test_languages_need_an_amount_and_a_word_list(model_of: Make, tmp_path: Path
     model = model_of("llama")
     with pytest.raises(UsageError) as caught:
         tokswap.plan_heal(model, [], teacher=model, self_text_languages=["de"], out=tmp_path / "out")
-    assert caught.value.code == "missing-text"
+    assert caught.value.code == "idle-option"
     options = {"self_text": 9000, "self_text_languages": ["de", "fr"]}
     job = tokswap.plan_heal(model, [], teacher=model, out=tmp_path / "out", **options)
     assert "the teacher writes 9,000 bytes of text first: in de, in fr" in job.plan.notes

@@ -134,6 +134,20 @@ def test_a_byte_without_a_piece_of_its_own_stays_spelled(tokenizer_of: Callable[
     assert tokenizer.decode(tokenizer.encode("a\tb", add_special_tokens=False)) == "a\tb"
 
 
+@pytest.mark.parametrize(("family", "model"), [("bpe", "BPE"), ("unigram", "Unigram")])
+def test_a_new_tokenizer_spells_every_text(family: str, model: str, tmp_path: Path) -> None:
+    tokswap.train_tokenizer(CORPUS, size=900, family=family, out=tmp_path / "out")
+    tokenizer = load(tmp_path / "out")
+    assert len(tokenizer) == 900
+    assert makers.read_json(tmp_path / "out" / "tokenizer.json")["model"]["type"] == model
+    assert (tokenizer.bos_token_id, tokenizer.eos_token_id) == ((0, 0) if family == "bpe" else (1, 2))
+    for text in ("the old bridge", "a  b\tc\n\nd ", "日本 😀 x", "ümlaut", "123 4567", *[" a"] * (family == "bpe")):
+        ids = tokenizer.encode(text, add_special_tokens=False)
+        assert tokenizer.decode(ids) == text
+        assert tokenizer.unk_token_id not in ids
+    assert len(tokenizer.encode("the old bridge", add_special_tokens=False)) < 10
+
+
 def test_words_are_what_the_trainer_learns(trained: Callable[..., Path]) -> None:
     """The library's trainer, called on the same words by hand, gives the same merges."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
@@ -317,7 +331,7 @@ def run(*arguments: str) -> Any:
 
 
 def test_the_command(tokenizer_of: Callable[..., Path], tmp_path: Path) -> None:
-    out, source = tmp_path / "out", str(like(tokenizer_of, "byte-level"))
+    out, source = tmp_path / "an output", str(like(tokenizer_of, "byte-level"))
     line = ["--corpus", CORPUS[0], "--like", source, "--out", str(out)]
     done = run(*line, "--size-sweep", "500,600", "--dry-run")
     assert done.exit_code == 0, done.output
@@ -327,12 +341,24 @@ def test_the_command(tokenizer_of: Callable[..., Path], tmp_path: Path) -> None:
     done = run(*line, "--size", "600", "--json")
     found = json.loads(done.stdout)
     assert found["sizes"][0]["ids"] == 600
+    assert (found["family"], found["out"]) == ("byte-level BPE", str(out))
+    shown = json.loads(run(*line[:-2], "--size-sweep", "500", "--dry-run", "--json").stdout)
+    assert (shown["family"], shown["out"]) == (None, None)
+    with pytest.raises(TokswapError, match="--out is missing"):
+        tokswap.train_tokenizer(CORPUS, size=600)
     assert makers.read_json(out / "tokenizer_training.json")["sizes"] == found["sizes"]
     assert len(load(out)) == 600
     assert run(*line, "--size", "600").exit_code == 1
     done = run(*line, "--size", "620", "--force", "-q")
     assert done.stdout.strip() == str(out)
     assert len(load(out)) == 620
+    german = makers.TEXTS / "german.txt"
+    run(*line, "--size", "600", "--force", "--held-out", str(german))
+    [figures] = makers.read_json(out / "tokenizer_training.json")["sizes"]
+    ids = load(out)(german.read_text("utf-8"), add_special_tokens=False)["input_ids"]
+    assert figures["tokens_per_byte"] == pytest.approx(len(ids) / german.stat().st_size, rel=1e-6), "of this text"
+    done = run(*line, "--size", "600", "--force")
+    assert done.stdout.endswith(f"next: tokswap transplant --model ... --tokenizer '{out}'\n")
 
 
 @pytest.mark.parametrize(

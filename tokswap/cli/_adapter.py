@@ -10,6 +10,9 @@ from tokswap.cli import _options, _output
 from tokswap.cli._output import columns, shape_text
 from tokswap.errors import count_of
 
+_READ = {"like", "out", "force", "dry_run", "as_json", "quiet", "verbose"}
+"""What an adapter is told besides its own name; all else is about the vocabulary, which --like has changed already."""
+
 
 def follow(folder: str, values: dict[str, Any]) -> None:
     """Let an adapter follow the model that --like names, and print which tensors have changed."""
@@ -18,8 +21,7 @@ def follow(folder: str, values: dict[str, Any]) -> None:
     _options.set_volume(values["quiet"], values["verbose"])
     if values["like"] is None:
         raise click.UsageError("an adapter needs --like: the trimmed or extended model that it is to follow")
-    if values["page"] is not None or values["push_to_hub"] is not None:
-        raise click.UsageError("--report and --push-to-hub are for models, not for adapters")
+    _options.refuse_idle(values.keys() - _READ, "on an adapter, which follows the model of --like")
     done = remap_adapter(folder, values["like"], values["out"], force=values["force"], dry_run=values["dry_run"])
     if values["as_json"]:
         _output.document(done)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokswap.cli._output import columns, note_lines
+from tokswap.cli._output import columns, next_command, note_lines
 from tokswap.errors import count_of
 from tokswap.report.wording import duration, size
 from tokswap.storage.json_files import ADAPTER_CONFIG
@@ -59,7 +59,7 @@ def report_lines(report: HealReport) -> list[str]:
         lines.append(f"  stopped: {healing['stopped']}")
     if (Path(out) / ADAPTER_CONFIG).is_file():
         return [*lines, "", f"next: peft.AutoPeftModelForCausalLM.from_pretrained({out!r}) loads it with its model"]
-    return [*lines, "", f"next: tokswap eval {out} --against {report.plan.teacher} --text FILE"]
+    return [*lines, "", next_command("eval", out, "--against", report.plan.teacher, "--text", "FILE")]
 
 
 def step_lines(found: Mapping[str, Any]) -> list[str]:

@@ -28,6 +28,8 @@ _members = _options.together(
     ),
 )
 """What is mixed: a prepared folder, or with --byte-level any models."""
+_BY_TOKENS = {"prompts", "tokens", "seed", "sources"}
+"""Options of an evaluation by tokens alone."""
 
 
 def _folder(names: tuple[str, ...]) -> str:
@@ -157,7 +159,9 @@ def evaluate(
     if bytewise:
         from tokswap.ensemble.bytewise.load import load_bytes
 
-        shown, mixture = load_bytes(names, **_loading(options))
+        _options.refuse_idle(_BY_TOKENS, "with --byte-level, which has no samples and no intervals")
+        how = _loading(options) | {"window": options.window, "overlap": options.overlap}
+        shown, mixture = load_bytes(names, **how)
         _evaluate_bytes(shown, mixture, read, as_json, quiet)
         return
     from tokswap.ensemble.score import evaluate_ensemble_with

@@ -6,13 +6,15 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from tokswap.cli import _complete
+from tokswap.errors import UsageError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -64,6 +66,22 @@ def field_option(command: Command) -> Command:
     return click.option("--field", default="text", show_default=True, metavar="NAME", help=help)(command)
 
 
+def refuse_idle(names: Collection[str], when: str) -> None:
+    """Refuse flags that were typed and that the command would not read: the user would believe that they count.
+
+    Args:
+        names: The parameters that are not read.
+        when: Why not, for the message: "with --byte-level".
+
+    Raises:
+        UsageError: idle-option.
+    """
+    context = click.get_current_context()
+    for one in context.command.params:
+        if one.name in names and context.get_parameter_source(one.name) is ParameterSource.COMMANDLINE:
+            raise UsageError("idle-option", f"{one.opts[0]} has no effect {when}", f"omit {one.opts[0]}")
+
+
 def set_volume(quiet: bool, verbose: bool) -> None:
     """Keep third-party chatter off the screen, unless it is asked for."""
     if verbose:
@@ -71,7 +89,6 @@ def set_volume(quiet: bool, verbose: bool) -> None:
         logging.getLogger("tokswap").setLevel(logging.DEBUG)
     else:
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-        logging.getLogger("transformers").setLevel(logging.ERROR)
         if not sys.warnoptions:
             warnings.filterwarnings("ignore", module=_LIBRARIES)
     if quiet or not sys.stderr.isatty():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -92,6 +93,11 @@ def checks(checks: Sequence[Check], as_json: bool, quiet: bool, verdicts: Sequen
         click.echo("\n".join([*lines, *(_engines(told) if told else [])]))
     if failed or refused:
         raise SystemExit(1)
+
+
+def next_command(*words: str) -> str:
+    """Return the line that suggests a command, which a shell reads as it is meant: names may have spaces."""
+    return f"next: {shlex.join(['tokswap', *words])}"
 
 
 def shape_text(shape: Sequence[int]) -> str:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from tokswap.cli._heal_text import step_lines
-from tokswap.cli._output import columns, note_lines, shape_text
+from tokswap.cli._output import columns, next_command, note_lines, shape_text
 from tokswap.errors import count_of
 from tokswap.report.wording import COVERAGE, duration, size
 
@@ -82,8 +81,8 @@ def report_lines(report: Report) -> list[str]:
     if report.rows.worst:
         tokens = "  ".join(f"{token} {residual:.2f}" for token, residual in report.rows.worst)
         lines.append(f"  explained least (residual): {tokens}")
-    more = f" --draft-for {quote(plan.names.tokenizer)}" if plan.operation == "draft" else ""
-    following = f"next: tokswap verify {quote(out)} --against {quote(plan.names.model)}{more}"
+    more = ["--draft-for", plan.names.tokenizer] if plan.operation == "draft" else []
+    following = next_command("verify", out, "--against", plan.names.model, *more)
     return [*lines, *note_lines(report.notes), "", following]
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from tokswap.cli._heal_text import step_lines
-from tokswap.cli._output import columns, note_lines
+from tokswap.cli._output import columns, next_command, note_lines
 from tokswap.cli._plan_text import sizes_text
 from tokswap.errors import count_of
 from tokswap.report.wording import KEPT, duration, size
@@ -62,12 +61,8 @@ def report_lines(report: Report) -> list[str]:
         lines.append(f"  model: outputs not compared: {checks['not_compared']['reason']}")
     if "healing" in report.evidence:
         lines += step_lines(report.evidence["healing"])
-    return [
-        *lines,
-        *note_lines(report.notes),
-        "",
-        f"next: tokswap verify {quote(names.out)} --against {quote(names.model)}",
-    ]
+    following = next_command("verify", names.out, "--against", names.model)
+    return [*lines, *note_lines(report.notes), "", following]
 
 
 def _tokenization(name: str, found: Mapping[str, Any]) -> str:

@@ -114,7 +114,8 @@ def _scripts(facts: Mapping[str, Any]) -> list[str]:
     rows += [(name, *(f"{count:,}" for count in counts)) for name, counts in scripts[:_SCRIPTS_SHOWN]]
     lines = ["tokens by script", *_output.columns(rows, right=(1, 2, 3))]
     if len(scripts) > _SCRIPTS_SHOWN:
-        lines.append(f"  ... and {len(scripts) - _SCRIPTS_SHOWN} more scripts (--json lists them)")
+        more = count_of(len(scripts) - _SCRIPTS_SHOWN, "more script")
+        lines.append(f"  ... and {more} (--json lists them)")
     return lines
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,6 +14,9 @@ from tokswap.errors import count_of
 
 if TYPE_CHECKING:
     from tokswap.draft.head import DraftHeadJob
+
+_CHOOSING = {item.name for item in dataclasses.fields(DraftHeadOptions)} - {"trust_remote_code"}
+"""What says which tokens a head keeps, and where it is written."""
 
 
 @click.command(
@@ -52,7 +56,9 @@ def draft_head(model: str, target: str, check: bool, dry_run: bool, **values: An
     if check:
         from tokswap.draft.head import check_draft_head
 
-        _output.checks(check_draft_head(model, target), values["as_json"], values["quiet"])
+        _options.refuse_idle({*_CHOOSING, "dry_run"}, "with --check, which writes nothing")
+        found = check_draft_head(model, target, trust_remote_code=values["trust_remote_code"])
+        _output.checks(found, values["as_json"], values["quiet"])
         return
     from tokswap.draft.head import plan_with
 

@@ -97,6 +97,8 @@ def prepare(
     as_json, quiet = values["as_json"], values["quiet"]
     _options.set_volume(quiet, values["verbose"])
     options = read_options(EnsembleOptions, values, progress=not quiet)
+    if tokenizer != "auto":
+        _options.refuse_idle({"texts"}, "without --tokenizer auto, which is chosen by it")
     from tokswap.ensemble.prepare import plan_with
     from tokswap.storage.resolve import output_path
     from tokswap.storage.texts import read_texts
@@ -201,7 +203,7 @@ def _result(job: EnsembleJob, result: Ensemble) -> list[str]:
     kept = len(job.jobs) - made
     said = [f"{made} made" if made else "", f"{kept} kept" if kept else ""]
     lines = [f"wrote {result.folder}: {len(job.jobs)} members, {', '.join(filter(None, said))}"]
-    return [*lines, "", f"next: tokswap ensemble check {result.folder}"]
+    return [*lines, "", _output.next_command("ensemble", "check", str(result.folder))]
 
 
 @ensemble.command(

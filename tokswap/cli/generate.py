@@ -44,7 +44,7 @@ def generate(model: str, prompts: tuple[str, ...], as_json: bool, quiet: bool, v
     options = read_options(GenerateOptions, values)
     from tokswap.generation.generate import generate_with, open_model
 
-    loaded = open_model(model, options)
+    loaded = open_model(model, prompts, options)
     found = []
     for prompt in prompts:
         if len(prompts) > 1 and not quiet and not as_json:

@@ -70,7 +70,7 @@ def import_(
         except (OSError, UnicodeDecodeError) as error:
             raise InputError("bad-text", f"cannot read this text: {error}", file=languages) from error
     import_hypernet(name, out, languages=codes, force=force)
-    _show_result(out, f"tokswap transplant ... --init zett --set path={out}", as_json=as_json, quiet=quiet)
+    _show_result(out, "...", as_json=as_json, quiet=quiet)
 
 
 @hypernet.command(
@@ -150,18 +150,18 @@ def train(
 
     run(model, texts, out, settings, resume=resume, progress=not quiet)
     if main_process:
-        usage = f"tokswap transplant --model {model} --tokenizer ... --init zett --set path={out}"
-        _show_result(out, usage, as_json=as_json, quiet=quiet)
+        _show_result(out, "--model", model, "--tokenizer", "...", as_json=as_json, quiet=quiet)
 
 
-def _show_result(out: str, usage: str, *, as_json: bool, quiet: bool) -> None:
+def _show_result(out: str, *inputs: str, as_json: bool, quiet: bool) -> None:
     """Print what a hypernetwork is, and the command that uses it."""
     if as_json:
         _output.document({"out": out, **_describe(out)})
     elif quiet:
         click.echo(out)
     else:
-        click.echo("\n".join([*_facts(out), "", f"next: {usage}"]))
+        following = _output.next_command("transplant", *inputs, "--init", "zett", "--set", f"path={out}")
+        click.echo("\n".join([*_facts(out), "", following]))
 
 
 def _describe(folder: str) -> dict[str, Any]:

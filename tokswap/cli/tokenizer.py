@@ -102,7 +102,7 @@ def _lines(job: TrainJob, dry_run: bool) -> list[str]:
     lines += _output.note_lines(job.notes)
     if dry_run or job.out is None:
         return [*lines, "", "nothing was written"]
-    next_step = f"next: tokswap transplant --model ... --tokenizer {job.out}"
+    next_step = _output.next_command("transplant", "--model", "...", "--tokenizer", str(job.out))
     return [*lines, "", f"wrote {job.out}: {job.options.size:,} ids", "", next_step]
 
 

@@ -171,12 +171,15 @@ def plan_with(model: str | Path, target: str | Path, options: DraftHeadOptions) 
     )
 
 
-def check_draft_head(model: str | Path, target: str | Path | None = None) -> list[Check]:
+def check_draft_head(
+    model: str | Path, target: str | Path | None = None, *, trust_remote_code: bool = False
+) -> list[Check]:
     """Check that the maps of a reduced draft head hold together.
 
     Args:
         model: The head.
         target: The model to draft for; None to take the size that the head names.
+        trust_remote_code: Whether code that comes with the target may run.
 
     Returns:
         The checks.
@@ -184,7 +187,8 @@ def check_draft_head(model: str | Path, target: str | Path | None = None) -> lis
     Raises:
         InputError: bad-draft-head, and what reading the target raises.
     """
-    return check_head(open_head(model), read_side(target).vocab_size if target is not None else None)
+    size = None if target is None else read_side(target, trust_remote_code=trust_remote_code).vocab_size
+    return check_head(open_head(model), size)
 
 
 def _checked_ids(head: HeadFiles, side: Side) -> np.ndarray:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from tokswap.heal.options import SelfTextOptions
 from tokswap.options.declare import Options, option
@@ -45,10 +44,6 @@ class ProposalOptions(Options):
     )
 
 
-_OWN = {item.name for group in (DistillOptions, ProposalOptions) for item in fields(group)}
-"""Options that a transplant lacks."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class DraftOptions(
     MethodOptions,
@@ -67,14 +62,9 @@ class DraftOptions(
         """Whether the draft is trained."""
         return bool(self.distill or self.self_text)
 
-    @property
-    def own(self) -> dict[str, Any]:
-        """The options that a transplant lacks, as tokswap.json lists them."""
-        return {name: value for name, value in self.recorded().items() if name in _OWN}
-
     def as_transplant(self, rows: int) -> TransplantOptions:
         """Return the options of the transplant that makes the draft. rows: of the target's vocabulary matrices."""
-        names = {item.name for item in fields(DraftOptions)} - _OWN
+        names = {item.name for item in fields(DraftOptions)} & {item.name for item in fields(TransplantOptions)}
         shared = {name: getattr(self, name) for name in names}
         return TransplantOptions(**shared, vocab_size=rows, bos="keep")
 

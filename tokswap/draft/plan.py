@@ -90,9 +90,7 @@ def plan_with(model: ModelLike, target: ModelLike, options: DraftOptions) -> Tra
     prepared = prepared.with_configs(draft_configs(prepared, opened))
     default_out = f"{named(model)}-for-{named(target)}"
     job = finish(prepared, default_out=default_out, operation="draft", owner=opened.name, step=step)
-    recorded = {name: value for name, value in job.plan.request.options.items() if name != "heal"}
-    recorded |= options.own
-    request = dataclasses.replace(job.plan.request, options=recorded)
+    request = dataclasses.replace(job.plan.request, options=options.recorded())
     return dataclasses.replace(job, plan=dataclasses.replace(job.plan, request=request))
 
 

@@ -40,7 +40,7 @@ class MemberOptions(MethodOptions, HealStepOptions, ComputeOptions, TrustOptions
         own = {item.name: getattr(self, item.name) for item in fields(MemberOptions)}
         own |= {"out": out, "bos": bos, "force": True}
         if not changes:
-            for name in ("donor", "settings", "output_init", "heal"):
+            for name in ("donor", "settings", "output_init", "heal", "heal_train"):
                 del own[name]
             own |= {"init": "mean", "keep_rows": True}
         return TransplantOptions(**own)

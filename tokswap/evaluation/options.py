@@ -47,7 +47,7 @@ class ProbeOptions(Options):
         metavar="NAME",
         code="unknown-probe",
     )
-    questions: int = option(20, "Questions of each part of a probe.", least=1, metavar="N")
+    questions: int = option(20, "Questions of each part of a probe.", least=1, metavar="N", needs="probes")
     harness: Sequence[str] = option(
         (), "Run this task of lm-evaluation-harness too; repeat for more.", metavar="TASK", code="unknown-task"
     )
@@ -55,8 +55,9 @@ class ProbeOptions(Options):
         None,
         "Folder with the YAML files of the tasks, which may run Python code. [default: the tasks of lm_eval]",
         metavar="DIR",
+        needs="harness",
     )
-    harness_limit: int | None = option(None, "Most questions of each task.", least=1, metavar="N")
+    harness_limit: int | None = option(None, "Most questions of each task.", least=1, metavar="N", needs="harness")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,6 +37,7 @@ class TermOptions(Options):
         "Form of a term without a space before it: after a space (`word`), as it stands (`bare`), `both`, or by its "
         "script (`auto`).",
         choices=("auto", "word", "bare", "both"),
+        needs="tokens",
     )
     map_tokens: Sequence[str] = option(
         (),

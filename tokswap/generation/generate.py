@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tokswap.checkpoint.loaded import ModelLike, as_loaded
@@ -41,7 +41,7 @@ def generate_text(model: ModelLike, prompt: str, options: GenerateOptions) -> Co
     Reference:
         arXiv 2410.09303 (cover encodings).
     """
-    return generate_with(open_model(model, options), prompt, options)
+    return generate_with(open_model(model, [prompt], options), prompt, options)
 
 
 def generate_with(
@@ -59,8 +59,6 @@ def generate_with(
         write: Called with each piece of text.
     """
     model, tokenizer = loaded
-    for text in (prompt, options.suffix or ""):
-        check_prompt(text)
     given: str | Prompt = prompt
     if options.suffix is not None:
         read = read_loaded(tokenizer)
@@ -79,13 +77,20 @@ def generate_with(
         )
 
 
-def open_model(model: ModelLike, options: GenerateOptions) -> tuple[Any, Any]:
-    """Return a model and its transformers tokenizer. What the tokenizer cannot do is said before weights are read.
+def open_model(model: ModelLike, prompts: Sequence[str], options: GenerateOptions) -> tuple[Any, Any]:
+    """Return a model and its transformers tokenizer. What is wrong with the request is said before weights are read.
+
+    Args:
+        model: The model, or its name.
+        prompts: What it will continue.
+        options: How it will write.
 
     Raises:
-        UsageError: bad-setting, unknown-token.
+        UsageError: bad-prompt, bad-setting, unknown-token.
         InputError: no-fim-markers, not-bytewise, and what loading raises.
     """
+    for text in (*prompts, options.suffix or ""):
+        check_prompt(text)
     trust = options.trust_remote_code
     loaded = as_loaded(model, trust_remote_code=trust)
     if loaded is not None:

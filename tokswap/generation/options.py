@@ -22,12 +22,14 @@ class InfillOptions(Options):
         "Tokens before the prefix, the suffix and the middle. [default: those of a known family in the vocabulary]",
         kind="codes",
         metavar="PREFIX,SUFFIX,MIDDLE",
+        needs="suffix",
     )
     fim_order: str = option(
         "psm",
         "What the model reads: prefix, suffix, middle (`psm`), or suffix, prefix, middle (`spm`), where the middle "
         "follows the prefix directly.",
         choices=ORDERS,
+        needs="suffix",
     )
 
 

@@ -77,7 +77,8 @@ def open_inputs(
         made: How the model was made; None to read it from tokswap.json.
 
     Raises:
-        UsageError: missing-text, unknown-language, missing-teacher, no-new-rows, cannot-shard, wrapped-model.
+        UsageError: missing-text, unknown-language, missing-teacher, no-new-rows, cannot-shard, wrapped-model,
+            bad-setting.
         InputError: missing-extra, not-causal, not-text-only, quantised-body, no-lora-targets, no-plain-embeddings, and
             what reading models and text raises.
     """
@@ -89,7 +90,12 @@ def open_inputs(
     student = _opened(model, options)
     if student.loaded is not None:
         check_whole(student.loaded.model)
-    reach = check_body(student, options.train, trust_remote_code=options.trust_remote_code)
+    reach = check_body(
+        student,
+        options.train,
+        trust_remote_code=options.trust_remote_code,
+        recompute=options.gradient_checkpointing,
+    )
     teacher = _opened(_teacher_of(model, student, options), options)
     sides = (_side(teacher), _side(student))
     text = None
@@ -155,12 +161,9 @@ def check_languages(options: SelfTextOptions) -> None:
     """Check that the teacher can write in the languages that are asked for.
 
     Raises:
-        UsageError: missing-text, unknown-language.
+        UsageError: unknown-language.
         InputError: missing-extra.
     """
-    if options.self_text_languages and not options.self_text:
-        message = "--self-text-lang says in which languages the teacher writes, and nothing says how much"
-        raise UsageError("missing-text", message, "give --self-text 100kB too")
     for code in options.self_text_languages:
         language(code, most=1)
 
@@ -179,18 +182,20 @@ def check_model(checkpoint: Checkpoint) -> None:
         raise _quantised(checkpoint)
 
 
-def check_body(source: SourceModel, train: str, *, trust_remote_code: bool) -> Reach | None:
+def check_body(source: SourceModel, train: str, *, trust_remote_code: bool, recompute: bool = False) -> Reach | None:
     """Check that a model has what is to be trained, without reading a weight.
 
     Args:
         source: The model.
         train: What learns, as `--train` says.
         trust_remote_code: Whether code that comes with the model may run.
+        recompute: Whether its activations are to be computed twice.
 
     Returns:
         What a LoRA adapter can change of it; None where only the run can tell.
 
     Raises:
+        UsageError: bad-setting.
         InputError: quantised-body, no-lora-targets, no-plain-embeddings.
     """
     if train in ("adapter", "full") and any(one.dtype.startswith("F8") for one in source.checkpoint.tensors.values()):
@@ -201,6 +206,9 @@ def check_body(source: SourceModel, train: str, *, trust_remote_code: bool) -> R
         model = skeleton(source.checkpoint.folder, trust_remote_code=trust_remote_code)
     if model is None:
         return None
+    if recompute and not model.supports_gradient_checkpointing:
+        message = f"--gradient-checkpointing: transformers cannot compute activations of {type(model).__name__} twice"
+        raise UsageError("bad-setting", message, "leave it out; smaller --batch-tokens take less memory too")
     reach = reach_of(model)
     check_parts(model, reach, train)
     return reach

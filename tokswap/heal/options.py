@@ -31,6 +31,7 @@ class SelfTextOptions(Options):
         flag="--self-text-lang",
         metavar="CODES",
         kind="codes",
+        needs="self_text",
     )
 
 
@@ -145,5 +146,5 @@ class HealStepOptions(FieldOptions):
         complete="files",
     )
     heal_train: str = option(
-        "adapter", "What --heal trains, as `tokswap heal --train` says.", choices=TRAINS, metavar="WHAT"
+        "adapter", "What --heal trains, as `tokswap heal --train` says.", choices=TRAINS, metavar="WHAT", needs="heal"
     )

@@ -85,7 +85,10 @@ class Student(Module):
         if options.shard:  # torch's data parallelism leaves these alone
             self._ddp_params_and_buffers_to_ignore = divided_names(self)
         if options.gradient_checkpointing:
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            # The old name goes with transformers 6.
+            named = ("activation_checkpointing_enable", "gradient_checkpointing_enable")
+            enable = next(getattr(model, name) for name in named if hasattr(model, name))
+            enable({"use_reentrant": False})
 
     def learning(self) -> dict[str, Parameter]:
         """Return the weights that learn, by name."""

@@ -27,27 +27,37 @@ class Declared:
 
     Attributes:
         help: One sentence for `--help`, the docs and editors.
-        least: Smallest value that is allowed, None for no limit.
-        most: Largest value that is allowed, None for no limit.
+        limits: Smallest and largest value that are allowed, None for no limit.
         choices: The words that are allowed, None for any.
         code: Error code of a value that is not allowed.
         flag: How the command line spells it, where `--name-of-the-field` is not what users type; "" for Python only.
         metavar: What stands for the value in `--help`.
         kind: How the command line reads the value.
         complete: What a shell offers for it: models, files, methods, settings or bos.
+        needs: Name of the option without which this one has no effect.
         recorded: Whether tokswap.json lists it under `plan.options`.
     """
 
     help: str
-    least: float | None = None
-    most: float | None = None
+    limits: tuple[float | None, float | None] = (None, None)
     choices: tuple[str, ...] | None = None
     code: str = "bad-setting"
     flag: str | None = None
     metavar: str | None = None
     kind: Kind = ""
     complete: str | None = None
+    needs: str | None = None
     recorded: bool = True
+
+    @property
+    def least(self) -> float | None:
+        """Smallest value that is allowed, None for no limit."""
+        return self.limits[0]
+
+    @property
+    def most(self) -> float | None:
+        """Largest value that is allowed, None for no limit."""
+        return self.limits[1]
 
 
 MOST_SEED = 2**32 - 1
@@ -59,9 +69,9 @@ def seed_option(help: str) -> Any:
     return option(0, help, least=0, most=MOST_SEED)
 
 
-def option(default: Any, help: str, **more: Any) -> Any:
-    """Declare an option: a dataclass field with its help text; `more` are the attributes of `Declared`."""
-    declared = Declared(help, **more)
+def option(default: Any, help: str, *, least: float | None = None, most: float | None = None, **more: Any) -> Any:
+    """Declare an option: a dataclass field with its help text and limits; `more` are the attributes of `Declared`."""
+    declared = Declared(help, (least, most), **more)
     if isinstance(default, dict):
         return field(default_factory=dict, metadata={"declared": declared})
     return field(default=default, metadata={"declared": declared})
@@ -103,7 +113,7 @@ class Options:
         """Turn lists into tuples and check every value.
 
         Raises:
-            UsageError: with the code of the option, where a value is not allowed.
+            UsageError: with the code of the option, where a value is not allowed; idle-option.
         """
         for item in dataclasses.fields(self):
             value = getattr(self, item.name)
@@ -114,6 +124,19 @@ class Options:
                 value = tuple(value)
                 object.__setattr__(self, item.name, value)
             check_value(item, value, flag_of(item) or f"`{item.name}`")
+        self._check_needs()
+
+    def _check_needs(self) -> None:
+        """Check that no option waits for another one: the user would believe that it has done something."""
+        fields = {item.name: item for item in dataclasses.fields(self)}
+        for item in fields.values():
+            needed = fields.get(declared(item).needs or "")
+            if needed is not None and self._is_given(item) and not self._is_given(needed):
+                flag, other = flag_of(item), flag_of(needed)
+                raise UsageError("idle-option", f"{flag} has no effect without {other}", f"add {other}, or omit {flag}")
+
+    def _is_given(self, item: dataclasses.Field[Any]) -> bool:
+        return bool(getattr(self, item.name) != default_of(item))
 
     def recorded(self) -> dict[str, Any]:
         """Return the options that tokswap.json lists, as plain data."""

@@ -161,6 +161,7 @@ class GgufOptions(Options):
         metavar="TYPE",
         choices=GGUF_TYPES,
         code="bad-gguf-type",
+        needs="gguf",
         recorded=False,
     )
 

@@ -10,7 +10,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from tokswap.options.declare import declared, flag_of, options_of
+from tokswap.options.declare import declared, default_of, flag_of, options_of
 
 P = ParamSpec("P")
 A = TypeVar("A")
@@ -81,17 +81,13 @@ def _with_keywords(function: Callable[..., Any], options: Any) -> Any:
     leading = [entry for name, entry in plain.parameters.items() if name != "options"]
     lists = {entry.name for entry in leading if str(entry.annotation).startswith("Sequence[")}
     keywords = [
-        inspect.Parameter(item.name, inspect.Parameter.KEYWORD_ONLY, default=_shown(item), annotation=item.type)
+        inspect.Parameter(item.name, inspect.Parameter.KEYWORD_ONLY, default=default_of(item), annotation=item.type)
         for item in fields
     ]
     signature = plain.replace(parameters=[*leading, *keywords])
     call.__signature__ = signature  # type: ignore[attr-defined]
     call.__doc__ = (inspect.getdoc(function) or "") + _documented(fields)
     return call
-
-
-def _shown(item: dataclasses.Field[Any]) -> Any:
-    return {} if item.default_factory is not dataclasses.MISSING else item.default
 
 
 def _documented(fields: list[dataclasses.Field[Any]]) -> str:

@@ -88,6 +88,7 @@ class TrainKindOptions(Options):
         least=0.05,
         most=0.99,
         code="bad-share",
+        needs="superwords",
     )
     seed: int = seed_option("Seed of the random pieces of --supertokens.")
 
@@ -95,8 +96,11 @@ class TrainKindOptions(Options):
         """Check that the options name one kind of tokens.
 
         Raises:
-            UsageError: two-kinds.
+            UsageError: two-kinds, idle-option.
         """
+        if self.like is not None and self.family != "bpe":
+            message = "--family has no effect with --like, whose family the tokenizer has"
+            raise UsageError("idle-option", message, "leave out one of the two")
         named = [flag for flag in ("superwords", "supertokens", "binary") if getattr(self, flag)]
         if len(named) > 1:
             raise UsageError("two-kinds", f"--{named[0]} and --{named[1]} train different tokens", "choose one of them")

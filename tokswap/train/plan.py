@@ -103,7 +103,7 @@ def plan_tokenizer(corpora: Sequence[str | Path], options: TrainOptions) -> Trai
         A job: `job.tokenizer` is the tokenizer, `job.figures` what it does with held-out text, `job.run()` writes it.
 
     Raises:
-        UsageError: bad-size, bad-family, bad-share, two-kinds, missing-text, bad-minimum.
+        UsageError: bad-size, bad-family, bad-share, two-kinds, idle-option, missing-text, bad-minimum.
         InputError: small-corpus, not-bpe, missing-corpus, empty-corpus, bad-text, and what reading a tokenizer raises.
         OutputError: output-exists, output-is-source.
     """

@@ -187,6 +187,7 @@ def _trimmed(
         target.generation,
         choice,
         texts=fixed_texts(source.config, source.modules, source.processors),
+        multiple=options.pad_to_multiple,
         backend=backend,
         progress=options.progress,
     )

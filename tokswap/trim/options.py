@@ -55,7 +55,12 @@ class TrimChoice(FieldOptions):
         code="bad-target-size",
     )
     min_count: int = option(
-        1, "Keep tokens that occur at least this often in a corpus.", metavar="N", least=1, code="bad-minimum"
+        1,
+        "Keep tokens that occur at least this often in a corpus.",
+        metavar="N",
+        least=1,
+        code="bad-minimum",
+        needs="corpora",
     )
     coverage: float | None = option(
         None,
@@ -73,7 +78,7 @@ class TrimChoice(FieldOptions):
             UsageError: nothing-to-keep, bad-coverage.
         """
         if not (self.corpora or self.languages or self.words or self.scripts or self.keep_tokens):
-            hint = "name a --corpus, a --lang, a list of --words, a --keep-script or a --keep-token"
+            hint = "name a text (--corpus, or --trim-corpus in a transplant), a language, words, a script or a token"
             raise UsageError("nothing-to-keep", "no option says which tokens to keep", hint)
         if self.coverage == 0:
             raise UsageError("bad-coverage", "--coverage must be above 0")

@@ -175,13 +175,13 @@ def _check_size(target: int, least: int) -> None:
             "target-too-small",
             f"{target:,} rows are too few: added tokens, bytes, named tokens and their merge dependencies take "
             f"{least:,}",
-            f"give a --target-size of {least:,} or more",
+            f"ask for {least:,} rows or more",
         )
 
 
 def _size_notes(target: int, rows: int) -> tuple[str, ...]:
     if target > rows:
-        return (f"the result has {rows:,} rows, fewer than --target-size: no further token occurs",)
+        return (f"the result has {rows:,} rows, fewer than asked for: no further token occurs",)
     return ()
 
 

@@ -53,6 +53,7 @@ def trim_target(
     choice: TrimChoice,
     *,
     texts: Sequence[str] = (),
+    multiple: int | None = None,
     backend: Backend = LOCAL,
     progress: bool = False,
 ) -> TrimmedTarget:
@@ -64,6 +65,7 @@ def trim_target(
         generation: generation_config.json of that model, {} if unknown.
         choice: Which tokens to keep.
         texts: Texts that the model reads before others, such as prompts.
+        multiple: The rows will be filled up to a multiple of it.
         backend: Where corpora are counted.
         progress: Whether to show a progress bar.
     """
@@ -71,7 +73,7 @@ def trim_target(
     vocabulary = tokenizer.vocabulary
     named = {**needed_ids(config), **needed_ids(generation)}
     needed = {token for token in named if 0 <= token < len(vocabulary)}
-    selection = counted(choice, tokenizer, needed, texts=texts, backend=backend, progress=progress)
+    selection = counted(choice, tokenizer, needed, texts=texts, multiple=multiple, backend=backend, progress=progress)
     trimmed = rebuilt(tokenizer, selection.ids.tolist())
     new_of = {old: new for new, old in enumerate(trimmed.kept.tolist())}
     ids = KeptIds(vocabulary, trimmed.tokenizer.vocabulary, new_of)

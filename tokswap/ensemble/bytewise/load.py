@@ -83,6 +83,8 @@ def load_bytes(
     dtype: str = "float32",
     device: str = "cpu",
     trust_remote_code: bool = False,
+    window: int = 512,
+    overlap: int = 128,
 ) -> tuple[tuple[str, ...], ByteMixture]:
     """Load the members that a command line names.
 
@@ -94,6 +96,8 @@ def load_bytes(
         dtype: See `byte_mix`.
         device: See `byte_mix`.
         trust_remote_code: See `byte_mix`.
+        window: See `ByteModel`.
+        overlap: See `ByteModel`.
 
     Returns:
         The names of the members, and the mixture.
@@ -111,5 +115,13 @@ def load_bytes(
         places = [str(ensemble.path_of(member)) for member in ensemble.members]
     if weights is not None:
         shares = read_weights(weights, len(places))
-    mixture = byte_mix(places, shares, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
+    mixture = byte_mix(
+        places,
+        shares,
+        dtype=dtype,
+        device=device,
+        trust_remote_code=trust_remote_code,
+        window=window,
+        overlap=overlap,
+    )
     return shown, mixture
