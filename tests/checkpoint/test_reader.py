@@ -16,6 +16,7 @@ from weight_files import CONFIG, code_of, folder_with, safetensors, two_shards
 from tokswap.checkpoint.reader import Checkpoint, has_weights, open_checkpoint
 from tokswap.ensemble.members import read_ensemble
 from tokswap.errors import InputError, UsageError
+from tokswap.hypernet import load_hypernet
 from tokswap.storage.json_files import read_json
 from tokswap.tokenizer.tokenizer import read_tokenizer
 
@@ -44,7 +45,7 @@ def test_no_generation_config_is_an_empty_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [None, 3, b"folder"])
-@pytest.mark.parametrize("function", [open_checkpoint, read_tokenizer, read_ensemble])
+@pytest.mark.parametrize("function", [open_checkpoint, read_tokenizer, read_ensemble, load_hypernet])
 def test_what_is_no_path(function: Callable[[Any], object], name: object) -> None:
     with pytest.raises(UsageError, match="is no path") as caught:
         function(name)

@@ -20,7 +20,7 @@ from tokswap.hypernet.surface import Surface
 from tokswap.storage.atomic import check_output, replace_file, workspace
 from tokswap.storage.json_files import json_bytes, read_json
 from tokswap.storage.links import check_links
-from tokswap.storage.resolve import output_path, resolve_hypernet
+from tokswap.storage.resolve import input_path, output_path, resolve_hypernet
 from tokswap.tokenizer.output import spec_bytes
 from tokswap.tokenizer.tokenizer import read_tokenizer
 
@@ -48,11 +48,13 @@ def load_hypernet(folder: str | Path, *, device: str = "cpu") -> Hypernet:
         device: Where torch computes.
 
     Raises:
+        UsageError: bad-model.
         InputError: missing-config, bad-config, bad-hypernet, unsupported-hypernet, missing-hypernet, pickled-weights,
             missing-tokenizer, not-byte-level.
     """
+    folder = input_path(folder)
     surface = open_surface(folder)
-    network = build(surface.config, _weights(Path(folder)), Path(folder))
+    network = build(surface.config, _weights(folder), folder)
     return Hypernet(config=surface.config, network=network.to(device), surface=surface, device=device)
 
 
@@ -62,9 +64,9 @@ def open_surface(folder: str | Path) -> Surface:
     That is enough to make surface forms and to check a base model.
 
     Raises:
-        InputError: as `load_hypernet`.
+        UsageError, InputError: as `load_hypernet`.
     """
-    folder = Path(folder)
+    folder = input_path(folder)
     config = _config(folder)
     return Surface(read_tokenizer(folder), config)
 
