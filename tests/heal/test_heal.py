@@ -226,7 +226,6 @@ def test_a_cache_that_cannot_be_written(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning")  # PEFT uses what transformers deprecates
 def test_the_same_healing_twice_at_once(
     text: Path, swapped: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -240,6 +239,7 @@ def test_the_same_healing_twice_at_once(
     assert "--out" not in str(caught.value)
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # PEFT uses what transformers deprecates
 def test_a_model_in_an_adapter(text: Path, swapped: Callable[[str], Path], tmp_path: Path) -> None:
     """It teaches as it predicts, and cannot be healed before the adapter is merged."""
     from peft import LoraConfig, get_peft_model

@@ -266,7 +266,7 @@ SHOWN = {
     for one in (measured, compared, inspected, extended, trained, reduced, checked, evaluated, chosen, healed, trimmed)
 }
 TEXTS = dict(
-    part.split(" ==\n", 1) for part in (Path(__file__).parent / "texts.txt").read_text("utf-8").split("== ")[1:]
+    part.split(" ==\n", 1) for part in (Path(__file__).parent / "printed.txt").read_text("utf-8").split("== ")[1:]
 )
 
 
