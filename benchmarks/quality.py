@@ -151,6 +151,16 @@ class Bench:
         cost_file = folder / "cost.json"
         return {"bits": self.measure(folder), **(json.loads(cost_file.read_text()) if cost_file.is_file() else {})}
 
+    def score_of(self, pair: Pair, name: str, methods: Mapping[str, Any], mergekit: str | None, again: bool) -> Any:
+        """Return the score of one of `methods`, or of a peer."""
+
+        def work() -> dict[str, Any]:
+            if name in PEERS:
+                return self.peer(pair, PEERS[name], mergekit)
+            return self.ours(pair, methods[name], pair.tokenizer)
+
+        return self.score(pair, name, again, work)
+
     def score(self, pair: Pair, name: str, again: bool, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Return the kept score of a method, or do the work and keep it. A failure is a score too."""
         path = self.scores / pair.number / f"{name}.json"
@@ -284,13 +294,7 @@ def score_pair(bench: Bench, pair: Pair, options: argparse.Namespace) -> None:
         if not files.get(name, True):
             print(f"pair {pair.number}: {name} left out: give --encoder or --vectors", file=sys.stderr)
             continue
-
-        def work(name: str = name) -> dict[str, Any]:
-            if name in PEERS:
-                return bench.peer(pair, PEERS[name], options.mergekit)
-            return bench.ours(pair, methods[name], pair.tokenizer)
-
-        bench.score(pair, name, bool(options.only), work)
+        bench.score_of(pair, name, methods, options.mergekit, bool(options.only))
 
 
 def read_options() -> argparse.Namespace:

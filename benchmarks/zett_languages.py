@@ -116,10 +116,7 @@ def every_method(model: Path, work: Path, scored: dict[str, str], mergekit: str 
     base = bench.score(pair, "source", True, lambda: bench.source(pair))
     found = {}
     for name in [*(PEERS if mergekit else ()), *methods]:
-        if name in PEERS:
-            score = bench.score(pair, name, False, lambda name=name: bench.peer(pair, PEERS[name], mergekit))
-        else:
-            score = bench.score(pair, name, False, lambda name=name: bench.ours(pair, methods[name], pair.tokenizer))
+        score = bench.score_of(pair, name, methods, mergekit, again=False)
         found[name] = excess_of(score, base["bits"], tuple(scored))
     return {**base, "methods": found}
 

@@ -116,7 +116,7 @@ def _tokenizer_checks(sides: Sides, rows: int) -> Iterator[Check]:
     yield chat_check(folder, reference)
     if source is not None:
         yield role_check(folder, source, reference)
-        found = processor_check(folder, source, reference.dropped)
+        found = processor_check(folder, source, reference)
         yield from [found] if found is not None else []
     if reference.trim:
         yield from _tried("trimmed texts", sides, lambda: corpus_check(folder, reference, sides.provenance.plan))

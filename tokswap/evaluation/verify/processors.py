@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from fnmatch import fnmatchcase
 from typing import Any
 
 from tokswap.evaluation.checks import Check, check_empty
 from tokswap.evaluation.verify.folder import Folder
+from tokswap.evaluation.verify.reference import Reference
 
 _NAME = "processor"
 _ENDS = ("_token_id", "_token_ids", "_token_index", "_ids", "_id")
 
 
-def processor_check(folder: Folder, source: Folder, dropped: frozenset[str] = frozenset()) -> Check | None:
+def processor_check(folder: Folder, source: Folder, reference: Reference) -> Check | None:
     """Load the processors of a result and of its source with transformers, and compare what they ask of the tokenizer.
 
     A processor that does not find its tokens adds them, with ids past the rows of the model, or looks for ids that the
@@ -22,7 +22,7 @@ def processor_check(folder: Folder, source: Folder, dropped: frozenset[str] = fr
     Args:
         folder: The result.
         source: The source model.
-        dropped: Patterns of the tokens that the user dropped by name.
+        reference: The tokenizer that the result should have.
 
     Returns:
         The check, None where the source has no processor.
@@ -40,9 +40,9 @@ def processor_check(folder: Folder, source: Folder, dropped: frozenset[str] = fr
     except Exception as error:  # whatever the class raises is the result
         return Check(_NAME, False, f"does not load: {type(error).__name__}: {error}")
     new = _adds(after, folder) - _adds(before, source)
-    wrong = [f"adds {text!r}, which has no row" for text in sorted(new) if not _matches(text, dropped)]
+    wrong = [f"adds {text!r}, which has no row" for text in sorted(new) if not reference.was_dropped(text)]
     wrong += list(_strays(before, source, after, folder))
-    if not dropped:
+    if not reference.dropped:
         wrong += list(_unknown(before, after))
     return check_empty(_NAME, "differs", wrong, f"{type(after).__name__} finds its tokens")
 
@@ -60,16 +60,12 @@ def _adds(processor: Any, folder: Folder) -> set[str]:
     return set(processor.tokenizer.get_vocab()) - set(folder.tokenizer.get_vocab())
 
 
-def _matches(text: str, patterns: frozenset[str]) -> bool:
-    return any(fnmatchcase(text, pattern) for pattern in patterns)
-
-
 def _strays(before: Any, source: Folder, after: Any, folder: Folder) -> Iterator[str]:
     """Yield the ids that the source's processor and config agree on, and those of the result do not."""
-    old, new = source.defaults, folder.defaults
+    old, new, now = source.defaults, folder.defaults, _ids(after)
     for name, value in _ids(before).items():
+        there = now.get(name)
         for key in (name, name.replace("_token_id", "_token_index")):
-            there = _ids(after).get(name)
             if type(value) is int and old.get(key) == value and new.get(key) != there:
                 yield f"{name} is {there}, and {new.get(key)} in config.json"
 

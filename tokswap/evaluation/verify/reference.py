@@ -36,7 +36,7 @@ class Reference:
         new_of: Its id -> id of the result; None for a result with the same ids.
         rows: Number of rows of its own model, None where it has none.
         bos_added: Whether the result is made to begin texts with bos.
-        dropped: Tokens that the user dropped by name.
+        dropped: Patterns of the tokens that the user dropped by name.
         added: The ids that an extension has added to it.
         digits: How the result is made to split numbers, None where it splits them as this does.
     """
@@ -77,9 +77,11 @@ class Reference:
     def may_lack(self, token: int) -> bool:
         """Return whether the result need not have an id: it has no row, or the user dropped it."""
         text = self.folder.vocabulary[token] if token < len(self.folder.vocabulary) else None
-        return (text is not None and any(fnmatchcase(text, name) for name in self.dropped)) or (
-            self.rows is not None and token >= self.rows
-        )
+        return (text is not None and self.was_dropped(text)) or (self.rows is not None and token >= self.rows)
+
+    def was_dropped(self, text: str) -> bool:
+        """Return whether the user dropped the token of a text by name."""
+        return any(fnmatchcase(text, name) for name in self.dropped)
 
     @property
     def needed_added(self) -> list[str]:
