@@ -126,7 +126,8 @@ def trained(source: Path, train: str) -> Student:
     torch.manual_seed(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PEFT and transformers, of tiny configs
-        student = Student(load_model(source)[0], HealOptions(train=train, rank=4))
+        options = HealOptions(train=train, rank=4) if train == "adapter" else HealOptions(train=train)
+        student = Student(load_model(source)[0], options)
     rows = logits(student.causal).shape[1]  # not all rows of padding are predicted
     for name, one in student.learning().items():
         if "lora_B" in name:

@@ -81,12 +81,13 @@ class HealTrainOptions(Options):
     minutes: float | None = option(
         None, "Use only as much of the text as can be trained on in this time.", least=0.1, metavar="N"
     )
-    rank: int = option(16, "Rank of the adapter.", least=1)
+    rank: int = option(16, "Rank of the adapter.", least=1, needs="train=adapter")
     rate: float | None = option(
         None,
         "Learning rate of the adapter, or with `--train full` ten times that of the body. [default: 0.001 in models of "
         "width 640, less in wider ones]",
         least=0,
+        needs="train=adapter or train=full",
     )
     embedding_rate: float = option(1e-3, "Learning rate of embeddings, relative to their typical element.", least=0)
     batch_tokens: int = option(512, "Tokens of a step. Small steps learn more from the same text.", least=16)

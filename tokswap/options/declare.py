@@ -34,7 +34,8 @@ class Declared:
         metavar: What stands for the value in `--help`.
         kind: How the command line reads the value.
         complete: What a shell offers for it: models, files, methods, settings or bos.
-        needs: Name of the option without which this one has no effect.
+        needs: What this option has no effect without: the name of another option, or its name and value
+            (`train=adapter`). Several are joined by " or "; one of them is enough.
         recorded: Whether tokswap.json lists it under `plan.options`.
     """
 
@@ -64,9 +65,9 @@ MOST_SEED = 2**32 - 1
 """Largest seed: NumPy takes no more than 32 bits."""
 
 
-def seed_option(help: str) -> Any:
+def seed_option(help: str, *, needs: str | None = None) -> Any:
     """Declare the seed of a run."""
-    return option(0, help, least=0, most=MOST_SEED)
+    return option(0, help, least=0, most=MOST_SEED, needs=needs)
 
 
 def option(default: Any, help: str, *, least: float | None = None, most: float | None = None, **more: Any) -> Any:
@@ -130,10 +131,18 @@ class Options:
         """Check that no option waits for another one: the user would believe that it has done something."""
         fields = {item.name: item for item in dataclasses.fields(self)}
         for item in fields.values():
-            needed = fields.get(declared(item).needs or "")
-            if needed is not None and self._is_given(item) and not self._is_given(needed):
-                flag, other = flag_of(item), flag_of(needed)
-                raise UsageError("idle-option", f"{flag} has no effect without {other}", f"add {other}, or omit {flag}")
+            needed = [one.partition("=") for one in (declared(item).needs or "").split(" or ") if one]
+            if not needed or not self._is_given(item):
+                continue
+            if not any(self._has(fields[name], value) for name, _, value in needed):
+                flag = flag_of(item)
+                others = " or ".join(f"{flag_of(fields[name])} {value}".rstrip() for name, _, value in needed)
+                message = f"{flag} has no effect without {others}"
+                raise UsageError("idle-option", message, f"add {others}, or omit {flag}")
+
+    def _has(self, item: dataclasses.Field[Any], value: str) -> bool:
+        """Return whether an option is given, or has a value where one is named."""
+        return getattr(self, item.name) == value if value else self._is_given(item)
 
     def _is_given(self, item: dataclasses.Field[Any]) -> bool:
         return bool(getattr(self, item.name) != default_of(item))

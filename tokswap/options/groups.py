@@ -61,7 +61,7 @@ class WritingOptions(Options):
     temperature: float | None = option(
         None, "Sample at this temperature. [default: 1 with --sample]", metavar="T", code="bad-temperature"
     )
-    seed: int = seed_option("Seed of the sampling.")
+    seed: int = seed_option("Seed of the sampling.", needs="sample or temperature")
 
     @property
     def drawn_at(self) -> float | None:

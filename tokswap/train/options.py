@@ -90,7 +90,7 @@ class TrainKindOptions(Options):
         code="bad-share",
         needs="superwords",
     )
-    seed: int = seed_option("Seed of the random pieces of --supertokens.")
+    seed: int = seed_option("Seed of the random pieces of --supertokens.", needs="supertokens")
 
     def check_kind(self) -> None:
         """Check that the options name one kind of tokens.

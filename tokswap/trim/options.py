@@ -69,6 +69,7 @@ class TrimChoice(FieldOptions):
         least=0,
         most=1,
         code="bad-coverage",
+        needs="corpora or languages or words",
     )
 
     def check_choice(self) -> None:
