@@ -141,7 +141,7 @@ def test_a_new_tokenizer_spells_every_text(family: str, model: str, tmp_path: Pa
     assert len(tokenizer) == 900
     assert makers.read_json(tmp_path / "out" / "tokenizer.json")["model"]["type"] == model
     assert (tokenizer.bos_token_id, tokenizer.eos_token_id) == ((0, 0) if family == "bpe" else (1, 2))
-    for text in ("the old bridge", "a  b\tc\n\nd ", "日本 😀 x", "ümlaut", "123 4567", *[" a"] * (family == "bpe")):
+    for text in ("the old bridge", "a  b\tc\n\nd ", "日本 😀 x", "ümlaut", "123 4567", " a", "  a"):
         ids = tokenizer.encode(text, add_special_tokens=False)
         assert tokenizer.decode(ids) == text
         assert tokenizer.unk_token_id not in ids

@@ -180,7 +180,9 @@ def new_base(family: str) -> Base:
         spec = _spec(
             {"type": "Unigram", "unk_id": 0, "vocab": vocab, "byte_fallback": True},
             named,
-            pre_tokenizer={"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True},
+            # A Metaspace that adds the first space leaves it out where a text begins with one: that would get lost.
+            normalizer={"type": "Prepend", "prepend": "▁"},
+            pre_tokenizer={"type": "Metaspace", "replacement": "▁", "prepend_scheme": "never", "split": True},
             decoder={
                 "type": "Sequence",
                 "decoders": [
@@ -235,7 +237,12 @@ def spells_marks(base: Base) -> bool:
 
 
 def _spec(
-    model: Mapping[str, Any], roles: Mapping[str, str], *, pre_tokenizer: Mapping[str, Any], decoder: Mapping[str, Any]
+    model: Mapping[str, Any],
+    roles: Mapping[str, str],
+    *,
+    normalizer: Mapping[str, Any] | None = None,
+    pre_tokenizer: Mapping[str, Any],
+    decoder: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return a tokenizer.json whose special tokens are the first ids of its model."""
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
@@ -245,7 +252,7 @@ def _spec(
         "truncation": None,
         "padding": None,
         "added_tokens": added,
-        "normalizer": None,
+        "normalizer": normalizer,
         "pre_tokenizer": pre_tokenizer,
         "post_processor": None,
         "decoder": decoder,
