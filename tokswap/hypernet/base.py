@@ -13,13 +13,16 @@ from tokswap.checkpoint.facts import model_facts
 from tokswap.checkpoint.reader import open_checkpoint
 from tokswap.checkpoint.rowless import with_rows
 from tokswap.errors import InputError
-from tokswap.evaluation.models import load_masked_model, load_model
+from tokswap.evaluation.models import load_masked_model, load_model, without_cache
 from tokswap.tokenizer.post_processor import trailing_ids
 from tokswap.tokenizer.tokenizer import Tokenizer, read_tokenizer
 from tokswap.tokenizer.vocabulary import Kind
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+_TRIED = 8
+"""Tokens that a model is tried with."""
 
 
 @dataclass(frozen=True)
@@ -89,15 +92,15 @@ class Base:
             Logits, [B, T, C].
         """
         from torch.func import functional_call
-        from torch.nn.functional import embedding
 
         names = (self.names.input, self.names.output, self.names.bias)
         given = zip(names, (rows, head, bias), strict=True)
         parameters = {name: value for name, value in given if name is not None and value is not None}
-        tokens = ids.clamp(min=0)
-        inputs: dict[str, Any] = {"input_ids": tokens, "use_cache": False}
-        if self.mask is not None:  # it reads past the end of a text, and RoBERTa numbers its places by the pad id
-            inputs = {"inputs_embeds": embedding(tokens, rows), "attention_mask": (ids >= 0).long()}
+        # The model is not told the ids: RoBERTa numbers its places by that of its pad, and some know that of a picture.
+        embedded = functional_call(self.model.get_input_embeddings(), {"weight": rows}, (ids.clamp(min=0),))
+        inputs: dict[str, Any] = {"inputs_embeds": embedded, **without_cache(self.model)}
+        if self.mask is not None:  # it reads past the end of a text
+            inputs["attention_mask"] = (ids >= 0).long()
         logits: Tensor = functional_call(self.model, parameters, (), inputs).logits
         return logits
 
@@ -131,17 +134,42 @@ def open_base(folder: Path, *, bf16: bool, device: Any) -> Base:
         model, _ = load_model(folder, dtype=dtype)
     model.requires_grad_(False).to(device)
     model.get_input_embeddings().padding_idx = None  # torch gives this row no gradient, and here it is any token
-    parts, names = _vocabulary_matrices(model)
-    return Base(
-        folder=folder,
-        model=model,
-        tokenizer=tokenizer,
-        source=torch.cat([part.detach().float() for part in parts], dim=1),
-        names=names,
-        bos=bos if masked or tokenizer.adds_bos else None,
-        eos=eos if masked else None,
-        mask=roles["mask"] if masked else None,
-    )
+    try:
+        parts, names = _vocabulary_matrices(model)
+        base = Base(
+            folder=folder,
+            model=model,
+            tokenizer=tokenizer,
+            source=torch.cat([part.detach().float() for part in parts], dim=1),
+            names=names,
+            bos=bos if masked or tokenizer.adds_bos else None,
+            eos=eos if masked else None,
+            mask=roles["mask"] if masked else None,
+        )
+        fits = _fits(base)
+    except Exception:  # whatever a model does that computes in another way
+        fits = False
+    if not fits:
+        message = "this model computes its logits otherwise than from input embeddings and an lm_head of one width"
+        raise InputError("unsupported-base", message, folder=folder)
+    return base
+
+
+def _fits(base: Base) -> bool:
+    """Return whether the model predicts some of its tokens, under other ids, as it does under its own."""
+    import torch
+
+    text = np.flatnonzero(base.tokenizer.vocabulary.kind == Kind.NORMAL)[::-1][:_TRIED]
+    ids = torch.from_numpy(text.copy()).to(base.source.device)
+    dtype, bias = next(base.model.parameters()).dtype, None
+    rows, *head = base.source[ids].to(dtype).chunk(base.source.shape[1] // base.width, dim=1)
+    if base.names.bias is not None:
+        bias = base.model.get_output_embeddings().bias[ids]
+    with torch.no_grad():
+        wanted = base.model(input_ids=ids[None], **without_cache(base.model)).logits[..., ids].float()
+        found = base.logits(torch.arange(len(ids), device=ids.device)[None], rows, head[0] if head else None, bias)
+    error = float((found.float() - wanted).abs().max())
+    return error <= float(torch.finfo(dtype).eps) ** 0.5 * float(wanted.abs().max())  # as rounding can add up
 
 
 def _vocabulary_matrices(model: Any) -> tuple[list[Tensor], MatrixNames]:
