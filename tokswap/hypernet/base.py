@@ -168,8 +168,9 @@ def _fits(base: Base) -> bool:
     with torch.no_grad():
         wanted = base.model(input_ids=ids[None], **without_cache(base.model)).logits[..., ids].float()
         found = base.logits(torch.arange(len(ids), device=ids.device)[None], rows, head[0] if head else None, bias)
-    error = float((found.float() - wanted).abs().max())
-    return error <= float(torch.finfo(dtype).eps) ** 0.5 * float(wanted.abs().max())  # as rounding can add up
+    error, largest = float((found.float() - wanted).abs().max()), float(wanted.abs().max())
+    rounding: float = torch.finfo(dtype).eps ** 0.5  # as it can add up
+    return error <= rounding * largest
 
 
 def _vocabulary_matrices(model: Any) -> tuple[list[Tensor], MatrixNames]:
