@@ -153,8 +153,12 @@ def test_languages_are_read_from_the_files(tmp_path: Path, published: Path) -> N
             import_hypernet(str(published), tmp_path / "out", languages=["de"])
         assert caught.value.code == "bad-languages"
         return
-    (published / "langs.txt").write_text("en\nde\nru\nja\nar\n")
-    assert load_hypernet(published).config.languages == ("en", "de", "ru", "ja", "ar")
+    for mark in ("", "\ufeff"):
+        (published / "langs.txt").write_text(f"{mark}en\nde\nru\nja\nar\n", "utf-8")
+        assert load_hypernet(published).config.languages == ("en", "de", "ru", "ja", "ar")
+    (published / "langs.txt").write_bytes(b"en\n\xff\n")
+    fails(published, "bad-text", "langs.txt")
+    (published / "langs.txt").unlink()
     makers.edit_json(published / "config.json", langs=["a", "b", "c", "d", "e"])
     assert load_hypernet(published).config.languages == ("a", "b", "c", "d", "e")
 

@@ -159,6 +159,7 @@ def test_wrong_shapes(forms: np.ndarray, source: np.ndarray) -> None:
     [
         ({}, "de", "not trained with languages"),
         ({"hn_embed_lang_id": True, "n_langs": 2, "languages": ("de", "en")}, "", "needs the language"),
+        ({"hn_embed_lang_id": True, "n_langs": 2, "languages": ("de", "en")}, "fr", "de, en"),
         ({"hn_embed_lang_id": True, "n_langs": 2, "languages": ("de", "en")}, "dee", "Did you mean `de`?"),
         ({"hn_embed_lang_id": True, "n_langs": 2}, "de", "numbers 0 to 1"),
         ({"hn_embed_lang_id": True, "n_langs": 2}, "2", "no language 2"),
@@ -195,6 +196,7 @@ def test_older_configs_name_no_heads() -> None:
         ({"hn_n_layer": 3}, "bad-hypernet", "Did you mean `hn_n_layers`?"),
         ({"n_embd": None}, "bad-hypernet", "`n_embd` is missing"),
         ({"n_embd": "10"}, "bad-hypernet", "not of type int"),
+        ({"hn_hidden_size": "10", "hn_num_attention_heads": None}, "bad-hypernet", "not of type int"),
         ({"n_embd": 0}, "bad-hypernet", "`n_embd` is 0"),
         ({"hn_predict_bias": 1}, "bad-hypernet", "not of type bool"),
         ({"hn_num_attention_heads": 5}, "bad-hypernet", "do not divide"),
@@ -268,6 +270,13 @@ def test_a_tokenizer_with_more_ids_than_rows(model_of: Callable[..., Path], tmp_
     with pytest.raises(InputError) as caught:
         write_hypernet(tmp_path / "hn", small(original_vocab_size=600, hn_n_extra_tokens=0), spec)
     assert caught.value.code == "bad-hypernet"
+
+
+def test_names_of_the_package() -> None:
+    import tokswap
+
+    assert tokswap.hypernet.Hypernet is Hypernet
+    assert not hasattr(tokswap.hypernet, "Hypernetwork")
 
 
 # The cache.

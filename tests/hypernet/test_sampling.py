@@ -102,6 +102,14 @@ def test_every_text_comes_once_per_epoch(tmp_path: Path) -> None:
     assert texts.batch(5, 2) == Texts.read([path], 30, seed=0).batch(5, 2)
 
 
+def test_texts_end_after_lines_and_are_not_short(tmp_path: Path) -> None:
+    path = tmp_path / "text.txt"
+    path.write_text("ab\n" + "c" * 20 + "\n" + "d" * 40, "utf-8")
+    assert Texts.read([path], 30, seed=0).pieces == ["ab\n" + "c" * 20 + "\n", "d" * 30, "d" * 10]
+    path.write_text("ab\n" + "c" * 40, "utf-8")
+    assert Texts.read([path], 30, seed=0).pieces == ["ab\n" + "c" * 27, "c" * 13]
+
+
 def test_records_are_read_and_not_their_json(tmp_path: Path) -> None:
     path = tmp_path / "text.jsonl"
     path.write_text('{"text": "a ferry", "id": 1}\n{"text": "a bridge", "id": 2}\n', "utf-8")

@@ -18,7 +18,7 @@ import pytest
 
 from tokswap.errors import InputError, OutputError, UsageError
 from tokswap.hypernet import load_hypernet
-from tokswap.hypernet.prepare import pad_id
+from tokswap.hypernet.prepare import pad_id, prepare
 from tokswap.hypernet.settings import TrainSettings
 from tokswap.hypernet.train import train
 from tokswap.tokenizer.tokenizer import read_tokenizer
@@ -94,6 +94,9 @@ def test_the_result_is_a_hypernetwork_for_its_model(base: Path, plain: Path, tmp
 
     config = load_hypernet(plain).config
     assert (config.n_embd, config.original_vocab_size, config.separate_out_embeddings) == (32, 600, True)
+    spelled = makers.read_json(plain / "tokenizer.json")
+    ids = [*spelled["model"]["vocab"].values(), *(entry["id"] for entry in spelled["added_tokens"])]
+    assert max(ids) == 600 + config.hn_n_extra_tokens - 1, "each id past the model's rows has an embedding"
     report = tokswap.transplant_tokenizer(
         str(base),
         str(makers.make_tokenizer("unigram", tmp_path / "target", vocab_size=400)),
@@ -138,6 +141,8 @@ def test_no_text_contains_the_pad(tmp_path: Path) -> None:
     assert without_roles.kind[pad_id(without_roles, 603)] in (Kind.SPECIAL, Kind.UNUSED)
     bare = Vocabulary(["!", "a"], [b"!", b"a"], np.array([Kind.NORMAL] * 2, np.uint8))
     assert pad_id(bare, 256) == 256
+    unused = Vocabulary(["!", "<unused0>"], [b"!", b""], np.array([Kind.NORMAL, Kind.UNUSED], np.uint8))
+    assert pad_id(unused, 256) == 1
 
 
 # Kills.
@@ -164,7 +169,8 @@ def test_it_resumes_after_a_kill(base: Path, plain: Path, tmp_path: Path) -> Non
     assert run.returncode == -signal.SIGKILL
     assert [line["step"] for line in metrics(out)] == list(range(10))
     load_hypernet(out)  # of step 8
-    (out / "training" / "step-00000012.partial").mkdir()  # what a kill leaves in the middle of saving
+    partial = out / "training" / "step-00000010.partial"
+    partial.mkdir()  # what a kill leaves in the middle of saving
     with open(out / "training" / "metrics.jsonl", "a") as file:
         file.write('{"step": 10, "lo')
     seen: list[int] = []
@@ -172,6 +178,7 @@ def test_it_resumes_after_a_kill(base: Path, plain: Path, tmp_path: Path) -> Non
     assert seen == [8, 9, 10, 11]
     assert [line["step"] for line in metrics(out)] == list(range(12))
     assert sorted(path.name for path in (out / "training").glob("step-*")) == ["step-00000008", "step-00000012"]
+    assert not partial.exists()
     same(out, plain, atol=2e-5)  # threads may sum in another order
     settings = out / "training" / "settings.json"
     began = json.loads(settings.read_text("utf-8"))
@@ -179,6 +186,21 @@ def test_it_resumes_after_a_kill(base: Path, plain: Path, tmp_path: Path) -> Non
     settings.write_text(json.dumps(began))
     train(str(base), [TEXT], out, small(), resume=True, each_step=seen.append)  # nothing is left to do
     assert seen == [8, 9, 10, 11]
+
+
+def test_it_resumes_before_the_first_checkpoint(base: Path, tmp_path: Path) -> None:
+    def stop(step: int) -> None:
+        seen.append(step)
+        if step == 1:
+            raise KeyboardInterrupt
+
+    seen: list[int] = []
+    settings = small(steps=1, identity_steps=2)
+    with pytest.raises(KeyboardInterrupt):
+        train(str(base), [TEXT], tmp_path, settings, each_step=stop)
+    train(str(base), [TEXT], tmp_path, settings, resume=True, each_step=seen.append)
+    assert seen == [0, 1, 0, 1, 2]
+    assert [line["step"] for line in metrics(tmp_path)] == [0, 1, 2]
 
 
 def test_a_run_is_not_written_over(base: Path, plain: Path) -> None:
@@ -200,6 +222,8 @@ def test_something_else_is_not_written_into(base: Path, tmp_path: Path) -> None:
         train(str(base), [TEXT], tmp_path, small(), resume=True)
     assert caught.value.code == "output-exists"
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+    with pytest.raises(OutputError):  # before a model is looked for
+        train("./nowhere", [TEXT], tmp_path)
 
 
 # What is wrong with numbers and inputs.
@@ -233,8 +257,9 @@ def test_bad_settings(changes: dict[str, Any], says: str) -> None:
 
 
 def test_a_text_longer_than_the_positions(base: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="128"):
+    with pytest.raises(UsageError, match="--length must be at most 127: the model has 128 positions"):
         train(str(base), [TEXT], tmp_path / "out", small(length=128))
+    assert prepare(str(base), [TEXT], small(length=127)).settings.length == 127
     assert not (tmp_path / "out").exists()
 
 
@@ -243,6 +268,13 @@ def test_encoder_decoders(architecture: str, model_of: Callable[..., Path], tmp_
     with pytest.raises(InputError) as caught:
         train(str(model_of(architecture)), [TEXT], tmp_path / "out", small())
     assert caught.value.code == "not-causal"
+
+
+def test_a_model_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        train("./nowhere", [TEXT], tmp_path / "out")
+    assert caught.value.code == "unknown-model"
+    assert not (tmp_path / "out").exists()
 
 
 def test_training_needs_accelerate(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

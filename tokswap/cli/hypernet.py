@@ -60,15 +60,10 @@ def import_(
     No code that comes with it is run, and JAX is not needed.
     """
     _options.set_volume(quiet, verbose)
-    from tokswap.errors import InputError
     from tokswap.hypernet import import_hypernet
+    from tokswap.storage.texts import read_text
 
-    codes = None
-    if languages is not None:
-        try:
-            codes = languages.read_text("utf-8").split()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError("bad-text", f"cannot read this text: {error}", file=languages) from error
+    codes = read_text(languages).split() if languages is not None else None
     import_hypernet(name, out, languages=codes, force=force)
     _show_result(out, "...", as_json=as_json, quiet=quiet)
 

@@ -21,6 +21,7 @@ from tokswap.storage.atomic import check_output, replace_file, workspace
 from tokswap.storage.json_files import json_bytes, read_json
 from tokswap.storage.links import check_links
 from tokswap.storage.resolve import input_path, output_path, resolve_hypernet
+from tokswap.storage.texts import read_text
 from tokswap.tokenizer.output import spec_bytes
 from tokswap.tokenizer.tokenizer import read_tokenizer
 
@@ -50,7 +51,7 @@ def load_hypernet(folder: str | Path, *, device: str = "cpu") -> Hypernet:
     Raises:
         UsageError: bad-model.
         InputError: missing-config, bad-config, bad-hypernet, unsupported-hypernet, missing-hypernet, pickled-weights,
-            missing-tokenizer, not-byte-level.
+            missing-tokenizer, not-byte-level; bad-text, empty-text for langs.txt.
     """
     folder = input_path(folder)
     surface = open_surface(folder)
@@ -119,7 +120,7 @@ def save(network: Network, surface: Surface, folder: Path) -> None:
     """
     from safetensors.torch import save as packed
 
-    state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    state = {key: value.cpu().contiguous() for key, value in network.state_dict().items()}
     replace_file(folder / "model.safetensors", packed(state, metadata={"format": "pt"}))
     replace_file(folder / "tokenizer.json", spec_bytes(surface.tokenizer.spec))
     replace_file(folder / "config.json", json_bytes(network.config.as_dict()))
@@ -174,7 +175,7 @@ def _config(folder: Path) -> HypernetConfig:
     config = read_config(read_json(folder / "config.json", "config"), folder / "config.json")
     listed = folder / "langs.txt"
     if config.hn_embed_lang_id and not config.languages and listed.is_file():
-        codes = tuple(listed.read_text("utf-8").split())
+        codes = tuple(read_text(listed).split())
         config = replace(config, languages=codes if len(codes) == config.n_langs else ())
     return config
 

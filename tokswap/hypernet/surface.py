@@ -60,7 +60,7 @@ class Surface:
 
     def tokenize(self, token_bytes: bytes) -> list[int]:
         """Return the source ids that spell a token, however many they are."""
-        return [piece.id for piece in self._model.tokenize(byte_level_token(token_bytes))] if token_bytes else []
+        return [piece.id for piece in self._model.tokenize(byte_level_token(token_bytes))]
 
     def forms(self, tokens: Sequence[bytes]) -> np.ndarray:
         """Return the surface forms of tokens.
