@@ -314,6 +314,54 @@ def test_sizes_are_measured_on_text_that_was_not_trained_on(tmp_path: Path) -> N
     assert job.figures[1].dead == len(dead)
 
 
+@pytest.mark.parametrize("family", ["sentencepiece", "unigram", "wordpiece"])
+def test_a_small_vocabulary_has_fewer_characters(tokenizer_of: Callable[..., Path], family: str) -> None:
+    """Of six scripts there is no room for each character, and a merge of one that is left out is left out too."""
+    sizes = (300, 700) if family != "wordpiece" else (100, 700)
+    job = tokswap.plan_tokenizer(CORPUS, like=like(tokenizer_of, family), sizes=list(map(str, sizes)), size=sizes[0])
+    assert [one.ids for one in job.figures] == [*sizes]
+    model = job.tokenizer.spec["model"]
+    tokens = {*model["vocab"]} if isinstance(model["vocab"], dict) else {text for text, _ in model["vocab"]}
+    assert {one for merge in model.get("merges", ()) for one in (*merge, "".join(merge))} <= tokens
+    assert len([one for one in tokens if len(one) == 1]) < sizes[0] / 2 + 10
+
+
+def test_a_space_before_every_text_stays(tokenizer_of: Callable[..., Path], tmp_path: Path) -> None:
+    """Also where tokens cross spaces, and the part that adds it is inside another one."""
+    source = makers.copy_model(tokenizer_of("byte-level"), tmp_path / "like")
+    byte_level = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
+    digits = {"type": "Digits", "individual_digits": True}
+    split = {"type": "Sequence", "pretokenizers": [digits, {"type": "Sequence", "pretokenizers": [byte_level]}]}
+    makers.edit_json(source / "tokenizer.json", pre_tokenizer=split)
+    makers.edit_json(source / "tokenizer_config.json", add_prefix_space=..., tokenizer_class="PreTrainedTokenizerFast")
+    corpus = tmp_path / "phrases.txt"
+    corpus.write_text(PHRASES, encoding="utf-8")
+    tokswap.train_tokenizer([corpus], size=300, like=source, superwords=True, word_share=0.5, out=tmp_path / "out")
+    found = [load(folder).tokenize("the end")[0] for folder in (source, tmp_path / "out")]
+    assert [one[0] for one in found] == ["Ġ", "Ġ"]
+
+
+def test_random_chunks_are_the_whole_text() -> None:
+    from tokswap.train.text import random_chunks
+
+    text = makers.shipped_text("english")
+    chunks = list(random_chunks([text[:1000], text[1000:1500]], seed=0))
+    assert "".join(chunks) == text[:1500]
+    assert {len(chunk) for chunk in chunks[:-3]} == set(range(4, 24))
+
+
+def test_a_sample_is_from_all_over_a_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tokswap.train import text
+
+    pieces = [f"{n:04}" for n in range(1000)]
+    assert text.sample(pieces) == pieces
+    monkeypatch.setattr(text, "_MEASURED_BYTES", 200)
+    found = list(map(int, text.sample(pieces)))
+    assert 25 <= len(found) <= 50
+    assert {b - a for a, b in pairwise(found)} == {found[1]}
+    assert found[-1] > 950
+
+
 def test_a_part_of_the_corpus_is_held_out(tmp_path: Path) -> None:
     lines = [
         json.dumps({"text": f"common words {'secret' if n % 20 == 19 else 'public'} here " * 8}) for n in range(200)
@@ -345,7 +393,7 @@ def test_the_command(tokenizer_of: Callable[..., Path], tmp_path: Path) -> None:
     shown = json.loads(run(*line[:-2], "--size-sweep", "500", "--dry-run", "--json").stdout)
     assert (shown["family"], shown["out"]) == (None, None)
     with pytest.raises(TokswapError, match="--out is missing"):
-        tokswap.train_tokenizer(CORPUS, size=600)
+        tokswap.train_tokenizer(["./nowhere"], size=600)  # before a text is looked for
     assert makers.read_json(out / "tokenizer_training.json")["sizes"] == found["sizes"]
     assert len(load(out)) == 600
     assert run(*line, "--size", "600").exit_code == 1

@@ -270,4 +270,5 @@ def _parts(node: Any) -> list[Mapping[str, Any]]:
 
 
 def _adds_space(node: Any) -> bool:
-    return any(part.get("type") == "ByteLevel" and part.get("add_prefix_space") for part in _parts(node))
+    """Return whether a byte-level pre-tokenizer puts a space before a text."""
+    return any(part.get("add_prefix_space") for part in _parts(node))
