@@ -68,6 +68,7 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "ENGLISH").write_text(shipped_text("english"), "utf-8")
     (folder / "records.jsonl").write_text(json.dumps({"text": shipped_text("english")}) + "\n", "utf-8")
     (folder / "TERMS").write_text("bridgehead\n", "utf-8")
+    (folder / "NOTE").write_text("The old bridge was closed.\n", "utf-8")
     shutil.copytree(folder / "A", folder / "A2")
     pair = ("--model", folder / "A", "--model", folder / "A2", "--tokenizer", folder / "A")
     run("ensemble", "prepare", *pair, "--out", folder / "AA", "-q")
@@ -208,6 +209,39 @@ def test_what_the_last_step_trains(command: str, ground: Path, monkeypatch: pyte
     for what in ("full", "embeddings"):
         run(*shlex.split(f"{line} {what}"))
     assert list(dict.fromkeys(seen)) == ["full", "embeddings"]
+
+
+TYPED = (
+    "generate A The --tokens 2",
+    "eval A --text NOTE --tokens 0",
+    "ensemble generate AA --prompt The --tokens 2",
+    "ensemble generate A B --byte-level --prompt The --tokens 2",
+    "ensemble eval AA --text NOTE --tokens 0",
+    "ensemble eval A B --byte-level --text NOTE",
+)
+
+
+@pytest.mark.parametrize("line", TYPED)
+def test_the_type_that_models_compute_in(line: str, ground: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    def note(module: torch.nn.Module, given: object, found: torch.Tensor) -> None:
+        if isinstance(module, torch.nn.Linear):
+            seen.add(found.dtype)
+
+    monkeypatch.chdir(ground)
+    seen: set[torch.dtype] = set()
+    with torch.nn.modules.module.register_module_forward_hook(note):
+        for flag, wanted in (("", torch.float32), (" --dtype bfloat16", torch.bfloat16)):
+            run(*shlex.split(f"{line}{flag} -q"))
+            assert seen == {wanted}
+            seen.clear()
+
+
+def test_every_command_with_a_type_is_tried() -> None:
+    assert {name for name in with_flag("--dtype") if any(one.startswith(f"{name} ") for one in TYPED)} == {
+        *with_flag("--dtype")
+    } - {"heal"}
 
 
 READS = {

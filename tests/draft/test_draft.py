@@ -311,6 +311,16 @@ def test_one_matrix_cannot_do_both(more: dict[str, object], model_of: Make, big:
     assert unknown.value.code == "bad-propose"
 
 
+def test_options_of_the_transplant_reach_it(small: Path, big: Path, tmp_path: Path) -> None:
+    more = {"settings": {"k": 7}, "map_tokens": ["Ġthe=▁of"]}
+    plan = tokswap.plan_draft(small, big, init="omp", out=tmp_path / "out", **more).plan
+    assert plan.request.settings["k"] == 7
+    assert plan.coverage["map"] == 1
+    with pytest.raises(UsageError) as caught:
+        tokswap.plan_draft(small, big, self_text=4000, self_text_languages=["xx"], out=tmp_path / "out")
+    assert caught.value.code == "unknown-language"
+
+
 # Distillation.
 
 
