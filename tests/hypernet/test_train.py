@@ -114,23 +114,6 @@ def test_other_models(architecture: str, model_of: Callable[..., Path], tmp_path
     assert load_hypernet(tmp_path / "out").config.separate_out_embeddings is (architecture == "gpt-neox")
 
 
-def test_the_frozen_model_computes_what_it_did(base: Path) -> None:
-    """With its own tokens and embeddings, the logits are the model's."""
-    import torch
-
-    from tokswap.hypernet.base import open_base
-
-    opened = open_base(base, bf16=False, device="cpu")
-    ids = torch.tensor([[5, 300, 2, 77]])
-    rows, head = opened.source.split(opened.width, dim=1)
-    with torch.no_grad():
-        wanted = opened.model(ids).logits
-        np.testing.assert_allclose(opened.logits(ids, rows, head, None), wanted, rtol=0, atol=1e-6)
-        some = torch.tensor([2, 5, 77, 300, 8])  # a vocabulary of five
-        logits = opened.logits(torch.tensor([[1, 3, 0, 2]]), rows[some], head[some], None)
-    np.testing.assert_allclose(logits, wanted[..., some], rtol=0, atol=1e-6)
-
-
 def test_no_text_contains_the_pad(tmp_path: Path) -> None:
     """GPT-2 has no pad, and its id 0 is an exclamation mark."""
     folder = makers.make_tokenizer("byte-level", tmp_path / "tokenizer")
