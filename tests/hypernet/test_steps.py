@@ -11,7 +11,7 @@ import makers
 import pytest
 import torch
 
-from tokswap.hypernet.batches import Share
+from tokswap.hypernet.batches import MainBatch, Share
 from tokswap.hypernet.prepare import prepare
 from tokswap.hypernet.settings import TrainSettings
 from tokswap.hypernet.steps import StepResult, Trainer
@@ -167,6 +167,36 @@ def test_what_decays(model_of: Callable[..., Path]) -> None:
     assert not [name for name in groups[0.3] if name.endswith(("bias", ".b")) or "ln" in name or "LayerNorm" in name]
     assert {"fallback_embeddings.weight", "output_projection.1.weight"} <= groups[0.3]
     assert {"scaler.w", "model.embeddings.token_type_embeddings.weight"} <= groups[0.0]
+
+
+def test_settings_reach_the_steps(model_of: Callable[..., Path]) -> None:
+    def steps(**changes: Any) -> tuple[Trainer, list[MainBatch]]:
+        trainer = made(base, batch=3, **changes)
+        trainer.batches.warm_up(0)
+        return trainer, [trainer.batches.main(step) for step in range(4)]
+
+    base = model_of("llama-tied")
+    trainer, plain = steps()
+    for batch in plain:
+        assert len(batch.ids) == 3
+        assert len(batch.pieces) - len({*batch.ids.ravel().tolist()} - {-1}) == 30
+    assert trainer.network.config.hn_hidden_size == 16
+    assert made(base, hidden=0).network.config.hn_hidden_size == 64
+    for changes in ({"noise": 60.0}, {"queue": 4}, {"seed": 1}):
+        assert [one.pieces for one in steps(**changes)[1]] != [one.pieces for one in plain], changes
+    name = "output_projection.1.weight"
+    weights = [made(base, seed=seed).network.state_dict()[name] for seed in (0, 0, 1)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_half_precision(model_of: Callable[..., Path]) -> None:
+    """In one process with others: it ended in a traceback, because accelerate allows one choice."""
+    base = model_of("llama", adds_bos=True)
+    half = made(base, bf16=True)
+    assert {one.dtype for one in half.base.model.parameters()} == {torch.bfloat16}
+    assert {one.dtype for one in half.network.parameters()} == {torch.float32}
+    assert half.compute(0).loss == pytest.approx(made(base).compute(0).loss, rel=0.05)
 
 
 def test_processes_share_a_batch() -> None:

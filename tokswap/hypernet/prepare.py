@@ -55,7 +55,7 @@ def prepare(model: str, texts: Sequence[str | Path], settings: TrainSettings) ->
     if settings.by_text and len(texts) < 2:
         raise UsageError("bad-setting", "--by-text takes several texts in turn, and there is one", "leave it out")
     corpora = [_corpus(names, settings) for names in ([[name] for name in texts] if settings.by_text else [texts])]
-    accelerator = Accelerator(mixed_precision="bf16" if settings.bf16 else "no")
+    accelerator = Accelerator(mixed_precision="no")  # accelerate allows one choice a process: see `Trainer.autocast`
     share = Share(accelerator.process_index, accelerator.num_processes)
     _check_share(settings, share)
     base = open_base(resolve_model(model), bf16=settings.bf16, device=accelerator.device)

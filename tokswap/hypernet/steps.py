@@ -111,6 +111,10 @@ class Trainer:
         loss = self.accelerator.reduce(loss.detach(), "mean")
         return StepResult(stage=stage, loss=float(loss), norm=float(norm), figures=figures)
 
+    def autocast(self) -> torch.autocast:
+        """Return a context in which torch computes in bfloat16 where that is safe, if the settings say so."""
+        return torch.autocast(self.base.source.device.type, torch.bfloat16, enabled=self.settings.bf16)
+
     def _identity_step(self, step: int) -> tuple[Tensor, dict[str, float]]:
         """Return the squared error of the source embeddings in units of their mean square, and no figures."""
         self.laps.begin()
@@ -155,7 +159,7 @@ class Trainer:
 
     def _token_loss(self, ids: Tensor, labels: Tensor, embeddings: Sequence[Any]) -> Tensor:
         """Return the summed loss of this process's texts under some embeddings; see `MainBatch`."""
-        with self.accelerator.autocast():
+        with self.autocast():
             logits = self.base.logits(ids, *self._with_special(embeddings))
         return torch.nn.functional.cross_entropy(
             logits.flatten(0, 1).float(), labels.flatten(), ignore_index=-1, reduction="sum"
@@ -174,7 +178,7 @@ class Trainer:
 
     def _predict(self, forms: Tensor) -> list[Any]:
         """Return predicted input embeddings, rows of lm_head and biases, float32; None for what is not predicted."""
-        with self.accelerator.autocast():
+        with self.autocast():
             predicted = self.parallel(forms, self.base.source)
         return [None if part is None else part.float() for part in predicted]
 
