@@ -9,6 +9,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+from tokswap.checkpoint.facts import model_facts
 from tokswap.evaluation.verify.weights import Weights
 from tokswap.storage.json_files import read_json
 from tokswap.storage.trust import check_code
@@ -37,6 +38,11 @@ class Folder:
     def config(self) -> Mapping[str, Any]:
         """config.json, parsed; {} without one."""
         return _optional(self.path / "config.json")
+
+    @property
+    def architecture(self) -> str:
+        """The class of the model, or its type where neither config.json nor transformers names a class."""
+        return model_facts(self.config).architecture
 
     @cached_property
     def generation(self) -> Mapping[str, Any]:
@@ -163,8 +169,7 @@ class Folder:
         import transformers
 
         check_code(self.path, self.trust_remote_code)
-        name = (self.config.get("architectures") or ["AutoModel"])[0]
-        model, info = getattr(transformers, name, transformers.AutoModel).from_pretrained(
+        model, info = getattr(transformers, self.architecture, transformers.AutoModel).from_pretrained(
             str(self.path),
             output_loading_info=True,
             dtype="auto",
