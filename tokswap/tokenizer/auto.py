@@ -58,7 +58,7 @@ def usable_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
         if error.code != "remote-code" or not (folder / "tokenizer.json").is_file():
             raise
         return plain_tokenizer(folder)
-    return _with_special(loaded, folder) if has_blind_spot(loaded) or _reads_pages(loaded) else loaded
+    return _with_special(loaded, folder) if has_blind_spot(loaded) or reads_pages(loaded) else loaded
 
 
 def has_blind_spot(tokenizer: Any) -> bool:
@@ -74,8 +74,12 @@ def has_blind_spot(tokenizer: Any) -> bool:
     return bool(special) and not any(found)
 
 
-def _reads_pages(tokenizer: Any) -> bool:
-    """Return whether a class asks for words with their boxes or paths (LayoutLM, UDOP, MarkupLM)."""
+def reads_pages(tokenizer: Any) -> bool:
+    """Return whether a class asks for words with their boxes or paths (LayoutLM, UDOP, MarkupLM).
+
+    Args:
+        tokenizer: A transformers tokenizer.
+    """
     names = signature(type(tokenizer).__call__).parameters
     return getattr(tokenizer, "backend_tokenizer", None) is not None and not names.keys().isdisjoint(_PLACES)
 
