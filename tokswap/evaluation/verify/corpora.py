@@ -11,7 +11,6 @@ from tokswap.errors import count_of
 from tokswap.evaluation.checks import Check, check_empty
 from tokswap.evaluation.verify.folder import Folder
 from tokswap.evaluation.verify.reference import Reference
-from tokswap.tokenizer.auto import reads_pages
 
 _CHARACTERS, _EDGE = 1_000_000, 32
 """Of a long file the beginning is read, and the last tokens of that do not count: the text goes on."""
@@ -27,8 +26,11 @@ def corpus_check(folder: Folder, reference: Reference, plan: Mapping[str, Any]) 
         plan: What was planned. A trim to a number of rows may lack tokens of its texts; others may not.
     """
     options = plan.get("options", {})
-    texts = not reads_pages(reference.folder.tokenizer)  # such a class takes a text for a list of words
-    whole = texts and options.get("min_count", 1) == 1 and not (options.get("target_size") or options.get("coverage"))
+    whole = (
+        not reference.folder.reads_pages
+        and options.get("min_count", 1) == 1
+        and not (options.get("target_size") or options.get("coverage"))
+    )
     wrong, read = [], []
     for path, size in _files(plan):
         text = path.read_text(encoding="utf-8", errors="replace")[:_CHARACTERS]

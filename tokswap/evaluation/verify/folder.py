@@ -6,10 +6,10 @@ import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from tokswap.checkpoint.facts import model_facts
 from tokswap.evaluation.verify.weights import Weights
 from tokswap.storage.json_files import read_json
 from tokswap.storage.trust import check_code
@@ -41,8 +41,17 @@ class Folder:
 
     @property
     def architecture(self) -> str:
-        """The class of the model, or its type where neither config.json nor transformers names a class."""
-        return model_facts(self.config).architecture
+        """The class that config.json names, or that transformers takes to generate text; else any class of the type."""
+        from transformers.models.auto import modeling_auto as auto
+
+        if named := self.config.get("architectures"):
+            return str(named[0])
+        masked, causal = auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES, auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+        seq2seq, kind = auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES, str(self.config.get("model_type"))
+        if self.config.get("is_encoder_decoder"):
+            return str(seq2seq.get(kind, "AutoModel"))
+        encoder = kind in masked and not self.config.get("is_decoder")
+        return "AutoModel" if encoder else str(causal.get(kind, "AutoModel"))
 
     @cached_property
     def generation(self) -> Mapping[str, Any]:
@@ -154,6 +163,11 @@ class Folder:
         text = config.get_text_config() if config is not None and "vocab_size" not in config.to_dict() else config
         size = getattr(text, "vocab_size", None)
         return size if type(size) is int else None
+
+    @property
+    def reads_pages(self) -> bool:
+        """Whether the class takes a text for a list of words, with their boxes or paths (LayoutLM, MarkupLM)."""
+        return not signature(type(self.tokenizer).__call__).parameters.keys().isdisjoint(("boxes", "xpaths"))
 
     @property
     def reads_text(self) -> bool:
