@@ -108,6 +108,17 @@ def test_a_whole_model_has_no_note(architecture: str, model_of: Make) -> None:
     assert check_missing(open_checkpoint(model_of(architecture))) == ()
 
 
+def test_a_config_that_names_no_class(model_of: Make, tmp_path: Path) -> None:
+    folder = changed(model_of("llama"), tmp_path / "whole", lambda name: name, architectures=None)
+    assert check_missing(open_checkpoint(folder)) == ()
+    body = changed(folder, tmp_path / "body", lambda name: None if "lm_head" in name else name)
+    error = refused(body)
+    assert "this LlamaForCausalLM lack 1 tensor" in error.message
+    assert "`architectures`" in error.hint
+    encoder = changed(model_of("bert"), tmp_path / "encoder", "_orig_mod.{}".format, architectures=None)
+    assert check_missing(open_checkpoint(encoder)) == ()
+
+
 @pytest.mark.parametrize(
     "config",
     [{"model_type": "foobar"}, {"architectures": ["LlamaForCausalLMEagle3"]}],

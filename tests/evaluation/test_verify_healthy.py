@@ -115,6 +115,16 @@ def test_classes_without_a_fast_tokenizer(kind: str, tmp_path: Path) -> None:
     assert details(save(model, folder))["finite outputs"]
 
 
+@pytest.mark.parametrize("head", ["SequenceClassification", "TokenClassification", "QuestionAnswering"])
+def test_an_encoder_decoder_that_classifies(head: str, model_of: Make, tmp_path: Path) -> None:
+    import transformers
+
+    folder = copy_model(model_of("t5", **ROOM), tmp_path / "model")
+    config = transformers.AutoConfig.from_pretrained(folder)
+    model = getattr(transformers, f"T5For{head}")(config)
+    assert details(save(model, folder))["finite outputs"]
+
+
 def test_dropout_does_not_count(model_of: Make, tmp_path: Path) -> None:
     copy = copy_model(model_of("llama", family="byte-level", **ROOM), tmp_path / "model")
     spec = read_json(copy / "tokenizer.json")

@@ -6,7 +6,7 @@ import inspect
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from importlib import metadata
 from pathlib import Path
@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 
 import tokswap
@@ -79,6 +80,36 @@ def test_numbers_are_numbers(values: dict[str, object], message: str) -> None:
         Numbers(**values)  # type: ignore[arg-type]
     assert wrong.value.message == message
     assert Numbers(seed=np.int64(3), share=1, most=None).share == 1  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"link": "no"}, "--link takes True or False, not 'no'"),
+        ({"tie": "untie"}, "--tie/--untie takes True or False, not 'untie'"),
+        ({"link": None}, "--link takes True or False, not None"),
+        ({"name": 5}, "--name takes a word, not 5"),
+        ({"name": None}, "--name takes a word, not None"),
+        ({"either": None}, "--either takes a value, not None"),
+        ({"pairs": "k=3"}, "--set takes a mapping, not 'k=3'"),
+        ({"words": {"a": "b"}}, "`words` takes a list, not {'a': 'b'}"),
+        ({"words": None}, "`words` takes a list, not None"),
+        ({"mode": 5}, "--mode must be one of fast, exact, not 5."),
+    ],
+)
+def test_switches_words_and_pairs_are_of_their_type(values: dict[str, object], message: str) -> None:
+    """A text such as "no" would count as yes, for `trust_remote_code` too."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class More(Few):
+        name: str = option("auto", "A name.")
+        either: str | int = option("match", "A name or number.")
+        pairs: Mapping[str, object] = option({}, "Pairs.", flag="--set", kind="pairs")
+
+    with pytest.raises(UsageError) as wrong:
+        More(**values)  # type: ignore[arg-type]
+    assert wrong.value.message == message
+    assert More(tie=None, name=torch.device("cpu")).tie is None  # type: ignore[arg-type]
 
 
 def test_lists_become_tuples_so_that_options_can_be_compared() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -508,3 +509,26 @@ def test_a_config_that_transformers_cannot_read_is_named(
         read_tokenizer(folder)
     assert caught.value.code == "bad-config"
     assert "'torch.float32'" in caught.value.message
+
+
+def test_the_type_of_a_model_beside_a_tokenizer_does_not_matter(tokenizer_of: Edit, tmp_path: Path) -> None:
+    """transformers warns of types that it does not have, such as that of a hypernetwork."""
+    folder = makers.copy_model(tokenizer_of("byte-level"), tmp_path / "tokenizer")
+    (folder / "tokenizer_config.json").unlink()
+    makers.write_json(folder / "config.json", {"model_type": "zett_hypernetwork"})
+    said: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("transformers.configuration_utils")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    logger.addHandler(handler)
+    try:
+        load(folder)
+        assert len(said) == 1
+        read_tokenizer(folder)
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+    assert len(said) == 1
+    assert logger.filters == []

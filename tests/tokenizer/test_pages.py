@@ -50,6 +50,15 @@ def test_words_with_boxes(job: str, tokenizer_of: Make, tmp_path: Path) -> None:
 
 
 @tools.needs_release_5
+def test_words_with_paths(model_of: Make, tmp_path: Path) -> None:
+    """MarkupLM's class drops the white space between the words of a text, so it needs other tokens than the text."""
+    source, out = copy_model(model_of("roberta", rows=640), tmp_path / "source"), tmp_path / "out"
+    edit_json(source / "tokenizer_config.json", tokenizer_class="MarkupLMTokenizer", tags_dict={"html": 0, "body": 1})
+    tokswap.trim_vocabulary(str(source), corpora=[makers.TEXTS / "english.txt"], out=out)
+    assert [check for check in tokswap.verify_checkpoint(out, against=source) if not check.ok] == []
+
+
+@tools.needs_release_5
 def test_a_target_that_reads_plain_text_alone(tokenizer_of: Make, tmp_path: Path) -> None:
     """transformers ignores boxes that such a tokenizer is given, and takes the words for a batch of texts."""
     source = read_tokenizer(boxed(tokenizer_of("wordpiece"), tmp_path / "source"))

@@ -569,13 +569,33 @@ def test_heads_that_cannot_be_split(architecture: str, tie: bool, code: str, mod
     assert caught.value.code == code
 
 
-def test_a_model_without_a_head_cannot_be_tied(model_of: Make, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("tie", "code"), [(True, "cannot-tie"), (False, "cannot-untie")])
+def test_a_model_without_a_head_can_be_neither_tied_nor_untied(
+    tie: bool, code: str, model_of: Make, tmp_path: Path
+) -> None:
     source = copy_model(model_of("gpt-neox", vocab_size=640), tmp_path / "source")
     tools.rewrite(source, lambda tensors: tensors.pop("embed_out.weight"))
     edit_json(source / "config.json", architectures=["GPTNeoXModel"])
     with pytest.raises(UsageError) as caught:
-        tokswap.plan_transplant(str(source), str(model_of("gpt2")), out="nowhere", tie=True)
-    assert caught.value.code == "cannot-tie"
+        tokswap.plan_transplant(str(source), str(model_of("gpt2")), out="nowhere", tie=tie)
+    assert caught.value.code == code
+
+
+@pytest.mark.parametrize("architecture", ["llama-tied", "gpt2", "gemma3"])
+def test_a_config_that_names_no_class(architecture: str, model_of: Make, tmp_path: Path) -> None:
+    """The lm_head of a tied model was missing in a result that is not tied, without a sign."""
+    from transformers import AutoModelForCausalLM
+
+    source = copy_model(model_of(architecture), tmp_path / "source")
+    edit_json(source / "config.json", architectures=...)
+    report = tokswap.transplant_tokenizer(
+        source, model_of("llama", vocab_size=640), init="subword", out=tmp_path / "out", tie=False
+    )
+    assert not any("cannot load" in note for note in report.plan.notes)
+    model, info = AutoModelForCausalLM.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not info["missing_keys"]
+    assert model.lm_head.weight.equal(model.get_input_embeddings().weight)
+    assert all(check.ok for check in tokswap.verify_checkpoint(tmp_path / "out", against=source))
 
 
 @pytest.mark.parametrize("whose", ["model", "donor"])

@@ -23,7 +23,8 @@ class ModelFacts:
     """Facts about a model, from config.json alone.
 
     Attributes:
-        architecture: Class name in transformers, or the model type where the config names no class.
+        architecture: Class name in transformers. Where the config names no class, the one that transformers makes of
+            the model type to generate text, or the model type itself.
         kind: "causal" where each token is predicted from those before it, "encoder-decoder", or "other".
         has_head: Whether the class predicts tokens, and so has an lm_head, stored or tied.
         tied: What the config says about tied embeddings, None where it says nothing.
@@ -91,7 +92,7 @@ class ModelFacts:
 def model_facts(config: Mapping[str, Any]) -> ModelFacts:
     """Read the facts of a model from its parsed config.json."""
     path, text = next(iter(vocabulary_configs(config)), ("", config))
-    names = _architectures(config) or _architectures(text)
+    names = _architectures(config) or _architectures(text) or _class_of_type(config)
     flags = [child["tie_word_embeddings"] for child in (config, text) if "tie_word_embeddings" in child]
     modalities = {key for _, child in configs(config) for key in _OTHER_MODALITIES if isinstance(child.get(key), dict)}
     return ModelFacts(
@@ -111,11 +112,35 @@ def _architectures(config: Mapping[str, Any]) -> list[str]:
     return [str(name) for name in names] if isinstance(names, list) else []
 
 
+def _class_of_type(config: Mapping[str, Any]) -> list[str]:
+    """Return the class that transformers takes for a config without `architectures`, to generate text.
+
+    Encoders have several, with a head and without, so their class stays unknown.
+    """
+    from transformers.models.auto import modeling_auto as auto
+
+    if _is_encoder(config):
+        return []
+    seq2seq, causal = auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES, auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    name = (seq2seq if config.get("is_encoder_decoder") else causal).get(str(config.get("model_type")))
+    return [name] if isinstance(name, str) else []
+
+
+def _is_encoder(config: Mapping[str, Any]) -> bool:
+    """Whether transformers has a class of masked tokens for this type of model, and it is no decoder."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+    decoder = config.get("is_encoder_decoder") or config.get("is_decoder") is True
+    return not decoder and str(config.get("model_type")) in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+
 def _kind(config: Mapping[str, Any], architectures: Sequence[str]) -> ModelKind:
-    """Tell what a model predicts. A config that names no class counts as causal."""
+    """Tell what a model predicts. A config that names no class counts as causal, unless it is an encoder's."""
     if config.get("is_encoder_decoder"):
         return "encoder-decoder"
-    return "causal" if not architectures or _any_holds(architectures, _CAUSAL) else "other"
+    if not architectures:
+        return "other" if _is_encoder(config) else "causal"
+    return "causal" if _any_holds(architectures, _CAUSAL) else "other"
 
 
 def _any_holds(names: Sequence[str], words: Sequence[str]) -> bool:

@@ -65,12 +65,11 @@ def _class_of(checkpoint: Checkpoint) -> tuple[Any, Any]:
     """Return the class that loads a folder, and its config. Raises _UnknownError."""
     import transformers
 
-    names = checkpoint.config.get("architectures") or ["AutoModelForCausalLM"]
     try:
         found = transformers.AutoConfig.from_pretrained(
             checkpoint.folder, local_files_only=True, trust_remote_code=False
         )
-        return getattr(transformers, names[0]), found
+        return getattr(transformers, checkpoint.facts.architecture), found
     except Exception as error:
         raise _UnknownError from error
 
@@ -154,9 +153,10 @@ def _hint(checkpoint: Checkpoint, missing: list[str]) -> str:
     prefix = next((found for name in checkpoint.tensors if (found := _prefix(name, set(missing)))), "")
     if prefix:
         return f"the files name them with `{prefix}` in front, as a wrapped model does: save the model inside it"
+    unnamed = "" if checkpoint.config.get("architectures") else "; name its class in `architectures` if it is another"
     if len(missing) == 1 and role_by_name(missing[0]) == "output":
-        return "set `tie_word_embeddings` to true in config.json if its lm_head is the input embeddings"
-    return "use the complete checkpoint"
+        return "set `tie_word_embeddings` to true in config.json if its lm_head is the input embeddings" + unnamed
+    return "use the complete checkpoint" + unnamed
 
 
 def _prefix(name: str, missing: Collection[str]) -> str:

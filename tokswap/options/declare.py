@@ -17,8 +17,15 @@ from tokswap.errors import UsageError, did_you_mean
 
 Kind = Literal["", "size", "codes", "pairs", "switch"]
 """How the command line reads a value: by its type, as `512MB`, as `de,en`, as repeated KEY=VALUE, as --x/--no-x."""
-_NUMBERS = {"int": (Integral, "a whole number"), "float": (Real, "a number")}
+_TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
+    "bool": (bool, "True or False"),
+    "float": (Real, "a number"),
+    "int": (Integral, "a whole number"),
+    "Mapping[str, object]": (Mapping, "a mapping"),
+}
 """Annotation -> the type that values must have, and its name in messages."""
+_NO_TEXT = (Real, Mapping, list, tuple)
+"""What is no text, where an option takes one. A `torch.device` is as good as its name."""
 
 
 @dataclass(frozen=True)
@@ -119,9 +126,10 @@ class Options:
         for item in dataclasses.fields(self):
             value = getattr(self, item.name)
             if isinstance(default_of(item), tuple) and not isinstance(value, tuple):
-                if isinstance(value, (str, Path)):
+                if isinstance(value, (str, Path, Mapping)) or value is None:
                     message = f"`{item.name}` takes a list, not {value!r}"
-                    raise UsageError(declared(item).code, message, f"write {item.name}=[{value!r}]")
+                    hint = f"write {item.name}=[{value!r}]" if isinstance(value, (str, Path)) else ""
+                    raise UsageError(declared(item).code, message, hint)
                 value = tuple(value)
                 object.__setattr__(self, item.name, value)
             check_value(item, value, flag_of(item) or f"`{item.name}`")
@@ -166,10 +174,10 @@ def check_value(item: dataclasses.Field[Any], value: Any, name: str) -> None:
         UsageError: with the code of the option.
     """
     known = declared(item)
-    if value is None:
+    if value is None and (item.default is None or "None" in str(item.type)):
         return
-    if (wanted := _NUMBERS.get(_annotation(item))) is not None and not isinstance(value, wanted[0]):
-        what = "a number of bytes" if known.kind == "size" else wanted[1]
+    what = _wanted(item, value)
+    if what is not None:
         raise UsageError(known.code, f"{name} takes {what}, not {value!r}")
     below = known.least is not None and isinstance(value, (int, float)) and not value >= known.least
     above = known.most is not None and isinstance(value, (int, float)) and not value <= known.most
@@ -187,9 +195,17 @@ def bounds(known: Declared) -> str:
     return " and ".join(parts)
 
 
-def _annotation(item: dataclasses.Field[Any]) -> str:
-    """The type of an option, without None."""
-    return str(item.type).removesuffix(" | None")
+def _wanted(item: dataclasses.Field[Any], value: Any) -> str | None:
+    """Say what an option takes, where a value is of another type; None where it is not, or may be anything."""
+    annotation = str(item.type).removesuffix(" | None")
+    if annotation in _TYPES:
+        wanted, what = _TYPES[annotation]
+        fits = isinstance(value, wanted)
+        what = "a number of bytes" if declared(item).kind == "size" else what
+    else:
+        no_text = annotation == "str" and declared(item).choices is None and isinstance(value, _NO_TEXT)
+        fits, what = value is not None and not no_text, "a word" if annotation == "str" else "a value"
+    return None if fits else what
 
 
 def _plain(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -35,7 +36,7 @@ def auto_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
     """
     from transformers import AutoTokenizer
 
-    with _readable_errors(folder):
+    with _readable_errors(folder), _any_type_of_model():
         return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=trust_remote_code)
 
 
@@ -163,6 +164,18 @@ def _frame(tokenizer: Any) -> tuple[list[int], list[int]]:
     framed, ids = list(tokenizer.encode(text)), list(tokenizer.encode(text, add_special_tokens=False))
     start = next(n for n in range(len(framed)) if framed[n : n + len(ids)] == ids)
     return framed[:start], framed[start + len(ids) :]
+
+
+@contextmanager
+def _any_type_of_model() -> Iterator[None]:
+    """Keep transformers from warning about a type of model that it lacks: only the tokenizer is loaded."""
+    logger, filtered = logging.getLogger("transformers.configuration_utils"), logging.Filter()
+    filtered.filter = lambda record: "using a model of type" not in record.getMessage()  # type: ignore[method-assign]
+    logger.addFilter(filtered)
+    try:
+        yield
+    finally:
+        logger.removeFilter(filtered)
 
 
 @contextmanager

@@ -146,10 +146,14 @@ def matrix_edits(source: Checkpoint, alignment: Alignment, tie: bool | None) -> 
             )
         kept = (inputs,) if alone else tuple(name for name in split.names if name != head)
         edits[edits.index(split) : edits.index(split) + 1] = untied(dataclasses.replace(split, names=kept), head)
-    if tie is True and not source.tied:
-        kept_edits = [edit for edit in edits if edit.matrix.role != "output" or edit.matrix.further]
-        if len(kept_edits) == len(edits):
-            raise UsageError("cannot-tie", "this model has no lm_head to tie to its embeddings", "leave out --tie")
-        edits = kept_edits
+    elif tie is not None and not source.tied:
+        without = [edit for edit in edits if edit.matrix.role != "output" or edit.matrix.further]
+        if len(without) == len(edits):
+            if tie:
+                raise UsageError("cannot-tie", "this model has no lm_head to tie to its embeddings", "leave out --tie")
+            raise UsageError("cannot-untie", "this model has no lm_head", "leave out --untie")
+        if not tie:
+            return tuple(edits)
+        edits = without
         edits[0] = dataclasses.replace(edits[0], matrix=dataclasses.replace(edits[0].matrix, is_head=True))
     return tuple(edits)

@@ -135,7 +135,7 @@ class TrimJob:
         pair = ModelPair(
             before=source.path,
             after=folder,
-            architecture=(source.checkpoint.config.get("architectures") or ["AutoModel"])[0],
+            architecture=source.checkpoint.facts.architecture,
             device=self.options.device,
             trust_remote_code=self.options.trust_remote_code,
         )

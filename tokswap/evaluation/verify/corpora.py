@@ -26,7 +26,11 @@ def corpus_check(folder: Folder, reference: Reference, plan: Mapping[str, Any]) 
         plan: What was planned. A trim to a number of rows may lack tokens of its texts; others may not.
     """
     options = plan.get("options", {})
-    whole = options.get("min_count", 1) == 1 and not (options.get("target_size") or options.get("coverage"))
+    whole = (
+        not reference.folder.reads_pages
+        and options.get("min_count", 1) == 1
+        and not (options.get("target_size") or options.get("coverage"))
+    )
     wrong, read = [], []
     for path, size in _files(plan):
         text = path.read_text(encoding="utf-8", errors="replace")[:_CHARACTERS]

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,20 @@ class Folder:
     def config(self) -> Mapping[str, Any]:
         """config.json, parsed; {} without one."""
         return _optional(self.path / "config.json")
+
+    @property
+    def architecture(self) -> str:
+        """The class that config.json names, or that transformers takes to generate text; else any class of the type."""
+        from transformers.models.auto import modeling_auto as auto
+
+        if named := self.config.get("architectures"):
+            return str(named[0])
+        masked, causal = auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES, auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+        seq2seq, kind = auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES, str(self.config.get("model_type"))
+        if self.config.get("is_encoder_decoder"):
+            return str(seq2seq.get(kind, "AutoModel"))
+        encoder = kind in masked and not self.config.get("is_decoder")
+        return "AutoModel" if encoder else str(causal.get(kind, "AutoModel"))
 
     @cached_property
     def generation(self) -> Mapping[str, Any]:
@@ -150,6 +165,11 @@ class Folder:
         return size if type(size) is int else None
 
     @property
+    def reads_pages(self) -> bool:
+        """Whether the class takes a text for a list of words, with their boxes or paths (LayoutLM, MarkupLM)."""
+        return not signature(type(self.tokenizer).__call__).parameters.keys().isdisjoint(("boxes", "xpaths"))
+
+    @property
     def reads_text(self) -> bool:
         """Whether the tokenizer tokenizes plain text."""
         try:
@@ -163,8 +183,7 @@ class Folder:
         import transformers
 
         check_code(self.path, self.trust_remote_code)
-        name = (self.config.get("architectures") or ["AutoModel"])[0]
-        model, info = getattr(transformers, name, transformers.AutoModel).from_pretrained(
+        model, info = getattr(transformers, self.architecture, transformers.AutoModel).from_pretrained(
             str(self.path),
             output_loading_info=True,
             dtype="auto",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -88,8 +89,8 @@ def _output_checks(model: Any, folder: Folder, unpredicted: np.ndarray) -> Itera
     bad, likely = [], []
     for prompt in PROMPTS:
         inputs = _inputs(model, folder, prompt)
-        if model.config.is_encoder_decoder:
-            inputs["decoder_input_ids"] = inputs["input_ids"][:, :1]
+        if model.config.is_encoder_decoder and "decoder_input_ids" in signature(model.forward).parameters:
+            inputs["decoder_input_ids"] = inputs["input_ids"]  # whole: a classifier looks for eos in both
         with torch.inference_mode():
             output = model(**inputs)
         scores = output.logits if "logits" in output else output[0]
