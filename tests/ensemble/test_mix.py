@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 import shutil
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from transformers import DynamicCache
 from tokswap.ensemble.boundary import Prompt, beginnings
 from tokswap.ensemble.bytewise import END, ByteModel
 from tokswap.ensemble.check import check_ensemble
+from tokswap.ensemble.evidence import DECAY, STRENGTH, Track
 from tokswap.ensemble.generate import continue_text
 from tokswap.ensemble.members import FILE
 from tokswap.ensemble.mix import MixedModel, load_ensemble
@@ -69,8 +71,22 @@ def direct(model: MixedModel, ids: torch.Tensor, mix: str) -> torch.Tensor:
         logits = [member(ids).logits.double() for member in model.members]
     if mix == "probabilities":
         return torch.stack([w * torch.softmax(x, -1) for w, x in zip(WEIGHTS, logits, strict=True)]).sum(0).log()
+    if mix == "adaptive":
+        return adaptive([torch.log_softmax(x, -1) for x in logits], ids)
     product = torch.stack([torch.log_softmax(x, -1) * w for w, x in zip(WEIGHTS, logits, strict=True)]).sum(0).exp()
     return (product / product.sum(-1, keepdim=True)).log()
+
+
+def adaptive(logs: list[torch.Tensor], ids: torch.Tensor) -> torch.Tensor:
+    """The definition, token by token."""
+    evidence, found = [0.0] * len(logs), []
+    for n in range(ids.shape[1]):
+        if n:
+            evidence = [DECAY * (e + float(x[0, n - 1, ids[0, n]])) for e, x in zip(evidence, logs, strict=True)]
+        shares = torch.tensor([w * math.exp(STRENGTH * e) for w, e in zip(WEIGHTS, evidence, strict=True)])
+        shares = shares / shares.sum()
+        found.append(sum(s * x[:, n].exp() for s, x in zip(shares, logs, strict=True)))
+    return torch.stack(found, 1).log()  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("mix", MIXES)
@@ -79,16 +95,44 @@ def test_the_mix_is_the_mean(loaded: tuple[MixedModel, Any], mix: str) -> None:
     with torch.inference_mode():
         found = model(ids).logits
         last = model(ids, logits_to_keep=1).logits
+    assert last.shape[1] == 1
     assert found.dtype == torch.float32
     assert torch.allclose(found.double(), direct(model, ids, mix), atol=1e-5)
     assert torch.allclose(last, found[:, -1:], atol=1e-5)
 
 
-def test_the_two_ways_of_mixing_differ(loaded: tuple[MixedModel, Any]) -> None:
+def test_the_ways_of_mixing_differ(loaded: tuple[MixedModel, Any]) -> None:
     ids = ids_of(loaded)
     with torch.inference_mode():
-        one, other = (mixed(loaded, mix)(ids).logits for mix in MIXES)
-    assert not torch.allclose(one, other, atol=1e-3)
+        found = [mixed(loaded, mix)(ids).logits for mix in MIXES]
+    for one, other in itertools.combinations(found, 2):
+        assert not torch.allclose(one, other, atol=1e-3)
+
+
+def test_an_adaptive_mix_goes_over_to_the_member_that_knows_the_text(loaded: tuple[MixedModel, Any]) -> None:
+    """A text of the last member, whose weight is the least: the mix comes nearer to it than with fixed weights."""
+    member = loaded[0].members[-1]
+    ids = member.generate(ids_of(loaded), max_new_tokens=60, min_new_tokens=60, do_sample=False)
+    with torch.inference_mode():
+        own = torch.log_softmax(member(ids).logits, -1)
+        fixed, moved = (mixed(loaded, mix)(ids).logits for mix in ("probabilities", "adaptive"))
+    likely = own[:, -1].argmax()
+    assert fixed[0, -1, likely] < moved[0, -1, likely] <= own[0, -1, likely]
+
+
+def test_a_long_text_counts_by_its_end(loaded: tuple[MixedModel, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A prompt predicts its last token alone, and members need predict no more than what counts."""
+    for module in ("mix", "evidence"):
+        monkeypatch.setattr(f"tokswap.ensemble.{module}.HORIZON", 8)
+    model, ids = mixed(loaded, "adaptive"), ids_of(loaded, shipped_text("english")[:120])[:, :40]
+    with torch.inference_mode():
+        whole, last = model(ids).logits[:, -1:], model(ids, logits_to_keep=1).logits
+        short = model(ids[:, -9:]).logits[:, -1:]
+    assert torch.allclose(last, whole, atol=1e-5)
+    assert not torch.allclose(short, whole, atol=1e-3), "the members still read the beginning"
+    monkeypatch.setattr("tokswap.ensemble.mix.HORIZON", 1)
+    with torch.inference_mode():
+        assert not torch.allclose(model(ids, logits_to_keep=1).logits, whole, atol=1e-5)
 
 
 @pytest.mark.parametrize("mix", MIXES)
@@ -102,6 +146,9 @@ def test_the_cache_changes_nothing(loaded: tuple[MixedModel, Any], mix: str) -> 
         steps = [model(ids[:, n : n + 1], past_key_values=cache).logits for n in range(40)]
     assert cache.get_seq_length() == 40
     assert torch.allclose(torch.cat(steps, 1), whole, atol=1e-4)
+    cache.reset()
+    with torch.inference_mode():
+        assert torch.allclose(model(ids[:, :8], past_key_values=cache).logits, whole[:, :8], atol=1e-4)
 
 
 @pytest.mark.parametrize("mix", MIXES)
@@ -115,17 +162,61 @@ def test_greedy_is_the_most_likely_token_each_time(loaded: tuple[MixedModel, Any
     assert torch.equal(found, expected)
 
 
+@pytest.mark.parametrize("mix", ["probabilities", "adaptive"])
 @pytest.mark.parametrize("options", [{"num_beams": 3}, {"num_beams": 3, "num_return_sequences": 2}])
-def test_beams_reorder_every_cache(loaded: tuple[MixedModel, Any], options: dict[str, Any]) -> None:
-    model, ids = mixed(loaded, MIXES[0]), ids_of(loaded)
+def test_beams_reorder_every_cache(loaded: tuple[MixedModel, Any], options: dict[str, Any], mix: str) -> None:
+    model, ids = mixed(loaded, mix), ids_of(loaded)
     found = model.generate(ids, max_new_tokens=24, do_sample=False, **options)
     assert torch.equal(found, model.generate(ids, max_new_tokens=24, do_sample=False, use_cache=False, **options))
     greedy = model.generate(ids, max_new_tokens=24, do_sample=False)
     assert not torch.equal(found[:1], greedy), "the beams did find something else, so they did move"
 
 
-def test_sampling_is_from_the_mix(loaded: tuple[MixedModel, Any]) -> None:
-    model, ids = mixed(loaded, MIXES[0]), ids_of(loaded)
+@pytest.mark.parametrize(
+    ("change", "rows"),
+    [
+        (lambda cache: cache.reorder_cache(torch.tensor([1, 0])), [1, 0]),
+        (lambda cache: cache.batch_select_indices(torch.tensor([1])), [1]),
+        (lambda cache: cache.batch_repeat_interleave(2), [0, 0, 1, 1]),
+    ],
+)
+def test_what_a_cache_remembers_moves_with_its_rows(
+    loaded: tuple[MixedModel, Any], change: Callable[[Any], None], rows: list[int]
+) -> None:
+    """Two texts, of which the members think differently."""
+    model = mixed(loaded, "adaptive")
+    texts = ids_of(loaded, shipped_text("english")[:200])[:, :40].reshape(2, 20)
+    cache = model.new_cache()
+    with torch.inference_mode():
+        model(texts[:, :-1], past_key_values=cache)
+        change(cache)
+        found = model(texts[rows, -1:], past_key_values=cache).logits
+        expected = model(texts[rows]).logits[:, -1:]
+    assert torch.allclose(found, expected, atol=1e-4)
+
+
+def test_what_no_member_expects_and_what_padding_gives_leave_finite_weights() -> None:
+    predicted = torch.log_softmax(torch.zeros(1, 4, 8), -1)
+    predicted[0, 0] = math.nan  # after padding
+    predicted[0, 1, 3] = -math.inf
+    found = Track().read(torch.tensor([[0, 5, 3, 2]]), predicted, torch.tensor([[False, False, True, True]]))
+    assert found[0].tolist() == pytest.approx([0, 0, -30 * DECAY, -30 * DECAY**2 - math.log(8) * DECAY], rel=1e-5)
+
+
+def test_padding_is_no_evidence(loaded: tuple[MixedModel, Any]) -> None:
+    model, ids = mixed(loaded, "adaptive"), ids_of(loaded)
+    pads = torch.full((1, 9), int(ids[0, 3]))
+    padded, mask = torch.cat([pads, ids], 1), torch.cat([torch.zeros_like(pads), torch.ones_like(ids)], 1)
+    places = torch.cat([torch.zeros_like(pads), torch.arange(ids.shape[1])[None]], 1)
+    with torch.inference_mode():
+        found = model(padded, attention_mask=mask, position_ids=places).logits[:, 9:]
+        alone = model(ids).logits
+    assert torch.allclose(found, alone, atol=1e-4)
+
+
+@pytest.mark.parametrize("mix", MIXES)
+def test_sampling_is_from_the_mix(loaded: tuple[MixedModel, Any], mix: str) -> None:
+    model, ids = mixed(loaded, mix), ids_of(loaded)
     drawn = []
     for cached in (True, False):
         torch.manual_seed(3)
@@ -135,8 +226,9 @@ def test_sampling_is_from_the_mix(loaded: tuple[MixedModel, Any]) -> None:
     assert not torch.equal(drawn[0], model.generate(ids, max_new_tokens=16, do_sample=True, top_k=0))
 
 
-def test_a_batch_of_prompts_of_two_lengths(loaded: tuple[MixedModel, Any]) -> None:
-    model, tokenizer = mixed(loaded, MIXES[0]), loaded[1]
+@pytest.mark.parametrize("mix", MIXES)
+def test_a_batch_of_prompts_of_two_lengths(loaded: tuple[MixedModel, Any], mix: str) -> None:
+    model, tokenizer = mixed(loaded, mix), loaded[1]
     tokenizer.pad_token_id, tokenizer.padding_side = model.generation_config.pad_token_id, "left"
     texts = [PROMPT, "Once upon"]
     batch = tokenizer(texts, return_tensors="pt", padding=True)
@@ -147,10 +239,11 @@ def test_a_batch_of_prompts_of_two_lengths(loaded: tuple[MixedModel, Any]) -> No
         assert row[-6:].tolist() == alone[0, -6:].tolist()
 
 
+@pytest.mark.parametrize("mix", MIXES)
 @tools.needs_release_5  # before it, what lies outside a window is lost
-def test_a_member_can_draft_for_the_mix(loaded: tuple[MixedModel, Any]) -> None:
+def test_a_member_can_draft_for_the_mix(loaded: tuple[MixedModel, Any], mix: str) -> None:
     """Rejected drafts are cropped out of every cache."""
-    model, ids = mixed(loaded, MIXES[0]), ids_of(loaded)
+    model, ids = mixed(loaded, mix), ids_of(loaded)
     found = model.generate(ids, max_new_tokens=20, do_sample=False)
     cache = model.new_cache()
     with torch.inference_mode():
@@ -294,8 +387,7 @@ def test_prepared_members_pass_every_check(folder: Path) -> None:
         "same ids",
         "chat template",
         "members load",
-        "averaged probabilities",
-        "averaged logits",
+        *(f"averaged {mix}" for mix in MIXES),
     } == {check.name for check in checks}
     document = one_document(run("ensemble", "check", folder, "--json").stdout)
     assert document["ok"]
@@ -410,7 +502,7 @@ def _no_weights(member: Path) -> None:
         (_no_template, {"chat template"}),
         (_another_added_token, {"added tokens"}),
         (_no_bos, {"same ids"}),
-        (_not_finite, {"averaged probabilities", "averaged logits"}),
+        (_not_finite, {f"averaged {mix}" for mix in MIXES}),
         (_no_weights, {"members load"}),
     ],
 )

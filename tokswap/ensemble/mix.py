@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from tokswap.checkpoint.nested_configs import token_ids
 from tokswap.checkpoint.positions import longest_input_of
 from tokswap.ensemble.agree import check_agreement
+from tokswap.ensemble.evidence import HORIZON, STRENGTH, Track, texts_of
 from tokswap.ensemble.members import Ensemble, read_ensemble, read_weights
 from tokswap.ensemble.mix_options import MIXES
 from tokswap.errors import InputError, UsageError
@@ -29,11 +30,44 @@ class MixedCache(Cache):  # type: ignore[misc]
 
     Attributes:
         caches: The cache of each member.
+        tracks: How well each member has predicted the tokens in it, for an adaptive mix.
     """
 
     def __init__(self, caches: Sequence[Any]) -> None:
         super().__init__(layers=[layer for cache in caches for layer in cache.layers])
         self.caches = tuple(caches)
+        self.tracks = tuple(Track() for _ in caches)
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Forget the last tokens: so many if the number is negative, all but so many in older releases."""
+        lost = -tokens_to_remove if tokens_to_remove <= 0 else max(self.get_seq_length() - tokens_to_remove, 0)
+        super().crop(tokens_to_remove)
+        for track in self.tracks:
+            track.crop(lost)
+
+    def reorder_cache(self, beam_idx: torch.Tensor) -> None:
+        """Put other beams in place of each."""
+        super().reorder_cache(beam_idx)
+        for track in self.tracks:
+            track.select(beam_idx)
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        """Keep some rows of the batch."""
+        super().batch_select_indices(indices)
+        for track in self.tracks:
+            track.select(indices)
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Repeat each row of the batch."""
+        super().batch_repeat_interleave(repeats)
+        for track in self.tracks:
+            track.repeat(repeats)
+
+    def reset(self) -> None:
+        """Forget all tokens."""
+        super().reset()
+        for track in self.tracks:
+            track.reset()
 
 
 class MixedConfig(PretrainedConfig):  # type: ignore[misc]
@@ -49,7 +83,9 @@ class MixedModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         members: Causal language models.
         weights: Weight of each member; they are made to add up to 1.
         mix: "probabilities" for the weighted mean of the members' distributions; "logits" for that of their logits,
-            which is the geometric mean of the distributions, normalised.
+            which is the geometric mean of the distributions, normalised; "adaptive" for the mean of the distributions
+            with weights that follow the text: each weight is multiplied by what the member gave the tokens so far,
+            with forgetting (as in dynamic model averaging, Raftery et al. 2010), to a small power.
 
     Attributes:
         members: The members.
@@ -117,28 +153,34 @@ class MixedModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
             "input_ids": input_ids,
             "attention_mask": attention_mask,
             "position_ids": position_ids,
-            "logits_to_keep": logits_to_keep,
             "use_cache": cache is not None,
         }
-        mixed: torch.Tensor | None = None
+        mixed = self._mixed(shared, cache, logits_to_keep)
+        return CausalLMOutputWithPast(logits=mixed[:, -logits_to_keep:], **{_CACHE: cache})
+
+    def _mixed(self, shared: Mapping[str, Any], cache: MixedCache | None, kept: int) -> torch.Tensor:
+        """Return the log-probabilities of the mix, at the last places at least, one member after the other."""
+        adaptive = self.mix == "adaptive"
+        kept = kept + HORIZON if adaptive and kept else kept
+        tracks = [Track() for _ in self.members] if cache is None else cache.tracks
+        mixed = shares = None
         for n, member in enumerate(self.members):
-            inputs = {name: value for name, value in shared.items() if name in self._takes[n] and value is not None}
+            given = {**shared, "logits_to_keep": kept}
+            inputs = {name: value for name, value in given.items() if name in self._takes[n] and value is not None}
             if cache is not None:
                 inputs[cache_name(member.forward)] = cache.caches[n]
-            logits = member(**inputs).logits[:, -logits_to_keep:].float()
-            mixed = self._added(mixed, logits, self.weights[n])
-            del logits
+            logits = member(**inputs).logits[:, -kept:].float()
+            if self.mix == "logits":
+                mixed = logits * self.weights[n] if mixed is None else mixed.add_(logits, alpha=self.weights[n])
+                continue
+            term, share = torch.log_softmax(logits, -1), logits.new_tensor(math.log(self.weights[n]))
+            if adaptive:
+                texts = texts_of(shared["input_ids"], shared["attention_mask"])
+                share = share + STRENGTH * tracks[n].read(shared["input_ids"], term, texts)
+            mixed, shares = _sum(mixed, term.add_(share[..., None])), _sum(shares, share)
+            del logits, term
         assert mixed is not None
-        if self.mix == "logits":
-            mixed = torch.log_softmax(mixed, -1)
-        return CausalLMOutputWithPast(logits=mixed, **{_CACHE: cache})
-
-    def _added(self, mixed: torch.Tensor | None, logits: torch.Tensor, weight: float) -> torch.Tensor:
-        """Add one member to the sum so far, as logits or as log-probabilities."""
-        if self.mix == "logits":
-            return logits * weight if mixed is None else mixed.add_(logits, alpha=weight)
-        term = torch.log_softmax(logits, -1).add_(math.log(weight))
-        return term if mixed is None else torch.logaddexp(mixed, term)
+        return torch.log_softmax(mixed, -1) if shares is None else mixed.sub_(shares[..., None])
 
     def _prepare_cache_for_generation(self, generation_config: Any, model_kwargs: dict[str, Any], *_: Any) -> None:
         """Replace the method of `generate` that makes a cache for one model."""
@@ -150,6 +192,11 @@ class MixedModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
             )
         if model_kwargs.get(_CACHE) is None and generation_config.use_cache is not False:
             model_kwargs[_CACHE] = self.new_cache()
+
+
+def _sum(logs: torch.Tensor | None, more: torch.Tensor) -> torch.Tensor:
+    """Add numbers that are given by their logarithms."""
+    return more if logs is None else torch.logaddexp(logs, more)
 
 
 def check_mix(mix: str) -> None:
@@ -176,7 +223,7 @@ def load_ensemble(
     Args:
         folder: A folder with an ensemble.json.
         weights: Weight of each member; those of ensemble.json by default.
-        mix: "probabilities" or "logits"; see `MixedModel`.
+        mix: "probabilities", "logits" or "adaptive"; see `MixedModel`.
         dtype: Type that torch computes in: float32, bfloat16 or float16.
         device: Where torch computes.
         trust_remote_code: Whether code that comes with a member may run.

@@ -9,7 +9,7 @@ from tokswap.evaluation.options import ReadingOptions, RunOptions
 from tokswap.options.declare import Options, option
 from tokswap.options.groups import TrustOptions
 
-MIXES = ("probabilities", "logits")
+MIXES = ("probabilities", "logits", "adaptive")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +17,11 @@ class MixOptions(Options):
     """How predictions are mixed."""
 
     mix: str = option(
-        "probabilities", "Mean of the members' probabilities, or of their logits.", choices=MIXES, code="bad-mix"
+        "probabilities",
+        "Mean of the members' probabilities or of their logits; adaptive: of probabilities, with weights that follow "
+        "the members' success on the text so far.",
+        choices=MIXES,
+        code="bad-mix",
     )
     weights: str | Sequence[float] | None = option(
         None, "Weight of each member, in their order. [default: as prepared]", metavar="W,W", recorded=False
