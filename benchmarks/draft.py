@@ -4,7 +4,8 @@
 
 The target is Gemma-3-270m. The draft is SmolLM2-135M-Instruct: as it is (universal assisted generation, which
 translates proposals through text; transformers only), with Gemma's 262k tokens (`tokswap draft`), and distilled too.
-Prompts are parts of tests/texts; the text to distill on is from Debian's handbook and Python's library.
+Prompts are parts of the held-out texts of quality.py; the text to distill on is from Debian's handbook and Python's
+library. Extra tokens relative to universal assisted generation have a 95 % interval, by bootstrap over the prompts.
 
 Both models run greedily on one thread, with five proposed tokens a round: in transformers in float32, where assisted
 text must be the target's own greedy text, token for token; in llama.cpp from GGUF files, the target as its package has
@@ -18,19 +19,19 @@ head costs in acceptance; the time that it saves is an engine's to show.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from _draft_figures import ALONE, KINDS, UNIVERSAL, Run, figures, finished, table
 from _llama_cpp import llama_cpp
 from _machine import RESULTS, keep
-from quality_texts import healing_texts
+from quality_texts import fetch_texts, healing_texts
 from transformers.generation import candidate_generator
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
@@ -40,16 +41,15 @@ import tokswap
 from tokswap.evaluation.models import load_model
 from tokswap.storage.resolve import resolve_model
 
-TEXTS = Path(__file__).parent.parent / "tests" / "texts"
-KINDS = {"English": "english.txt", "code": "code.txt", "German": "german.txt"}
 PROPOSED = 5
-ALONE, UNIVERSAL = "target alone", "universal assisted generation"
 DRAFTS: dict[str, dict[str, Any]] = {
     "draft": {},
     "draft, copied only": {"propose": "copied"},
     "draft, distilled": {"distill": 1.0},
     "draft, distilled also on text of the target": {"distill": 1.0, "self_text": 1.0},
     "draft, distilled on four times as much of it": {"distill": 1.0, "self_text": 4.0},
+    "draft by subword": {"init": "subword"},
+    "draft by subword, distilled on four times as much of it": {"init": "subword", "distill": 1.0, "self_text": 4.0},
 }
 HEADS: dict[str, tuple[str, int, tuple[str, ...]]] = {
     "draft, head of 32,768": ("draft", 32_768, ("en", "code", "de")),
@@ -60,14 +60,14 @@ HEADS: dict[str, tuple[str, int, tuple[str, ...]]] = {
 """Name of a row -> the draft, the tokens of the head, and the texts that choose them."""
 
 
-def prompts(name: str, count: int = 3, length: int = 220) -> list[str]:
-    """Return parts of a text for the models to continue. Each starts at a line."""
-    text = (TEXTS / name).read_text("utf-8")
+def prompts(kind: str, given: argparse.Namespace, length: int = 220) -> list[str]:
+    """Return parts of a held-out text for the models to continue. Each starts at a line."""
+    text = (fetch_texts(given.texts, ["held"]) / "held" / f"{KINDS[kind]}.txt").read_text("utf-8")
     found = []
-    for n in range(count):
-        begin = n * len(text) // count
+    for n in range(given.prompts):
+        begin = n * len(text) // given.prompts
         begin = 0 if not begin else max(text.find("\n", begin), 0) + 1
-        found.append(text[begin : begin + length].rstrip())
+        found.append(text[begin : begin + length].strip())
     return found
 
 
@@ -126,13 +126,12 @@ def make_draft(name: str, given: argparse.Namespace, small: Path, big: Path) -> 
     if not out.exists():
         settings, begin = DRAFTS[name], time.process_time()
         more: dict[str, Any] = {}
-        if "propose" in settings:
-            more["propose"] = settings["propose"]
+        more |= {name: settings[name] for name in ("init", "propose") if name in settings}
         if "distill" in settings:
             more["distill"] = healing_texts(given.texts, given.kilobytes)
         if "self_text" in settings:
             more["self_text"] = int(settings["self_text"] * given.kilobytes * 1000)
-        tokswap.make_draft(str(small), str(big), init="subword", out=out, gguf=file, gguf_type="q8_0", **more)
+        tokswap.make_draft(str(small), str(big), out=out, gguf=file, gguf_type="q8_0", **more)
         made = {"cpu_seconds": round(time.process_time() - begin, 1)}
         out.with_suffix(".json").write_text(json.dumps(made))
     return out, file
@@ -155,15 +154,13 @@ def in_transformers(name: str, given: argparse.Namespace, small: Path, big: Path
         if name == UNIVERSAL:
             more |= {"tokenizer": own, "assistant_tokenizer": tokenizer}
     found: dict[str, Any] = {}
-    for kind, file in KINDS.items():
-        begin = time.process_time()
-        with counted() as count:
-            ids = [write(model, own, prompt, given.tokens, **more) for prompt in prompts(file)]
-        tokens = sum(map(len, ids))
-        calls = count["calls"] if more else tokens
-        found[kind] = figures(count["proposed"], count["accepted"], tokens, calls)
-        found[kind]["tokens_per_cpu_second"] = round(tokens / (time.process_time() - begin), 2)
-        found[kind]["texts"] = [digest(one) for one in ids]
+    for kind in KINDS:
+        begin, runs = time.process_time(), []
+        for prompt in prompts(kind, given):
+            with counted() as count:
+                ids = write(model, own, prompt, given.tokens, **more)
+            runs.append(Run(ids, count["proposed"], count["accepted"], count["calls"] if more else len(ids)))
+        found[kind] = figures(runs, time.process_time() - begin)
     return found
 
 
@@ -192,62 +189,12 @@ def in_llama_cpp(name: str, given: argparse.Namespace, small: Path, big: Path) -
     file = None if name == ALONE else make_draft(name, given, small, big)[1]
     own = load_model(big)[1]
     found: dict[str, Any] = {}
-    for kind, text in KINDS.items():
-        ids = [own(prompt)["input_ids"] for prompt in prompts(text)]
+    for kind in KINDS:
+        ids = [own(prompt)["input_ids"] for prompt in prompts(kind, given)]
         answers = llama_cpp(fetch("gemma"), ids, draft=file, count=given.tokens, proposed=PROPOSED)
-        proposed, accepted = (sum(one[key] for one in answers) for key in ("proposed", "accepted"))
-        tokens = sum(len(one["ids"]) for one in answers)
-        found[kind] = figures(proposed, accepted, tokens, tokens - accepted)
-        seconds = sum(one["cpu_seconds"] for one in answers)
-        found[kind]["tokens_per_cpu_second"] = round(tokens / seconds, 2)
-        found[kind]["texts"] = [digest(one["ids"]) for one in answers]
+        runs = [Run(one["ids"], one["proposed"], one["accepted"], len(one["ids"]) - one["accepted"]) for one in answers]
+        found[kind] = figures(runs, sum(one["cpu_seconds"] for one in answers))
     return found
-
-
-def figures(proposed: int, accepted: int, tokens: int, calls: int) -> dict[str, Any]:
-    """Return the figures of one kind of text."""
-    return {
-        "accepted": round(accepted / max(proposed, 1), 4),
-        "tokens_per_target_call": round(tokens / calls, 3),
-        "proposed": proposed,
-        "tokens": tokens,
-    }
-
-
-def digest(ids: Sequence[int]) -> str:
-    """Return a short name of a generated text, to compare texts by."""
-    return hashlib.sha256(str(list(ids)).encode()).hexdigest()[:12]
-
-
-def finished(rows: Mapping[str, Any], beside: str = UNIVERSAL) -> dict[str, Any]:
-    """Compare the rows of an engine: extra tokens relative to the row `beside`, speed to the target alone."""
-    result: dict[str, Any] = {}
-    for name, found in rows.items():
-        result[name] = {}
-        for kind, one in found.items():
-            own = dict(one)
-            alone, usual = (rows.get(other, {}).get(kind) for other in (ALONE, beside))
-            if usual and name != ALONE:
-                extra = (one["tokens_per_target_call"] - 1) / max(usual["tokens_per_target_call"] - 1, 1e-9)
-                own["extra_tokens_relative"] = round(extra, 3)
-            if alone:
-                own["speed_relative"] = round(one["tokens_per_cpu_second"] / alone["tokens_per_cpu_second"], 3)
-                own["texts_equal"] = sum(a == b for a, b in zip(one["texts"], alone["texts"], strict=True))
-            result[name][kind] = own
-    return result
-
-
-def table(engine: str, rows: Mapping[str, Any]) -> list[str]:
-    """Return the figures of an engine as a Markdown table."""
-    lines = [f"| {engine} | {' | '.join(KINDS)} |", "| --- |" + " --- |" * len(KINDS)]
-    for name, found in rows.items():
-        cells = []
-        for one in found.values():
-            relative = f" {one['extra_tokens_relative']:.2f}x;" if "extra_tokens_relative" in one else ""
-            figures = f"{one['accepted']:.3f}; {one['tokens_per_target_call']:.2f};{relative}"
-            cells.append(f"{figures} {one['tokens_per_cpu_second']:.1f}")
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return lines
 
 
 ENGINES = {"transformers": in_transformers, "llama.cpp": in_llama_cpp}
@@ -260,6 +207,7 @@ def main() -> None:
     parser.add_argument("--engines", nargs="+", default=list(ENGINES), choices=list(ENGINES))
     parser.add_argument("--kilobytes", type=int, default=120)
     parser.add_argument("--tokens", type=int, default=32)
+    parser.add_argument("--prompts", type=int, default=15, help="of each kind of text")
     parser.add_argument("--folder", type=Path, default=Path("bench-draft"))
     parser.add_argument("--texts", type=Path, default=Path("bench-texts"))
     parser.add_argument("--name", default="draft")
@@ -277,7 +225,7 @@ def main() -> None:
             engines[engine] = finished({one: rows[one] for one in names if one in rows})
             made = {one.stem: json.loads(one.read_text()) for one in sorted(given.folder.glob("*.json"))}
             settings = {"proposed_a_round": PROPOSED, "new_tokens": given.tokens, "kilobytes": given.kilobytes}
-            keep(given.name, {**settings, "made": made, "engines": engines})
+            keep(given.name, {**settings, "prompts": given.prompts, "made": made, "engines": engines})
         print(*(line for engine in given.engines for line in table(engine, engines[engine])), sep="\n", flush=True)
 
 

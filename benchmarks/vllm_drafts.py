@@ -20,8 +20,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from _draft_figures import ALONE, KINDS, Run, figures, finished, table
 from _machine import keep, missing_rows, row_parser
-from draft import ALONE, DRAFTS, KINDS, PROPOSED, digest, fetch, finished, make_draft, prompts, table
+from draft import DRAFTS, PROPOSED, fetch, make_draft, prompts
 
 from tokswap.storage.resolve import resolve_model
 
@@ -78,21 +79,15 @@ def row(name: str, given: argparse.Namespace) -> dict[str, Any]:
     settings = SamplingParams(temperature=0, max_tokens=given.tokens, ignore_eos=True)
     engine.generate("Once", settings, use_tqdm=False)
     found: dict[str, Any] = {}
-    for kind, text in KINDS.items():
-        before, begin = counters(engine), time.process_time()
-        answers = [engine.generate(prompt, settings, use_tqdm=False)[0].outputs[0] for prompt in prompts(text)]
-        seconds = time.process_time() - begin
-        count = {key: value - before.get(key, 0) for key, value in counters(engine).items()}
-        proposed, accepted, calls = (count.get(key, 0) for key in ("draft_tokens", "accepted_tokens", "drafts"))
-        tokens = sum(len(one.token_ids) for one in answers)
-        found[kind] = {
-            "accepted": round(accepted / max(proposed, 1), 4),
-            "tokens_per_target_call": round(1 + accepted / max(calls, 1), 3),
-            "proposed": proposed,
-            "tokens": tokens,
-            "tokens_per_cpu_second": round(tokens / seconds, 2),
-            "texts": [digest(one.token_ids) for one in answers],
-        }
+    for kind in KINDS:
+        begin, runs = time.process_time(), []
+        for prompt in prompts(kind, given):
+            before = counters(engine)
+            ids = engine.generate(prompt, settings, use_tqdm=False)[0].outputs[0].token_ids
+            count = {key: value - before.get(key, 0) for key, value in counters(engine).items()}
+            proposed, accepted = (count.get(key, 0) for key in ("draft_tokens", "accepted_tokens"))
+            runs.append(Run(ids, proposed, accepted, len(ids) - accepted))
+        found[kind] = figures(runs, time.process_time() - begin)
     return found
 
 
@@ -100,6 +95,7 @@ def main() -> None:
     parser = row_parser(__doc__, ROWS, "bench-draft")
     parser.add_argument("--kilobytes", type=int, default=120)
     parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--prompts", type=int, default=15, help="of each kind of text")
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     os.environ.update(ENVIRONMENT)
