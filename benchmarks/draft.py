@@ -125,8 +125,7 @@ def make_draft(name: str, given: argparse.Namespace, small: Path, big: Path) -> 
     file = out.with_suffix(".gguf")
     if not out.exists():
         settings, begin = DRAFTS[name], time.process_time()
-        more: dict[str, Any] = {}
-        more |= {name: settings[name] for name in ("init", "propose") if name in settings}
+        more = {key: settings[key] for key in ("init", "propose") if key in settings}
         if "distill" in settings:
             more["distill"] = healing_texts(given.texts, given.kilobytes)
         if "self_text" in settings:

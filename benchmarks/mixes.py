@@ -64,7 +64,8 @@ def main() -> None:
     for name, texts in sets.items():
         for member, model in zip(("Gemma", "SmolLM2 with Gemma's tokenizer, healed"), mix.members, strict=True):
             rows[name][member] = measured(model, tokenizer, texts)
-        for row, (mix.mix, mix.weights) in MIXES.items():
+        for row, (way, weights) in MIXES.items():
+            mix.mix, mix.weights = way, weights
             rows[name][row] = measured(mix, tokenizer, texts)
             print(name, row, rows[name][row], flush=True)
     print("kept in", keep("mixes", {"kilobytes": given.kilobytes, "rows": rows}))

@@ -163,6 +163,7 @@ class MixedModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         adaptive = self.mix == "adaptive"
         kept = kept + HORIZON if adaptive and kept else kept
         tracks = [Track() for _ in self.members] if cache is None else cache.tracks
+        texts = texts_of(shared["input_ids"], shared["attention_mask"])
         mixed = shares = None
         for n, member in enumerate(self.members):
             given = {**shared, "logits_to_keep": kept}
@@ -175,7 +176,6 @@ class MixedModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
                 continue
             term, share = torch.log_softmax(logits, -1), logits.new_tensor(math.log(self.weights[n]))
             if adaptive:
-                texts = texts_of(shared["input_ids"], shared["attention_mask"])
                 share = share + STRENGTH * tracks[n].read(shared["input_ids"], term, texts)
             mixed, shares = _sum(mixed, term.add_(share[..., None])), _sum(shares, share)
             del logits, term

@@ -169,13 +169,16 @@ def _frame(tokenizer: Any) -> tuple[list[int], list[int]]:
 @contextmanager
 def _any_type_of_model() -> Iterator[None]:
     """Keep transformers from warning about a type of model that it lacks: only the tokenizer is loaded."""
-    logger, filtered = logging.getLogger("transformers.configuration_utils"), logging.Filter()
-    filtered.filter = lambda record: "using a model of type" not in record.getMessage()  # type: ignore[method-assign]
-    logger.addFilter(filtered)
+
+    def others(record: logging.LogRecord) -> bool:
+        return "using a model of type" not in record.getMessage()
+
+    logger = logging.getLogger("transformers.configuration_utils")
+    logger.addFilter(others)
     try:
         yield
     finally:
-        logger.removeFilter(filtered)
+        logger.removeFilter(others)
 
 
 @contextmanager

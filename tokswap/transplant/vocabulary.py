@@ -152,8 +152,7 @@ def matrix_edits(source: Checkpoint, alignment: Alignment, tie: bool | None) -> 
             if tie:
                 raise UsageError("cannot-tie", "this model has no lm_head to tie to its embeddings", "leave out --tie")
             raise UsageError("cannot-untie", "this model has no lm_head", "leave out --untie")
-        if not tie:
-            return tuple(edits)
-        edits = without
-        edits[0] = dataclasses.replace(edits[0], matrix=dataclasses.replace(edits[0].matrix, is_head=True))
+        if tie:
+            edits = without
+            edits[0] = dataclasses.replace(edits[0], matrix=dataclasses.replace(edits[0].matrix, is_head=True))
     return tuple(edits)
