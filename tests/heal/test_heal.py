@@ -3,7 +3,9 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ from tokswap.cli._heal_text import report_lines
 from tokswap.errors import InputError, OutputError, TokswapError
 from tokswap.evaluation.losses import bits_per_byte
 from tokswap.evaluation.models import load_model
+from tokswap.heal.amount import fitting
+from tokswap.heal.inputs import open_inputs
 from tokswap.heal.options import HealOptions
 from tokswap.storage.atomic import held
 
@@ -424,14 +428,10 @@ def test_the_teacher_writes_more_text(text: Path, swapped: Callable[[str], Path]
 
 
 def test_minutes_limit_the_text(text: Path, swapped: Callable[[str], Path]) -> None:
-    from tokswap.heal.inputs import open_inputs
-    from tokswap.heal.options import HealOptions
-    from tokswap.heal.stages import _fitting
-
     def kept(minutes: float | None, seconds: float) -> int:
         inputs = open_inputs(swapped("llama-tied"), [text], HealOptions(minutes=minutes))
         assert inputs.text is not None
-        return len(_fitting(inputs, inputs.text, seconds).training)
+        return len(fitting(inputs, inputs.text, seconds).training)
 
     whole = kept(None, 1.0)
     assert kept(60, 1.0) == whole
@@ -440,6 +440,28 @@ def test_minutes_limit_the_text(text: Path, swapped: Callable[[str], Path]) -> N
     seconds = [tokswap.plan_heal(swapped("llama-tied"), [text], minutes=n).plan.estimate.seconds for n in (0.1, 60)]
     assert seconds[0] == 6
     assert seconds[1] < 600, "a short text does not take the hour that is allowed"
+
+
+def test_minutes_choose_what_the_tokenizers_split_differently(swapped: Callable[[str], Path], tmp_path: Path) -> None:
+    """Of a text and of conversations that do not fit into the time, the text is drawn by its differences."""
+    model, chat = swapped("llama-tied"), tmp_path / "chat.jsonl"
+    path = tmp_path / "text.txt"
+    path.write_text(shipped_text("english") + shipped_text("german"), "utf-8")
+    inputs = open_inputs(model, [path], HealOptions(minutes=1))
+    assert inputs.text is not None
+    passages = inputs.text.training
+    drawn: Counter[object] = Counter()
+    for seed in range(60):
+        options = HealOptions(minutes=1, seed=seed, chats=[chat])
+        # Every third passage is from a conversation, and every other text is split alike.
+        named = [replace(one, name=chat.name) if n % 3 == 0 else one for n, one in enumerate(passages)]
+        alike = [replace(one, student=one.teacher) if n % 2 == 0 else one for n, one in enumerate(named)]
+        some = fitting(replace(inputs, options=options), replace(inputs.text, training=tuple(alike)), 1.0).training
+        assert len(some) < len(passages) / 2
+        drawn.update("chat" if one.name == chat.name else one.differences > 0 for one in some)
+    size = sum(drawn.values())
+    assert drawn[False] == 0, "what is split alike comes last"
+    assert abs(drawn["chat"] / size - 1 / 3) < 0.1, "conversations keep their share"
 
 
 def test_a_passage_that_occurs_twice_is_not_judged_and_learnt(model_of: Make, tmp_path: Path) -> None:
@@ -687,7 +709,6 @@ def test_eight_bit_floats_that_no_config_names(text: Path, swapped: Callable[[st
 
 
 def test_layers_that_no_adapter_fits(swapped: Callable[[str], Path]) -> None:
-    from tokswap.heal.options import HealOptions
     from tokswap.heal.student import Student
 
     model = load_model(swapped("llama"))[0]
@@ -761,7 +782,6 @@ def test_a_full_disk_under_the_cache(
 
 def test_the_batches_hold_every_passage_once_an_epoch() -> None:
     from tokswap.heal.batches import batch_order, largest_batch
-    from tokswap.heal.options import HealOptions
 
     sizes = np.random.default_rng(0).integers(50, 400, 100).tolist()
     order = batch_order(sizes, HealOptions(epochs=2, batch_tokens=512))

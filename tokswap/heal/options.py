@@ -79,7 +79,10 @@ class HealTrainOptions(Options):
     )
     epochs: int = option(2, "How often the text is read.", least=1)
     minutes: float | None = option(
-        None, "Use only as much of the text as can be trained on in this time.", least=0.1, metavar="N"
+        None,
+        "Use only as much of the text as can be trained on in this time: most of it where the tokenizers differ most.",
+        least=0.1,
+        metavar="N",
     )
     rank: int = option(16, "Rank of the adapter.", least=1, needs="train=adapter")
     rate: float | None = option(

@@ -10,6 +10,7 @@ from tokswap.checkpoint.loaded import ModelLike
 from tokswap.checkpoint.source import named, result_folder
 from tokswap.errors import UsageError, count_of
 from tokswap.evaluation.models import check_device
+from tokswap.heal.amount import flops_per_token
 from tokswap.heal.batches import largest_batch
 from tokswap.heal.inputs import HealInputs, open_inputs
 from tokswap.heal.logits import BLOCK_ELEMENTS
@@ -17,7 +18,6 @@ from tokswap.heal.options import HealOptions
 from tokswap.heal.result import HealPlan, HealReport
 from tokswap.heal.run import HealJob
 from tokswap.heal.shards import can_divide
-from tokswap.heal.stages import flops_per_token
 from tokswap.heal.team import Team
 from tokswap.init.estimate import flops_per_second
 from tokswap.options.keywords import two_and_keywords
@@ -124,7 +124,7 @@ def plan_of(inputs: HealInputs, out: Path | None) -> HealPlan:
         notes += inputs.reach.notes
     notes += _draft_notes(inputs)
     if options.self_text:
-        kinds = ["as your text goes on"] if text is not None else []
+        kinds = ["as your text goes on, mostly where the tokenizers differ"] if text is not None else []
         kinds += [f"in {code}" for code in options.self_text_languages]
         how = f": {', '.join(kinds)}" if kinds else ""
         notes.append(f"the teacher writes {count_of(options.self_text, 'byte')} of text first{how}")

@@ -29,6 +29,7 @@ _ROW_BYTES = 600
 """About what a text has, to begin no more of them than are needed."""
 _SEED_TOKENS = 32
 """Tokens of the user's text to go on with. After 8, much of what went on with German or code was English."""
+_GOLDEN = (5**0.5 - 1) / 2
 _SEED_WORDS, _LEAST_LETTERS = 3, 4
 """Words of a language to go on with, long enough to belong to one language: after three, 15 of 16 texts stay in it."""
 
@@ -91,7 +92,7 @@ def write_text(teacher: Any, side: Side, kinds: Sequence[Beginnings], size: int,
 
 
 def beginnings_of(
-    side: Side, passages: Sequence[Passage], languages: Sequence[Language], *, seed: int = 0
+    side: Side, passages: Sequence[Passage], languages: Sequence[Language], shares: np.ndarray, *, seed: int = 0
 ) -> list[Beginnings]:
     """Return what texts begin with: parts of the user's text, and words of each language.
 
@@ -99,29 +100,33 @@ def beginnings_of(
         side: How the teacher reads text.
         passages: Passages of the user's text; none where there is no text.
         languages: Languages to write in.
+        shares: How often to go on with each passage, relative to others, float64 [n].
         seed: Seed of the choice.
 
     Returns:
         One for the text and one for each language; without any of them one that leaves the choice to the teacher.
     """
     random = np.random.default_rng(seed)
-    kinds = [_of_text(side, passages, random)] if passages else []
+    kinds = [_of_text(side, passages, shares, random)] if passages else []
     kinds += [_of_words(side, language, random) for language in languages]
     return kinds or [_of_nothing(side, random)]
 
 
-def _of_text(side: Side, passages: Sequence[Passage], random: np.random.Generator) -> Beginnings:
-    """Begin as the user's text goes on somewhere: in all passages equally often."""
-    order = (n for _ in count() for n in random.permutation(len(passages)).tolist())
+def _of_text(side: Side, passages: Sequence[Passage], shares: np.ndarray, random: np.random.Generator) -> Beginnings:
+    """Begin as the user's text goes on somewhere."""
+    ends = np.cumsum(shares)
+    turns, begin = count(), random.random()
     tokens = _SEED_TOKENS if side.longest is None else min(_SEED_TOKENS, side.longest // 4)
 
     def some(rows: int) -> np.ndarray:
         found = []
         for _ in range(rows):
-            ids = passages[next(order)].teacher.ids
-            begin = int(random.integers(max(len(ids) - tokens, 0) + 1))
+            # Multiples of the golden ratio: however many rows there are, they are spread evenly over the text.
+            at = (begin + next(turns) * _GOLDEN) % 1.0 * ends[-1]
+            ids = passages[int(np.searchsorted(ends, at, side="right"))].teacher.ids
+            start = int(random.integers(max(len(ids) - tokens, 0) + 1))
             # A short passage is repeated: all rows have the same number of tokens.
-            found.append([*side.lead, *np.resize(ids[begin : begin + tokens], tokens).tolist()])
+            found.append([*side.lead, *np.resize(ids[start : start + tokens], tokens).tolist()])
         return np.array(found, np.int64)
 
     return some

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import math
 import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tokswap.checkpoint.source import SourceModel
 from tokswap.errors import InputError
 from tokswap.evaluation.models import load_model
+from tokswap.heal.amount import chances, fitting
 from tokswap.heal.batches import Batches, batch_order
 from tokswap.heal.inputs import HealInputs
 from tokswap.heal.judge import Judged, judge
@@ -33,8 +31,6 @@ from tokswap.tokenizer.languages import language
 
 logger = logging.getLogger(__name__)
 
-_EVALUATIONS = 7
-_SPARE = 1.15
 _WORDS = 3000
 """Most frequent words of a language, to begin texts with."""
 
@@ -107,7 +103,7 @@ def teach(inputs: HealInputs, cache: Path, team: Team) -> Taught:
     assert text is not None
     begin = time.perf_counter()
     judged = judge(model, text.held_out, side.lead, teacher=True)
-    text = team.shared(_fitting(inputs, text, time.perf_counter() - begin))
+    text = team.shared(fitting(inputs, text, time.perf_counter() - begin))
     store = _targets(inputs, text, model, cache, team) if options.kl > 0 else None
     figures = {"projected": round(store.told, 4) if store else 0.0, "seconds": round(time.perf_counter() - begin, 1)}
     del model
@@ -123,7 +119,8 @@ def _written(inputs: HealInputs, model: Any, cache: Path, team: Team) -> list[tu
     key = targets_key(inputs.teacher_identity, own, options.self_text, codes, options.seed, inputs.dtype)
 
     def texts() -> Iterable[str]:
-        kinds = beginnings_of(side, own, [language(code, _WORDS) for code in codes], seed=options.seed)
+        spoken = [language(code, _WORDS) for code in codes]
+        kinds = beginnings_of(side, own, spoken, chances(own, options.chats), seed=options.seed)
         return write_text(model, side, kinds, options.self_text or 0, seed=options.seed)
 
     return cached_text(cache / f"written-{key}.jsonl", texts, team)
@@ -221,46 +218,3 @@ def _last(folder: Path) -> str | None:
     if whole:
         logger.info("going on from %s", whole[-1])
     return str(whole[-1]) if whole else None
-
-
-def _fitting(inputs: HealInputs, text: HealText, seconds: float) -> HealText:
-    """Return as much of the text as can be trained on in the minutes that the user gives.
-
-    The time of a step is taken from what the teacher needed for the held-out text, by the operations of both.
-    """
-    options = inputs.options
-    if options.minutes is None:
-        return text
-    read = sum(len(one.teacher.ids) for one in text.held_out)
-    rate = seconds / max(read * flops_per_token(inputs, teacher=True), 1)  # seconds of an operation
-    student = sum(len(one.student.ids) for one in text.held_out)
-    judging = _EVALUATIONS * student * rate * flops_per_token(inputs, judging=True)
-    spent, left = 0.0, options.minutes * 60 / _SPARE - seconds - judging
-    cost = [
-        rate
-        * (
-            (len(one.teacher.ids) * flops_per_token(inputs, teacher=True) if options.kl > 0 else 0.0)
-            + options.epochs * len(one.student.ids) * flops_per_token(inputs)
-        )
-        for one in text.training
-    ]
-    order = np.random.default_rng(options.seed).permutation(len(cost)).tolist()
-    kept: list[int] = []
-    for n in order:
-        spent += cost[n]
-        if kept and spent > left:
-            break
-        kept.append(n)
-    return replace(text, training=tuple(text.training[n] for n in sorted(kept)))
-
-
-def flops_per_token(inputs: HealInputs, *, teacher: bool = False, judging: bool = False) -> float:
-    """Return the floating-point operations of one token: of a step, or of a forward pass alone."""
-    checkpoint = (inputs.teacher if teacher else inputs.student).checkpoint
-    matrix = checkpoint.matrices[0]
-    head = matrix.rows * matrix.width
-    tables = sum(math.prod(one.shape) for one in checkpoint.matrices)
-    body = sum(math.prod(one.shape) for one in checkpoint.tensors.values()) - tables
-    if teacher or judging:
-        return 2.0 * (body + head)
-    return (6.0 if inputs.options.train == "full" else 4.0) * body + 6.0 * head

@@ -59,6 +59,11 @@ class Passage:
     teacher: Tokenized
     student: Tokenized
 
+    @property
+    def differences(self) -> int:
+        """Places where a token of one of the two ends and none of the other: most of what there is to learn."""
+        return len(np.setxor1d(self.teacher.bounds, self.student.bounds))
+
 
 @dataclass(frozen=True)
 class HealText:
