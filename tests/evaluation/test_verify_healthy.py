@@ -175,3 +175,25 @@ def test_a_pad_without_a_row_that_the_config_of_the_target_names(model_of: Make,
     tokswap.transplant_tokenizer(str(source), str(target), init="subword", out=out)
     wrong = [check for check in tokswap.verify_checkpoint(out, against=source) if not check.ok]
     assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("architecture", "head"),
+    [
+        ("bert", "MaskedLM"),
+        ("bert", "SequenceClassification"),
+        ("bert", "QuestionAnswering"),
+        ("bert", ""),
+        ("roberta", "MaskedLM"),
+        ("roberta", "TokenClassification"),
+    ],
+)
+def test_an_encoder_whose_config_names_no_class(architecture: str, head: str, model_of: Make, tmp_path: Path) -> None:
+    import transformers
+
+    source = model_of(architecture, **ROOM)
+    name = {"bert": "Bert", "roberta": "Roberta"}[architecture] + (f"For{head}" if head else "Model")
+    copy = copy_model(source, tmp_path / "model")
+    save(getattr(transformers, name).from_pretrained(source), copy)
+    edit_json(copy / "config.json", architectures=...)
+    assert details(copy)["model loads"].startswith(name)

@@ -159,6 +159,6 @@ def _load(folder: Folder, name: str, unless: frozenset[str] = frozenset()) -> tu
     except TokswapError:
         raise
     except Exception as error:  # whatever transformers says about the checkpoint is the result
-        return None, [Check(name, False, f"{folder.architecture}: {error}")]
+        return None, [Check(name, False, f"{folder.classes[-1]}: {error}")]
     wrong = [*sorted(loaded.missing - unless), *loaded.mismatched]
     return loaded, [check_empty(name, "tensors missing or of another shape", wrong, type(loaded.model).__name__)]
