@@ -17,6 +17,7 @@ from tokswap.hypernet.config import HypernetConfig, read_config
 from tokswap.hypernet.flax import flax_tensors
 from tokswap.hypernet.predict import Hypernet
 from tokswap.hypernet.surface import Surface
+from tokswap.options.kinds import typed
 from tokswap.storage.atomic import check_output, replace_file, workspace
 from tokswap.storage.json_files import json_bytes, read_json
 from tokswap.storage.links import check_links
@@ -41,6 +42,7 @@ _UNUSED = (
 """How the names of tensors begin that published files hold and no computation reads."""
 
 
+@typed
 def load_hypernet(folder: str | Path, *, device: str = "cpu") -> Hypernet:
     """Load a hypernetwork, published or written by tokswap.
 
@@ -59,6 +61,7 @@ def load_hypernet(folder: str | Path, *, device: str = "cpu") -> Hypernet:
     return Hypernet(config=surface.config, network=network.to(device), surface=surface, device=device)
 
 
+@typed
 def open_surface(folder: str | Path) -> Surface:
     """Read the config and tokenizer of a hypernetwork, without its weights.
 
@@ -72,6 +75,7 @@ def open_surface(folder: str | Path) -> Surface:
     return Surface(read_tokenizer(folder), config)
 
 
+@typed
 def import_hypernet(
     name: str, out: str | Path, *, languages: Sequence[str] | None = None, force: bool = False
 ) -> HypernetConfig:

@@ -16,10 +16,12 @@ from tokswap.hypernet.checkpoints import add_metrics, begin, check_free, identit
 from tokswap.hypernet.prepare import prepare
 from tokswap.hypernet.settings import TrainSettings
 from tokswap.hypernet.steps import StepResult, Trainer
+from tokswap.options.kinds import typed
 from tokswap.storage.atomic import held, write_error
 from tokswap.storage.resolve import output_path
 
 
+@typed
 def train(
     model: str,
     texts: Sequence[str | Path],

@@ -35,7 +35,7 @@ class TrainSizeOptions(Options):
         most=MOST_IDS,
         code="bad-size",
     )
-    sizes: Sequence[str] = option(
+    sizes: Sequence[str | int] = option(
         (),
         "Measure tokenizers of these sizes too, and print a table: 4000,8000,16000.",
         flag="--size-sweep",

@@ -26,6 +26,7 @@ from tokswap.evaluation.verify.tensors import source_checks
 from tokswap.evaluation.verify.tokens import own_checks, reference_checks
 from tokswap.evaluation.verify.twins import copy_check, twins
 from tokswap.evaluation.verify.weights import Weights
+from tokswap.options.kinds import typed
 from tokswap.report.provenance import Provenance, read_provenance
 
 
@@ -46,6 +47,7 @@ class Sides:
     provenance: Provenance
 
 
+@typed
 def verify_checkpoint(
     model: ModelLike,
     *,
