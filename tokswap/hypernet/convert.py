@@ -77,7 +77,7 @@ def open_surface(folder: str | Path) -> Surface:
 
 @typed
 def import_hypernet(
-    name: str, out: str | Path, *, languages: Sequence[str] | None = None, force: bool = False
+    name: str | Path, out: str | Path, *, languages: Sequence[str] | None = None, force: bool = False
 ) -> HypernetConfig:
     """Write a published hypernetwork in the layout of tokswap.
 
@@ -95,7 +95,7 @@ def import_hypernet(
         InputError: as `load_hypernet`.
         OutputError: output-exists, output-is-source, cannot-write, disk-full.
     """
-    folder, out = resolve_hypernet(name), output_path(out)
+    folder, out = resolve_hypernet(str(name)), output_path(out)
     config = _config(folder)
     if languages is not None:
         known = config.n_langs if config.hn_embed_lang_id else 0
@@ -105,6 +105,10 @@ def import_hypernet(
                 f"the hypernetwork has {count_of(known, 'language')}, and {len(languages)} were given",
                 "give one code per line, in the order of training",
             )
+        twice = next((code for n, code in enumerate(languages) if code in languages[:n]), None)
+        if twice is not None:
+            message = f"the language `{twice}` is listed twice, so one of the two could not be named"
+            raise UsageError("bad-languages", message, "give one code per line, in the order of training")
         config = replace(config, languages=tuple(languages))
     if not config.base_model:
         config = replace(config, base_model=str(name))
