@@ -30,6 +30,7 @@ _WORDS = {
 _LISTS, _MAPPINGS = ("Sequence[", "list[", "tuple["), ("Mapping[", "dict[")
 _NO_LISTS = (str, bytes, bytearray, PurePath, Mapping)
 """What Python goes through like a list and nobody means so."""
+_PATH = "str | Path"
 _SHOWN = 80
 
 
@@ -84,16 +85,19 @@ def check_argument(
 
 
 def typed(function: Callable[P, R]) -> Callable[P, R]:
-    """Make a function refuse arguments of another type than it is annotated with (UsageError bad-setting).
+    """Make a function refuse arguments of another type than it is annotated with.
 
-    A text for `trust_remote_code` would count as yes, and other values would end in a traceback far from here.
+    A text for `trust_remote_code` would count as yes, and other values would end in a traceback far from here. The
+    errors are UsageError bad-setting, and bad-model for what is no path.
     """
     signature = inspect.signature(function)
 
     @wraps(function)
     def call(*args: P.args, **keywords: P.kwargs) -> R:
         for name, value in signature.bind(*args, **keywords).arguments.items():
-            check_argument(name, str(signature.parameters[name].annotation), value)
+            annotation = str(signature.parameters[name].annotation)
+            code = "bad-model" if annotation == _PATH else "bad-setting"  # a path without more words is that of a model
+            check_argument(name, annotation, value, code=code)
         return function(*args, **keywords)
 
     return call
