@@ -66,7 +66,7 @@ MADE_UP: dict[tuple[str, str], set[str]] = {
     ("resolve.py", "f'bad-{what}'"): {"bad-model", "bad-tokenizer", "bad-encoder"},
     ("resolve.py", "f'unknown-{what}'"): {"unknown-model", "unknown-tokenizer", "unknown-encoder"},
     ("declare.py", "known.code"): declared_codes(),
-    ("declare.py", "declared(item).code"): declared_codes(),
+    ("kinds.py", "code"): declared_codes(),
     ("_output.py", "problem.code"): set(),
 }
 """(file, the code as it is written there) -> the codes that it stands for, where that is not a plain string."""

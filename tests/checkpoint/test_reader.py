@@ -47,7 +47,7 @@ def test_no_generation_config_is_an_empty_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [None, 3, b"folder"])
 @pytest.mark.parametrize("function", [open_checkpoint, read_tokenizer, read_ensemble, load_hypernet])
 def test_what_is_no_path(function: Callable[[Any], object], name: object) -> None:
-    with pytest.raises(UsageError, match="is no path") as caught:
+    with pytest.raises(UsageError, match="takes a name or a path") as caught:
         function(name)
     assert caught.value.code == "bad-model"
 

@@ -125,6 +125,27 @@ def test_an_encoder_decoder_that_classifies(head: str, model_of: Make, tmp_path:
     assert details(save(model, folder))["finite outputs"]
 
 
+def test_a_longformer_that_answers_questions(tokenizer_of: Make, tmp_path: Path) -> None:
+    """It refuses a text alone: a pair has three [SEP], after which it looks for the answer."""
+    from transformers import LongformerConfig, LongformerForQuestionAnswering
+
+    folder = copy_model(tokenizer_of("byte-level", **ROOM), tmp_path / "model")
+    spec = read_json(folder / "tokenizer.json")
+    bos, eos, pad = (makers.role_ids(folder)["bos"], makers.role_ids(folder)["eos"], 0)
+    names = {"<|im_start|>": bos, "<|im_end|>": eos}
+    single = makers._template(["<|im_start|>", "$A", "<|im_end|>"], names)
+    end = makers._special("<|im_end|>", 0)
+    pair = [*single["single"], end, {"Sequence": {"id": "B", "type_id": 0}}, end]
+    write_json(folder / "tokenizer.json", {**spec, "post_processor": {**single, "pair": pair}})
+    edit_json(
+        folder / "tokenizer_config.json", sep_token="<|im_end|>", cls_token="<|im_start|>", pad_token="<|endoftext|>"
+    )
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    ids = {"pad_token_id": pad, "bos_token_id": bos, "eos_token_id": eos, "sep_token_id": eos}
+    config = LongformerConfig(vocab_size=560, attention_window=4, max_position_embeddings=260, **sizes, **ids)
+    assert details(save(LongformerForQuestionAnswering(config), folder))["finite outputs"]
+
+
 def test_dropout_does_not_count(model_of: Make, tmp_path: Path) -> None:
     copy = copy_model(model_of("llama", family="byte-level", **ROOM), tmp_path / "model")
     spec = read_json(copy / "tokenizer.json")
@@ -175,3 +196,25 @@ def test_a_pad_without_a_row_that_the_config_of_the_target_names(model_of: Make,
     tokswap.transplant_tokenizer(str(source), str(target), init="subword", out=out)
     wrong = [check for check in tokswap.verify_checkpoint(out, against=source) if not check.ok]
     assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("architecture", "head"),
+    [
+        ("bert", "MaskedLM"),
+        ("bert", "SequenceClassification"),
+        ("bert", "QuestionAnswering"),
+        ("bert", ""),
+        ("roberta", "MaskedLM"),
+        ("roberta", "TokenClassification"),
+    ],
+)
+def test_an_encoder_whose_config_names_no_class(architecture: str, head: str, model_of: Make, tmp_path: Path) -> None:
+    import transformers
+
+    source = model_of(architecture, **ROOM)
+    name = {"bert": "Bert", "roberta": "Roberta"}[architecture] + (f"For{head}" if head else "Model")
+    copy = copy_model(source, tmp_path / "model")
+    save(getattr(transformers, name).from_pretrained(source), copy)
+    edit_json(copy / "config.json", architectures=...)
+    assert details(copy)["model loads"].startswith(name)

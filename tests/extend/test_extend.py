@@ -411,6 +411,18 @@ def test_terms_that_cannot_be_tokens(family: str, term: str, why: str, model_of:
     assert "it is listed twice" in skipped.values()
 
 
+def test_a_pre_tokenizer_that_removes_characters(model_of: Make, tmp_path: Path) -> None:
+    """The normalizer was named as the cause."""
+    source = makers.copy_model(model_of("llama", family="unigram", vocab_size=640), tmp_path / "source")
+    split = {"type": "Split", "pattern": {"String": "-"}, "behavior": "Removed", "invert": False}
+    own = makers.read_json(source / "tokenizer.json")["pre_tokenizer"]
+    pre_tokenizer = {"type": "Sequence", "pretokenizers": [split, own]}
+    makers.edit_json(source / "tokenizer.json", pre_tokenizer=pre_tokenizer)
+    for term, why in (("harbour-sea", "splits it first:  harbour | sea"), ("harbour-", "pre-tokenizer changes it to")):
+        (tmp_path / "terms.txt").write_text(f"{term}\n", encoding="utf-8")
+        assert why in str(refused(source, tokens=[tmp_path / "terms.txt"]))
+
+
 def test_a_line_of_spaces_is_no_term(tmp_path: Path) -> None:
     (tmp_path / "terms.txt").write_text("\u2581\n  \n\u2581harbour\nferry \n", encoding="utf-8")
     assert read_terms(tmp_path / "terms.txt") == [" harbour", "ferry"]

@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from tokswap.extend import splice
 from tokswap.extend.splice import Extended, extended
 from tokswap.extend.terms import screen
+from tokswap.tokenizer import backend
 from tokswap.tokenizer.output import spec_bytes
 from tokswap.tokenizer.probes import mixed_texts
 from tokswap.tokenizer.tokenizer import Tokenizer, read_tokenizer
@@ -167,3 +169,20 @@ def test_a_score_just_above_that_of_the_pieces(tokenizer_of: Make, tmp_path: Pat
         pieces = sum(score[found.tokenizer.vocabulary.text[part]] for part in parts)
         assert pieces < score[name] < pieces + 0.01
     assert found.tokenizer.encode("a ferryman")[-1] == found.first
+
+
+def test_many_added_tokens_are_looked_at_at_once(
+    tokenizer_of: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tokenizer was built anew for each of them: Gemma 3 has 6,242."""
+    folder = makers.copy_model(tokenizer_of("sentencepiece", vocab_size=900), tmp_path / "made")
+    spec = makers.read_json(folder / "tokenizer.json")
+    last = spec["added_tokens"][-1]
+    spec["added_tokens"] += [
+        {**last, "id": 900 + n, "content": f"<unused{6 + n}>", "single_word": True} for n in range(50)
+    ]
+    makers.write_json(folder / "tokenizer.json", spec)
+    calls = []
+    monkeypatch.setattr(splice, "model_texts", lambda *given: calls.append(given) or backend.model_texts(*given))
+    extended(read_tokenizer(folder), [b" harbourmaster"])
+    assert [len(texts) for _, texts, _ in calls] == [50]

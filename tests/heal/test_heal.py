@@ -672,6 +672,7 @@ def test_requests_that_are_wrong(text: Path, model_of: Make, swapped: Callable[[
         ("missing-teacher", lambda: tokswap.plan_heal(plain, [text])),
         ("missing-teacher", lambda: tokswap.plan_heal(moved, [text])),
         ("bad-setting", lambda: tokswap.plan_heal(swapped("llama"), [text], kl=0, cross_entropy=0)),
+        ("idle-option", lambda: tokswap.plan_heal(swapped("llama"), [text], kl=0, top=8)),
         ("bad-setting", lambda: tokswap.plan_heal(swapped("llama"), [text], save="adapter", train="full")),
         ("output-is-source", lambda: tokswap.plan_heal(swapped("llama"), [text], out=swapped("llama"), force=True)),
         ("output-exists", lambda: tokswap.plan_heal(swapped("llama"), [text], out=moved)),

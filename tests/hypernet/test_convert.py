@@ -153,6 +153,8 @@ def test_languages_are_read_from_the_files(tmp_path: Path, published: Path) -> N
             import_hypernet(str(published), tmp_path / "out", languages=["de"])
         assert caught.value.code == "bad-languages"
         return
+    with pytest.raises(UsageError, match="`de` is listed twice"):
+        import_hypernet(published, tmp_path / "out", languages=["de", "en", "de", "fr", "it"])
     for mark in ("", "\ufeff"):
         (published / "langs.txt").write_text(f"{mark}en\nde\nru\nja\nar\n", "utf-8")
         assert load_hypernet(published).config.languages == ("en", "de", "ru", "ja", "ar")

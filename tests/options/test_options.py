@@ -90,10 +90,10 @@ def test_numbers_are_numbers(values: dict[str, object], message: str) -> None:
         ({"link": None}, "--link takes True or False, not None"),
         ({"name": 5}, "--name takes a word, not 5"),
         ({"name": None}, "--name takes a word, not None"),
-        ({"either": None}, "--either takes a value, not None"),
+        ({"either": None}, "--either takes a word or a whole number, not None"),
         ({"pairs": "k=3"}, "--set takes a mapping, not 'k=3'"),
-        ({"words": {"a": "b"}}, "`words` takes a list, not {'a': 'b'}"),
-        ({"words": None}, "`words` takes a list, not None"),
+        ({"words": {"a": "b"}}, "`words` takes a list of words, not {'a': 'b'}"),
+        ({"words": None}, "`words` takes a list of words, not None"),
         ({"mode": 5}, "--mode must be one of fast, exact, not 5."),
     ],
 )

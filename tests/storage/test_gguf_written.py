@@ -285,8 +285,12 @@ def test_a_space_that_is_put_once_gets_a_note(results: dict[str, Path], model_of
 
 
 @llama_cpp
-def test_unigram(model_of: Make, tmp_path: Path) -> None:
+@pytest.mark.parametrize("fallback", [False, True])
+def test_unigram(fallback: bool, model_of: Make, tmp_path: Path) -> None:
+    """A tokenizer that falls back to bytes and has no byte tokens reads unknown characters as llama.cpp does."""
     target, out = makers.make_tokenizer("unigram", tmp_path / "unigram", vocab_size=700), tmp_path / "out"
+    spec = makers.read_json(target / "tokenizer.json")
+    makers.edit_json(target / "tokenizer.json", model={**spec["model"], "byte_fallback": fallback})
     tokswap.transplant_tokenizer(
         model_of("llama", vocab_size=640), target, out=out, gguf=tmp_path / "out.gguf", init="subword"
     )

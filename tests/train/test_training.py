@@ -419,6 +419,7 @@ def test_the_command(tokenizer_of: Callable[..., Path], tmp_path: Path) -> None:
         (["--size", "900000", "--out", "OUT"], "small-corpus"),
         (["--size", "9000", "--superwords", "--out", "OUT"], "small-corpus"),
         (["--size", "600", "--superwords", "--binary", "--out", "OUT"], "two-kinds"),
+        (["--size", "600", "--binary", "--field", "body", "--out", "OUT"], "idle-option"),
         (["--size", "600", "--superwords", "--family", "unigram", "--out", "OUT"], "two-kinds"),
         (["--size", "600", "--superwords", "--like", "UNIGRAM", "--out", "OUT"], "not-bpe"),
         (["--size", "600", "--word-share", "1.5", "--out", "OUT"], "bad-share"),

@@ -7,6 +7,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
+from tokswap.checkpoint.built_in_ids import check_built_in
 from tokswap.checkpoint.facts import model_facts
 from tokswap.checkpoint.hashed_ids import check_hashes
 from tokswap.checkpoint.id_map import IdMap, texts_by_id
@@ -58,7 +59,7 @@ def edit_config(config: Mapping[str, Any], ids: IdMap, rows: int) -> Edited:
 
     Raises:
         InputError: unmapped-id where the model needs a token that the target lacks; pad-defines-positions;
-            hashed-ids; timestamps-not-last.
+            hashed-ids; timestamps-not-last; built-in-ids.
     """
     result = deepcopy(dict(config))
     notes: list[str] = []
@@ -83,6 +84,7 @@ def edit_config(config: Mapping[str, Any], ids: IdMap, rows: int) -> Edited:
         check_hashes(child, ids)
         if child.get("model_type") in TIMES_FOLLOW_IDS:
             check_timestamps(ids.source, ids.target)
+    check_built_in(result, ids)
     return Edited(result, tuple(notes))
 
 

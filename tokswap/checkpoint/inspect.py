@@ -8,12 +8,14 @@ from typing import Any
 
 from tokswap.checkpoint.loaded import ModelLike, as_loaded, loaded_checkpoint
 from tokswap.checkpoint.reader import Checkpoint, has_weights, open_checkpoint
+from tokswap.options.kinds import typed
 from tokswap.storage.resolve import resolve_tokenizer
 from tokswap.tokenizer.describe import describe_tokenizer
 from tokswap.tokenizer.loaded import read_loaded
 from tokswap.tokenizer.tokenizer import read_tokenizer
 
 
+@typed
 def inspect_checkpoint(model: ModelLike) -> dict[str, Any]:
     """Describe a model or a tokenizer without reading a weight.
 

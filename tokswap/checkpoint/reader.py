@@ -22,6 +22,7 @@ from tokswap.checkpoint.schema import check_config
 from tokswap.checkpoint.shards import Shard, TensorInfo, read_shard
 from tokswap.checkpoint.weight_index import INDEX, WeightFiles, check_index, tensors_of, weight_files
 from tokswap.errors import InputError
+from tokswap.options.kinds import typed
 from tokswap.storage.json_files import read_json
 from tokswap.storage.links import check_links
 from tokswap.storage.resolve import input_path
@@ -155,6 +156,7 @@ class Checkpoint:
         return np.memmap(self.path_of(name), np.uint8, "r", offset=info.start, shape=shape)
 
 
+@typed
 def open_checkpoint(folder: str | Path) -> Checkpoint:
     """Read the configs and weight headers of a model folder.
 

@@ -12,6 +12,7 @@ import numpy as np
 from tokswap.checkpoint.edit import Edit, MatrixEdit
 from tokswap.checkpoint.layout import Layout
 from tokswap.checkpoint.loaded import DTYPES, tied_names
+from tokswap.checkpoint.nested_configs import configs, id_role
 from tokswap.checkpoint.reader import Checkpoint
 from tokswap.checkpoint.writer import RowsOnce, Solve, changed_tensor, matrix_blocks
 
@@ -35,7 +36,9 @@ def rebuilt_model(model: Any, edit: Edit, layout: Layout, solve: Solve) -> Any:
         solve: Computes the rows of a group of matrices.
     """
     new = copy.deepcopy(model, {id(parameter): _alias(parameter) for parameter in model.parameters()})
-    _update_configs(new, json.loads(model.config.to_json_string()), edit.configs.model)
+    before = json.loads(model.config.to_json_string())
+    _update_configs(new, before, edit.configs.model)
+    _update_ids(new, before, edit.configs.model)
     tied = tied_names(model)
     rows_of = RowsOnce(edit, layout, solve)
     pad = new.config.get_text_config().pad_token_id
@@ -136,6 +139,28 @@ def _update_configs(model: Any, before: Mapping[str, Any], after: Mapping[str, A
         if hasattr(config, "to_dict") and id(config) not in done:
             same = {key: value for key, value in before.items() if getattr(config, key, None) == value}
             _update_config(config, same, {key: after[key] for key in same if key in after}, done)
+
+
+def _update_ids(model: Any, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+    """Correct the ids that modules remember: CLIP's text model that of eos, Reformer that of pad."""
+    from torch import nn
+
+    now = dict(configs(after))
+    new_of = {
+        (key, old): new
+        for path, child in configs(before)
+        for key, old in child.items()
+        if id_role(key) is not None and type(old) is int and type(new := now.get(path, {}).get(key)) is int
+    }
+    keys = {key for key, _ in new_of}
+    for module in model.modules():
+        if isinstance(module, nn.Embedding):  # see `_fit_module`
+            continue
+        for name, value in list(vars(module).items()):
+            meant = "pad_token_id" if name == "padding_idx" else name
+            key = max((key for key in keys if meant.endswith(key)), key=len, default="")  # BLIP: decoder_pad_token_id
+            if type(value) is int and (key, value) in new_of:
+                setattr(module, name, new_of[key, value])
 
 
 def _update_config(config: Any, before: Mapping[str, Any], after: Mapping[str, Any], done: set[int]) -> None:

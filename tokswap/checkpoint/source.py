@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tokswap.checkpoint.built_in_ids import with_true_eos
 from tokswap.checkpoint.class_defaults import with_class_ids
 from tokswap.checkpoint.loaded import Loaded, ModelLike, as_loaded, check_whole, loaded_checkpoint
 from tokswap.checkpoint.missing_tensors import check_missing
@@ -76,6 +77,7 @@ def open_source(model: ModelLike | SourceModel, *, trust_remote_code: bool = Fal
         check_remote_code(checkpoint.folder, checkpoint.config, trust_remote_code)
         tokenizer = read_tokenizer(checkpoint.folder, trust_remote_code=trust_remote_code)
         checkpoint = replace(checkpoint, config=with_class_ids(checkpoint.config, tokenizer.vocabulary))
+    checkpoint = replace(checkpoint, config=with_true_eos(checkpoint.config, tokenizer.vocabulary))
     rows = checkpoint.matrices[0].rows
     missing = check_missing(checkpoint) if loaded is None else ()
     fit = with_rows(tokenizer, rows, checkpoint.config, checkpoint.generation_config)

@@ -9,6 +9,7 @@ import numpy as np
 from tokswap.checkpoint.embeddings import Columns, EmbeddingSpace
 from tokswap.checkpoint.loaded import ModelLike
 from tokswap.checkpoint.source import open_source
+from tokswap.options.kinds import typed
 from tokswap.tokenizer.vocabulary import Kind
 
 _NAMED = 20
@@ -20,6 +21,7 @@ _FAR = 5.0
 """Without unused tokens: how many deviations below the median an indicator must be."""
 
 
+@typed
 def undertrained_tokens(model: ModelLike) -> dict[str, Any]:
     """Find tokens of text whose rows look as those of tokens that were never trained on.
 

@@ -16,6 +16,7 @@ from typing import Any
 from tokswap.checkpoint.nested_configs import text_config
 from tokswap.draft.llama_cpp import DIFFERENCE, FIRST, differing_frames, differing_tokens, llama_reasons
 from tokswap.draft.sides import Side, read_side
+from tokswap.options.kinds import typed
 from tokswap.report.wording import listed
 from tokswap.tokenizer.probes import TEXTS
 
@@ -73,6 +74,7 @@ class _Rule:
     notes: Reasons = field(default=lambda draft, target: iter(()))
 
 
+@typed
 def draft_verdicts(draft: str | Path, target: str | Path, *, trust_remote_code: bool = False) -> list[Verdict]:
     """Tell for each inference engine whether it would take a model as the draft of another.
 

@@ -27,6 +27,7 @@ from tokswap.draft.sides import Side, read_side
 from tokswap.errors import InputError, UsageError
 from tokswap.evaluation.checks import Check
 from tokswap.options.keywords import two_and_keywords
+from tokswap.options.kinds import typed
 from tokswap.report.provenance import read_provenance
 from tokswap.storage.atomic import check_output, workspace
 from tokswap.storage.json_files import json_bytes
@@ -171,6 +172,7 @@ def plan_with(model: str | Path, target: str | Path, options: DraftHeadOptions) 
     )
 
 
+@typed
 def check_draft_head(
     model: str | Path, target: str | Path | None = None, *, trust_remote_code: bool = False
 ) -> list[Check]:

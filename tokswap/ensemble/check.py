@@ -14,6 +14,7 @@ from tokswap.ensemble.mix_options import MIXES
 from tokswap.errors import TokswapError, count_of
 from tokswap.evaluation.checks import Check, check_empty
 from tokswap.evaluation.models import check_device
+from tokswap.options.kinds import typed
 from tokswap.report.wording import listed
 from tokswap.tokenizer.auto import usable_tokenizer
 from tokswap.tokenizer.probes import PROMPTS, TEXTS
@@ -29,6 +30,7 @@ _TOLERANCE = 1e-3
 """How far from 1 the sum of all probabilities may be."""
 
 
+@typed
 def check_ensemble(
     folder: str | Path, *, device: str = "cpu", dtype: str = "float32", trust_remote_code: bool = False
 ) -> list[Check]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tokswap.errors import InputError, OutputError, UsageError
+from tokswap.options.kinds import typed
 from tokswap.report.record import versions
 from tokswap.storage.atomic import replace_file
 from tokswap.storage.json_files import read_json
@@ -107,6 +108,7 @@ class Ensemble:
             raise OutputError("cannot-write", message, "choose another --out", folder=self.folder) from error
 
 
+@typed
 def read_ensemble(folder: str | Path, *, unfinished: bool = False) -> Ensemble:
     """Read ensemble.json. A file written by hand needs no more than {"members": [{"folder": "a"}, {"folder": "b"}]}.
 
@@ -197,7 +199,7 @@ def read_weights(weights: str | Sequence[float] | None, count: int) -> tuple[flo
     Raises UsageError bad-weights.
     """
     if weights is None:
-        return (1 / count,) * count
+        return (1 / max(count, 1),) * count
     try:
         values = [float(part) for part in (weights.split(",") if isinstance(weights, str) else weights)]
     except ValueError as error:

@@ -20,6 +20,7 @@ from tokswap.ensemble.members import Ensemble, read_ensemble, read_weights
 from tokswap.ensemble.mix_options import MIXES
 from tokswap.errors import InputError, UsageError
 from tokswap.evaluation.models import cache_name, load_model
+from tokswap.options.kinds import typed
 
 _CACHE = cache_name(GenerationMixin.prepare_inputs_for_generation)
 """What `generate` calls the cache."""
@@ -209,6 +210,7 @@ def check_mix(mix: str) -> None:
         raise UsageError("bad-mix", f"--mix must be one of {', '.join(MIXES)}, not {mix!r}")
 
 
+@typed
 def load_ensemble(
     folder: str | Path,
     *,

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from tokswap.checkpoint.loaded import as_loaded
 from tokswap.checkpoint.positions import longest_input_of
 from tokswap.errors import InputError, UsageError
 from tokswap.evaluation.models import only_last, without_dropout
+from tokswap.options.kinds import typed
 from tokswap.tokenizer.offsets import encode_with_offsets
 
 _HEAD_BLOCK = 128
@@ -70,6 +72,7 @@ class TokenLosses:
         return Score(float(self.bits.sum()), int(self.offsets[-1] - self.offsets[self.read]), len(self.ids))
 
 
+@typed
 def token_losses(
     model: Any,
     tokenizer: Any,
@@ -99,10 +102,11 @@ def token_losses(
 
     Raises:
         InputError: empty-text.
-        UsageError: bad-window.
+        UsageError: bad-window, bad-model, bad-setting.
     """
     if not text:
         raise InputError("empty-text", "there is no text to evaluate", "give a file with some text in it")
+    as_loaded((model, tokenizer))  # refuses what is neither
     ids, offsets = encode_with_offsets(tokenizer, text)
     lead = _lead(tokenizer, text, ids.tolist())
     window, overlap = _fitting_windows(model, window, overlap, lead)
@@ -205,6 +209,7 @@ def _first_character(offsets: np.ndarray, text: str) -> int:
     return len(offsets) - 1
 
 
+@typed
 def bits_per_byte(model: Any, tokenizer: Any, text: str, *, window: int = 512, overlap: int = 128) -> Score:
     """Compute the loss of a text in bits per byte, which compares across tokenizers.
 

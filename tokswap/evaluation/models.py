@@ -12,6 +12,7 @@ from typing import Any
 
 from tokswap.checkpoint.facts import ModelFacts, model_facts
 from tokswap.errors import InputError, UsageError, count_of
+from tokswap.evaluation.options import DTYPES
 from tokswap.storage.json_files import read_json
 from tokswap.storage.trust import check_code
 from tokswap.tokenizer.auto import usable_tokenizer
@@ -88,7 +89,7 @@ def load_model(
         The model, in evaluation mode, and its tokenizer.
 
     Raises:
-        UsageError: bad-device.
+        UsageError: bad-device, bad-setting.
         InputError: missing-config; remote-code; cannot-load; incomplete-weights; not-causal, for a model whose
             prediction depends on later tokens.
     """
@@ -196,6 +197,8 @@ def _load_weights(
     import torch
     import transformers
 
+    if dtype not in DTYPES:
+        raise UsageError("bad-setting", f"`dtype` must be one of {', '.join(DTYPES)}, not {dtype!r}")
     try:
         model, info = getattr(transformers, auto_class).from_pretrained(
             str(folder),

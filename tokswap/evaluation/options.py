@@ -14,12 +14,15 @@ from tokswap.tokenizer.probes import PROMPTS
 if TYPE_CHECKING:
     from tokswap.checkpoint.loaded import ModelLike
 
+DTYPES = ("float32", "bfloat16", "float16")
+"""Types that models can compute in."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions(DeviceOptions):
     """How models compute."""
 
-    dtype: str = option("float32", "Type that models compute in.", choices=("float32", "bfloat16", "float16"))
+    dtype: str = option("float32", "Type that models compute in.", choices=DTYPES)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -141,14 +141,19 @@ def _check_added(tokenizer: Tokenizer, grown: Tokenizer) -> None:
     Such are whole words (`single_word`), and those that are looked for before a text is normalised.
     """
     spec, known = tokenizer.spec, _ids_of(tokenizer)
-    for entry in spec.get("added_tokens") or []:
-        text = str(entry["content"])
-        changes = spec.get("normalizer") is not None and not entry.get("normalized") and set(text) <= known.keys()
-        if text in known or not (entry.get("single_word") or changes):
-            continue
-        (parts,) = model_texts(spec, [text], tokenizer.path)
+    doubtful = {
+        text: entry["id"]
+        for entry in spec.get("added_tokens") or []
+        if (text := str(entry["content"])) not in known
+        and (
+            entry.get("single_word")
+            or (spec.get("normalizer") is not None and not entry.get("normalized") and set(text) <= known.keys())
+        )
+    }
+    # All at once: a tokenizer has thousands of reserved tokens, and is built anew for each call.
+    for text, parts in zip(doubtful, model_texts(spec, list(doubtful), tokenizer.path), strict=True):
         found = {piece.id for part in parts if text in part for piece in grown.backend.model.tokenize(part)}
-        if entry["id"] in found:
+        if doubtful[text] in found:
             raise InputError(
                 "unsupported-tokenizer",
                 f"an extension would find the added token {text!r} in more texts than before: inside words, or spelled "

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tokswap.errors import InputError
 from tokswap.extend.splice import spelled
-from tokswap.tokenizer.backend import model_texts
+from tokswap.tokenizer.backend import model_texts, normal_texts
 from tokswap.tokenizer.families import BYTE_LEVEL, SENTENCEPIECE, UNIGRAM, WORDPIECE
 from tokswap.tokenizer.tokenizer import Tokenizer
 from tokswap.tokenizer.vocabulary import byte_level_bytes, script_of
@@ -84,10 +84,11 @@ def screen(tokenizer: Tokenizer, terms: Sequence[str], forms: str) -> Screened:
     tokens = list(wanted)
     texts = [token.decode() for token in tokens]
     parts = model_texts(tokenizer.spec, texts, tokenizer.path)
+    normal = normal_texts(tokenizer.spec, texts, tokenizer.path)
     added = [str(entry["content"]) for entry in tokenizer.spec.get("added_tokens") or [] if entry["content"]]
     kept = []
-    for token, text, own in zip(tokens, texts, parts, strict=True):
-        why = _why_not(tokenizer, token, own) or next(
+    for token, text, own, respelt in zip(tokens, texts, parts, normal, strict=True):
+        why = _why_not(tokenizer, token, own, respelt) or next(
             (f"the tokenizer finds its added token {name!r} in it first" for name in added if name in text), ""
         )
         if why:
@@ -97,8 +98,15 @@ def screen(tokenizer: Tokenizer, terms: Sequence[str], forms: str) -> Screened:
     return Screened(tuple(kept), skipped)
 
 
-def _why_not(tokenizer: Tokenizer, token: bytes, parts: Sequence[str]) -> str:
-    """Say why a text cannot be a token; "" where it may be one. parts: what the model gets of it."""
+def _why_not(tokenizer: Tokenizer, token: bytes, parts: Sequence[str], normal: str) -> str:
+    """Say why a text cannot be a token; "" where it may be one.
+
+    Args:
+        tokenizer: The tokenizer.
+        token: The bytes of the text.
+        parts: What the model gets of it.
+        normal: What the normalizer makes of it.
+    """
     text, name = token.decode(), spelled(tokenizer, token)
     known = tokenizer.vocabulary.produced.get(token)
     special = tokenizer.vocabulary.id_of_text.get(text.strip())
@@ -111,10 +119,12 @@ def _why_not(tokenizer: Tokenizer, token: bytes, parts: Sequence[str]) -> str:
     if tokenizer.family == WORDPIECE:
         name = name.removeprefix(tokenizer.spec["model"].get("continuing_subword_prefix") or "")
     shown = list(_readable(tokenizer.family, parts))
-    if "".join(parts) != (name.replace(" ", "") if tokenizer.family == WORDPIECE else name):
+    if normal not in (text, name, text.replace(" ", "▁")):
         return Respelt(f"the tokenizer's normalizer changes it to {''.join(shown)!r}")
     if len(parts) > 1:
         return f"the tokenizer splits it first: {' | '.join(shown)}"
+    if "".join(parts) != (name.replace(" ", "") if tokenizer.family == WORDPIECE else name):
+        return Respelt(f"the tokenizer's pre-tokenizer changes it to {''.join(shown)!r}")
     if name in tokenizer.vocabulary.id_of_text:
         return "a token has this text already, and is never produced"
     return ""

@@ -81,6 +81,8 @@ def plan_with(model: ModelLike, texts: Sequence[str | Path], options: HealOption
     check_device(options.device)
     if options.kl == 0 and options.cross_entropy == 0:
         raise UsageError("bad-setting", "--kl and --cross-entropy cannot both be 0", "leave one of them out")
+    if options.kl == 0 and options.top != HealOptions.top:  # of the teacher's predictions
+        raise UsageError("idle-option", "--top has no effect with --kl 0", "omit --top, or --kl 0")
     if options.save == "adapter" and options.train != "adapter":
         raise UsageError("bad-setting", "--save adapter needs --train adapter", "leave out one of the two")
     inputs = open_inputs(model, texts, options)

@@ -17,6 +17,7 @@ from tokswap.hypernet.config import HypernetConfig, read_config
 from tokswap.hypernet.flax import flax_tensors
 from tokswap.hypernet.predict import Hypernet
 from tokswap.hypernet.surface import Surface
+from tokswap.options.kinds import typed
 from tokswap.storage.atomic import check_output, replace_file, workspace
 from tokswap.storage.json_files import json_bytes, read_json
 from tokswap.storage.links import check_links
@@ -41,6 +42,7 @@ _UNUSED = (
 """How the names of tensors begin that published files hold and no computation reads."""
 
 
+@typed
 def load_hypernet(folder: str | Path, *, device: str = "cpu") -> Hypernet:
     """Load a hypernetwork, published or written by tokswap.
 
@@ -59,6 +61,7 @@ def load_hypernet(folder: str | Path, *, device: str = "cpu") -> Hypernet:
     return Hypernet(config=surface.config, network=network.to(device), surface=surface, device=device)
 
 
+@typed
 def open_surface(folder: str | Path) -> Surface:
     """Read the config and tokenizer of a hypernetwork, without its weights.
 
@@ -72,8 +75,9 @@ def open_surface(folder: str | Path) -> Surface:
     return Surface(read_tokenizer(folder), config)
 
 
+@typed
 def import_hypernet(
-    name: str, out: str | Path, *, languages: Sequence[str] | None = None, force: bool = False
+    name: str | Path, out: str | Path, *, languages: Sequence[str] | None = None, force: bool = False
 ) -> HypernetConfig:
     """Write a published hypernetwork in the layout of tokswap.
 
@@ -91,7 +95,7 @@ def import_hypernet(
         InputError: as `load_hypernet`.
         OutputError: output-exists, output-is-source, cannot-write, disk-full.
     """
-    folder, out = resolve_hypernet(name), output_path(out)
+    folder, out = resolve_hypernet(str(name)), output_path(out)
     config = _config(folder)
     if languages is not None:
         known = config.n_langs if config.hn_embed_lang_id else 0
@@ -101,6 +105,10 @@ def import_hypernet(
                 f"the hypernetwork has {count_of(known, 'language')}, and {len(languages)} were given",
                 "give one code per line, in the order of training",
             )
+        twice = next((code for n, code in enumerate(languages) if code in languages[:n]), None)
+        if twice is not None:
+            message = f"the language `{twice}` is listed twice, so one of the two could not be named"
+            raise UsageError("bad-languages", message, "give one code per line, in the order of training")
         config = replace(config, languages=tuple(languages))
     if not config.base_model:
         config = replace(config, base_model=str(name))

@@ -16,12 +16,14 @@ from tokswap.hypernet.checkpoints import add_metrics, begin, check_free, identit
 from tokswap.hypernet.prepare import prepare
 from tokswap.hypernet.settings import TrainSettings
 from tokswap.hypernet.steps import StepResult, Trainer
+from tokswap.options.kinds import typed
 from tokswap.storage.atomic import held, write_error
 from tokswap.storage.resolve import output_path
 
 
+@typed
 def train(
-    model: str,
+    model: str | Path,
     texts: Sequence[str | Path],
     out: str | Path,
     settings: TrainSettings | None = None,
@@ -55,14 +57,14 @@ def train(
     """
     settings, out = settings or TrainSettings(), output_path(out)
     check_free(out, resume)
-    trainer = prepare(model, texts, settings)
+    trainer = prepare(str(model), texts, settings)
     main_process = trainer.accelerator.is_main_process
     try:
         # One process holds the folder for all of them, so that no other run writes into it.
         with held(out, wait=False) if main_process else nullcontext():
             if main_process:
                 check_free(out, resume)
-            first = begin(trainer.accelerator, out, identity_of(model, texts, settings))
+            first = begin(trainer.accelerator, out, identity_of(str(model), texts, settings))
             _run(trainer, out, first, progress=progress, each_step=each_step)
     except OSError as error:
         raise write_error(error, out) from error

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from importlib import import_module
+from numbers import Real
+from pathlib import Path
 from typing import Any, cast
 
 from tokswap.errors import UsageError, did_you_mean
@@ -75,7 +77,7 @@ def make_initializer(name: str, settings: Mapping[str, object] | None = None) ->
         if key not in fields:
             raise UsageError(
                 "unknown-setting",
-                f"`{name}` has no setting `{key}`.{did_you_mean(key, fields)}",
+                f"`{name}` has no setting `{key}`.{did_you_mean(str(key), fields)}",
                 f"`tokswap methods {name}` shows its settings: {', '.join(fields) or 'it has none'}",
             )
         values[key] = _read_setting(name, fields[key], value)
@@ -87,12 +89,16 @@ _BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, 
 
 
 def _read_setting(method: str, item: dataclasses.Field[Any], value: object) -> object:
-    """Return a setting as the type of its default."""
+    """Return a setting as the type of its default: a text is read, and any other value must be of that type."""
     wanted: type[Any] = type(item.default)
+    read = value
     try:
-        read = _BOOLEANS[value.lower()] if wanted is bool and isinstance(value, str) else wanted(value)
-    except (KeyError, ValueError, TypeError) as error:
+        if isinstance(value, str):
+            read = _BOOLEANS[value.lower()] if wanted is bool else wanted(value)
+        elif (wanted is str and isinstance(value, Path)) or (wanted is float and isinstance(value, Real)):
+            read = value if isinstance(value, bool) else wanted(value)
+    except (KeyError, ValueError) as error:
         message = f"`{item.name}` of `{method}` takes {_TYPE_NAMES[wanted]}, not {value!r}"
         raise UsageError("bad-setting", message) from error
     check_value(item, read, f"`{item.name}` of `{method}`")
-    return cast(object, read)
+    return read

@@ -9,23 +9,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from tokswap.errors import UsageError, did_you_mean
+from tokswap.options.kinds import check_argument, is_listed
 
 Kind = Literal["", "size", "codes", "pairs", "switch"]
 """How the command line reads a value: by its type, as `512MB`, as `de,en`, as repeated KEY=VALUE, as --x/--no-x."""
-_TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
-    "bool": (bool, "True or False"),
-    "float": (Real, "a number"),
-    "int": (Integral, "a whole number"),
-    "Mapping[str, object]": (Mapping, "a mapping"),
-}
-"""Annotation -> the type that values must have, and its name in messages."""
-_NO_TEXT = (Real, Mapping, list, tuple)
-"""What is no text, where an option takes one. A `torch.device` is as good as its name."""
 
 
 @dataclass(frozen=True)
@@ -125,11 +116,7 @@ class Options:
         """
         for item in dataclasses.fields(self):
             value = getattr(self, item.name)
-            if isinstance(default_of(item), tuple) and not isinstance(value, tuple):
-                if isinstance(value, (str, Path, Mapping)) or value is None:
-                    message = f"`{item.name}` takes a list, not {value!r}"
-                    hint = f"write {item.name}=[{value!r}]" if isinstance(value, (str, Path)) else ""
-                    raise UsageError(declared(item).code, message, hint)
+            if isinstance(default_of(item), tuple) and is_listed(value):
                 value = tuple(value)
                 object.__setattr__(self, item.name, value)
             check_value(item, value, flag_of(item) or f"`{item.name}`")
@@ -176,9 +163,10 @@ def check_value(item: dataclasses.Field[Any], value: Any, name: str) -> None:
     known = declared(item)
     if value is None and (item.default is None or "None" in str(item.type)):
         return
-    what = _wanted(item, value)
-    if what is not None:
-        raise UsageError(known.code, f"{name} takes {what}, not {value!r}")
+    if known.choices is None or item.type != "str":
+        what = "a number of bytes" if known.kind == "size" else ""
+        named = "" if isinstance(item.default, tuple) else name  # a flag makes a list by itself
+        check_argument(item.name, str(item.type), value, code=known.code, name=named, what=what)
     below = known.least is not None and isinstance(value, (int, float)) and not value >= known.least
     above = known.most is not None and isinstance(value, (int, float)) and not value <= known.most
     if below or above:
@@ -193,19 +181,6 @@ def bounds(known: Declared) -> str:
     parts = [f"at least {known.least:,}"] if known.least is not None else []
     parts += [f"at most {known.most:,}"] if known.most is not None else []
     return " and ".join(parts)
-
-
-def _wanted(item: dataclasses.Field[Any], value: Any) -> str | None:
-    """Say what an option takes, where a value is of another type; None where it is not, or may be anything."""
-    annotation = str(item.type).removesuffix(" | None")
-    if annotation in _TYPES:
-        wanted, what = _TYPES[annotation]
-        fits = isinstance(value, wanted)
-        what = "a number of bytes" if declared(item).kind == "size" else what
-    else:
-        no_text = annotation == "str" and declared(item).choices is None and isinstance(value, _NO_TEXT)
-        fits, what = value is not None and not no_text, "a word" if annotation == "str" else "a value"
-    return None if fits else what
 
 
 def _plain(value: Any) -> Any:

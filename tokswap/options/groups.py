@@ -66,7 +66,9 @@ class WritingOptions(Options):
     @property
     def drawn_at(self) -> float | None:
         """The temperature to sample at, None for the most likely tokens."""
-        return 1.0 if self.sample and self.temperature is None else self.temperature
+        if self.temperature is None:
+            return 1.0 if self.sample else None
+        return float(self.temperature)  # transformers refuses whole numbers
 
 
 @dataclass(frozen=True, kw_only=True)

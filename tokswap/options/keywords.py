@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from tokswap.options.declare import declared, default_of, flag_of, options_of
+from tokswap.options.kinds import check_argument
 
 P = ParamSpec("P")
 A = TypeVar("A")
@@ -75,6 +76,8 @@ def _with_keywords(function: Callable[..., Any], options: Any) -> Any:
         for name in lists & given.keys():
             if isinstance(given[name], (str, Path)):  # else each of its characters would be a name
                 given[name] = [given[name]]
+        for name, value in given.items():
+            check_argument(name, str(plain.parameters[name].annotation), value)
         return function(**given, options=options(**own))
 
     plain = inspect.signature(function)

@@ -163,6 +163,22 @@ def model_texts(spec: Mapping[str, Any], texts: Sequence[str], path: Path) -> li
         return [[part for part, _ in split.pre_tokenize_str(text)] if split else [text] for text in normal]
 
 
+def normal_texts(spec: Mapping[str, Any], texts: Sequence[str], path: Path) -> list[str]:
+    """Return what the normalizer of a tokenizer makes of each text, as it stands inside a longer text.
+
+    Args:
+        spec: The parsed tokenizer.json.
+        texts: The texts.
+        path: Where the tokenizer is from, for error messages.
+
+    Raises:
+        InputError: bad-tokenizer.
+    """
+    normalizer = parts_backend(_text_spec(spec, set())[0], path).normalizer
+    with library_errors(path):
+        return [normalizer.normalize_str(text) if normalizer else text for text in texts]
+
+
 def trained_merges(words: Mapping[str, int], size: int, path: Path) -> list[str]:
     """Train a BPE model with the library's trainer.
 

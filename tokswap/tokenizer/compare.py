@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tokswap.options.kinds import typed
 from tokswap.storage.texts import check_texts
 from tokswap.tokenizer.alignment import align
 from tokswap.tokenizer.describe import digit_scheme, whitespace_scheme
@@ -18,6 +19,7 @@ from tokswap.tokenizer.tokenizer import Tokenizer
 from tokswap.tokenizer.vocabulary import Kind, Vocabulary, script_of
 
 
+@typed
 def compare_tokenizers(
     first: TokenizerLike | Tokenizer,
     second: TokenizerLike | Tokenizer,

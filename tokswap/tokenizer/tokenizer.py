@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from tokswap.errors import InputError
+from tokswap.options.kinds import typed
 from tokswap.storage.json_files import ADAPTER_CONFIG, ADAPTER_HINT, json_bytes, read_json
 from tokswap.storage.links import check_links
 from tokswap.storage.resolve import input_path
@@ -238,6 +239,7 @@ def _without_collection() -> Iterator[None]:
 
 
 @_without_collection()
+@typed
 def read_tokenizer(path: str | Path, *, prefer_file: bool = False, trust_remote_code: bool = False) -> Tokenizer:
     """Read a tokenizer: what AutoTokenizer gives for a folder, or what a tokenizer.json says.
 

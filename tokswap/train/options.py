@@ -35,7 +35,7 @@ class TrainSizeOptions(Options):
         most=MOST_IDS,
         code="bad-size",
     )
-    sizes: Sequence[str] = option(
+    sizes: Sequence[str | int] = option(
         (),
         "Measure tokenizers of these sizes too, and print a table: 4000,8000,16000.",
         flag="--size-sweep",
@@ -115,6 +115,17 @@ class TrainOptions(TrainTextOptions, TrainSizeOptions, TrainKindOptions, TrustOp
     out: str | Path | None = option(None, "Output folder.", metavar="DIR", recorded=False)
     force: bool = option(False, "Replace an existing folder.", recorded=False)
     progress: bool = option(False, "Say which stage is running.", flag="", recorded=False)
+
+    def check_kind(self) -> None:
+        """Check that the options name one kind of tokens, and text that it reads.
+
+        Raises:
+            UsageError: two-kinds, idle-option.
+        """
+        super().check_kind()
+        if self.binary and self.field != FieldOptions.field:
+            message = "--field has no effect with --binary, which reads files as bytes"
+            raise UsageError("idle-option", message, "leave out one of the two")
 
     def check_result(self) -> None:
         """Check that the options say what to write, and where.

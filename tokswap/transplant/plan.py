@@ -133,6 +133,9 @@ def _aligned(inputs: Inputs, options: TransplantOptions) -> Alignment:
     source, target = inputs.source.tokenizer, inputs.target.tokenizer
     rows = matrix_rows(options.vocab_size, options.pad_to_multiple, len(target.vocabulary), inputs.target.config)
     if options.keep_rows:
+        if list(target.vocabulary.text) != list(source.vocabulary.text):
+            message = "`keep_rows` needs two vocabularies with the same token at every id"
+            raise UsageError("bad-setting", message, "leave it out")
         alignment = identity(target.vocabulary, source.vocabulary, rows)
     else:
         alignment = align(

@@ -26,6 +26,7 @@ from tokswap.evaluation.verify.tensors import source_checks
 from tokswap.evaluation.verify.tokens import own_checks, reference_checks
 from tokswap.evaluation.verify.twins import copy_check, twins
 from tokswap.evaluation.verify.weights import Weights
+from tokswap.options.kinds import typed
 from tokswap.report.provenance import Provenance, read_provenance
 
 
@@ -46,6 +47,7 @@ class Sides:
     provenance: Provenance
 
 
+@typed
 def verify_checkpoint(
     model: ModelLike,
     *,
@@ -159,6 +161,6 @@ def _load(folder: Folder, name: str, unless: frozenset[str] = frozenset()) -> tu
     except TokswapError:
         raise
     except Exception as error:  # whatever transformers says about the checkpoint is the result
-        return None, [Check(name, False, f"{folder.architecture}: {error}")]
+        return None, [Check(name, False, f"{folder.classes[-1]}: {error}")]
     wrong = [*sorted(loaded.missing - unless), *loaded.mismatched]
     return loaded, [check_empty(name, "tensors missing or of another shape", wrong, type(loaded.model).__name__)]

@@ -7,6 +7,7 @@ from typing import Any
 
 from tokswap.evaluation.checks import Check, check_empty
 from tokswap.evaluation.verify.folder import Folder
+from tokswap.evaluation.verify.pooled import eos_is_last, takes_highest
 from tokswap.evaluation.verify.reference import Reference
 from tokswap.report.wording import listed
 
@@ -52,6 +53,11 @@ def role_check(folder: Folder, source: Folder, reference: Reference) -> Check:
     roles = {role: token for role, (_, token) in source.roles.items()}
     before |= {key: ids for key, ids in defaults.items() if key not in before and ids == [roles.get(_role_of(key), -1)]}
     wrong, compared = [], 0
+    if takes_highest(source) and eos_is_last(source):
+        names_eos = {key for key in before if key.endswith(".eos_token_id") and key.startswith("config")}
+        before |= {key: [roles["eos_token"]] for key in names_eos}  # whatever it names, that is what it does
+        if takes_highest(folder) and not eos_is_last(folder):
+            wrong.append("a text is read at its highest id, which is not eos")
     for key, ids in before.items():
         found = after.get(key, now.get(key, []))
         expected = _kept(ids, reference) if reference.trim else _by_role(key, ids, roles, reference)

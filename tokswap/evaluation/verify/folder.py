@@ -10,6 +10,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+from tokswap.evaluation.verify.model_class import model_classes
 from tokswap.evaluation.verify.weights import Weights
 from tokswap.storage.json_files import read_json
 from tokswap.storage.trust import check_code
@@ -39,19 +40,10 @@ class Folder:
         """config.json, parsed; {} without one."""
         return _optional(self.path / "config.json")
 
-    @property
-    def architecture(self) -> str:
-        """The class that config.json names, or that transformers takes to generate text; else any class of the type."""
-        from transformers.models.auto import modeling_auto as auto
-
-        if named := self.config.get("architectures"):
-            return str(named[0])
-        masked, causal = auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES, auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-        seq2seq, kind = auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES, str(self.config.get("model_type"))
-        if self.config.get("is_encoder_decoder"):
-            return str(seq2seq.get(kind, "AutoModel"))
-        encoder = kind in masked and not self.config.get("is_decoder")
-        return "AutoModel" if encoder else str(causal.get(kind, "AutoModel"))
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """The classes that may load the model, the one that config.json names where it names one."""
+        return model_classes(self.config)
 
     @cached_property
     def generation(self) -> Mapping[str, Any]:
@@ -179,11 +171,18 @@ class Folder:
         return True
 
     def load_model(self) -> Weights:
-        """Load the model with the class that its config names. Raises whatever transformers raises."""
+        """Load the model with the class that its files are for. Raises whatever transformers raises."""
+        check_code(self.path, self.trust_remote_code)
+        for name in self.classes[:-1]:
+            loaded = self._load(name)
+            if not loaded.missing and not loaded.mismatched:
+                return loaded
+        return self._load(self.classes[-1])
+
+    def _load(self, name: str) -> Weights:
         import transformers
 
-        check_code(self.path, self.trust_remote_code)
-        model, info = getattr(transformers, self.architecture, transformers.AutoModel).from_pretrained(
+        model, info = getattr(transformers, name, transformers.AutoModel).from_pretrained(
             str(self.path),
             output_loading_info=True,
             dtype="auto",

@@ -78,7 +78,8 @@ def _ends(model: Any) -> list[int]:
 
 def _inputs(model: Any, folder: Folder, prompt: str) -> dict[str, Any]:
     """The tensors of a prompt, no longer than the model and its answer have positions."""
-    encoded = folder.tokenizer(prompt, return_tensors="pt").to(model.device)
+    reads_pairs = type(model).__name__.endswith("QuestionAnswering")  # Longformer's counts the tokens between them
+    encoded = folder.tokenizer(prompt, prompt if reads_pairs else None, return_tensors="pt").to(model.device)
     room = max((positions_of(model) or 2**31) - _NEW_TOKENS - 2, 1)
     return {key: encoded[key][:, :room] for key in ("input_ids", "attention_mask") if key in encoded}
 

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tokswap.errors import InputError, TokswapError
+from tokswap.errors import InputError, TokswapError, UsageError
 from tokswap.evaluation.checks import Check
 from tokswap.evaluation.verify.folder import Folder
 from tokswap.storage.json_files import read_json
@@ -143,13 +143,21 @@ def _target(
     """The target tokenizer; None where nothing names one. The hub is only asked where the user names a model too."""
     trust = folder.trust_remote_code
     if tokenizer is not None and not isinstance(tokenizer, (str, Path)):
-        return Folder(folder.path.parent / "given", trust, given=tokenizer)
-    name = str(tokenizer or plan.get("tokenizer") or "")
-    if not name:
+        return Folder(folder.path.parent / "given", trust, given=_checked(tokenizer))
+    name = str(tokenizer if tokenizer is not None else plan.get("tokenizer") or "")
+    if tokenizer is None and not name:
         return None
     if tokenizer is None and source is None and not Path(name).exists():
         raise InputError("unknown-tokenizer", f"there is no `{name}` here")
     return Folder(resolve_tokenizer(name), trust)
+
+
+def _checked(tokenizer: Any) -> Any:
+    """Return a transformers tokenizer. Raises UsageError bad-tokenizer for anything else."""
+    if hasattr(tokenizer, "convert_tokens_to_ids") and hasattr(tokenizer, "special_tokens_map"):
+        return tokenizer
+    message = f"this is not a tokenizer: {type(tokenizer).__name__}"
+    raise UsageError("bad-tokenizer", message, "give a name, a Path, or a transformers tokenizer")
 
 
 def _read_map(path: Path) -> dict[int, int] | None:
