@@ -105,7 +105,7 @@ def extended() -> list[str]:
     )
     one = ExtendFacts(added=facts.added[:1], intermediate=0, skipped={}, text_bytes=(9, 0), saving=saving, pays=None)
     none = ExtendFacts(
-        added=facts.added[:1], intermediate=0, skipped={"x": "why"}, text_bytes=(9, 0), saving=saving, pays=0
+        added=facts.added[:1], intermediate=0, skipped={"x": "why"}, text_bytes=(9, 9), saving=saving, pays=0
     )
     parts = (_extend_text._added, _extend_text._skipped, _extend_text._saving)
     return [line for each in (facts, one, none) for part in parts for line in part(each)]
