@@ -98,7 +98,7 @@ def screen(tokenizer: Tokenizer, terms: Sequence[str], forms: str) -> Screened:
 
 
 def _why_not(tokenizer: Tokenizer, token: bytes, parts: Sequence[str]) -> str:
-    """Say why a text cannot be a token; "" where it may be one. parts: what the model gets of it."""
+    """Say why a text cannot be a token, "" if it can. parts: what the pre-tokenizer makes of the text."""
     text, name = token.decode(), spelled(tokenizer, token)
     known = tokenizer.vocabulary.produced.get(token)
     special = tokenizer.vocabulary.id_of_text.get(text.strip())
