@@ -50,9 +50,10 @@ def report_lines(report: Report) -> list[str]:
         if key in checks and checks[key]["pieces"]:  # --like reads no text
             lines.append(_tokenization(name, checks[key]))
     loaded = checks["reloaded"]
-    exact = f"{loaded['exact']:,} of {count_of(loaded['pieces'], 'piece')} exact"
-    chats = f"; chat template: {loaded['chats_equal']} of {count_of(loaded['chats'], 'conversation')} equal"
-    lines.append(f"  AutoTokenizer: {exact}{chats if loaded['chats'] else ''}")
+    pieces = f"{loaded['exact']:,} of {count_of(loaded['pieces'], 'piece')} exact"
+    chats = f"chat template: {loaded['chats_equal']} of {count_of(loaded['chats'], 'conversation')} equal"
+    if said := [line for line, key in ((pieces, "pieces"), (chats, "chats")) if loaded[key]]:
+        lines.append(f"  AutoTokenizer: {'; '.join(said)}")
     before, after = checks["unreachable"]
     lines.append(f"  tokens that no text produces: {before:,} -> {after:,}")
     if "model" in checks:
