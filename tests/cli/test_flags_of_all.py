@@ -68,6 +68,7 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "ENGLISH").write_text(shipped_text("english"), "utf-8")
     (folder / "records.jsonl").write_text(json.dumps({"text": shipped_text("english")}) + "\n", "utf-8")
     (folder / "TERMS").write_text("bridgehead\n", "utf-8")
+    (folder / "WORDS").write_text("\n".join(shipped_text("russian").split()), "utf-8")
     (folder / "NOTE").write_text("The old bridge was closed.\n", "utf-8")
     shutil.copytree(folder / "A", folder / "A2")
     pair = ("--model", folder / "A", "--model", folder / "A2", "--tokenizer", folder / "A")
@@ -127,6 +128,7 @@ PLANS = {
     "extend --forms both": lambda old, new: {one[1] for one in new["added"]} >= {"'bridgehead'", "' bridgehead'"},
     "extend --pad-to-multiple 64": lambda old, new: rows(new) == 704,
     "trim --keep-script Cyrillic": lambda old, new: rows(new) > rows(old) + 50,
+    "trim --words WORDS": lambda old, new: rows(new) > rows(old) + 20,
     "trim --coverage 0.5": lambda old, new: 0.5 <= new["corpora"][0]["kept"] < 0.6,
     "trim --min-count 9": lambda old, new: 0.5 < new["corpora"][0]["kept"] < 1,
     "trim --target-size 420 --pad-to-multiple 32": lambda old, new: rows(new) == 416,

@@ -105,7 +105,7 @@ def extended() -> list[str]:
     )
     one = ExtendFacts(added=facts.added[:1], intermediate=0, skipped={}, text_bytes=(9, 0), saving=saving, pays=None)
     none = ExtendFacts(
-        added=facts.added[:1], intermediate=0, skipped={"x": "why"}, text_bytes=(9, 0), saving=saving, pays=0
+        added=facts.added[:1], intermediate=0, skipped={"x": "why"}, text_bytes=(9, 9), saving=saving, pays=0
     )
     parts = (_extend_text._added, _extend_text._skipped, _extend_text._saving)
     return [line for each in (facts, one, none) for part in parts for line in part(each)]
@@ -258,6 +258,10 @@ def trimmed() -> list[str]:
     less = {"hidden_states_equal": False, "tokens": 1}
     more = {"model": less, "not_compared": {"reason": "too large"}, "reloaded": {**checks["reloaded"], "chats": 0}}
     other = SimpleNamespace(**{**vars(report), "checks": {**checks, **more}})
+    unread = SimpleNamespace(
+        **{**vars(report), "checks": {**checks, "reloaded": {"pieces": 0, "exact": 0, "chats": 0, "chats_equal": 0}}}
+    )
+    assert not any("AutoTokenizer" in line for line in _trim_text.report_lines(unread))  # type: ignore[arg-type]
     return lines + _trim_text.report_lines(other)[2:-3]  # type: ignore[arg-type]
 
 

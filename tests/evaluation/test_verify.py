@@ -231,6 +231,13 @@ def test_a_lost_tensor_does_not_count_as_unchanged(good: tuple[Path, Path], tmp_
     assert unchanged(copy) == before - 1
 
 
+def test_no_row_is_said_to_be_equal_where_healing_changed_all(good: tuple[Path, Path], tmp_path: Path) -> None:
+    copy = copy_model(good[1], tmp_path / "copy")
+    edit_json(copy / "tokswap.json", healed=[INPUT, HEAD])
+    checks = {check.name: check.detail for check in tokswap.verify_checkpoint(copy, against=good[0])}
+    assert checks["copied rows"] == f"healing changed every row of {INPUT}, {HEAD}"
+
+
 def test_a_bias_is_compared_too(model_of: Make, tmp_path: Path) -> None:
     source = model_of("bart", vocab_size=640)
     tokswap.transplant_tokenizer(str(source), str(model_of("gpt2", vocab_size=700)), out=tmp_path / "out")

@@ -196,6 +196,16 @@ def test_named_rows(model_of: Make, terms: Path, tmp_path: Path) -> None:
     assert failed(out, source) == []
 
 
+def test_less_working_memory_is_in_the_plan(model_of: Make, terms: Path) -> None:
+    """A search for nearest tokens holds less at a time, and the plan says so."""
+
+    def needed(memory: int) -> int:
+        plan = tokswap.plan_extend(model_of("llama"), tokens=[terms], init="tokenadapt", memory=memory).plan
+        return plan.estimate.memory_bytes
+
+    assert needed(50_000) < needed(1 << 30)
+
+
 @pytest.mark.parametrize("norms", ["median", "method"])
 def test_rows_are_made_as_the_user_says(norms: str, model_of: Make, terms: Path, tmp_path: Path) -> None:
     source, out = model_of("llama", vocab_size=640), tmp_path / "out"

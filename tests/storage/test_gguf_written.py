@@ -45,6 +45,7 @@ def results(model_of: Make, work: Path) -> dict[str, Path]:
     made = {
         "byte-level": transplant("byte-level", model_of("llama", vocab_size=640, adds_bos=True), byte_level),
         "byte-level without bos": transplant("plain", model_of("qwen2", vocab_size=640), byte_level),
+        "no tokenizer of its class": transplant("other", model_of("qwen2", vocab_size=640), pieces),
         "sentencepiece": transplant("sentencepiece", model_of("llama-tied", vocab_size=640), pieces),
         "sentencepiece with bos": transplant("gemma", model_of("gemma3", vocab_size=640, adds_bos=True), pieces),
         "scores": transplant("scores", model_of("llama", vocab_size=640), _all_pairs(pieces, work / "pairs")),
@@ -202,7 +203,8 @@ def test_architectures(name: str, model_of: Make, tmp_path: Path) -> None:
 
 def test_our_reader_reads_it_back(results: dict[str, Path], tmp_path: Path) -> None:
     pytest.importorskip("accelerate", reason="the `gguf` extra is not installed")
-    for name in ("byte-level", "sentencepiece with bos", "scores", "positions", "draft"):
+    qwen2 = ("byte-level without bos", "no tokenizer of its class")  # transformers has one tokenizer for all of these
+    for name in ("byte-level", *qwen2, "sentencepiece with bos", "scores", "positions", "draft"):
         folder = results[name]
         again = dequantised(gguf_of(folder), tmp_path)
         texts = varied_texts(special(folder), 200)

@@ -234,6 +234,23 @@ def test_ids_in_every_file_follow(tokenizer_of: Callable[..., Path], tmp_path: P
     assert json.loads(out["tokenizer.json"]) == trimmed.spec
 
 
+def test_added_tokens_between_the_ids_of_the_model_keep_their_place(
+    tokenizer_of: Callable[..., Path], tmp_path: Path
+) -> None:
+    """The library numbers an added token that the model lacks: after the model's tokens, wherever their ids end."""
+    folder = makers.copy_model(tokenizer_of("byte-level", vocab_size=400), tmp_path / "made")
+    spec = makers.read_json(folder / "tokenizer.json")
+    last = sorted(spec["model"]["vocab"], key=spec["model"]["vocab"].get)[-20:]
+    spec["model"]["vocab"] |= {text: 500 + n for n, text in enumerate(last)}
+    free = len(spec["model"]["vocab"])
+    spec["added_tokens"].append({**spec["added_tokens"][0], "id": free, "content": "<between>"})
+    makers.write_json(folder / "tokenizer.json", spec)
+    tokenizer = read_tokenizer(folder)
+    trimmed = trimmed_to(tokenizer, [500, 505, 519])
+    assert trimmed.kept[-4:].tolist() == [free, 500, 505, 519]
+    assert old_ids(trimmed, "a<between>b") == tokenizer.encode("a<between>b")
+
+
 def test_roberta_processors_follow(tokenizer_of: Callable[..., Path]) -> None:
     tokenizer = read_tokenizer(tokenizer_of("byte-level"))
     size = len(tokenizer.vocabulary)

@@ -14,6 +14,7 @@ from tokswap.checkpoint.positions import fitting_length
 from tokswap.checkpoint.reader import Checkpoint
 from tokswap.storage.json_files import json_bytes
 from tokswap.storage.links import check_links
+from tokswap.storage.own_class import CLASS_OF_MODEL_TYPE, CODE_FILE, with_own_class
 from tokswap.tokenizer.tokenizer import COMPANIONS, Tokenizer
 
 MAP_NAME = "vocab_map.json"
@@ -34,30 +35,6 @@ _CARRIED = (
 
 A folder such as `qformer_tokenizer` holds the second tokenizer of a processor.
 """
-
-_CLASS_OF_MODEL_TYPE = {
-    "hyperclovax_vision_v2": "GPT2Tokenizer",
-    "qwen2": "Qwen2Tokenizer",
-    "qwen3_5": "Qwen3_5Tokenizer",
-    "qwen3_5_moe": "Qwen3_5Tokenizer",
-    "qwen3_5_moe_text": "Qwen3_5Tokenizer",
-    "qwen4_exp": "Qwen3_5Tokenizer",
-    "siglip2": "Siglip2Tokenizer",
-}
-"""Model types whose tokenizers transformers 5 loads with this class, whatever tokenizer_config.json says."""
-
-_OWN_CLASS = "tokenization_tokswap"
-_OWN_CLASS_CODE = b'''"""Written by tokswap: transformers would load this tokenizer with the class of another one.
-
-It is read only with `trust_remote_code=True`; without it transformers uses the plain class by itself.
-"""
-
-from transformers import PreTrainedTokenizerFast
-
-
-class PlainTokenizer(PreTrainedTokenizerFast):
-    """A tokenizer that does what its tokenizer.json says."""
-'''
 
 
 @dataclass(frozen=True)
@@ -165,13 +142,12 @@ def _loadable(
     settings = dict(settings)
     if settings.pop("auto_map", None) is not None:
         settings["tokenizer_class"] = "PreTrainedTokenizerFast"  # tokenizer.json says it all without the owner's code
-    forced = _CLASS_OF_MODEL_TYPE.get(str(config.get("model_type")))
+    forced = CLASS_OF_MODEL_TYPE.get(str(config.get("model_type")))
     if forced is None or settings["tokenizer_class"].removesuffix("Fast") == forced:
         return settings, {}, []
-    # transformers leaves a config alone that names a class of its own, and then uses the plain one without trust.
-    settings["auto_map"] = {"AutoTokenizer": [None, f"{_OWN_CLASS}.PlainTokenizer"]}
+    settings, code = with_own_class(settings)
     note = (
-        f"transformers would load {forced} for every {config['model_type']} model; {_OWN_CLASS}.py and an `auto_map` "
+        f"transformers would load {forced} for every {config['model_type']} model; {CODE_FILE} and an `auto_map` "
         "in tokenizer_config.json make it load what tokenizer.json describes"
     )
-    return settings, {f"{_OWN_CLASS}.py": _OWN_CLASS_CODE}, [note]
+    return settings, code, [note]

@@ -44,19 +44,24 @@ def _saving(facts: ExtendFacts) -> list[str]:
     if not facts.saving:
         return []
     used, held = facts.text_bytes
-    head = ("tokens", "saved", "held-out", "per thousand")
     rows = [
         (f"{row.tokens:,}", f"{100 * row.used:.2f} %", f"{100 * row.held_out:.2f} %", f"{100 * row.per_thousand:.2f} %")
         for row in facts.saving
     ]
-    ends = {None: "the text is too short to hold some out", 0: "no step saves more compute than it costs"}.get(
-        facts.pays, f"the first {facts.pays or 0:,} save more compute than they cost"
-    )
+    table = [("tokens", "saved", "held-out", "per thousand"), *rows]
+    if not held:
+        return [
+            "",
+            f"  tokens saved on {size(used)} of text; it is too short to hold a part of it out",
+            *columns([row[:2] for row in table], right=(0, 1), indent="    "),
+        ]
+    ends = f"the first {facts.pays:,} save more compute than they cost"
     return [
         "",
         f"  tokens saved on {size(used)} of text, and on {size(held)} held out",
-        *columns([head, *rows], right=(0, 1, 2, 3), indent="    "),
-        f"    a thousand rows add {100 * facts.cost:.2f} % to the compute of a token: {ends}",
+        *columns(table, right=(0, 1, 2, 3), indent="    "),
+        f"    a thousand rows add {100 * facts.cost:.2f} % to the compute of a token: "
+        + (ends if facts.pays else "no step saves more compute than it costs"),
     ]
 
 

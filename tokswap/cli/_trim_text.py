@@ -9,7 +9,7 @@ from tokswap.cli._heal_text import step_lines
 from tokswap.cli._output import columns, next_command, note_lines
 from tokswap.cli._plan_text import sizes_text
 from tokswap.errors import count_of
-from tokswap.report.wording import KEPT, duration, size
+from tokswap.report.wording import KEPT, duration, share, size
 
 if TYPE_CHECKING:
     from tokswap.report.plan import Plan
@@ -24,13 +24,13 @@ def plan_lines(plan: Plan) -> list[str]:
     rows = [("tokenizer", plan.change.family_after), ("size", sizes_text(plan.sizes)), ("needs", needs)]
     lines = [f"trim: {plan.names.model} -> {plan.names.out or 'in memory'}", "", *columns(rows)]
     for facts in getattr(plan.counted, "corpora", ()):
-        once = "" if facts.once is None else f"; a new text may need others for {100 * facts.once:.2g} % of its tokens"
+        once = "" if facts.once is None else f"; a new text may need others for {share(facts.once)} of its tokens"
         lines.append(
             f"  {facts.name}: {size(facts.bytes)}, {facts.distinct:,} distinct tokens, "
             f"{100 * facts.kept:.4g} % of its tokens kept{once}"
         )
         *points, (_, held) = facts.curve
-        needed = ", ".join(f"{100 * share:.4g} % of it: {count:,}" for share, count in points)
+        needed = ", ".join(f"{100 * part:.4g} % of it: {count:,}" for part, count in points)
         lines.append(f"    tokens for {needed}; kept: {held:,}")
     lines += ["", f"  {count_of(before, 'row')} -> {total:,} ({100 * total / before:.1f} %)"]
     kept = [(f"{count:,}", KEPT[reason]) for reason, count in sorted(plan.coverage.items(), key=lambda item: -item[1])]
@@ -50,9 +50,10 @@ def report_lines(report: Report) -> list[str]:
         if key in checks and checks[key]["pieces"]:  # --like reads no text
             lines.append(_tokenization(name, checks[key]))
     loaded = checks["reloaded"]
-    exact = f"{loaded['exact']:,} of {count_of(loaded['pieces'], 'piece')} exact"
-    chats = f"; chat template: {loaded['chats_equal']} of {count_of(loaded['chats'], 'conversation')} equal"
-    lines.append(f"  AutoTokenizer: {exact}{chats if loaded['chats'] else ''}")
+    pieces = f"{loaded['exact']:,} of {count_of(loaded['pieces'], 'piece')} exact"
+    chats = f"chat template: {loaded['chats_equal']} of {count_of(loaded['chats'], 'conversation')} equal"
+    if said := [line for line, key in ((pieces, "pieces"), (chats, "chats")) if loaded[key]]:
+        lines.append(f"  AutoTokenizer: {'; '.join(said)}")
     before, after = checks["unreachable"]
     lines.append(f"  tokens that no text produces: {before:,} -> {after:,}")
     if "model" in checks:
@@ -82,10 +83,10 @@ def _outputs(model: Mapping[str, Any]) -> str:
         return line
     return (
         f"{line}; logits differ by {model['logit_difference']:.2g} at most; removed tokens had "
-        f"{100 * model['removed_mass']:.2g} % of the probability; same most likely token "
+        f"{share(model['removed_mass'])} of the probability; same most likely token "
         f"{100 * model['argmax_agreement']:.4g} %"
     )
 
 
 def _shares(values: Sequence[float]) -> str:
-    return " -> ".join(f"{100 * value:.2g} %" for value in values)
+    return " -> ".join(map(share, values))

@@ -64,7 +64,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class _Rule:
-    """One engine: what it asks for, of which release that is, and what finds reasons and notes."""
+    """The rule of one inference engine: what it compares, its release, and the function that applies it."""
 
     engine: str
     rule: str

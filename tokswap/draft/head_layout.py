@@ -107,7 +107,7 @@ def open_head(name: str | Path) -> HeadFiles:
 
 
 def check_matrix(head: HeadFiles) -> None:
-    """Raise InputError bad-draft-head for an lm_head that is more, or less, than a matrix of weights."""
+    """Raise InputError bad-draft-head for an lm_head that is not exactly one matrix of weights."""
     if len(head.shape(head.head)) != 2:
         raise InputError("bad-draft-head", f"{head.head} is not a matrix", _HINT, folder=head.folder)
     module = head.head.removesuffix("weight")
@@ -163,6 +163,6 @@ def check_head(head: HeadFiles, target_size: int | None = None) -> list[Check]:
 
 
 def _size_by_config(head: HeadFiles, ids: np.ndarray) -> int:
-    """Return how many ids the target has as the config says, or else as many as the ids need."""
+    """Return the target's number of ids from the config, or else the smallest number that fits the ids."""
     named = head.config.get("vocab_size")
     return named if type(named) is int else int(ids.max(initial=-1)) + 1

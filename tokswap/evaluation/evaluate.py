@@ -99,7 +99,7 @@ def _run_one(
     initialised: np.ndarray | None,
     done: Callable[[int], object],
 ) -> Run:
-    """Load a model if it is not loaded, and run it. The model is gone when this returns."""
+    """Load a model unless it is loaded, run it, and free it."""
     if isinstance(given, Loaded):
         with evaluation_mode(given.model):
             run = run_model(given.model, given.tokenizer, texts, options, initialised=initialised, done=done)

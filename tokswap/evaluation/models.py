@@ -120,7 +120,7 @@ def load_masked_model(folder: str | Path, *, dtype: str = "float32") -> Any:
 
 @contextmanager
 def without_dropout(model: Any) -> Iterator[None]:
-    """Put a loaded model into evaluation mode for a while. Each part then gets back the mode that it had.
+    """Put a loaded model into evaluation mode; restore the mode of each module on exit.
 
     Raises:
         InputError: not-loaded, for a model without weights.
@@ -182,7 +182,7 @@ def plain_generation(model: Any) -> Iterator[None]:
 
 
 def _check_code(folder: str | Path, trust_remote_code: bool) -> ModelFacts:
-    """Refuse code that may not run, before a weight is read. Return the facts of the model."""
+    """Refuse remote code that is not trusted, before a weight is read. Return the facts of the model."""
     facts = model_facts(read_json(Path(folder) / "config.json", "config"))
     if facts.remote_code and not trust_remote_code:
         message, hint = "this model runs Python code of its own", "read that code; `--trust-remote-code` lets it run"

@@ -49,7 +49,7 @@ def check_ids(ids: Sequence[int]) -> None:
 
 @contextmanager
 def within_positions(models: Sequence[Any], tokens: int) -> Iterator[None]:
-    """Say what is wrong where models fail in a block because a text has more tokens than they have positions.
+    """Explain a failure in a block as a text with more tokens than the model has positions, if it is one.
 
     Models that compute their positions read more of them, so that only a failure tells.
 

@@ -110,7 +110,7 @@ def _between_words(left: bytes, right: bytes) -> bool:
 
 
 def candidates(words: Words, tokenizer: Tokenizer, count: int) -> list[bytes]:
-    """Return new tokens, those first whose joining saves the most tokens next. None is white space alone.
+    """Return new tokens in the order of a BPE training on the words. None is white space alone.
 
     Args:
         words: The words of the corpus.

@@ -125,7 +125,7 @@ def savings(found: Extended, words: Words) -> tuple[Saving, ...]:
 
 
 def _lengths(found: Extended, end: int) -> list[int]:
-    """Return how many tokens each new token is for a tokenizer whose ids go up to `end`."""
+    """Return how many tokens each new token takes in a tokenizer that has only the ids below `end`."""
     lengths: dict[int, int] = {}
 
     def length(token: int) -> int:

@@ -11,6 +11,7 @@ from tokswap.checkpoint.source import SourceModel
 from tokswap.errors import InputError
 from tokswap.extend.options import ExtendOptions
 from tokswap.extend.splice import Extended
+from tokswap.report.wording import share
 from tokswap.tokenizer.tokenizer import Tokenizer
 from tokswap.trim.chat import render_chats
 from tokswap.trim.closure import closed, pruned
@@ -79,7 +80,7 @@ def with_room(source: SourceModel, found: Extended, options: ExtendOptions) -> B
     lost = float(sum(score[token] for token in set(every) - kept))
     trimmed = rebuilt(tokenizer, kept)
     note = (
-        f"{len(found):,} old tokens make room; they are {100 * lost:.2g} % of the tokens of the corpus, and texts that "
+        f"{len(found):,} old tokens make room; they are {share(lost)} of the tokens of the corpus, and texts that "
         "need them are tokenized differently"
     )
     return Base(trimmed.tokenizer, trimmed.kept, dropped=len(every) - len(kept), notes=(note,))

@@ -136,7 +136,7 @@ def _with_model(tokenizer: Tokenizer, splice: Splice, new_ids: Mapping[str, int]
 
 
 def _check_added(tokenizer: Tokenizer, grown: Tokenizer) -> None:
-    """Refuse a tokenizer some of whose added tokens the new model would give where they are not cut out of a text.
+    """Refuse a tokenizer if the new model would produce one of its added tokens where the tokenizer does not find it.
 
     Such are whole words (`single_word`), and those that are looked for before a text is normalised.
     """
@@ -170,7 +170,7 @@ def _ids_of(tokenizer: Tokenizer) -> dict[str, int]:
 
 
 def _unproduced(tokenizer: Tokenizer, ids: Collection[int]) -> set[int]:
-    """Return the ids that do not come out where their text is tokenized inside a longer text."""
+    """Return the ids that tokenizing their text inside a longer text does not give."""
     token_bytes, listed = tokenizer.vocabulary.token_bytes, list(ids)
     if tokenizer.family != WORDPIECE:
         found = tokenizer.tokenize_bytes([token_bytes[token] for token in listed])

@@ -99,7 +99,7 @@ def screen(tokenizer: Tokenizer, terms: Sequence[str], forms: str) -> Screened:
 
 
 def _why_not(tokenizer: Tokenizer, token: bytes, parts: Sequence[str], normal: str) -> str:
-    """Say why a text cannot be a token; "" where it may be one.
+    """Say why a text cannot be a token, "" if it can.
 
     Args:
         tokenizer: The tokenizer.

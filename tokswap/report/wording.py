@@ -53,6 +53,21 @@ def size(count: float) -> str:
     return f"{count:.0f} bytes"
 
 
+def share(part: float) -> str:
+    """Format a share for people, with two digits.
+
+    Args:
+        part: From 0 to 1.
+
+    Returns:
+        Such as "2.3 %".
+    """
+    value = 100 * part
+    if 0 < value < 0.001:
+        return "under 0.001 %"
+    return f"{value:.2g} %" if value < 99.5 else f"{value:.0f} %"
+
+
 def duration(seconds: float) -> str:
     """Format a time for people.
 

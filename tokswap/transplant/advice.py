@@ -82,7 +82,7 @@ def template_notes(source: Tokenizer, target: Tokenizer) -> tuple[str, ...]:
 
 
 def media_notes(source: Tokenizer, target: Tokenizer) -> tuple[str, ...]:
-    """Name the added tokens of a model with a processor that the target has not by name.
+    """Name the added tokens that a model's processor may write and that the target lacks.
 
     Only the class of the processor knows which tokens it writes: that of Idefics3 writes `<row_1_col_1>`, whatever the
     files say.
@@ -134,7 +134,7 @@ def frame_notes(source: Tokenizer, target: Tokenizer, alignment: Alignment, bos:
 
 
 def _lost(old: set[int], new: set[int], alignment: Alignment) -> set[int]:
-    """Return the ids that a tokenizer added and another does not, neither under their name nor as another token."""
+    """Return the ids that a tokenizer adds around a text, if another adds none of them, under any name."""
     kept = {int(alignment.source_of[token]) for token in new}
     return set() if old & kept else old
 

@@ -68,7 +68,7 @@ def followed_axis(
 
 
 def padded(name: str, tensor: Any, axis: int, rows: int, changed: Checkpoint) -> Any:
-    """Return a tensor with rows for the rows that the changed model has besides, which it leaves as they are.
+    """Add rows for the extra rows of the changed model. The new rows change nothing there.
 
     Args:
         name: Name of the tensor.
@@ -93,7 +93,7 @@ def padded(name: str, tensor: Any, axis: int, rows: int, changed: Checkpoint) ->
 
 
 def refuse_settings(settings: Mapping[str, Any], folder: Path) -> None:
-    """Refuse an adapter of vocabulary matrices whose settings make it depend on every row of them.
+    """Refuse an adapter whose change of a vocabulary matrix depends on all rows of that matrix.
 
     Raises:
         InputError: unsupported-adapter.
@@ -109,7 +109,7 @@ def refuse_settings(settings: Mapping[str, Any], folder: Path) -> None:
 
 
 def _place(name: str, changed: Checkpoint) -> tuple[Role | None, str]:
-    """Return the role of the vocabulary matrix that a tensor changes, and the rest of its name; None where it does not.
+    """Return the role of the vocabulary matrix that a tensor changes (None if none), and the rest of its name.
 
     A module is a vocabulary matrix by its name, unless it is a layer's, or the model has other tensors inside it.
     """

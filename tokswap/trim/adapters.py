@@ -110,7 +110,7 @@ def _copy_files(folder: Path, target: Path, work: Path) -> None:
 
 
 def _listed_ids(settings: Mapping[str, Any], new_of: Mapping[int, int]) -> dict[str, Any]:
-    """Return the settings that list ids, in new ids; each of the tokens must still exist."""
+    """Translate the settings that list ids to new ids. Every listed token must still exist."""
     new: dict[str, Any] = {}
     for key in _TOKEN_LISTS:
         value = settings.get(key)

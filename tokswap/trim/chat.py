@@ -112,7 +112,7 @@ def _own_settings(template: str) -> list[str]:
 
 
 def _tool_talks() -> Iterator[Conversation]:
-    """Conversations that call tools. Templates differ in how they want calls and results."""
+    """Conversations that call tools. Templates expect calls and results in different forms."""
     for arguments in ({"x": "1", "y": 2}, '{"x": "1", "y": 2}'):
         for content in ("", "!", None):
             call = {"id": _CALL_ID, "type": "function", "function": {"name": "f", "arguments": arguments}}

@@ -91,7 +91,7 @@ def model_figures(
 
 
 def reload_bytes(tokenizer: Tokenizer) -> int:
-    """Return about how much memory it takes to choose tokens, and to load both tokenizers with transformers.
+    """Estimate the memory for choosing tokens and loading both tokenizers with transformers.
 
     Args:
         tokenizer: The source tokenizer.
@@ -111,7 +111,7 @@ def comparison_bytes(checkpoint: Checkpoint) -> int:
 
 
 def aligned(model: Any) -> Any:
-    """Move each tensor of a model that does not begin on a multiple of 64 bytes to memory that does.
+    """Copy the tensors of a model that do not begin on a multiple of 64 bytes, so that they do.
 
     Weights stay where their file is mapped, and sums over numbers that begin elsewhere can be rounded differently. The
     same tensor begins elsewhere in two files, so equal models could give outputs that differ in their last bits.
@@ -129,7 +129,7 @@ def aligned(model: Any) -> Any:
 
 
 class _KeptLogits(NamedTuple):
-    """What is kept of the logits of a sequence: with 200,000 rows, all of them would take more than the model.
+    """The part of a sequence's logits that is compared: all logits of 200,000 rows would outweigh the model.
 
     Attributes:
         logits: Those of the kept ids (float32 [T, kept]).

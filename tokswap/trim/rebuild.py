@@ -124,9 +124,10 @@ def renumbered_tokenizer(tokenizer: Tokenizer, model: Mapping[str, Any], new_of:
     # Older classes read these files instead of tokenizer.json. They have the old ids, and a sentencepiece model cannot
     # be edited. The config already holds what special_tokens_map.json says.
     old = (*CONVERTIBLE, "added_tokens.json", "special_tokens_map.json")
+    spec = _new_spec(tokenizer, new_of)
     return dataclasses.replace(
         tokenizer,
-        spec={**_new_spec(tokenizer, new_of), "model": dict(model)},
+        spec={**spec, "model": _with_added(model, spec["added_tokens"])},
         config=_new_config(tokenizer, new_of),
         files={name: path for name, path in tokenizer.files.items() if name not in old},
         edited=True,
@@ -144,6 +145,16 @@ def _new_spec(tokenizer: Tokenizer, new_of: Mapping[int, int]) -> dict[str, Any]
     if padding and padding.get("pad_id") is not None:
         spec["padding"] = {**padding, "pad_id": new_of[padding["pad_id"]]} if padding["pad_id"] in new_of else None
     return spec
+
+
+def _with_added(model: Mapping[str, Any], added: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return a model that lists the added tokens between its ids: the library gives others the ids after its own."""
+    vocab = model["vocab"]
+    if isinstance(vocab, list):  # Unigram: an id is a place in the list, so that nothing is between
+        return dict(model)
+    last = max(vocab.values(), default=-1)
+    between = {entry["content"]: entry["id"] for entry in added if entry["id"] < last}
+    return {**model, "vocab": dict(sorted({**vocab, **between}.items(), key=lambda item: item[1]))}
 
 
 def _new_config(tokenizer: Tokenizer, new_of: Mapping[int, int]) -> dict[str, Any]:

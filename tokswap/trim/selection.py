@@ -151,7 +151,7 @@ def _word_lists(choice: TrimChoice, languages: Sequence[Language], tokenizer: To
 
 
 def _frequent(counts: Counts, min_count: int, coverage: float | None) -> set[int]:
-    """The tokens that occur often enough, and no more of them than the share of the text needs."""
+    """The tokens that occur often enough, the most frequent first, until they cover the share of the text."""
     minimum = (counts.minimum or min_count) if counts.is_text else 0
     order = np.argsort(-counts.counts, kind="stable")
     order = order[counts.counts[order] > 0]
@@ -215,7 +215,7 @@ def _dropped(choice: TrimChoice, tokenizer: Tokenizer, needed: Collection[int]) 
 
 
 def _matching(text: str, tokenizer: Tokenizer, kept: Collection[int]) -> list[int]:
-    """The token of a name, or the added tokens of a pattern without those that are kept by name."""
+    """The token with this name, or the added tokens that match the pattern and are not kept by name."""
     if "*" in text and tokenizer.vocabulary.find(text) is None:
         pattern = glob.escape(text).replace("[*]", "*")
         names = {token: tokenizer.vocabulary.text[token] for token in sorted(added_ids(tokenizer))}

@@ -82,7 +82,7 @@ class _Edge(NamedTuple):
 
 
 def _next_edge(text: str, start: int, tokenizer: Tokenizer) -> _Edge | None:
-    """Find the end of the window that begins at `start`, None if that takes more text."""
+    """Find the end of the window that begins at `start`; None if more text is needed to know it."""
     size = _SIZE
     while start + 2 * size + _AROUND <= len(text):
         for kind in _EDGES:

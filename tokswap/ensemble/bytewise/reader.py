@@ -136,7 +136,7 @@ class Reader:
         return self._known
 
     def rough(self, tolerance: float) -> tuple[np.ndarray, float]:
-        """Return about what `distribution` returns, for which the tokenizer is asked about fewer tokens.
+        """Return an estimate of `distribution` that asks the tokenizer about fewer tokens.
 
         Args:
             tolerance: Used instead of the model's own if it is greater.

@@ -42,7 +42,7 @@ def written(model: Any, tokenizer: Any, questions: Sequence[Question], done: Don
 
 
 def decided(text: str, answer: str) -> bool:
-    """Return whether more text cannot change whether the answer is right: its line is over, or another already."""
+    """Return whether more text cannot change the verdict: the line has ended, or already differs from the answer."""
     text = text.strip(" ")
     begun = text.rstrip("\ufffd").strip()  # the last character may lack bytes
     return "\n" in text or not answer.startswith(begun)

@@ -75,7 +75,7 @@ class ProbeScore:
 
     @property
     def note(self) -> str | None:
-        """What the reader must know: where the source model knows nothing, a difference says nothing."""
+        """A warning for the reader: where the source model is at chance, a difference means nothing."""
         unknown = self.at_chance
         if self.source is None or not unknown:
             return None

@@ -58,7 +58,7 @@ def repeats(tokenizer: Any, reply: Sequence[int], marks: Sequence[str]) -> bool:
 
 
 def _rendered(tokenizer: Any, messages: Messages, *, tokenize: bool) -> Any:
-    """Render a conversation. Where the template takes no system message, the first user says what it says."""
+    """Render a conversation. If the template takes no system message, put its text into the first user message."""
     talk = [{"role": role, "content": content} for role, content in messages]
     try:
         return _render(tokenizer, talk, tokenize)

@@ -141,7 +141,7 @@ def _kept(ids: list[int], reference: Reference) -> list[int]:
 
 
 def _by_role(key: str, ids: list[int], roles: Mapping[str, int], reference: Reference) -> list[int]:
-    """The ids of which a transplant must name one: those with the same roles in the reference."""
+    """The ids with the same roles in the reference, of which a transplant must name one."""
     words = reference.folder.vocabulary
     target = {role: [token] for role, (_, token) in reference.folder.roles.items() if not reference.may_lack(token)}
     for key_there, named in _flat("config", reference.folder.config).items():

@@ -42,7 +42,7 @@ def alive_check(
     alive = int((gains > np.log(_ALIVE)).sum())
     detail = (
         f"{alive} of {len(gains)} are at least {_ALIVE:g} times as likely as their pieces; the median is "
-        f"{np.exp(np.median(gains)):.2g} times"
+        f"{np.exp(np.median(gains)):,.1f} times"
     )
     yield Check("new tokens alive", 2 * alive >= len(gains), detail)
 

@@ -115,12 +115,13 @@ def _generation_checks(model: Any, folder: Folder, ends: Sequence[int]) -> Itera
     begin, row = _generate(model, folder)
     text = folder.tokenizer.decode(row[begin:], skip_special_tokens=True)
     yield Check("greedy generation", len(row) > begin, f"{PROMPTS[0]!r} -> {text!r}")
+    tried = {end: f"{folder.tokenizer.convert_ids_to_tokens(end)!r} ({end})" for end in ends[:_MOST_ENDS]}
     endless = []
-    for end in ends[:_MOST_ENDS]:
+    for end, named in tried.items():
         begin, row = _generate(model, folder, end)
         if len(row) - begin > _STOPS_AT + 1:
-            endless.append(f"{end} {folder.tokenizer.convert_ids_to_tokens(end)!r}")
-    fine = f"at {', '.join(map(str, ends[:_MOST_ENDS]))}" if ends else "not tried: no eos is named"
+            endless.append(named)
+    fine = f"at {', '.join(tried.values())}" if ends else "not tried: no eos is named"
     yield check_empty("generation stops", "goes on after", endless, fine)
 
 

@@ -75,10 +75,10 @@ def _copied_check(after: Weights, before: Weights, matrices: list[str], provenan
     compared = [name for name in matrices if after.tensors[name].data_ptr() not in changed]
     wrong = [name for name in compared if not _rows_equal(after.tensors[name], before.tensors[name], source_of)]
     rows = count_of(int((source_of >= 0).sum()), "row")
-    fine = f"{rows} in {count_of(len(compared), 'tensor')} equal the source's, bit for bit"
-    if trained := [name for name in matrices if _is_named(name, provenance.healed)]:
-        fine += f"; healing changed every row of {', '.join(trained)}"
-    return check_empty("copied rows", "differ from the source", wrong, fine)
+    trained = [name for name in matrices if _is_named(name, provenance.healed)]
+    said = [f"{rows} in {count_of(len(compared), 'tensor')} equal the source's, bit for bit"] if compared else []
+    said += [f"healing changed every row of {', '.join(trained)}"] if trained else []
+    return check_empty("copied rows", "differ from the source", wrong, "; ".join(said))
 
 
 def _is_named(name: str, names: tuple[str, ...]) -> bool:

@@ -90,5 +90,5 @@ def copy_check(
         and torch.equal(head[token], head[given])
         and not (len(neutral) and torch.equal(head[given], neutral[0]))
     ]
-    fine = f"{len(same):,} ids that no text gives have rows of their own; no row is from one of {len(there):,}"
+    fine = f"{len(same):,} ids that no text gives have rows of their own; no row is one of the source's {len(there):,}"
     return check_empty(name, "wrong", wrong, fine)

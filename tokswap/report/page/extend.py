@@ -34,7 +34,8 @@ def _tokens(plan: Mapping[str, Any]) -> Section:
             for row in plan["saving"]
         ]
         head = ("new tokens", f"saved on {size(used)}", f"on {size(held)} held out", "per thousand")
-        blocks.append(Table("Tokens saved", head, saved, right=(0, 1, 2, 3)))
+        shown = len(head) if held else 2  # a short text has no part to hold out
+        blocks.append(Table("Tokens saved", head[:shown], [row[:shown] for row in saved], right=tuple(range(shown))))
     if plan["skipped"]:
         skipped = [(quoted(term), why) for term, why in list(plan["skipped"].items())[:_SHOWN]]
         blocks.append(Table("Terms that are not added", ("", ""), skipped))

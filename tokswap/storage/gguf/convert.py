@@ -6,6 +6,7 @@ transformers and the `gguf` package (the `gguf` extra) read the weights. The tok
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,16 @@ from typing import Any
 from tokswap.errors import InputError, OutputError
 from tokswap.storage.atomic import CACHE, workspace
 from tokswap.storage.gguf.metadata import read_metadata
+from tokswap.storage.gguf.splits import SPLITS
 from tokswap.storage.gguf.tokenizer import tokenizer_files
 from tokswap.storage.json_files import json_bytes, read_json
+from tokswap.storage.own_class import CLASS_OF_MODEL_TYPE, with_own_class
 from tokswap.storage.trust import check_code
 
-_VERSION = 4
+_VERSION = 5
 """Part of the folder's name. Raise it with every change of what a conversion writes."""
+_PRE_OF_MODEL_TYPE = {"qwen2": "qwen2"}
+"""Pre-tokenizer of the class that transformers takes for a type of model, where it reads files of this type."""
 
 
 def dequantised(path: Path, cache: Path) -> Path:
@@ -69,6 +74,9 @@ def _convert(path: Path, folder: Path) -> None:
     model.save_pretrained(folder)
     config = folder / "config.json"
     config.write_bytes(json_bytes(with_rope_theta(read_json(config, "config"))))
+    if not _is_of_its_class(metadata, model.config.model_type):
+        settings, code = with_own_class(json.loads(files["tokenizer_config.json"]))
+        files |= {"tokenizer_config.json": json_bytes(settings), **code}
     for name, data in files.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(data)
@@ -87,6 +95,14 @@ def _tokenizer(metadata: Mapping[str, Any], path: Path) -> dict[str, bytes]:
     except Exception as error:  # damaged keys can fail anywhere; Rust libraries raise Exception itself
         raise InputError("bad-gguf", f"this GGUF file has no usable tokenizer: {error}", file=path) from error
     return files
+
+
+def _is_of_its_class(metadata: Mapping[str, Any], model_type: str) -> bool:
+    """Whether the class that transformers takes for a type of model, if it takes one, reads this tokenizer."""
+    if model_type not in CLASS_OF_MODEL_TYPE:
+        return True
+    split = SPLITS.get(str(metadata.get("tokenizer.ggml.pre")))
+    return metadata["tokenizer.ggml.model"] == "gpt2" and split == SPLITS.get(_PRE_OF_MODEL_TYPE.get(model_type, ""))
 
 
 def _model(metadata: Mapping[str, Any], path: Path) -> Any:
