@@ -27,8 +27,8 @@ def test_no_hint_no_hint_line() -> None:
 @pytest.mark.parametrize(
     ("word", "expected"),
     [
-        ("subwrod", " Did you mean `subword`?"),
-        ("Omp", " Did you mean `omp`?"),
+        ("subwrod", ". Did you mean `subword`?"),
+        ("Omp", ". Did you mean `omp`?"),
         ("zzzzz", ""),
         ("", ""),
     ],

@@ -328,7 +328,7 @@ def test_settings_are_read_as_the_type_of_their_field() -> None:
         ("omp", {"k": 1.5}, "bad-setting", "a whole number, not 1.5"),
         ("omp", {"k": True}, "bad-setting", "a whole number, not True"),
         ("omp", {"exact": 2}, "bad-setting", "True or False, not 2"),
-        ("zett", {"path": 5}, "bad-setting", "a word, not 5"),
+        ("zett", {"path": 5}, "bad-setting", "text, not 5"),
         ("omp", {5: 5}, "unknown-setting", "no setting `5`"),
         ("omp", {"k": "1.5"}, "bad-setting", "a whole number"),
         ("omp", {"tolerance": "nan"}, "bad-setting", "at least 0"),

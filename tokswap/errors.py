@@ -77,11 +77,11 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
         known: The words that would be right.
 
     Returns:
-        " Did you mean `x`?", or an empty string if no word is close.
+        ". Did you mean `x`?", or an empty string if no word is close.
     """
     by_folded = {one.casefold(): one for one in known}
     close = difflib.get_close_matches(word.casefold(), list(by_folded), n=1, cutoff=0.5)
-    return f" Did you mean `{by_folded[close[0]]}`?" if close else ""
+    return f". Did you mean `{by_folded[close[0]]}`?" if close else ""
 
 
 def count_of(number: int, thing: str, several: str = "") -> str:

@@ -32,7 +32,7 @@ def test_prompts_of_one_model(exact: bool, model_of: Make) -> None:
             tokswap.generate_text(model, "a", suffix=text, fim_markers=("a", "b", "c"), exact_prompt=exact)
     with pytest.raises(UsageError, match="more than the 128 of the model"):
         tokswap.generate_text(model, "a", tokens=500, exact_prompt=exact)
-    with pytest.raises(UsageError, match="is text, not PosixPath"):
+    with pytest.raises(UsageError, match="`prompt` takes text, not PosixPath"):
         tokswap.generate_text(model, Path("a"), exact_prompt=exact)  # type: ignore[arg-type]
     assert tokswap.generate_text(model_of("llama"), long, tokens=2).tokens == 2, "it computes its positions"
 
@@ -54,7 +54,9 @@ def test_prompts_of_an_evaluation(model_of: Make, monkeypatch: pytest.MonkeyPatc
         assert caught.value.code == code
 
 
-@pytest.mark.parametrize(("texts", "words"), [(["a.txt"], "by name"), ({"a": Path("a.txt")}, "the text 'a' is a")])
+@pytest.mark.parametrize(
+    ("texts", "words"), [(["a.txt"], "`texts` takes a mapping"), ({"a": Path("a.txt")}, "the text 'a' is a")]
+)
 def test_texts_are_given_by_name(texts: Any, words: str, model_of: Make) -> None:
     model = str(model_of("llama"))
     for call in (

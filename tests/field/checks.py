@@ -108,6 +108,8 @@ def same_ids(new: Any, old: Any, texts: list[str], *, bos: bool = False) -> list
 def same_pieces(new: Any, old: Any, texts: list[str]) -> list[str]:
     """Compare the tokens of texts, whatever ids they have, with and without special tokens."""
     names, found = [tokens_by_id(new), tokens_by_id(old)], []
+    if not texts:  # transformers takes an empty list for one empty text
+        return []
     for framed in (False, True):
         encoded = [tokenizer(texts, add_special_tokens=framed)["input_ids"] for tokenizer in (new, old)]
         ours, theirs = ([[own[i] for i in ids] for ids in rows] for own, rows in zip(names, encoded, strict=True))

@@ -91,7 +91,7 @@ def test_annotations(annotation: str, value: object, fits: bool) -> None:
 def test_what_values_are_called() -> None:
     assert called("str | Path | None") == "a name or a path"
     assert called("Sequence[str | Path]") == "a list of names or paths"
-    assert called("str | Sequence[float] | None") == "a word or a list of numbers"
+    assert called("str | Sequence[float] | None") == "text or a list of numbers"
     assert called("Callable[[int], object] | None") == "a function"
 
     @typed

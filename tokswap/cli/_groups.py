@@ -20,7 +20,7 @@ class Group(click.Group):
         known = self.list_commands(ctx)
         if args and args[0] not in known and not args[0].startswith("-"):
             path = ctx.command_path.split(" ", 1)[1:]
-            ctx.fail(f"there is no command `{' '.join([*path, args[0]])}`.{did_you_mean(args[0], known)}")
+            ctx.fail(f"there is no command `{' '.join([*path, args[0]])}`{did_you_mean(args[0], known)}")
         return super().resolve_command(ctx, args)
 
 

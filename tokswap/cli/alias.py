@@ -36,7 +36,7 @@ def alias(name: str | None, target: str | None, remove: bool, as_json: bool) -> 
         if name not in known:
             from tokswap.errors import UsageError, did_you_mean
 
-            raise UsageError("unknown-alias", f"there is no alias `{name}`.{did_you_mean(name, known)}")
+            raise UsageError("unknown-alias", f"there is no alias `{name}`{did_you_mean(name, known)}")
         known = {name: known[name]}
     if as_json:
         _output.document(known)

@@ -11,13 +11,11 @@ from tokswap.errors import UsageError
 
 
 def check_prompt(prompt: str) -> None:
-    """Check that a prompt is text. What a shell passes on need not be UTF-8.
+    """Check that a prompt is UTF-8, which need not be so with what a shell passes on.
 
     Raises:
         UsageError: bad-prompt.
     """
-    if not isinstance(prompt, str):
-        raise UsageError("bad-prompt", f"a prompt is text, not {type(prompt).__name__}", "give a str")
     try:
         prompt.encode("utf-8")
     except UnicodeEncodeError as error:

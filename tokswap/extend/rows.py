@@ -104,7 +104,7 @@ def read_named(pairs: Sequence[str], target: Vocabulary, source: Vocabulary, fir
             raise UsageError(
                 "unknown-token",
                 f"--map-token {pair!r}: "
-                + (f"the tokenizer has no token {right!r}" if is_new else f"{left!r} is not a new token.{near}"),
+                + (f"the tokenizer has no token {right!r}" if is_new else f"{left!r} is not a new token{near}"),
                 "write it as NEW=OLD or NEW=OLD+OLD, each token as its text",
             )
     return named

@@ -51,7 +51,7 @@ def find_markers(tokenizer: Tokenizer, named: Sequence[str] = ()) -> Markers:
     for marker in named:
         if marker not in ids:
             message = (
-                f"--fim-markers names a token that is not in the vocabulary: {marker!r}.{did_you_mean(marker, ids)}"
+                f"--fim-markers names a token that is not in the vocabulary: {marker!r}{did_you_mean(marker, ids)}"
             )
             raise UsageError("unknown-token", message, "spell it as the tokenizer does: tokswap inspect")
     found = next((one for one in ([named] if named else KNOWN) if all(marker in ids for marker in one)), None)

@@ -124,7 +124,7 @@ class LanguageConfig:
             self.check_language(index)
             return index
         self.check_language(0)
-        message = f"the hypernetwork does not know the language `{lang}`.{did_you_mean(lang, self.languages)}"
+        message = f"the hypernetwork does not know the language `{lang}`{did_you_mean(lang, self.languages)}"
         raise UsageError("unknown-language", message, f"it knows {self._known}")
 
     def check_language(self, index: int | None) -> None:
@@ -195,7 +195,7 @@ def read_config(values: Mapping[str, Any], path: Path) -> HypernetConfig:
 def _check_keys(values: Mapping[str, Any], fields: Mapping[str, object], path: Path) -> None:
     for key in values:
         if key.startswith("hn_") and key not in {*fields, *_ONLY, *_WITHOUT_EFFECT}:
-            raise _bad(f"tokswap does not know the key `{key}`.{did_you_mean(key, fields)}", path)
+            raise _bad(f"tokswap does not know the key `{key}`{did_you_mean(key, fields)}", path)
     for key, wanted in _ONLY.items():
         if values.get(key, wanted) != wanted:
             raise InputError(

@@ -48,7 +48,7 @@ def method_class(name: str) -> type[Initializer]:
     if name not in METHODS:
         raise UsageError(
             "unknown-method",
-            f"there is no method `{name}`.{did_you_mean(name, METHODS)}",
+            f"there is no method `{name}`{did_you_mean(name, METHODS)}",
             "`tokswap methods` lists them: " + ", ".join(METHODS),
         )
     module, _, attribute = METHODS[name].partition(":")
@@ -77,7 +77,7 @@ def make_initializer(name: str, settings: Mapping[str, object] | None = None) ->
         if key not in fields:
             raise UsageError(
                 "unknown-setting",
-                f"`{name}` has no setting `{key}`.{did_you_mean(str(key), fields)}",
+                f"`{name}` has no setting `{key}`{did_you_mean(str(key), fields)}",
                 f"`tokswap methods {name}` shows its settings: {', '.join(fields) or 'it has none'}",
             )
         values[key] = _read_setting(name, fields[key], value)

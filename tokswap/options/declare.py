@@ -173,7 +173,7 @@ def check_value(item: dataclasses.Field[Any], value: Any, name: str) -> None:
         raise UsageError(known.code, f"{name} must be {bounds(known)}, not {value}")
     if known.choices is not None and value not in known.choices:
         near = did_you_mean(str(value), known.choices)
-        raise UsageError(known.code, f"{name} must be one of {', '.join(known.choices)}, not {value!r}.{near}")
+        raise UsageError(known.code, f"{name} must be one of {', '.join(known.choices)}, not {value!r}{near}")
 
 
 def bounds(known: Declared) -> str:

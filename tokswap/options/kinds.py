@@ -22,7 +22,7 @@ _WORDS = {
     "bool": ("True or False", "True or False"),
     "float": ("a number", "numbers"),
     "int": ("a whole number", "whole numbers"),
-    "str": ("a word", "words"),
+    "str": ("text", "texts"),
     "Path": ("a path", "paths"),
     "Callable": ("a function", "functions"),
 }
@@ -40,7 +40,7 @@ def is_of(annotation: str, value: object) -> bool:
 
 
 def called(annotation: str, *, several: bool = False) -> str:
-    """Return what a value of an annotated type is called: "a word or a path", "a list of names or paths"."""
+    """Return what a value of an annotated type is called: "text or a whole number", "a list of names or paths"."""
     members = [one for one in _members(annotation) if one != "None"]
     if {"str", "Path"} <= set(members):
         return "names or paths" if several else "a name or a path"

@@ -130,7 +130,7 @@ def _changed(aliases: dict[str, str], name: str, target: str | None) -> dict[str
     if target is None:
         if name not in aliases:
             hint = "built-in aliases cannot be removed; set the alias to override it" if name in ALIASES else ""
-            raise UsageError("unknown-alias", f"you have no alias `{name}`.{did_you_mean(name, aliases)}", hint)
+            raise UsageError("unknown-alias", f"you have no alias `{name}`{did_you_mean(name, aliases)}", hint)
         del aliases[name]
     elif not name or "/" in name or os.sep in name:
         raise UsageError("bad-alias", f"`{name}` cannot be an alias: use a plain word without slashes")
@@ -287,7 +287,7 @@ def _resolve(name: str, patterns: list[str], what: str) -> Path:
     if looks_local or "/" not in hub_id:
         raise InputError(
             f"unknown-{what}",
-            f"there is no {what} `{name}`: no such folder or file, and no alias." + did_you_mean(name, aliases),
+            f"there is no {what} `{name}`: no such folder or file, and no alias" + did_you_mean(name, aliases),
             "`tokswap alias` lists the known names; a hub id has the form OWNER/NAME",
         )
     return _download(name, hub_id, patterns, what)

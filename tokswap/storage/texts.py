@@ -31,16 +31,13 @@ def read_text(path: Path) -> str:
     return text
 
 
-def check_texts(texts: object, *, needed: bool = False) -> None:
-    """Check that texts are given by name, and where they are needed that there is one.
+def check_texts(texts: Mapping[str, object], *, needed: bool = False) -> None:
+    """Check what is given as texts by name: each is a str, and where they are needed there is one.
 
     Raises:
         UsageError: bad-setting.
         InputError: empty-text.
     """
-    if not isinstance(texts, Mapping):
-        message = f"texts are given by name, and this is a {type(texts).__name__}"
-        raise UsageError("bad-setting", message, 'give a dictionary: {"notes": text}')
     for name, text in texts.items():
         if not isinstance(text, str):
             message = f"the text {name!r} is a {type(text).__name__}, not a str"

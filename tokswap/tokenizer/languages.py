@@ -161,7 +161,7 @@ def script_tokens(names: list[str], vocabulary: Vocabulary) -> list[int]:
         if name.casefold() not in known:
             raise UsageError(
                 "unknown-script",
-                f"this vocabulary has no token in the script `{name}`." + did_you_mean(name, known.values()),
+                f"this vocabulary has no token in the script `{name}`" + did_you_mean(name, known.values()),
                 f"it has {', '.join(sorted(known.values()))}",
             )
     return [token for token, script in script_of_token.items() if script.casefold() in wanted]

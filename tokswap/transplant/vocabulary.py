@@ -76,7 +76,7 @@ def _unknown(pair: str, target: Vocabulary, source: Vocabulary) -> UsageError:
     near = did_you_mean(word, [text for text in names.text if text.startswith(("<", "["))])
     return UsageError(
         "unknown-token",
-        f"--map-token {pair!r}: the {side} tokenizer has no token {word!r}.{near}",
+        f"--map-token {pair!r}: the {side} tokenizer has no token {word!r}{near}",
         "write it as TARGET=SOURCE, each token as its tokenizer spells it",
     )
 

@@ -192,7 +192,7 @@ def _token(text: str, tokenizer: Tokenizer) -> int:
     if token is None:
         hint = "write it as it stands in tokenizer.json, or as the text that it stands for"
         near = did_you_mean(text, [known for known in vocabulary.text if known.startswith(("<", "["))])
-        raise UsageError("unknown-token", f"the tokenizer has no token {text!r}.{near}", hint)
+        raise UsageError("unknown-token", f"the tokenizer has no token {text!r}{near}", hint)
     return token
 
 

@@ -51,7 +51,7 @@ def check_probes(names: Sequence[str]) -> None:
     """
     for name in names:
         if name not in PROBES:
-            message = f"there is no probe {name!r}.{did_you_mean(name, PROBES)}"
+            message = f"there is no probe {name!r}{did_you_mean(name, PROBES)}"
             raise UsageError("unknown-probe", message, f"the probes are {', '.join(PROBES)}")
 
 

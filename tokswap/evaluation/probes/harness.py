@@ -36,7 +36,7 @@ def check_harness(options: ProbeOptions) -> None:
     for task in options.harness:
         if task not in known:
             where = f"in {options.harness_path}" if options.harness_path else "among those of lm_eval"
-            message = f"there is no task {task!r} {where}.{did_you_mean(task, sorted(known))}"
+            message = f"there is no task {task!r} {where}{did_you_mean(task, sorted(known))}"
             raise UsageError("unknown-task", message, "--harness-path names the folder of the task's YAML file")
 
 
