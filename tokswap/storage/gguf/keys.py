@@ -205,9 +205,8 @@ def scores_suffice(spec: Mapping[str, Any]) -> bool:
 
 def _unigram(source: Described) -> Keys:
     model = source.spec["model"]
-    if model.get("byte_fallback") and not _BYTE_SET.isdisjoint(
-        source.texts
-    ):  # without such tokens there is no fallback
+    # Without byte tokens `byte_fallback` does nothing.
+    if model.get("byte_fallback") and not _BYTE_SET.isdisjoint(source.texts):
         raise refused("it does not fall back to bytes in a Unigram vocabulary")
     added = [entry["content"] for entry in source.spec.get("added_tokens") or [] if not entry.get("special")]
     cutting = [text for text in added if not text[:1].isascii()]
