@@ -130,6 +130,10 @@ def plan_of(inputs: HealInputs, out: Path | None) -> HealPlan:
         kinds += [f"in {code}" for code in options.self_text_languages]
         how = f": {', '.join(kinds)}" if kinds else ""
         notes.append(f"the teacher writes {count_of(options.self_text, 'byte')} of text first{how}")
+    if options.minutes is not None:
+        notes.append(
+            f"reads what fits into {options.minutes:g} min of the text, most of it where the tokenizers differ"
+        )
     # A base model with a chat model's tokenizer has its template, and no chat behaviour to lose.
     if all(side.tokenizer.chat_templates for side in inputs.sides) and not options.chats:
         notes.append("a chat model, and the text has no conversations: it may answer worse; add some with --chat")
