@@ -69,6 +69,7 @@ def _add_key(writer: Any, name: str, value: Any) -> None:
 
 _SERVER = """
 import http.client, json, os, sys, urllib.parse, xllamacpp
+kept = []  # the end of a server can wait for ever for one of its threads
 def ids(server, text, parse):
     body = json.dumps({"content": text, "add_special": True, "parse_special": parse}).encode()
     server.request("POST", "/tokenize", body, {"Content-Type": "application/json"})
@@ -78,6 +79,7 @@ def answer(path, texts):
     settings.model.path, settings.n_ctx, settings.port, settings.warmup = path, 64, 0, False
     settings.n_parallel = settings.cpuparams.n_threads = settings.n_threads_http = 1
     server = xllamacpp.Server(settings)
+    kept.append(server)
     connection = http.client.HTTPConnection(urllib.parse.urlsplit(server.listening_address).netloc)
     return [[ids(connection, text, parse) for parse in (True, False)] for text in texts]
 with open(sys.argv[1]) as file:
