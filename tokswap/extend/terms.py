@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tokswap.errors import InputError
 from tokswap.extend.splice import spelled
-from tokswap.tokenizer.backend import model_texts, normal_texts
+from tokswap.tokenizer.backend import normal_and_parts
 from tokswap.tokenizer.families import BYTE_LEVEL, SENTENCEPIECE, UNIGRAM, WORDPIECE
 from tokswap.tokenizer.tokenizer import Tokenizer
 from tokswap.tokenizer.vocabulary import byte_level_bytes, script_of
@@ -83,12 +83,11 @@ def screen(tokenizer: Tokenizer, terms: Sequence[str], forms: str) -> Screened:
             wanted.setdefault(token, term)
     tokens = list(wanted)
     texts = [token.decode() for token in tokens]
-    parts = model_texts(tokenizer.spec, texts, tokenizer.path)
-    normal = normal_texts(tokenizer.spec, texts, tokenizer.path)
+    seen = normal_and_parts(tokenizer.spec, texts, tokenizer.path)
     added = [str(entry["content"]) for entry in tokenizer.spec.get("added_tokens") or [] if entry["content"]]
     kept = []
-    for token, text, own, respelt in zip(tokens, texts, parts, normal, strict=True):
-        why = _why_not(tokenizer, token, own, respelt) or next(
+    for token, text, (normal, parts) in zip(tokens, texts, seen, strict=True):
+        why = _why_not(tokenizer, token, parts, normal) or next(
             (f"the tokenizer finds its added token {name!r} in it first" for name in added if name in text), ""
         )
         if why:

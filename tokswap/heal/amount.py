@@ -29,17 +29,15 @@ def fitting(inputs: HealInputs, text: HealText, seconds: float) -> HealText:
     options = inputs.options
     if options.minutes is None:
         return text
+    reading, step = flops_per_token(inputs, teacher=True), flops_per_token(inputs)
     read = sum(len(one.teacher.ids) for one in text.held_out)
-    rate = seconds / max(read * flops_per_token(inputs, teacher=True), 1)  # seconds of an operation
+    rate = seconds / max(read * reading, 1)  # seconds of an operation
     student = sum(len(one.student.ids) for one in text.held_out)
     judging = _EVALUATIONS * student * rate * flops_per_token(inputs, judging=True)
     spent, left = 0.0, options.minutes * 60 / _SPARE - seconds - judging
     cost = [
         rate
-        * (
-            (len(one.teacher.ids) * flops_per_token(inputs, teacher=True) if options.kl > 0 else 0.0)
-            + options.epochs * len(one.student.ids) * flops_per_token(inputs)
-        )
+        * ((len(one.teacher.ids) * reading if options.kl > 0 else 0.0) + options.epochs * len(one.student.ids) * step)
         for one in text.training
     ]
     order = _drawn(chances(text.training, options.chats), options.seed)
@@ -80,7 +78,8 @@ def _drawn(shares: np.ndarray, seed: int) -> list[int]:
         Efraimidis, Spirakis 2006 (weighted random sampling without replacement)
     """
     times = np.random.default_rng(seed).exponential(size=len(shares)) / np.maximum(shares, 1e-6)
-    return [int(place) for place in np.argsort(times)]
+    order: list[int] = np.argsort(times).tolist()
+    return order
 
 
 def flops_per_token(inputs: HealInputs, *, teacher: bool = False, judging: bool = False) -> float:

@@ -156,27 +156,19 @@ def model_texts(spec: Mapping[str, Any], texts: Sequence[str], path: Path) -> li
     Raises:
         InputError: bad-tokenizer.
     """
+    return [parts for _, parts in normal_and_parts(spec, texts, path)]
+
+
+def normal_and_parts(spec: Mapping[str, Any], texts: Sequence[str], path: Path) -> list[tuple[str, list[str]]]:
+    """Return what the normalizer makes of each text inside a longer text, and the parts of it as `model_texts` does.
+
+    Arguments and errors are those of `model_texts`.
+    """
     backend = parts_backend(_text_spec(spec, set())[0], path)
     normalizer, split = backend.normalizer, backend.pre_tokenizer
     with library_errors(path):
         normal = [normalizer.normalize_str(text) if normalizer else text for text in texts]
-        return [[part for part, _ in split.pre_tokenize_str(text)] if split else [text] for text in normal]
-
-
-def normal_texts(spec: Mapping[str, Any], texts: Sequence[str], path: Path) -> list[str]:
-    """Return what the normalizer of a tokenizer makes of each text, as it stands inside a longer text.
-
-    Args:
-        spec: The parsed tokenizer.json.
-        texts: The texts.
-        path: Where the tokenizer is from, for error messages.
-
-    Raises:
-        InputError: bad-tokenizer.
-    """
-    normalizer = parts_backend(_text_spec(spec, set())[0], path).normalizer
-    with library_errors(path):
-        return [normalizer.normalize_str(text) if normalizer else text for text in texts]
+        return [(text, [part for part, _ in split.pre_tokenize_str(text)] if split else [text]) for text in normal]
 
 
 def trained_merges(words: Mapping[str, int], size: int, path: Path) -> list[str]:
